@@ -1,0 +1,48 @@
+"""Packaging; the tools' settings stand in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+INIT = (HERE / "skelebot" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'__version__ = "([^"]+)"', INIT)
+assert VERSION, "skelebot/__init__.py must name the version"
+
+setup(
+    name="skelebot",
+    version=VERSION[1],
+    description="One command-line interface for every machine-learning project",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="the Skelebot authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["skelebot", "skelebot.*"]),
+    package_data={"skelebot": ["py.typed", "runners/*.sh"]},
+    python_requires=">=3.10",
+    # Each has its line in docs/architecture.md.
+    install_requires=["PyYAML>=6.0", "psutil>=5.9", "packaging>=23"],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "jsonschema>=4.20",
+            "ruff>=0.8,<1",
+            "mypy>=1.11,<3",
+            "types-PyYAML",
+            "types-psutil",
+            "types-jsonschema",
+        ]
+    },
+    entry_points={"console_scripts": ["skelebot=skelebot.__main__:run"]},
+    classifiers=[
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Software Development :: Build Tools",
+    ],
+)

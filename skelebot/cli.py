@@ -1,0 +1,260 @@
+"""From the words of a command line to an exit code."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import skelebot
+from skelebot import catalog, config, console, options, schema, shell
+from skelebot.component import Command, Component, Link, Session
+from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
+from skelebot.model import Flags, Param, Project
+from skelebot.options import HelpWanted, Values
+
+OPTIONS = (
+    Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
+    Param("version", "v", accepts="boolean", help="Show the version of Skelebot"),
+    Param("env", "e", help="The environment: skelebot-ENV.yaml over skelebot.yaml"),
+    Param("docker-host", "d", help="The Docker host: ssh://, tcp:// or the name of a context"),
+    Param("skip-build", "s", accepts="boolean", help="Run on the image as it is, without building"),
+    Param("native", "n", accepts="boolean", help="Run without Docker, on this machine"),
+    Param("contact", "c", accepts="boolean", help="Show whom to ask about the project"),
+    Param("verbose", "V", accepts="boolean", help="Show the programs that are run"),
+    Param("dry-run", accepts="boolean", help="Show what would be built and run, and do nothing"),
+)
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command line and gives the exit code. The only place that catches SkelebotError."""
+    try:
+        shell.interruptible()
+        return _main(argv)
+    except ConfigError as error:
+        for problem in error.problems:
+            console.error(problem)
+        return error.code
+    except Interrupted as error:
+        console.error("interrupted")
+        return error.code
+    except SkelebotError as error:
+        console.error(str(error))
+        return error.code
+    except BrokenPipeError:
+        # Whoever read the output has gone; there is nobody to tell, and nothing left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        console.error(f"{where}{(error.strerror or str(error)).lower()}")
+        return SkelebotError.code
+
+
+def _main(argv: list[str]) -> int:
+    chain = _split(argv)
+    given, words = options.parse_options(OPTIONS, chain[0])
+    if given.get("version"):
+        console.out(f"skelebot {skelebot.__version__}")
+        return 0
+    flags = _flags(Flags(), given)
+    loader = _Loader()
+    first = loader.load(flags)
+    if given.get("help") or (not words and len(chain) == 1 and not given.get("contact")):
+        return _help(first)
+    if given.get("contact"):
+        return _contact(first.session)
+    return _run_chain(chain, flags, loader)
+
+
+def _split(argv: list[str]) -> list[list[str]]:
+    """The links of a chain: split at each `+`, up to a `--` that gives its link all that follows."""
+    links: list[list[str]] = [[]]
+    for i, word in enumerate(argv):
+        if word == "--":
+            links[-1] += argv[i:]
+            break
+        if word == "+":
+            links.append([])
+        else:
+            links[-1].append(word)
+    if len(links) > 1 and not all(links):
+        raise UsageError("a command is missing before or after a `+`; a plus as a value goes after --")
+    return links
+
+
+def _flags(base: Flags, given: Values) -> Flags:
+    changes = {name.replace("-", "_"): value for name, value in given.items()}
+    for name in ("help", "version", "contact"):
+        changes.pop(name, None)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+# --- the project ---
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    session: Session
+    commands: dict[str, Command]
+
+
+class _Loader:
+    """Reads the project once for each environment that the chain names."""
+
+    def __init__(self) -> None:
+        self._root = config.find_root()
+        self._known: dict[str | None, tuple[Project | None, tuple[Component, ...]]] = {}
+
+    def load(self, flags: Flags) -> _Loaded:
+        """Raises ConfigError with every mistake of the configuration."""
+        if flags.env not in self._known:
+            self._known[flags.env] = self._read(flags.env)
+        project, components = self._known[flags.env]
+        session = Session(project, components, flags)
+        return _Loaded(session, catalog.commands(project, components))
+
+    def _read(self, env: str | None) -> tuple[Project | None, tuple[Component, ...]]:
+        if self._root is None:
+            if env:
+                raise UsageError(f"there is no {config.FILE} here or above, so no environment {env!r}")
+            return None, catalog.active(None, schema.Report())
+        project, report = config.read(self._root, env)
+        components = catalog.active(project, report) if project else ()
+        for warning in report.warnings:
+            console.warn(warning)
+        config.raise_problems(report)
+        return project, components
+
+
+def _contact(session: Session) -> int:
+    if not session.project or not session.project.contact:
+        raise UsageError(f"no contact is named; add `contact:` to {config.FILE}")
+    console.out(session.project.contact)
+    return 0
+
+
+# --- the chain ---
+
+
+def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
+    """Parses and checks every link before the first runs; a link that fails ends the chain."""
+    links: list[Link] = []
+    for words in chain:
+        try:
+            links.append(_link(words, flags, loader))
+        except _CommandHelp as wanted:
+            return wanted.show()
+    for i, link in enumerate(links):
+        if link.command.check:
+            link.command.check(link.session, link.values, links[:i])
+    for i, link in enumerate(links):
+        if code := _run_link(link, [later.command.name for later in links[i + 1 :]]):
+            return code
+    return 0
+
+
+def _run_link(link: Link, later: list[str]) -> int:
+    not_run = f"; not run: {', '.join(later)}" if later else ""
+    try:
+        code = link.command.run(link.session, link.values)
+    except Interrupted:
+        if later:
+            console.error(f"{link.command.name} was interrupted{not_run}")
+        raise
+    except SkelebotError as error:
+        if later:
+            console.error(f"{link.command.name} failed{not_run}")
+        raise error
+    if code and later:
+        console.error(f"{link.command.name} ended with exit code {code}{not_run}")
+    return code
+
+
+class _CommandHelp(Exception):
+    def __init__(self, command: Command) -> None:
+        self.command = command
+
+    def show(self) -> int:
+        return _command_help(self.command)
+
+
+def _link(words: list[str], flags: Flags, loader: _Loader) -> Link:
+    given, rest = options.parse_options(OPTIONS, words)
+    loaded = loader.load(_flags(flags, given))
+    if not rest:
+        raise UsageError("a command is missing; see skelebot -h")
+    command = loaded.commands.get(rest[0])
+    if command is None:
+        raise _unknown(rest[0], loaded)
+    try:
+        values = options.parse(command.args, command.params, rest[1:])
+    except HelpWanted:
+        raise _CommandHelp(command) from None
+    except UsageError as error:
+        usage = f"{command.name} {options.usage(command.args, command.params)}".rstrip()
+        raise UsageError(f"{command.name}: {error}; usage: skelebot {usage}") from None
+    return Link(command, loaded.session, values, tuple(rest))
+
+
+def _unknown(word: str, loaded: _Loaded) -> UsageError:
+    if loaded.session.project is None:
+        return UsageError(
+            f"{console.one_line(word)!r} is no command outside of a project: there is no "
+            f"{config.FILE} here or above"
+        )
+    hint = schema.did_you_mean(word, loaded.commands)
+    return UsageError(f"unknown command {console.one_line(word)!r}{hint}")
+
+
+# --- help ---
+
+
+def _help(loaded: _Loaded) -> int:
+    project = loaded.session.project
+    for line in (*_heading(project), *_command_list(loaded)):
+        console.out(line)
+    return 0
+
+
+def _heading(project: Project | None) -> Iterator[str]:
+    if project:
+        facts = [project.version or "", f"environment {project.env}" if project.env else ""]
+        yield " · ".join([console.bold(project.name), *filter(None, facts)])
+        if project.description:
+            yield from options.wrapped(project.description)
+    else:
+        yield f"{console.bold('skelebot')}: no {config.FILE} here or above"
+    yield ""
+    yield "usage: skelebot [options] COMMAND [words] [+ COMMAND [words] ...]"
+
+
+def _command_list(loaded: _Loaded) -> Iterator[str]:
+    jobs = [c for c in loaded.commands.values() if c.job]
+    others = [c for c in loaded.commands.values() if not c.job]
+    for title, found in (("jobs", jobs), ("commands", others)):
+        if found:
+            yield f"\n{title}:"
+            yield from options.table([(c.name, _summary(c)) for c in found])
+    yield "\noptions, before the command:"
+    yield from options.table(list(options.describe((), OPTIONS)))
+    yield f"\nskelebot COMMAND -h tells about one of them. Skelebot {skelebot.__version__}"
+
+
+def _summary(command: Command) -> str:
+    if not command.job:
+        return command.help
+    source = command.job.source.strip().splitlines()
+    more = " ..." if len(source) > 1 else ""
+    return f"{command.help.strip()} [{source[0] if source else ''}{more}]"
+
+
+def _command_help(command: Command) -> int:
+    usage = f"skelebot {command.name} {options.usage(command.args, command.params)}".rstrip()
+    lines = [f"usage: {usage}", "", *options.wrapped(_summary(command))]
+    rows = list(options.describe(command.args, command.params))
+    count = len(command.args)
+    for title, part in (("arguments", rows[:count]), ("options", rows[count:])):
+        if part:
+            lines += ["", f"{title}:", *options.table(part)]
+    for line in lines:
+        console.out(line)
+    return 0

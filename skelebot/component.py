@@ -1,0 +1,68 @@
+"""What a component is: it adds commands to the CLI, and amends what is built and run."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
+from skelebot.options import Values
+
+
+class Activation(Enum):
+    """When a component takes part."""
+
+    ALWAYS = "inside and outside of a project"
+    PROJECT = "inside of a project"
+    OUTSIDE = "outside of a project"
+    CONFIGURED = "inside of a project whose `components` name it"
+
+
+class Component:
+    """The three hooks, each of which changes nothing unless it is overridden.
+
+    The fields of a component that is a dataclass are the schema of its settings.
+    """
+
+    def commands(self, project: Project | None) -> Iterable["Command"]:
+        """What it adds to the command line; the project is None outside of one."""
+        return ()
+
+    def image(self, image: Image, project: Project) -> Image:
+        """The image with what the component needs in it."""
+        return image
+
+    def task(self, task: Task, project: Project) -> Task:
+        """The task with what the component adds to its run."""
+        return task
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with: the project it belongs to, the components, the flags."""
+
+    project: Project | None
+    components: tuple[Component, ...]
+    flags: Flags
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word of the command line. `job` is the job that it runs, of those that run one."""
+
+    name: str
+    help: str
+    run: Callable[[Session, Values], int]
+    args: Sequence[Arg] = ()
+    params: Sequence[Param] = ()
+    check: Callable[[Session, Values, "Sequence[Link]"], None] | None = None
+    job: Job | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """One command of a chain, with the values of its words; `words` are as they were typed."""
+
+    command: Command
+    session: Session
+    values: Values
+    words: tuple[str, ...]

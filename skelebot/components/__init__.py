@@ -1,0 +1,1 @@
+"""The built-in components, one file or folder each; none imports another."""

@@ -1,0 +1,114 @@
+"""The project's jobs as commands."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from skelebot import console, context, dependencies, dockerfile, plan, runners
+from skelebot.component import Command, Component, Link, Session
+from skelebot.config import job_params
+from skelebot.errors import UsageError
+from skelebot.model import Image, Job, Project, Task
+from skelebot.options import Values
+
+
+class Jobs(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return [_command(project, job) for job in project.jobs] if project else ()
+
+
+def _command(project: Project, job: Job) -> Command:
+    def run(session: Session, values: Values) -> int:
+        return _run(session, job, values)
+
+    def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
+        _check(session, job, values, earlier)
+
+    is_script = bool(project.params) and plan.script(project.root, job.source) is not None
+    params = job_params(project, job, is_script)
+    return Command(job.name, job.help, run, job.args, params, check, job)
+
+
+def _run(session: Session, job: Job, values: Values) -> int:
+    _check_source(session, job, ())
+    image, task = _prepare(session, job, values)
+    runner = runners.choose(task, session.flags)
+    if session.flags.dry_run:
+        for line in [task.name, *runner.describe(image, task, session.flags)]:
+            console.out(line if line == task.name else f"  {line}")
+        return 0
+    return runner.run(image, task, session.flags)
+
+
+def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
+    """What to build and what to run for a job, with what each component makes of them."""
+    project = _project(session)
+    task = plan.task(project, job, values, session.flags, os.environ)
+    for component in session.components:
+        task = component.task(task, project)
+    if runners.is_native(task, session.flags):
+        return Image(tag=project.image, base="", context=project.root), task
+    image = dockerfile.image(
+        project,
+        dependencies.python(project.root, task.dependencies),
+        job_ignores=job.ignores,
+        own_ignores=context.user_ignores(project.root),
+        default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
+    )
+    for component in session.components:
+        image = component.image(image, project)
+    return image, task
+
+
+def _project(session: Session) -> Project:
+    assert session.project, "jobs are commands of a project"
+    return session.project
+
+
+# --- what can be known before anything runs ---
+
+
+def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
+    """Raises UsageError or ConfigError for what would keep the job from running."""
+    _check_source(session, job, earlier)
+    _prepare(session, job, values)
+
+
+def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
+    project = _project(session)
+    path = plan.script(project.root, job.source)
+    if path is None:
+        return
+    file = os.path.normpath(os.path.join(project.root, path))
+    if not os.path.isfile(file):
+        if any(_may_write(link, file) for link in earlier):
+            return
+        raise UsageError(f"{job.place}.source: there is no file {path} in {project.root}")
+    native = session.flags.native or job.native == "always"
+    if not native and not project.dockerfile and _is_left_out(project, job, path):
+        raise UsageError(
+            f"{job.place}.source: {path} is left out of the image; add '!{path}' to the ignores of the job"
+        )
+
+
+def _is_left_out(project: Project, job: Job, path: str) -> bool:
+    own = context.user_ignores(project.root)
+    patterns = (*context.DEFAULT_IGNORES, *own, *project.ignores, *job.ignores)
+    mapped = [plan.mount(project.root, text).target for text in job.mappings]
+    if any(_is_below(f"{plan.WORKDIR}/{path}", target) for target in mapped):
+        return False
+    return context.Ignores(patterns).excludes(os.path.normpath(path))
+
+
+def _may_write(link: Link, file: str) -> bool:
+    """Whether an earlier link of the chain has a writable mapping, or the machine, to make the file in."""
+    job, project = link.command.job, link.session.project
+    if job is None or project is None:
+        return False
+    if link.session.flags.native or job.native == "always":
+        return True
+    mounts = [plan.mount(project.root, text) for text in job.mappings]
+    return any(_is_below(file, m.source) for m in mounts if not m.read_only)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,184 @@
+"""Find the project, read its files, and check what holds between the parts of a configuration."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from skelebot import schema
+from skelebot.errors import ConfigError, UsageError
+from skelebot.model import Arg, Job, Param, Project, dashed
+
+FILE = "skelebot.yaml"
+
+
+def find_root() -> str | None:
+    """The nearest folder with a skelebot.yaml, from the current one upwards; None without any."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder does not exist any more; change into another") from None
+    while True:
+        if os.path.lexists(os.path.join(folder, FILE)):
+            return folder
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def read(root: str, env: str | None) -> tuple[Project | None, schema.Report]:
+    """The project below `root` in the environment `env`, and what is wrong with its files.
+
+    The project is None where too much is wrong for one. Problems of the components' settings are
+    the catalog's to add, so the caller raises what the report holds (see `raise_problems`).
+    """
+    report = schema.Report()
+    base = _compose(root, FILE, report)
+    over = _compose(root, _environment_file(root, env), report) if env else None
+    if base is None or (env and over is None):
+        return None, report
+    version = _version(root, report)
+    node = _overlay(base, over, report) if over else base
+    project = schema.record(node, Project, "", report, root=root, env=env, version=version)
+    if project is not None:
+        report.problems.extend(p for p in _checks(project) if p not in report.problems)
+    return project, report
+
+
+def raise_problems(report: schema.Report) -> None:
+    """Raises ConfigError with every problem of the report, in the order of the files' lines."""
+    if report.problems:
+        raise ConfigError(sorted(report.problems, key=_by_line))
+
+
+def _by_line(problem: str) -> tuple[str, int, int]:
+    match = re.match(r"([^:]*):(\d+):(\d+):", problem)
+    return (match[1], int(match[2]), int(match[3])) if match else ("", 0, 0)
+
+
+def environments(root: str) -> list[str]:
+    """The names of the environments that have a file, sorted."""
+    names = (re.fullmatch(r"skelebot-(.+)\.yaml", f) for f in os.listdir(root))
+    return sorted(match[1] for match in names if match)
+
+
+def read_file(root: str, name: str) -> bytes:
+    """The content of a file of the project. Raises UsageError."""
+    try:
+        with open(os.path.join(root, name), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise UsageError(f"{name!r} is not the name of a file") from None
+
+
+def _environment_file(root: str, env: str | None) -> str:
+    known = environments(root)
+    if env not in known:
+        hint = schema.did_you_mean(env or "", known) or "; there is no skelebot-*.yaml here"
+        raise UsageError(f"unknown environment {env!r}{hint}")
+    return f"skelebot-{env}.yaml"
+
+
+def _compose(root: str, name: str, report: schema.Report) -> yaml.Node | None:
+    return schema.parse(name, read_file(root, name), report)
+
+
+def _overlay(base: yaml.Node, over: yaml.Node, report: schema.Report) -> yaml.Node:
+    """The base's mapping with each top-level key of the environment's replacing the whole of its own."""
+    kept = {name.value: (name, value) for name, value in schema.items(base, "", report)}
+    kept |= {name.value: (name, value) for name, value in schema.items(over, "", report)}
+    return yaml.MappingNode(base.tag, list(kept.values()), base.start_mark, base.end_mark)
+
+
+def _version(root: str, report: schema.Report) -> str | None:
+    """The text of VERSION, or None without such a file."""
+    if not os.path.exists(os.path.join(root, "VERSION")):
+        return None
+    version = read_file(root, "VERSION").decode("utf-8", "replace").strip()
+    if not version.isprintable():
+        report.problems.append("VERSION:1:1: expected one line with the version, as in 1.4.0")
+        return None
+    return version or None
+
+
+# --- what holds between the parts ---
+
+
+def job_params(project: Project, job: Job, is_script: bool) -> tuple[Param, ...]:
+    """The params of a job: its own, and for a script those of the root that it does not hide."""
+    own = {param.name for param in job.params}
+    return job.params + tuple(p for p in project.params if is_script and p.name not in own)
+
+
+def _checks(project: Project) -> Iterator[str]:
+    seen: dict[str, Job] = {}
+    for job in project.jobs:
+        if job.name in seen:
+            yield f"{job.place}.name: there is a job named {job.name!r} already"
+        seen[job.name] = job
+        yield from _check_args(job.args)
+        yield from _check_flags(job_params(project, job, True), job.params)
+        for param in job.params:
+            yield from _check_param(param)
+    yield from _check_flags(project.params, project.params)
+    for param in project.params:
+        yield from _check_param(param)
+    if project.primary_job and project.primary_job not in seen:
+        hint = schema.did_you_mean(project.primary_job, seen)
+        yield f"{FILE}:1:1: primaryJob: there is no job named {project.primary_job!r}{hint}"
+    if project.timezone and not _is_timezone(project.timezone):
+        yield f"{FILE}:1:1: timezone: expected a name of the time zone database, as in Europe/Berlin"
+
+
+def _check_args(args: tuple[Arg, ...]) -> Iterator[str]:
+    names = [arg.name for arg in args]
+    for i, arg in enumerate(args):
+        if arg.name in names[:i]:
+            yield f"{arg.place}.name: there is an argument named {arg.name!r} already"
+
+
+def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
+    """Every flag has one meaning; a clash with a root's param is reported at the job's own."""
+    taken = {"-h": "help", "--help": "help"}
+    for param in params:
+        claims = {*param.flags, *([param.off] if param.off else [])}
+        if param.alt and dashed(param.alt) == param.flag:
+            claims = {param.flag}
+        for flag in sorted(claims & taken.keys()):
+            at = param if param in own else next((p for p in own if p.name == taken[flag]), param)
+            other = taken[flag] if at is param else param.name
+            yield f"{at.place}: {flag} is claimed by {other!r} already; choose another name or alt"
+        taken |= dict.fromkeys(claims, param.name)
+
+
+def _check_param(param: Param) -> Iterator[str]:
+    at, default = f"{param.place}.default", param.default
+    if param.accepts == "boolean":
+        if default not in (None, "true", "false"):
+            yield f"{at}: expected true or false for a boolean, found {default!r}"
+        if param.choices:
+            yield f"{param.place}.choices: a boolean takes no value to choose"
+        return
+    if isinstance(default, tuple) and param.accepts != "list":
+        yield f"{at}: a list of values needs `accepts: list`"
+    values = default if isinstance(default, tuple) else (default,)
+    for value in values:
+        chosen = value is None or not param.choices or value in param.choices or param.reference
+        if not chosen:
+            yield f"{at}: {value!r} is not among the choices: {', '.join(param.choices)}"
+
+
+def _is_timezone(name: str) -> bool:
+    import zoneinfo  # only where a time zone is configured
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        # Without any database on this machine the name can only be judged by its form.
+        known = any(os.path.isdir(folder) for folder in zoneinfo.TZPATH)
+        return not known and re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", name) is not None
+    return True

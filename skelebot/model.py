@@ -1,0 +1,382 @@
+"""The values that pass through Skelebot. Frozen; nothing here reads a file or runs a program.
+
+The dataclasses with `key(...)` fields are also the schema of skelebot.yaml (see schema.py): a field's
+annotation is the type the YAML must have, and its name in the file is the camelCase of its own.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+# --- how a field describes itself to schema.py ---
+
+Check = Callable[[str], "str | None"]
+
+
+def key(
+    default: Any = MISSING,
+    *,
+    help: str,
+    check: Check | None = None,
+    old: str | None = None,
+    name: str | None = None,
+    short: str | None = None,
+) -> Any:
+    """A key of the YAML file.
+
+    default: what stands for a missing key; without one the key is required. help: one line for the
+    JSON Schema. check: gives what is wrong with a text, or None. old: a former spelling that still
+    loads, with a warning. name: the key in the file where it is not the field's name in camelCase.
+    short: of a record, the field that a bare text stands for.
+    """
+    metadata = {"help": help, "check": check, "old": old, "name": name, "short": short}
+    return field(default=default, metadata=metadata)
+
+
+def one_line(text: str) -> str | None:
+    return None if text.isprintable() else "text on one line, without control characters"
+
+
+def not_blank(text: str) -> str | None:
+    return one_line(text) if text.strip() else "text that is not empty"
+
+
+def word(text: str) -> str | None:
+    """A check: one printable word, as names of images, packages and versions are."""
+    return None if text.isprintable() and text and " " not in text else "one word without blanks"
+
+
+def pattern(regex: str, expected: str) -> Check:
+    compiled = re.compile(regex, re.ASCII)
+    return lambda text: None if compiled.fullmatch(text) else expected
+
+
+_PORTS = r"\d{1,5}(-\d{1,5})?"
+_PORT = re.compile(
+    rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?({_PORTS}):({_PORTS})(/(tcp|udp|sctp))?",
+    re.ASCII,
+)
+
+
+def _port(text: str) -> str | None:
+    match = _PORT.fullmatch(text)
+    numbers = [int(n) for part in match.group(4, 6) for n in part.split("-")] if match else [0]
+    if not all(1 <= n <= 65535 for n in numbers):
+        return "HOST:CONTAINER, two port numbers, as in 8080:80 or 127.0.0.1:8080:80/udp"
+    return None
+
+
+def image_name(name: str) -> str:
+    """A Docker image name for a project's name: lower case, anything else runs into one dash."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", name.lower())
+    # Inside a name the engine takes one dot, one or two underscores, or any number of dashes.
+    name = re.sub(r"[._-]+", lambda m: m[0] if re.fullmatch(r"\.|__?|-+", m[0]) else "-", name)
+    return name.strip("._-")
+
+
+def _project_name(text: str) -> str | None:
+    if problem := not_blank(text):
+        return problem
+    return None if image_name(text) else "a name with at least one letter or digit of ASCII"
+
+
+def _option_name(text: str) -> str | None:
+    if problem := not_blank(text):
+        return problem
+    if text.startswith("-") or "=" in text:
+        return "a name without leading dashes and without `=` (the dashes are added)"
+    return None
+
+
+def _job_name(text: str) -> str | None:
+    if problem := not_blank(text):
+        return problem
+    return "a name that is not `+` and does not start with a dash" if text[0] in "+-" else None
+
+
+def _mapping(text: str) -> str | None:
+    try:
+        Mapping.parse(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _timeout(text: str) -> str | None:
+    return None if seconds(text) else "a number of seconds, or a number with s, m, h or d, as in 10m"
+
+
+def seconds(text: str) -> float:
+    """The seconds in `90`, `90s`, `10m`, `2h` or `1d`; 0 when it is none of these."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text, re.ASCII)
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+
+
+_variable = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
+_user = pattern(
+    r"[A-Za-z_][A-Za-z0-9_-]*\$?|\d{1,10}(:\d{1,10})?", "caller, root, a user's name or UID[:GID]"
+)
+_image_reference = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "an image's name, as in python:3.12-slim")
+_python_version = pattern(r"\d+(\.\d+){0,2}[A-Za-z0-9.-]*", "a version of Python, as in 3.12")
+_package = pattern(r"[a-z0-9][a-z0-9+.:=~-]*", "the name of a Debian package")
+_host = pattern(
+    r"(ssh|tcp|unix|npipe|http|https)://\S+|[A-Za-z0-9][A-Za-z0-9._-]*",
+    "ssh://user@host, tcp://host:port or the name of a Docker context",
+)
+
+
+# Names with their values; None is the caller's own value of that name.
+Environment = tuple[tuple[str, "str | None"], ...]
+# Names with the YAML node below them, for whoever knows what it should hold.
+Sections = tuple[tuple[str, Any], ...]
+
+
+# --- the configuration ---
+
+
+@dataclass(frozen=True)
+class Arg:
+    """A required word that follows a command, by its position."""
+
+    name: str = key(help="The argument's name in help and errors", check=_option_name)
+    choices: tuple[str, ...] = key((), help="The values that are allowed")
+    help: str = key("", help="What the argument is for")
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Param:
+    """An option of a command: `--name value`, a flag, or a list of values."""
+
+    name: str = key(help="The option's name; one letter takes one dash", check=_option_name)
+    alt: str | None = key(None, help="Another name for the command line", check=_option_name)
+    default: str | tuple[str, ...] | None = key(None, help="The value when the option is not given")
+    choices: tuple[str, ...] = key((), help="The values that are allowed")
+    accepts: Literal["value", "boolean", "list"] = key(
+        "value", help="boolean: a flag; list: any number of values; otherwise one value"
+    )
+    help: str = key("", help="What the option is for")
+    secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
+    place: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The option as the script gets it."""
+        return dashed(self.name)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every spelling on the command line that sets it."""
+        return (self.flag,) if not self.alt else (dashed(self.alt), self.flag)
+
+    @property
+    def off(self) -> str | None:
+        """The spelling that turns it off, of a flag that is on by default."""
+        return f"--no-{self.name}" if self.accepts == "boolean" and self.default == "true" else None
+
+    @property
+    def reference(self) -> str | None:
+        """The environment variable that the default names, as in `$NAME`."""
+        match = isinstance(self.default, str) and REFERENCE.fullmatch(self.default)
+        return match[1] or match[2] if match else None
+
+
+REFERENCE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
+
+
+def dashed(name: str) -> str:
+    return f"-{name}" if len(name) == 1 else f"--{name}"
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A folder of the host that a job sees in its container.
+
+    local: from the project root, from `~` or absolute. container: absolute, or from `~`.
+    """
+
+    local: str
+    container: str
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Mapping":
+        """`data/`, `local:container`, either with a trailing `:ro`. Raises ValueError."""
+        expected = "FOLDER or LOCAL:CONTAINER, with :ro at the end for read-only"
+        parts = text.split(":")
+        read_only = len(parts) > 1 and parts[-1] in ("ro", "rw")
+        mode = parts.pop() if read_only else "rw"
+        if len(parts) > 2 or not all(p.strip() for p in parts) or not text.isprintable():
+            raise ValueError(expected)
+        local, container = parts[0], parts[-1]
+        if len(parts) == 1 and not local.startswith(("/", "~")):
+            container = f"/app/{local}"
+        if not (container.startswith(("/", "~/")) or container == "~"):
+            container = f"/{container}"
+        if _resolve_dots(container) in ("/", ""):
+            raise ValueError("a folder of the container other than / itself")
+        return cls(local, container, mode == "ro")
+
+
+def _resolve_dots(path: str) -> str:
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return ("" if path.startswith("~") else "/") + "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str = key(help="The command that runs the job", check=_job_name)
+    source: str = key(help="A script of the project, or a command line for bash")
+    help: str = key(help="What the job does, for `skelebot -h`")
+    mode: Literal["i", "it", "d"] = key("i", help="i and it: interactive; d: detached")
+    native: Literal["optional", "always", "never"] = key(
+        "optional", help="Whether the job may, must or must not run outside of Docker"
+    )
+    host: str | None = key(None, help="The Docker host to run on", check=_host)
+    args: tuple[Arg, ...] = key((), help="Required values, in this order")
+    params: tuple[Param, ...] = key((), help="Options")
+    mappings: tuple[str, ...] = key(
+        (), help="Folders shared with the container", check=_mapping, old="mapped"
+    )
+    ports: tuple[str, ...] = key((), help="Published ports, HOST:CONTAINER", check=_port)
+    ignores: tuple[str, ...] = key(
+        (), help="Patterns of files this job's image leaves out", check=one_line, old="ignore"
+    )
+    environment: Environment = key((), help="Environment variables of the job", check=_variable)
+    env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
+    timeout: str | None = key(None, help="Seconds, or 10m, after which it is ended", check=_timeout)
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Build:
+    packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
+    commands: tuple[str, ...] = key((), help="Shell lines to run before the dependencies")
+    inherit: tuple[Literal["pip", "proxy", "ca"], ...] = key(
+        (), help="Settings of the caller that the build may use"
+    )
+
+
+@dataclass(frozen=True)
+class Project:
+    """A whole skelebot.yaml, with where it was read."""
+
+    name: str = key(help="The project's name", check=_project_name)
+    description: str = key("", help="One or two sentences about the project")
+    maintainer: str = key("", help="Who looks after it", check=one_line)
+    contact: str = key("", help="Where to ask about it", check=one_line)
+    language: Literal["Python", "R", "R+Python"] = key("Python", help="Which languages the image holds")
+    python_version: str | None = key(None, help="The Python of the default base image", check=_python_version)
+    base_image: str | None = key(None, help="The image to build upon", check=_image_reference)
+    host: str | None = key(None, help="The Docker host to run on", check=_host)
+    timezone: str | None = key(None, help="The time zone of the image, as in Europe/Berlin")
+    ephemeral: bool = key(False, help="Leave no Dockerfile in the project folder")
+    dependencies: tuple[str, ...] = key((), help="Packages to install", check=not_blank)
+    ignores: tuple[str, ...] = key(
+        (), help="Patterns of files the image leaves out", check=one_line, old="ignore"
+    )
+    commands: tuple[str, ...] = key((), help="Shell lines to run when the image is built")
+    jobs: tuple[Job, ...] = key((), help="What the project can do")
+    params: tuple[Param, ...] = key((), help="Options of every job whose source is a script")
+    ports: tuple[str, ...] = key((), help="Published ports of every job", check=_port)
+    primary_job: str | None = key(None, help="The job that the bare image runs")
+    primary_exe: Literal["CMD", "ENTRYPOINT"] = key("CMD", help="How the image runs its primary job")
+    gpu: bool = key(False, help="Give the containers all GPUs")
+    user: str | None = key(None, help="Whom jobs run as: caller, root, a name or UID[:GID]", check=_user)
+    build: Build = key(Build(), help="What the image needs besides the dependencies")
+    dockerfile: str | None = key(None, help="A Dockerfile of your own to build instead", check=not_blank)
+    environment: Environment = key((), help="Environment variables of every job", check=_variable)
+    env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
+    components: Sections = key((), help="Settings of the components, by name")
+    root: str = ""
+    env: str | None = None
+    version: str | None = None
+
+    @property
+    def image(self) -> str:
+        """The name of the project's image, without a registry or a tag."""
+        name = image_name(self.name)
+        return f"{name}-{image_name(self.env)}" if self.env else name
+
+
+# --- what is built and run ---
+
+
+class Secret(str):
+    """A word that only the job may see; `shown` gives what everyone else does."""
+
+    __slots__ = ()
+
+
+def shown(word: str) -> str:
+    return "***" if isinstance(word, Secret) else word
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program to run, as words. `env` is added to Skelebot's own environment."""
+
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    stdin: str | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """What to build: Dockerfile `lines` on top of `base`, with the files of `context` less `ignores`."""
+
+    tag: str
+    base: str
+    context: str
+    lines: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+    dockerfile: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mapping whose host side is absolute; the container side may begin with `~`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to run: `argv` with its surroundings, for whichever runner takes it."""
+
+    name: str
+    argv: tuple[str, ...]
+    root: str
+    dependencies: tuple[str, ...] = ()
+    python_version: str | None = None
+    native: str = "optional"
+    host: str | None = None
+    mode: str = "i"
+    ports: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    gpu: bool = False
+    timeout: float = 0
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The options before the command."""
+
+    env: str | None = None
+    docker_host: str | None = None
+    skip_build: bool = False
+    native: bool = False
+    verbose: bool = False
+    dry_run: bool = False

@@ -1,0 +1,213 @@
+"""The words of a command line: which are options, which are values; and the help about them.
+
+getopt_long's rules without its abbreviations, and with lists. argparse is not used because it changes
+or refuses values (a second `--`, `-1e5`, a value that starts with a dash), and so as not to build 500
+parsers to print one page; see docs/architecture.md.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+from skelebot.console import one_line
+from skelebot.errors import UsageError
+from skelebot.model import Arg, Param
+from skelebot.schema import did_you_mean
+
+Value = str | bool | tuple[str, ...]
+Values = dict[str, Value]
+
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+class Parsed(NamedTuple):
+    """What was given, by name; `rest` are the words from the first one that is no option's."""
+
+    values: Values
+    rest: list[str]
+
+
+def parse_options(params: Sequence[Param], words: Sequence[str]) -> Parsed:
+    """Options up to the first word that is none. Raises UsageError and HelpWanted."""
+    return _Reader(params).read(list(words), stop=True)
+
+
+def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) -> Values:
+    """The values of a command's words, positional ones wherever they stand.
+
+    Raises UsageError, and HelpWanted as soon as -h is met.
+    """
+    values, rest = _Reader(params).read(list(words), stop=False)
+    if len(rest) < len(args):
+        missing = ", ".join(arg.name for arg in args[len(rest) :])
+        raise UsageError(f"missing: {missing}")
+    if len(rest) > len(args):
+        raise UsageError(f"unexpected word {one_line(rest[len(args)])!r}")
+    for arg, word in zip(args, rest, strict=True):
+        _check_choice(arg.name, arg.choices, word)
+        values[arg.name] = word
+    return values
+
+
+class HelpWanted(Exception):
+    """-h or --help stands where an option can stand."""
+
+
+_HELP = ("-h", "--help")
+
+
+class _Reader:
+    def __init__(self, params: Sequence[Param]) -> None:
+        self.flags = {flag: param for param in params for flag in param.flags}
+        self.offs = {param.off: param for param in params if param.off}
+        self.values: Values = {}
+
+    def read(self, words: list[str], stop: bool) -> Parsed:
+        rest: list[str] = []
+        while words:
+            word = words.pop(0)
+            if word == "--":
+                rest += words
+                break
+            if not self._is_option(word):
+                rest.append(word)
+                if stop:
+                    rest += words
+                    break
+            elif word.startswith("--") or word in self.flags:
+                self._long(word, words)
+            else:
+                self._short(word, words)
+        return Parsed(self.values, rest)
+
+    def _is_option(self, word: str) -> bool:
+        if word[:1] != "-" or word == "-":
+            return False
+        return word[:2] in self.flags or not _NUMBER.fullmatch(word)
+
+    def _long(self, word: str, words: list[str]) -> None:
+        flag, given, value = (word, "", "") if word in self.flags else word.partition("=")
+        if flag in self.offs and not given:
+            self.values[self.offs[flag].name] = False
+            return
+        param = self.flags.get(flag)
+        if param is None or (given and param.accepts == "boolean"):
+            self._refuse(flag, param)
+        self._take(param, flag, [value] if given else None, words)
+
+    def _short(self, word: str, words: list[str]) -> None:
+        """One-letter options run together, the last of which may have its value right behind it."""
+        for i, letter in enumerate(word[1:], 2):
+            flag = f"-{letter}"
+            param = self.flags.get(flag)
+            if param is None:
+                self._refuse(word if i == 2 else flag, None)
+            if param.accepts != "boolean":
+                self._take(param, flag, [word[i:]] if word[i:] else None, words)
+                return
+            self.values[param.name] = True
+
+    def _take(self, param: Param, flag: str, value: list[str] | None, words: list[str]) -> None:
+        if param.accepts == "boolean":
+            self.values[param.name] = True
+            return
+        taken = value if value is not None else self._following(param, flag, words)
+        for word in taken:
+            _check_choice(flag, param.choices, word, param.secret)
+        if param.accepts == "list":
+            before = self.values.get(param.name, ())
+            self.values[param.name] = (*before, *taken) if isinstance(before, tuple) else ()
+        else:
+            self.values[param.name] = taken[0]
+
+    def _following(self, param: Param, flag: str, words: list[str]) -> list[str]:
+        if param.accepts == "list":
+            count = next((i for i, w in enumerate(words) if self._is_option(w)), len(words))
+            taken, words[:count] = words[:count], []
+            return taken
+        if not words or words[0] in (*self.flags, *self.offs, *_HELP, "--"):
+            raise UsageError(f"{flag} expects a value (one that looks like an option: {flag}=VALUE)")
+        return [words.pop(0)]
+
+    def _refuse(self, flag: str, param: Param | None) -> NoReturn:
+        if param:
+            raise UsageError(f"{flag} takes no value")
+        if flag in _HELP:
+            raise HelpWanted
+        hint = did_you_mean(flag, [*self.flags, *self.offs])
+        raise UsageError(f"unknown option {one_line(flag)}{hint}")
+
+
+def _check_choice(name: str, choices: tuple[str, ...], word: str, secret: bool = False) -> None:
+    if choices and word not in choices:
+        found = "" if secret else f"; found {one_line(word)!r}"
+        raise UsageError(f"{name}: expected {' or '.join(choices)}{found}")
+
+
+# --- help ---
+
+
+def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
+    """The words that a command takes, as in `[options] DATE`."""
+    words = ["[options]"] if params else []
+    return " ".join(words + [_placeholder(arg.name, arg.choices) for arg in args])
+
+
+def describe(args: Sequence[Arg], params: Sequence[Param]) -> Iterator[tuple[str, str]]:
+    """A row of help for each argument and option: how it is written, and what it means."""
+    for arg in args:
+        yield _placeholder(arg.name, ()), _with_facts(arg.help, arg.choices, None)
+    for param in params:
+        yield _spelling(param), _with_facts(param.help, param.choices, param)
+
+
+def _spelling(param: Param) -> str:
+    flags = ", ".join(dict.fromkeys(param.flags))
+    if param.off:
+        return f"{flags}, {param.off}"
+    value = _placeholder(param.name, ())
+    return flags + {"boolean": "", "list": f" [{value} ...]", "value": f" {value}"}[param.accepts]
+
+
+def _placeholder(name: str, choices: tuple[str, ...]) -> str:
+    return "{" + ",".join(choices) + "}" if choices else re.sub(r"\W+", "_", name).upper()
+
+
+def _with_facts(help: str, choices: tuple[str, ...], param: Param | None) -> str:
+    facts = [f"one of {', '.join(choices)}"] if choices else []
+    if param and param.default is not None:
+        default = param.default if isinstance(param.default, str) else " ".join(param.default)
+        facts.append(f"default: {'***' if param.secret and not param.reference else default}")
+    return " ".join([help.strip(), *([f"({'; '.join(facts)})"] if facts else [])]).strip()
+
+
+def table(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """The rows as two columns, the second wrapped to the terminal's width."""
+    import textwrap  # only for help
+
+    width = _terminal_width()
+    left = min(max((len(row[0]) for row in rows), default=0), 28)
+    lines = []
+    for head, text in rows:
+        wrapped = textwrap.wrap(text, max(width - left - 4, 20), break_on_hyphens=False) or [""]
+        if len(head) > left:
+            lines.append(f"  {head}")
+            head = ""
+        lines.append(f"  {head:<{left}}  {wrapped[0]}".rstrip())
+        lines += [" " * (left + 4) + more for more in wrapped[1:]]
+    return lines
+
+
+def wrapped(text: str) -> list[str]:
+    """A paragraph in lines of the terminal's width."""
+    import textwrap
+
+    return textwrap.wrap(text, _terminal_width()) or [""]
+
+
+def _terminal_width() -> int:
+    try:
+        return max(os.get_terminal_size(1).columns, 40)
+    except OSError:
+        return 100

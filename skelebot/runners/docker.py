@@ -1,0 +1,394 @@
+"""Builds images and runs tasks with the Docker client."""
+
+import csv
+import io
+import os
+import re
+import secrets
+import tarfile
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO
+
+from skelebot import console, context, dockerfile, plan, shell
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
+from skelebot.runners.folders import make_folders
+
+JOB_LABEL = "skelebot.job"
+
+_WORDS = "/run/skelebot.words"
+_LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
+
+
+@dataclass(frozen=True)
+class Client:
+    """The Docker client for one engine."""
+
+    host: str | None
+    verbose: bool = False
+
+    def step(self, *words: str, env: tuple[tuple[str, str], ...] = ()) -> Step:
+        program = os.environ.get("SKELEBOT_DOCKER") or "docker"
+        where: tuple[str, ...] = ()
+        if self.host:
+            where = ("--host" if "://" in self.host else "--context", self.host)
+        return Step((program, *where, *words), env=env)
+
+    def capture(self, *words: str) -> tuple[int, str, str]:
+        step = self.step(*words)
+        shell.trace(self.verbose, step)
+        return shell.capture(step)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that is there: its id, and the user that its containers run as."""
+
+    id: str
+    user: str
+
+
+def run(image: Image, task: Task, flags: Flags) -> int:
+    """Builds the image unless told not to, and runs the task in a container of its own."""
+    _refuse_bytes(task)
+    client = Client(task.host, flags.verbose)
+    built = _last(client, image, task) if flags.skip_build else build(client, image, task)
+    make_folders(task)
+    container = Container(client, image, built, task)
+    if task.mode == "d":
+        return container.detach()
+    return container.attend()
+
+
+def describe(image: Image, task: Task, flags: Flags) -> list[str]:
+    lines = [f"image    {image.tag}" + (" (as it is: -s)" if flags.skip_build else ", built from")]
+    if not flags.skip_build:
+        lines += [f"         | {line}" for line in _dockerfile_text(image).splitlines()]
+    where = f"on {task.host}" if task.host else "on the default Docker host"
+    lines.append(f"run      {shell.display(Step(task.argv))}")
+    lines.append(f"where    in a container, {where}, in {plan.WORKDIR}")
+    lines += [f"mapping  {m.source} -> {m.target}" + ":ro" * m.read_only for m in task.mounts]
+    lines += [f"port     {port}" for port in task.ports]
+    lines += [f"variable {name}" for name, _ in task.env]
+    return lines
+
+
+def _refuse_bytes(task: Task) -> None:
+    for word in (*task.argv, *(value for _, value in task.env)):
+        if not word.isascii() and re.search("[\ud800-\udfff]", word):
+            raise UsageError(
+                f"{shown(console.printable(word))} is not UTF-8, which Docker cannot carry; "
+                "run the job natively with -n, or rename the file"
+            )
+
+
+# --- the image ---
+
+
+def build(client: Client, image: Image, task: Task) -> Built:
+    """Builds the image from a private copy of all that it is made of. Raises SkelebotError."""
+    text = _dockerfile_text(image)
+    ignores = context.Ignores(image.ignores)
+    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+        id_file = os.path.join(folder, "id")
+        step = client.step(
+            *("build", "--tag", image.tag, "--iidfile", id_file, "--force-rm"),
+            *("--file", context.DOCKERFILE, "-"),
+        )
+        shell.trace(client.verbose, step)
+        failed: list[SkelebotError] = []
+
+        def feed(stream: IO[bytes]) -> None:
+            try:
+                context.write_tar(stream, image.context, ignores, text)
+            except SkelebotError as error:
+                failed.append(error)
+
+        code, lines = shell.tee(step, console.detail, feed)
+        if failed:
+            raise failed[0]
+        if code != 0:
+            raise _explained(client, "\n".join(lines), task, image)
+        with open(id_file, encoding="ascii") as file:
+            return _inspect(client, file.read().strip(), task, image)
+
+
+def _dockerfile_text(image: Image) -> str:
+    if not image.dockerfile:
+        return dockerfile.text(image)
+    try:
+        with open(os.path.join(image.context, image.dockerfile), encoding="utf-8") as file:
+            return dockerfile.with_labels(file.read(), image)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"dockerfile: {image.dockerfile} cannot be read: {error}") from None
+
+
+def _last(client: Client, image: Image, task: Task) -> Built:
+    return _inspect(client, image.tag, task, image)
+
+
+def _inspect(client: Client, name: str, task: Task, image: Image) -> Built:
+    wanted = "{{.Id}} {{.Config.User}}"
+    code, out, err = client.capture("image", "inspect", "--format", wanted, name)
+    if code == 0:
+        found, _, user = out.strip().partition(" ")
+        return Built(found, user)
+    if "no such image" in err.lower():
+        raise SkelebotError(f"there is no image {name} yet; run once without -s to build it")
+    raise _explained(client, err, task, image)
+
+
+def _explained(client: Client, output: str, task: Task, image: Image) -> SkelebotError:
+    """What a failed client's output means to the user, and what to do about it."""
+    natively = "" if task.native == "never" else ", or run the job natively with -n"
+    where = client.host or os.environ.get("DOCKER_HOST") or "the default socket"
+    said = output.lower()
+
+    def any_of(*texts: str) -> bool:
+        return any(text in said for text in texts)
+
+    if any_of("permission denied while trying to connect", "dial unix") and "permission denied" in said:
+        text = f"no permission on the Docker socket ({where}); join the group docker{natively}"
+    elif any_of("context not found", "context does not exist") or re.search(
+        r'context "[^"]*"(: | does not exist| not found)', said
+    ):
+        text = f"there is no Docker context {where}; see `docker context ls`{natively}"
+    elif any_of(
+        "error during connect",
+        "cannot connect to the docker daemon",
+        "failed to connect",
+        "unable to resolve docker endpoint",
+        "dial unix",
+        "connection refused",
+    ):
+        text = f"no Docker engine answers at {where}; start it or name another with -d{natively}"
+    elif any_of("no space left on device", "disk quota exceeded"):
+        text = f"the Docker engine's disk is full; free some with `docker system prune`{natively}"
+    elif any_of(
+        "pull access denied",
+        "manifest unknown",
+        "manifest for",
+        "failed to resolve",
+        "no such host",
+        "i/o timeout",
+        "client.timeout",
+        "tls handshake",
+        "x509",
+        "failed to do request",
+        "error getting credentials",
+    ):
+        text = (
+            f"the base image {image.base} cannot be pulled; check its name, the network "
+            f"and `docker login`{natively}"
+        )
+    else:
+        text = f"the image {image.tag} could not be built; the builder's message stands above"
+    last = [line for line in output.splitlines() if line.strip()]
+    return SkelebotError(text + (f" ({last[-1].strip()})" if last else ""))
+
+
+# --- the container ---
+
+
+@dataclass(frozen=True)
+class Container:
+    """One run of a task."""
+
+    client: Client
+    image: Image
+    built: Built
+    task: Task
+    token: str = ""
+
+    @property
+    def name(self) -> str:
+        job = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.task.name)
+        return f"{self.image.tag}-{job}-{self.token}"
+
+    def attend(self) -> int:
+        """Runs the container on Skelebot's own streams; leaves none behind."""
+        this = self._named()
+        raw = this._terminal()
+        with ExitStack() as files:
+            env_words, env, fds = this._environment(files)
+            if this._has_secrets():
+                this._create(["--rm", *env_words], env, fds)
+                step = this.client.step("start", "--attach", "--interactive", this.name)
+            else:
+                words = ["run", "--rm", *env_words, *this._words(self.task.argv)]
+                step = this.client.step(*words, env=env)
+            shell.trace(this.client.verbose, step)
+            outcome = shell.run(step, os.kill, raw_terminal=raw, pass_fds=fds)
+        if outcome.signal:
+            this._remove()
+            return 128 + outcome.signal
+        if outcome.code in this._engine_codes() and not this._was_started():
+            this._remove()
+            raise SkelebotError(
+                f"the container of {self.task.name} could not be started; Docker's message stands above"
+            )
+        return outcome.code
+
+    def detach(self) -> int:
+        """Starts the container, prints its name, and leaves it running."""
+        this = self._named()
+        this._remove_ended()
+        with ExitStack() as files:
+            env_words, env, fds = this._environment(files)
+            if this._has_secrets():
+                this._create(env_words, env, fds)
+                step = this.client.step("start", this.name)
+            else:
+                words = ["run", "--detach", *env_words, *this._words(self.task.argv)]
+                step = this.client.step(*words, env=env)
+            this._check(step, fds)
+        console.out(this.name)
+        return 0
+
+    def _named(self) -> "Container":
+        return Container(self.client, self.image, self.built, self.task, secrets.token_hex(4))
+
+    # --- what the engine is told ---
+
+    def _words(self, argv: tuple[str, ...], words_file: str = "") -> list[str]:
+        task = self.task
+        words = ["--init", "--name", self.name, "--user", "0:0", "--workdir", plan.WORKDIR]
+        words += ["--env", "TINI_KILL_PROCESS_GROUP=1", "--entrypoint", "sh"]
+        words += ["--label", f"{dockerfile.PROJECT_LABEL}={self.image.tag}"]
+        words += ["--label", f"{JOB_LABEL}={task.name}"]
+        if task.mode != "d":
+            words += ["--interactive", *(["--tty"] if self._terminal() else [])]
+        mounts = [self._mount(m) for m in task.mounts]
+        for mount in mounts:
+            words += ["--mount", _csv(mount)]
+        for port in dict.fromkeys(task.ports):
+            words += ["--publish", port]
+        if task.gpu:
+            words += ["--gpus", "all"]
+        folders = "\n".join(m.target for m in mounts if not m.read_only)
+        limit = f"{task.timeout:g}"
+        words += [self.built.id, "-c", _script(), "skelebot"]
+        return [*words, self._user(), _owner(), limit, words_file, folders, *argv]
+
+    def _terminal(self) -> bool:
+        return self.task.mode != "d" and shell.are_terminals()
+
+    def _user(self) -> str:
+        if self.task.user == "caller":
+            return f"{os.getuid()}:{os.getgid()}"
+        return self.task.user or self.built.user
+
+    def _mount(self, mount: Mount) -> Mount:
+        if not mount.target.startswith("~"):
+            return mount
+        return Mount(mount.source, self._home() + mount.target[1:], mount.read_only)
+
+    def _home(self) -> str:
+        user = self._user().partition(":")[0]
+        if user in ("", "0", "root"):
+            return "/root"
+        words = ("run", "--rm", "--entrypoint", "cat", self.built.id, "/etc/passwd")
+        _, passwd, _ = self.client.capture(*words)
+        for line in passwd.splitlines():
+            fields = line.split(":")
+            if len(fields) > 5 and user in (fields[0], fields[2]):
+                return fields[5].rstrip("/")
+        return ""
+
+    def _environment(
+        self, files: ExitStack
+    ) -> tuple[list[str], tuple[tuple[str, str], ...], tuple[int, ...]]:
+        """The task's variables: options for the client, its own environment, and open files.
+
+        The values stand in no argument list: a file without a name holds them, which only the client
+        can read, and what such a file cannot hold goes through the client's own environment.
+        """
+        plain = {n: v for n, v in self.task.env if "\n" not in v and len(v) < _LONGEST_ENV_LINE}
+        others = tuple((n, v) for n, v in self.task.env if n not in plain)
+        words = [word for name, _ in others for word in ("--env", name)]
+        if not plain:
+            return words, others, ()
+        file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - `files` closes it
+        file.write("".join(f"{n}={v}\n" for n, v in plain.items()).encode())
+        file.seek(0)
+        return [*words, "--env-file", f"/dev/fd/{file.fileno()}"], others, (file.fileno(),)
+
+    # --- secrets: neither in the client's arguments nor in what `docker inspect` shows ---
+
+    def _has_secrets(self) -> bool:
+        return any(isinstance(word, Secret) for word in self.task.argv)
+
+    def _create(self, options: list[str], env: tuple[tuple[str, str], ...], fds: tuple[int, ...]) -> None:
+        """Makes the container and puts the job's words into it as a file that the job's start removes."""
+        words = ["create", *options, *self._words((), _WORDS)]
+        self._check(self.client.step(*words, env=env), fds)
+        lines = (w.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for w in self.task.argv)
+        try:
+            step = self.client.step("cp", "-", f"{self.name}:/")
+            shell.trace(self.client.verbose, step)
+            code, output = shell.tee(
+                step, lambda line: None, lambda s: _write_words(s, "".join(lines).encode())
+            )
+            if code != 0:
+                raise SkelebotError(f"the container's secrets could not be given to it: {output[-1:]}")
+        except BaseException:
+            self._remove()
+            raise
+
+    def _check(self, step: Step, fds: tuple[int, ...]) -> None:
+        shell.trace(self.client.verbose, step)
+        code, lines = shell.tee(step, lambda line: None, pass_fds=fds)
+        if code != 0:
+            self._remove()
+            said = "; ".join(line for line in lines if line.strip() and "--help" not in line)
+            raise SkelebotError(f"the container of {self.task.name} could not be started: {said}")
+
+    # --- what became of it ---
+
+    def _engine_codes(self) -> tuple[int, ...]:
+        """Exit codes of the client that may be the engine's rather than the job's."""
+        return (1, 125, 126, 127) if self._has_secrets() else (125, 126, 127)
+
+    def _was_started(self) -> bool:
+        now = ("--since", "1", "--until", "0s")
+        which = ("--filter", f"container={self.name}", "--filter", "event=start")
+        code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
+        return code != 0 or "start" in out
+
+    def _remove(self) -> None:
+        self.client.capture("rm", "--force", "--volumes", self.name)
+
+    def _remove_ended(self) -> None:
+        """Makes room for a detached run: the last one's container was kept for its logs."""
+        labels = (f"{dockerfile.PROJECT_LABEL}={self.image.tag}", f"{JOB_LABEL}={self.task.name}")
+        words = [w for label in labels for w in ("--filter", f"label={label}")]
+        ended = ("--filter", "status=exited", "--filter", "status=created")
+        code, out, _ = self.client.capture("ps", "--all", "--quiet", *words, *ended)
+        if code == 0 and out.split():
+            self.client.capture("rm", "--volumes", *out.split())
+
+
+def _csv(mount: Mount) -> str:
+    """A mount as the client reads it: fields with commas and quotes in the manner of CSV."""
+    fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(fields + ["readonly"] * mount.read_only)
+    return out.getvalue()
+
+
+def _owner() -> str:
+    return f"{os.getuid()}:{os.getgid()}"
+
+
+def _script() -> str:
+    with open(os.path.join(os.path.dirname(__file__), "job.sh"), encoding="utf-8") as file:
+        return file.read()
+
+
+def _write_words(stream: IO[bytes], data: bytes) -> None:
+    with tarfile.open(fileobj=stream, mode="w|") as tar:
+        info = tarfile.TarInfo(_WORDS.lstrip("/"))
+        info.size, info.mode = len(data), 0o600
+        tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,31 @@
+"""The host's side of the mappings, for every runner on this machine."""
+
+import os
+
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.model import Mount, Task
+
+
+def make_folders(task: Task) -> None:
+    """Makes the missing host folders as the caller, before an engine would make them as root."""
+    for mount in task.mounts:
+        make_folder(mount)
+    for inner in task.mounts:
+        for outer in task.mounts:
+            if inner.target.startswith(outer.target + "/") and not outer.read_only:
+                below = inner.target[len(outer.target) + 1 :]
+                if os.path.isdir(inner.source):
+                    os.makedirs(os.path.join(outer.source, below), exist_ok=True)
+
+
+def make_folder(mount: Mount) -> None:
+    """Makes the folder of a mapping where it is missing; one that is read-only must be there."""
+    if os.path.exists(mount.source):
+        return
+    if mount.read_only:
+        raise UsageError(f"the mapping {mount.source}:ro is not there; make it or leave :ro out")
+    try:
+        os.makedirs(mount.source, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SkelebotError(f"the mapped folder {mount.source} cannot be made: {reason}") from None

@@ -1,0 +1,259 @@
+#!/usr/bin/env bash
+# Runs everything that must pass: lint, format, types, unit tests, integration tests.
+set -uo pipefail
+umask 022                        # tests also run what is installed here as an ordinary user
+export LC_ALL=C.UTF-8
+
+usage() {
+    cat <<'X'
+usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
+
+  --provision   install and start a Docker engine where none answers (root, Debian or Ubuntu; implied by CI=true)
+  --unit        no integration tests, hence no engine
+  --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
+
+Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
+the Python it finds. Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests
+that need one are skipped; with CI=true that is a failure.
+X
+}
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+PROVISION=false UNIT_ONLY=false
+PYTEST_ARGS=()
+RESULTS=() FAILED=()
+STARTED=$EPOCHREALTIME
+PULL_SECONDS=120
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'ERROR | %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+is_root() { [ "$(id -u)" = 0 ]; }
+
+parse_words() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --provision) PROVISION=true ;;
+            --unit) UNIT_ONLY=true ;;
+            -h | --help) usage; exit 0 ;;
+            --) shift; PYTEST_ARGS=("$@"); return ;;
+            *) usage >&2; printf "ERROR | unknown word '%s'; pytest's own come after --\n" "$1" >&2; exit 2 ;;
+        esac
+        shift
+    done
+}
+
+may_install() { is_root && have apt-get && { [ "${CI:-}" = true ] || "$PROVISION"; }; }
+
+apt_install() {
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+} </dev/null >&2
+
+# --- the environment ------------------------------------------------------------------------------------------
+
+choose_python() {
+    local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10)
+    # Root's first Python may be one under /root, which tests that run as an ordinary user cannot execute.
+    if is_root; then candidates=(/usr/bin/python3 "${candidates[@]}"); fi
+    if [ -n "${SKELEBOT_PYTHON:-}" ]; then candidates=("$SKELEBOT_PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
+        # Its real path, as `python3` may be a shim that costs its start-up time at each call.
+        "$candidate" -c 'import sys; sys.version_info >= (3, 10) or sys.exit(1); print(sys.executable)' 2>/dev/null &&
+            return
+    done
+    return 1
+}
+
+provide_python() {
+    PYTHON=$(choose_python) && return
+    may_install && apt_install python3 python3-venv && PYTHON=$(choose_python) && return
+    die "no Python 3.10 or later found (${SKELEBOT_PYTHON:-python3}); install one, or name it with SKELEBOT_PYTHON"
+}
+
+cache_folder() {
+    if [ -n "${SKELEBOT_TEST_CACHE:-}" ]; then echo "$SKELEBOT_TEST_CACHE"
+    elif is_root; then echo /var/cache/skelebot-tests
+    else echo "${XDG_CACHE_HOME:-$HOME/.cache}/skelebot-tests"
+    fi
+}
+
+# Each checkout has its own, as the package is installed into it; uv makes a further one cost a second or two.
+environment_name() {
+    local version key
+    version=$("$PYTHON" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+    key=$({ echo "$ROOT" "$PYTHON"; cat "$ROOT/setup.py" "$ROOT/pyproject.toml"; } | sha256sum | cut -c1-12)
+    echo "venv-$version-$key"
+}
+
+make_environment() {
+    CACHE=$(cache_folder)
+    VENV=$CACHE/$(environment_name)
+    mkdir -p "$CACHE"
+    export UV_CACHE_DIR=$CACHE/uv UV_SYSTEM_CERTS=1      # the system's CA, as pip on Debian has it
+    lock_environment
+    drop_old_environments
+    if [ ! -e "$VENV/ready" ]; then
+        say "making $VENV"
+        make_venv
+        install_package "[test]" --upgrade && touch "$VENV/ready"
+    else
+        install_package "" --no-deps --reinstall-package skelebot
+    fi || die "could not install the package and the test tools into $VENV"
+    touch "$VENV"
+}
+
+# Held to the end: a second run in this checkout would replace the package under the first.
+lock_environment() {
+    exec 9>"$VENV.lock"
+    flock -n 9 && return
+    say "waiting for another tests/run.sh in this checkout"
+    flock -w 3600 9 || die "another tests/run.sh still holds $VENV.lock"
+}
+
+drop_old_environments() {
+    local old
+    for old in "$CACHE"/venv-*.*-*/; do
+        old=${old%/}
+        if [ ! -d "$old" ] || [ "$old" = "$VENV" ]; then continue; fi
+        if [ ! -e "$(cat "$old/checkout" 2>/dev/null)" ] || [ -n "$(find "$old" -maxdepth 0 -mtime +14)" ]; then
+            (flock -n 8 && rm -rf "$old") 8>"$old.lock"
+        fi
+    done
+}
+
+make_venv() {
+    rm -rf "$VENV"
+    "$PYTHON" -m venv "$VENV" >/dev/null || venv_otherwise || die "$PYTHON -m venv failed; install python3-venv"
+    echo "$ROOT" >"$VENV/checkout"
+    "$VENV/bin/python" -m pip install -q uv || say "uv cannot be had; going on with pip"
+}
+
+# Debian's Python has no ensurepip until the package python3-venv is there.
+venv_otherwise() {
+    may_install && apt_install python3-venv && rm -rf "$VENV" && "$PYTHON" -m venv "$VENV"
+}
+
+# Not editable, as an ordinary user must be able to import it wherever the checkout is; from a copy, as building
+# leaves files beside setup.py.
+install_package() {
+    local extras=$1 copy=$VENV/source
+    shift
+    rm -rf "$copy" && mkdir "$copy" &&
+        tar -C "$ROOT" --exclude=__pycache__ -c setup.py pyproject.toml README.md LICENSE skelebot | tar -C "$copy" -x --no-same-owner ||
+        return 1
+    if [ -x "$VENV/bin/uv" ]; then
+        "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" "$@" "$copy$extras" && return
+        say "uv could not install it; trying pip"
+    fi
+    "$VENV/bin/python" -m pip install -q "${@/#--reinstall-package/--force-reinstall}" "$copy$extras"
+}
+
+use_environment() {
+    unset VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV PYTHONPATH PYTHONHOME    # native runs look at the first three
+    export PATH=$VENV/bin:$PATH
+}
+
+# --- the engine -----------------------------------------------------------------------------------------------
+
+provide_engine() {
+    local exports
+    if may_install; then
+        exports=$("$ROOT/tests/provision.sh") && eval "$exports" && return
+        unset SKELEBOT_TEST_BASE
+        return 1
+    fi
+    ! "$PROVISION" || die "--provision needs root on Debian or Ubuntu; elsewhere start an engine and leave it out"
+    find_engine
+}
+
+find_engine() {
+    local base=${SKELEBOT_TEST_BASE:-python:3.11-slim}
+    unset SKELEBOT_TEST_BASE
+    if ! have docker || ! timeout 20 docker version >/dev/null 2>&1; then
+        echo "no Docker engine answers: the tests that need one are skipped (as root, --provision starts one)"
+    elif ! base_at_hand "$base"; then
+        echo "the image $base cannot be had: the tests that need an engine are skipped (name one with SKELEBOT_TEST_BASE)"
+    else
+        export SKELEBOT_TEST_BASE=$base SKELEBOT_TEST_CLIENTS=${SKELEBOT_TEST_CLIENTS:-$(command -v docker)}
+        echo "engine tests build from $base"
+    fi
+}
+
+base_at_hand() {
+    docker image inspect "$1" >/dev/null 2>&1 || timeout "$PULL_SECONDS" docker pull -q "$1" >/dev/null 2>&1
+}
+
+# --- the parts ------------------------------------------------------------------------------------------------
+
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
+
+# part NAME COMMAND…: a failing part does not keep the next from running.
+part() {
+    local name=$1 begin=$EPOCHREALTIME status=ok
+    shift
+    say "$name"
+    "$@" 9>&- || { status=FAILED; FAILED+=("$name"); }
+    RESULTS+=("$(printf '%-7s %-12s %7s s' "$status" "$name" "$(seconds_since "$begin")")")
+}
+
+run_pytest() {
+    pytest "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
+    local code=$?
+    # With a choice of tests (-k, -m), a part in which none was chosen is no failure.
+    if [ "$code" = 5 ] && [ "${#PYTEST_ARGS[@]}" -gt 0 ]; then return 0; fi
+    return "$code"
+}
+
+names_tests() {
+    local word
+    for word in ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"}; do
+        if [[ $word != -* && -e ${word%%::*} ]]; then return 0; fi
+    done
+    return 1
+}
+
+run_parts() {
+    part engine provide_engine_unless_unit
+    if names_tests; then
+        part tests run_pytest -n 4 -rs --no-fold-skipped
+        return
+    fi
+    part lint ruff check
+    part format ruff format --check
+    part types mypy
+    part unit run_pytest tests/unit -n auto
+    "$UNIT_ONLY" || part integration run_pytest tests/integration -n 4 -rs --no-fold-skipped
+}
+
+provide_engine_unless_unit() {
+    if "$UNIT_ONLY"; then echo "not needed"; else provide_engine; fi
+}
+
+report() {
+    say "results ($(seconds_since "$STARTED") s in all)"
+    printf '%s\n' "${RESULTS[@]}"
+    if [ "${#FAILED[@]}" -gt 0 ]; then
+        echo "FAILED: ${FAILED[*]}"
+        return 1
+    fi
+    echo "all parts passed"
+}
+
+main() {
+    parse_words "$@"
+    cd "$ROOT" || exit 1
+    provide_python
+    part_environment
+    use_environment
+    run_parts
+    report
+}
+
+part_environment() {
+    local begin=$EPOCHREALTIME
+    make_environment
+    RESULTS+=("$(printf '%-7s %-12s %7s s' ok environment "$(seconds_since "$begin")")")
+}
+
+main "$@"
