@@ -267,7 +267,7 @@ run_example() {
         say "the example runs in Docker, from the base image $reason"
         run_jobs
     fi
-    say "the example has run; see $PWD: README.md"
+    say "the example has run; what it wrote is in $PWD"
 }
 
 run_jobs() {

@@ -100,12 +100,10 @@ def _is_left_out(project: Project, job: Job, path: str) -> bool:
 
 
 def _may_write(link: Link, file: str) -> bool:
-    """Whether an earlier link of the chain has a writable mapping, or the machine, to make the file in."""
+    """Whether an earlier link of the chain has a writable mapping that the file would be under."""
     job, project = link.command.job, link.session.project
     if job is None or project is None:
         return False
-    if link.session.flags.native or job.native == "always":
-        return True
     mounts = [plan.mount(project.root, text) for text in job.mappings]
     return any(_is_below(file, m.source) for m in mounts if not m.read_only)
 

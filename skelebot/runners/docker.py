@@ -7,6 +7,7 @@ import re
 import secrets
 import tarfile
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO
@@ -106,13 +107,21 @@ def build(client: Client, image: Image, task: Task) -> Built:
             except SkelebotError as error:
                 failed.append(error)
 
-        code, lines = shell.tee(step, console.detail, feed)
+        code, lines = shell.tee(step, _show, feed)
         if failed:
             raise failed[0]
         if code != 0:
             raise _explained(client, "\n".join(lines), task, image)
         with open(id_file, encoding="ascii") as file:
             return _inspect(client, file.read().strip(), task, image)
+
+
+def _show(line: str) -> None:
+    """A line of the builder, less its advice to the owner of the client."""
+    if not re.match(
+        r"DEPRECATED: The legacy builder|\s+Install the buildx|\s+https://docs.docker.com/go", line
+    ):
+        console.detail(line)
 
 
 def _dockerfile_text(image: Image) -> str:
@@ -352,7 +361,8 @@ class Container:
         return (1, 125, 126, 127) if self._has_secrets() else (125, 126, 127)
 
     def _was_started(self) -> bool:
-        now = ("--since", "1", "--until", "0s")
+        # Only a moment ahead of now holds the events of just now.
+        now = ("--since", "1", "--until", f"{time.time() + 0.2:.6f}")
         which = ("--filter", f"container={self.name}", "--filter", "event=start")
         code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
         return code != 0 or "start" in out

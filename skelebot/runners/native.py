@@ -218,10 +218,12 @@ def _install(venv: str, task: Task, wanted: tuple[Dependency, ...], verbose: boo
         )
         install: tuple[str, ...] = (uv, "pip", "install", "--python", python, *words)
     else:
-        make = (_python(task.python_version), "-m", "venv", venv)
-        install = (python, "-m", "pip", "install", "--disable-pip-version-check", *words)
+        # Skelebot's own pip serves the environment: Debian's Python has none to put into it.
+        make = (_python(task.python_version), "-m", "venv", "--without-pip", venv)
+        pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+        install = (*pip, "install", *words)
     for step, failure in (
-        (make, "the environment could not be made; install uv, or Debian's python3-venv"),
+        (make, "the environment could not be made; install uv or another Python"),
         (install, "the dependencies could not be installed"),
     ):
         shell.trace(verbose, Step(step))

@@ -1,0 +1,51 @@
+"""Fixtures of all tests, and what becomes of the engine's tests where there is none."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from harness import BASE, ORDINARY, Sandbox, docker, make_sandbox
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without an engine its tests are skipped, by name; on CI that is a failure."""
+    if BASE:
+        return
+    skip = pytest.mark.skip(reason="no Docker engine with a base image (SKELEBOT_TEST_BASE)")
+    fail = pytest.mark.usefixtures("missing_engine")
+    for item in items:
+        if item.get_closest_marker("engine"):
+            item.add_marker(fail if os.environ.get("CI") == "true" else skip)
+
+
+@pytest.fixture
+def missing_engine() -> None:
+    pytest.fail("this test needs a Docker engine: SKELEBOT_TEST_BASE is not set")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A project folder of the user who runs the tests."""
+    yield from make_sandbox(os.getuid())
+
+
+@pytest.fixture(params=["root", "ordinary"])
+def anyone(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """The same as root and as an ordinary user; without being root, only as oneself."""
+    if os.getuid() != 0 and request.param == "root":
+        pytest.skip("only root can test as root")
+    uid = ORDINARY if request.param == "ordinary" and os.getuid() == 0 else os.getuid()
+    yield from make_sandbox(uid)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A project name that no other test has; its containers and images go when the test is over."""
+    unique = f"t-{uuid.uuid4().hex[:10]}"
+    yield unique
+    label = f"label=skelebot.project={unique}"
+    for kind, remove in (("ps", ("rm", "-fv")), ("images", ("rmi", "-f"))):
+        found = docker(kind, "-aq", "--filter", label, check=False).split()
+        if found:
+            docker(*remove, *found, check=False)

@@ -1,0 +1,460 @@
+"""Jobs in containers of a real engine: words, files, streams, users, what is left behind."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import BASE, CLIENTS, SKELEBOT, Sandbox, Terminal, containers, docker, job, project, wait_for
+
+pytestmark = pytest.mark.engine
+
+SHOW = "import json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+
+HOSTILE = [
+    "a b", "", "$HOME", "$(id)", "`id`", "'", '"', "\\", "\\n", "a\nb", "*", "~", ";", "&&", "--", "+",
+    "%", "{}", "é", "日本", "\t", "a=b", "\\c", "$", "#", "!", "\u202e", "x" * 5000,
+]  # fmt: skip
+
+
+# --- words ---
+
+
+def test_words_arrive_as_they_were_typed(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("show.py", SHOW)
+    project(
+        sandbox, name, job("show.py", args="[{name: a}]", params="[{name: val}, {name: xs, accepts: list}]")
+    )
+    for value in HOSTILE:
+        listed = [f"--xs={value}", f"--xs={value}"]
+        out = sandbox.ok("-s" if value != HOSTILE[0] else "-V", "run", f"--val={value}", *listed, "--", value)
+        assert json.loads(out) == [value, "--val", value, "--xs", value, value]
+
+
+def test_words_reach_a_command_line_and_a_shell_script(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("show.py", SHOW)
+    sandbox.write("show.sh", 'python show.py "$@"\n')
+    args = {"args": "[{name: a}, {name: b}]"}
+    project(
+        sandbox, name,
+        job("python show.py", "command", **args),
+        job('python show.py x "$2" "$1"', "own", **args),
+        job("python show.py\necho end", "lines"),
+        job("show.sh", "script", **args),
+        job("./show.py", "missing", **args),
+    )  # fmt: skip
+    values = ("it's", '$(id) "x"')
+    assert json.loads(sandbox.ok("command", *values)) == list(values)
+    assert json.loads(sandbox.ok("own", *values)) == ["x", values[1], values[0]]
+    assert sandbox.ok("lines") == "[]\nend\n"
+    assert json.loads(sandbox.ok("script", *values)) == list(values)
+
+
+def test_an_executable_file_is_run(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("my tool", "#!/bin/sh\nprintf '%s|' \"$@\"\n", mode=0o755)
+    project(sandbox, name, job("my tool", args="[{name: a}]"))
+    assert sandbox.ok("run", "a b") == "a b|"
+
+
+def test_words_that_are_not_utf8_are_refused(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("show.py", SHOW)
+    project(sandbox, name, job("show.py", args="[{name: a}]"))
+    result = sandbox.run("run", b"\xff")
+    assert result.code == 2
+    assert "not UTF-8" in result.errors[0]
+    assert "-n" in result.errors[0]
+
+
+# --- how it ends ---
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 124, 125, 126, 127, 255])
+def test_the_exit_code_is_the_jobs_own(sandbox: Sandbox, name: str, code: int) -> None:
+    project(sandbox, name, job(f"exit {code}"))
+    result = sandbox.run("run")
+    assert (result.code, result.errors) == (code, [])
+
+
+def test_a_killed_job_is_137(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("kill -9 $$"))
+    assert sandbox.run("run").code == 137
+
+
+def test_a_missing_program_is_127(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("x.R", "1\n")
+    project(sandbox, name, job("x.R"))
+    assert sandbox.run("run").code == 127
+
+
+def test_a_container_that_cannot_start_is_the_engines_failure(sandbox: Sandbox, name: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        project(sandbox, name, job("true", ports=f'["127.0.0.1:{port}:80"]'))
+        result = sandbox.run("run")
+    assert result.code == 1
+    assert "could not be started" in result.errors[-1]
+    assert containers(name) == []
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox, name: str, client: str) -> None:
+    sandbox.write("slow.sh", 'trap "echo cleaned; exit 3" TERM\nsleep 60 & wait\n')
+    project(sandbox, name, job("bash slow.sh && echo no", timeout="1"))
+    result = sandbox.with_env(SKELEBOT_DOCKER=client).run("run")
+    assert (result.code, result.out) == (124, "cleaned\n")
+    assert containers(name) == []
+
+
+def test_a_timeout_ends_a_job_that_ignores_it(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("deaf.sh", 'trap "" TERM\nwhile :; do sleep 1; done\n')
+    project(sandbox, name, job("deaf.sh", timeout="1s"))
+    began = time.monotonic()
+    assert sandbox.run("run").code == 124
+    assert time.monotonic() - began >= 10
+    assert containers(name) == []
+
+
+# --- signals ---
+
+CLEANING = """
+import signal, sys, time
+def end(signum, frame):
+    time.sleep(1.0)
+    open("out/cleaned", "w").write(str(signum))
+    sys.exit(7)
+for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(s, end)
+open("out/ready", "w").close()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("source", ["clean.py", "python clean.py && echo no", "true; python clean.py"])
+@pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143), (1, 129)])
+def test_signals_reach_the_job(sandbox: Sandbox, name: str, source: str, signum: int, code: int) -> None:
+    sandbox.write("clean.py", CLEANING)
+    project(sandbox, name, job(source, mappings="[out/]"), job("echo later", "later"))
+    child = sandbox.start("run", "+", "later", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((sandbox.root / "out/ready").exists)
+    child.send_signal(signum)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (code, b""), err
+    assert b"not run: later" in err
+    assert sandbox.read("out/cleaned") == str(signum)
+    assert containers(name) == []
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_job_once(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("count.py", """
+        import signal, sys, time
+        hits = []
+        signal.signal(signal.SIGINT, lambda *a: hits.append(1))
+        print("ready", flush=True)
+        end = time.time() + 3
+        while time.time() < end: time.sleep(0.1)
+        print("hits", len(hits), sys.stdin.isatty(), flush=True)
+    """)  # fmt: skip
+    project(sandbox, name, job("count.py"))
+    for redirect, tty in (("", True), (" | (trap '' INT; cat)", False), (" < /dev/null", False)):
+        screen = Terminal(sandbox, f"exec 2>&1; {SKELEBOT} run{redirect}")
+        screen.expect("ready")
+        screen.send(b"\x03")
+        screen.expect(f"hits 1 {tty}")
+        screen.close()
+
+
+def test_a_terminal_only_where_all_three_streams_are_one(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("test -t 0 && echo tty || echo none"))
+    for redirect, expected in (
+        ("", "tty"),
+        (" 2>/dev/null", "none"),
+        (" | cat", "none"),
+        ("</dev/null", "none"),
+    ):
+        screen = Terminal(sandbox, f"{SKELEBOT} run {redirect}")
+        screen.expect(expected)
+        screen.close()
+
+
+def test_a_shell_is_usable_on_a_terminal(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("bash --norc -i", mode="it"))
+    screen = Terminal(sandbox, f"{SKELEBOT} run")
+    screen.expect("bash-5")
+    screen.send(b"echo $((40+2)); exit 5\r")
+    screen.expect("42")
+    assert screen.close() == 5
+
+
+# --- streams ---
+
+
+def test_stdout_belongs_to_the_job_and_stdin_is_passed_on(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("cat; echo said >&2"))
+    data = bytes(range(256)) * 1000
+    with sandbox.start("run", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        out, err = child.communicate(data, timeout=120)
+    assert (child.returncode, out) == (0, data)
+    assert b"said" in err
+
+
+def test_records_stream_from_one_job_to_the_next(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("echo 1; sleep 1; echo 2", "extract"), job("sed s/^/got-/", "score"))
+    sandbox.ok("extract")
+    done = sandbox.popen("bash", "-c", f"{SKELEBOT} -s extract | {SKELEBOT} -s score", stdout=subprocess.PIPE)
+    out, _ = done.communicate(timeout=120)
+    assert out == b"got-1\ngot-2\n"
+
+
+# --- files and users ---
+
+
+def test_new_files_belong_to_the_caller(anyone: Sandbox, name: str) -> None:
+    source = (
+        "mkdir out/sub; touch out/sub/a; ln -s a out/sub/l; touch 'out/a b' here; touch deep/er/x; exit 3"
+    )
+    project(
+        anyone, name, job(source, mappings="[out/, 'deep/er:deep/er']".replace("deep/er'", "app/deep/er'"))
+    )
+    assert anyone.run("run").code == 3
+    for path in ("out", "out/sub", "out/sub/a", "out/sub/l", "out/a b", "deep", "deep/er", "deep/er/x"):
+        assert anyone.owner(path) == anyone.uid, path
+    assert not (anyone.root / "here").exists()
+
+
+def test_files_that_the_job_did_not_write_keep_their_owner(anyone: Sandbox, name: str) -> None:
+    old = anyone.write("out/old", "x")
+    if os.getuid() == 0:
+        os.chown(old, 0, 0)
+    before = old.stat().st_uid
+    time.sleep(2.1)
+    project(anyone, name, job("touch out/new", mappings="[out/]"))
+    anyone.ok("run")
+    assert anyone.owner("out/old") == before
+    assert anyone.owner("out/new") == anyone.uid
+
+
+def test_a_signal_leaves_the_files_to_the_caller(anyone: Sandbox, name: str) -> None:
+    anyone.write("clean.py", CLEANING)
+    project(anyone, name, job("clean.py", mappings="[out/]"))
+    child = anyone.start("run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((anyone.root / "out/ready").exists)
+    child.terminate()
+    child.communicate(timeout=60)
+    assert {anyone.owner(f"out/{f}") for f in ("ready", "cleaned")} == {anyone.uid}
+
+
+@pytest.fixture(scope="module")
+def base_with_user() -> str:
+    """A base image whose own user is not root."""
+    tag = "skelebot-test/with-user"
+    text = f"FROM {BASE}\nRUN useradd --uid 4321 --create-home worker\nUSER worker\n"
+    subprocess.run(
+        [CLIENTS[0], "build", "-q", "-t", tag, "-"], input=text.encode(), check=True, capture_output=True
+    )
+    return tag
+
+
+@pytest.mark.parametrize(
+    ("user", "identity"),
+    [
+        (None, "4321:4321:worker:/home/worker"),
+        ("root", "0:0:root:/root"),
+        ("worker", "4321:4321:worker:/home/worker"),
+        ("'777:888'", "777:888::/"),
+        ("'4321'", "4321:4321:worker:/home/worker"),
+    ],
+)
+def test_a_job_of_another_user_can_write(
+    anyone: Sandbox, name: str, base_with_user: str, user: str | None, identity: str
+) -> None:
+    source = 'echo "$(id -u):$(id -g):$(id -un 2>/dev/null | tr -d 0-9):$HOME"; touch out/x here src/new'
+    anyone.write("src/old", "x")
+    keys = {"name": name, "baseImage": base_with_user} | ({"user": user} if user else {})
+    lines = [*(f"{k}: {v}" for k, v in keys.items()), "jobs:", f"- {job(source, mappings='[out/]')}"]
+    anyone.write("skelebot.yaml", "\n".join(lines))
+    result = anyone.run("run")
+    assert (result.code, result.out) == (0, identity + "\n"), result.err
+    assert anyone.owner("out/x") == anyone.uid
+
+
+def test_user_caller_is_the_caller(anyone: Sandbox, name: str) -> None:
+    project(anyone, name, job('echo "$(id -u):$(id -g)"; touch out/x here', mappings="[out/]"), user="caller")
+    assert anyone.ok("run") == f"{anyone.uid}:{anyone.uid}\n"
+    assert anyone.owner("out/x") == anyone.uid
+
+
+def test_an_unknown_user_is_an_error(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"), user="nobody-here")
+    result = sandbox.run("run")
+    assert result.code == 1
+    assert "nobody-here" in result.err
+
+
+def test_mappings(sandbox: Sandbox, name: str) -> None:
+    home = Path(sandbox.env["HOME"])
+    (home / "keys").mkdir()
+    (home / "keys/k").write_text("key")
+    sandbox.write("in/a,b", "comma")
+    sandbox.write("models/m", "model")
+    absolute = sandbox.write("elsewhere/e", "abs").parent
+    source = "cat ~/keys/k in/* model-output/m /mnt/e; touch in/x 2>/dev/null || echo ' ro'"
+    mappings = f"['~/keys:~/keys', 'in/:ro', 'models/:app/model-output/', '{absolute}:/mnt']"
+    project(sandbox, name, job(source, mappings=mappings))
+    assert sandbox.ok("run") == "keycommamodelabs ro\n"
+
+
+def test_a_missing_read_only_folder_is_an_error(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true", mappings="['in/:ro']"))
+    result = sandbox.run("run")
+    assert result.code == 2
+    assert "in" in result.errors[0]
+    assert not (sandbox.root / "in").exists()
+
+
+def test_nested_mappings_belong_to_the_caller(anyone: Sandbox, name: str) -> None:
+    project(anyone, name, job("touch data/raw/x data/y", mappings="[data/, 'raw/:app/data/raw']"))
+    anyone.ok("run")
+    assert {anyone.owner(p) for p in ("data", "data/raw", "data/y", "raw", "raw/x")} == {anyone.uid}
+
+
+# --- environment and secrets ---
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_environment_and_env_file(sandbox: Sandbox, name: str, client: str) -> None:
+    sandbox.write("secrets.env", "# c\nA=from file\nB=b=c  \nPASSED\n")
+    sandbox.write("skelebot.yaml", f"""
+        name: {name}
+        baseImage: {BASE}
+        envFile: secrets.env
+        environment: {{C: "x\\ny", D: 1.0, PATH: "/opt/bin:/usr/bin:/bin", PASSED2: }}
+        jobs:
+        - name: run
+          source: printf '%s|' "$A" "$B" "$C" "$D" "$PASSED" "$PASSED2" "$PATH" "$BIG"; ls -A
+          help: h
+          environment: {{A: own, BIG: "{"y" * 70000}"}}
+    """)  # fmt: skip
+    out = sandbox.with_env(PASSED="p", PASSED2="q", SKELEBOT_DOCKER=client).ok("run")
+    big = "y" * 70000
+    assert out == f"own|b=c  |x\ny|1.0|p|q|/opt/bin:/usr/bin:/bin|{big}|skelebot.yaml\n"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_secret_is_only_seen_by_the_job(sandbox: Sandbox, name: str, client: str) -> None:
+    sandbox = sandbox.with_env(SKELEBOT_DOCKER=client)
+    secret = "s3cr\\et $(x)\n'y' "
+    sandbox.write("slow.py", "import sys, time; print(repr(sys.argv[1:]), flush=True); time.sleep(4)\n")
+    project(sandbox, name, job("slow.py", params="[{name: password, secret: true}, {name: other}]", mode="i"))
+    with sandbox.start(
+        "-V", "run", f"--password={secret}", "--other", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        wait_for(
+            lambda: [
+                n for n in containers(name) if docker("inspect", "-f", "{{.State.Running}}", n) == "true"
+            ]
+        )
+        time.sleep(1)
+        running = containers(name)[0]
+        inspected = docker("inspect", running)
+        left = docker("exec", running, "ls", "-A", "/run")
+        seen = [
+            Path(f"/proc/{p}/cmdline") for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()
+        ]
+        clients = [c for c in map(read_or_nothing, seen) if b"skelebot.project" in c or b"\0start\0" in c]
+        out, err = child.communicate(timeout=60)
+    assert out.decode() == repr(["--password", secret, "--other", "1"]) + "\n"
+    assert "skelebot.words" not in left
+    for text in (inspected, err.decode(), repr(clients)):
+        assert "s3cr" not in text
+    dry = sandbox.ok("--dry-run", "run", f"--password={secret}")
+    assert "s3cr" not in dry
+    assert "***" in dry
+
+
+def read_or_nothing(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+# --- what the container is ---
+
+
+def test_names_labels_and_detached_runs(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("data/keep", "")
+    project(
+        sandbox, name, job("echo logged; touch data/x", "my job", mode="d", mappings="[data/]", timeout="60")
+    )
+    first = sandbox.ok("my job").strip()
+    assert re.fullmatch(rf"{name}-my-job-[0-9a-f]{{8}}", first)
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Running}}", first) == "false")
+    assert docker("logs", first) == "logged"
+    labels = json.loads(docker("inspect", "-f", "{{json .Config.Labels}}", first))
+    assert (labels["skelebot.project"], labels["skelebot.job"]) == (name, "my job")
+    image = docker("inspect", "-f", "{{.Config.Image}}", first)
+    assert image == docker("image", "inspect", "-f", "{{.Id}}", name)
+    second = sandbox.ok("my job").strip()
+    assert containers(name) == [second] != [first]
+    assert sandbox.owner("data/x") == sandbox.uid
+
+
+def test_a_detached_job_has_its_timeout(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("sleep 50", mode="d", timeout="1"))
+    container = sandbox.ok("run").strip()
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Running}}", container) == "false")
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", container) == "124"
+
+
+def test_a_detached_job_takes_a_secret(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("show.py", SHOW)
+    project(sandbox, name, job("show.py", mode="d", params="[{name: k, secret: true}]"))
+    container = sandbox.ok("run", "-k", "v w").strip()
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Running}}", container) == "false")
+    assert json.loads(docker("logs", container)) == ["-k", "v w"]
+    assert "v w" not in docker("inspect", container)
+
+
+def test_ports_of_the_root_and_of_the_job(sandbox: Sandbox, name: str) -> None:
+    serve = job("python -m http.server 8000", mode="d", ports='["127.0.0.1:39219:9/udp"]')
+    project(sandbox, name, serve, ports='["127.0.0.1:39218:8000"]')
+    container = sandbox.ok("run").strip()
+    published = docker("port", container)
+    assert "8000/tcp -> 127.0.0.1:39218" in published
+    assert "9/udp -> 127.0.0.1:39219" in published
+
+    def answers() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", 39218)) == 0
+
+    wait_for(answers)
+    docker("rm", "-f", container)
+
+
+def test_a_chain_stops_at_the_link_that_fails(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("echo one", "one"), job("exit 4", "two"), job("echo three", "three"))
+    result = sandbox.run("one", "+", "two", "+", "three", "+", "one")
+    assert (result.code, result.out) == (4, "one\n")
+    assert "two ended with exit code 4; not run: three, one" in result.errors[-1]
+
+
+def test_the_next_link_sees_what_the_last_one_wrote(sandbox: Sandbox, name: str) -> None:
+    project(
+        sandbox, name, job("echo 'print(42)' > gen/x.py", "write", mappings="[gen/]"), job("gen/x.py", "use")
+    )
+    assert sandbox.ok("write", "+", "use") == "42\n"
+
+
+def test_the_host_of_the_flag_wins_over_the_jobs_and_the_roots(sandbox: Sandbox, name: str) -> None:
+    dead = {n: f"unix:///nowhere/{n}.sock" for n in ("flag", "job", "root")}
+    project(sandbox, name, job("true", "a", host=dead["job"]), job("true", "b"), host=dead["root"])
+    for words, which in ((("-d", dead["flag"], "a"), "flag"), (("a",), "job"), (("b",), "root")):
+        result = sandbox.run(*words)
+        assert result.code == 1
+        assert dead[which] in result.errors[-1]

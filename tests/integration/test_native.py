@@ -1,0 +1,353 @@
+"""Jobs on this machine: words, signals, environments. None of it needs an engine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from harness import SKELEBOT, Sandbox, Terminal, job, project, wait_for
+
+SHOW = "import json, os, sys\nprint(json.dumps(sys.argv[1:]))\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_docker(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing native may touch Docker."""
+    dead = {"SKELEBOT_DOCKER": "/nowhere/docker", "DOCKER_HOST": "unix:///nowhere"}
+    sandbox.env.update(dead)  # type: ignore[attr-defined]
+
+
+# --- words, code, streams ---
+
+
+def test_words_arrive_as_bytes(sandbox: Sandbox) -> None:
+    sandbox.write("show.py", "import os, sys\nprint([os.fsencode(w) for w in sys.argv[1:]])\n")
+    project(sandbox, "n", job("show.py", args="[{name: a}]", params="[{name: pp}]"))
+    every = bytes(range(1, 256))
+    assert sandbox.ok("-n", "run", b"--pp=" + every, b"--", every) == f"{[every, b'--pp', every]}\n"
+
+
+def test_a_script_runs_in_the_project_root(sandbox: Sandbox) -> None:
+    sandbox.write("src/here.py", "import os\nprint(os.getcwd())\n")
+    project(sandbox, "n", job("src/here.py"))
+    assert sandbox.ok("-n", "run", cwd=sandbox.root / "src") == f"{sandbox.root.resolve()}\n"
+
+
+def test_python_is_unbuffered(sandbox: Sandbox) -> None:
+    sandbox.write("slow.py", "import time\nprint(1)\ntime.sleep(30)\n")
+    project(sandbox, "n", job("slow.py"))
+    child = sandbox.start("-n", "run", stdout=subprocess.PIPE)
+    assert child.stdout
+    assert child.stdout.readline() == b"1\n"
+    child.terminate()
+    assert child.wait(30) == 143
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 125, 127, 255])
+def test_the_exit_code_is_the_jobs_own(sandbox: Sandbox, code: int) -> None:
+    project(sandbox, "n", job(f"exit {code}"))
+    result = sandbox.run("-n", "run")
+    assert (result.code, result.errors) == (code, [])
+
+
+def test_a_killed_job_is_137(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("kill -9 $$"))
+    assert sandbox.run("-n", "run").code == 137
+
+
+def test_a_missing_program_is_127(sandbox: Sandbox) -> None:
+    sandbox.write("x.R", "1\n")
+    project(sandbox, "n", job("x.R"))
+    result = sandbox.with_env(PATH="/usr/bin:/bin").run("-n", "run")
+    if shutil.which("Rscript") is None:
+        assert (result.code, len(result.errors)) == (127, 1)
+        assert "Rscript is not installed" in result.errors[0]
+
+
+def test_stdin_and_stdout_are_the_jobs(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("cat; echo said >&2"))
+    data = bytes(range(256)) * 1000
+    with sandbox.start(
+        "-n", "run", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        out, err = child.communicate(data, timeout=60)
+    assert (child.returncode, out, err) == (0, data, b"said\n")
+
+
+def test_records_stream_from_one_job_to_the_next(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("echo 1; sleep 1; echo 2", "extract"), job("sed s/^/got-/", "score"))
+    both = f"{SKELEBOT} -n extract | {SKELEBOT} -n score"
+    with sandbox.popen("bash", "-c", both, stdout=subprocess.PIPE) as done:
+        out, _ = done.communicate(timeout=60)
+    assert out == b"got-1\ngot-2\n"
+
+
+def test_native_always_and_never(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("echo always", "a", native="always"), job("echo never", "b", native="never"))
+    assert sandbox.ok("a") == "always\n"
+    result = sandbox.run("-n", "a", "+", "b")
+    assert (result.code, result.out) == (2, "")
+    assert "native: never" in result.errors[0]
+
+
+def test_missing_mapped_folders_are_made(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("ls -d data models", mappings="[data/, 'models/:app/m']"))
+    assert sandbox.ok("-n", "run") == "data\nmodels\n"
+
+
+def test_environment(sandbox: Sandbox) -> None:
+    sandbox.write("job.env", "FROM_FILE=a b\n")
+    project(
+        sandbox, "n", job('echo "$FROM_FILE|$OWN|$CALLER|$HOME"', envFile="job.env", environment="{OWN: 010}")
+    )
+    out = sandbox.with_env(CALLER="c").ok("-n", "run")
+    assert out == f"a b|010|c|{sandbox.env['HOME']}\n"
+
+
+# --- signals and time ---
+
+CLEANING = """
+import signal, sys, time
+def end(signum, frame):
+    time.sleep(0.7)
+    open("cleaned", "w").write(str(signum))
+    sys.exit(7)
+for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(s, end)
+open("ready", "w").close()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("source", ["clean.py", "python clean.py && echo no", "true; python clean.py"])
+@pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143), (1, 129)])
+def test_signals_reach_the_job(sandbox: Sandbox, source: str, signum: int, code: int) -> None:
+    sandbox.write("clean.py", CLEANING)
+    project(sandbox, "n", job(source), job("echo later", "later"))
+    child = sandbox.start("-n", "run", "+", "later", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((sandbox.root / "ready").exists)
+    child.send_signal(signum)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (code, b""), err
+    assert b"not run: later" in err
+    assert sandbox.read("cleaned") == str(signum)
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_job_once(sandbox: Sandbox) -> None:
+    sandbox.write("count.py", """
+        import signal, time
+        hits = []
+        signal.signal(signal.SIGINT, lambda *a: hits.append(1))
+        print("ready", flush=True)
+        end = time.time() + 2
+        while time.time() < end: time.sleep(0.1)
+        print("hits", len(hits), flush=True)
+    """)  # fmt: skip
+    project(sandbox, "n", job("count.py"))
+    screen = Terminal(sandbox, f"{SKELEBOT} -n run; echo code $?")
+    screen.expect("ready")
+    screen.send(b"\x03")
+    screen.expect("hits 1")
+    screen.close()
+    quiet = Terminal(sandbox, f"trap : INT; {SKELEBOT} -n run + run; echo code $?")
+    quiet.expect("ready")
+    quiet.send(b"\x03")
+    quiet.expect("code 130")
+    assert quiet.output.count(b"ready") == 1
+    quiet.close()
+
+
+def test_the_terminal_is_the_jobs(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("read -p 'name? ' x; test -t 1 && echo hello $x"))
+    screen = Terminal(sandbox, f"{SKELEBOT} -n run")
+    screen.expect("name? ")
+    screen.send(b"world\r")
+    screen.expect("hello world")
+    assert screen.close() == 0
+
+
+def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox) -> None:
+    sandbox.write("clean.py", CLEANING)
+    project(sandbox, "n", job("python clean.py && echo no", timeout="2"))
+    result = sandbox.run("-n", "run")
+    assert (result.code, result.out) == (124, "")
+    assert sandbox.read("cleaned") == "15"
+
+
+def test_a_timeout_ends_a_job_that_ignores_it(sandbox: Sandbox) -> None:
+    sandbox.write(
+        "deaf.py", "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint(1)\ntime.sleep(60)\n"
+    )
+    project(sandbox, "n", job("deaf.py", timeout="1s"))
+    assert sandbox.run("-n", "run").code == 124
+
+
+def test_a_job_that_ends_in_time_keeps_its_code(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("exit 5", timeout="10m"))
+    assert sandbox.run("-n", "run").code == 5
+
+
+def test_an_ignored_hangup_stays_ignored(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("echo ready; sleep 1; echo done"))
+    with sandbox.popen("nohup", *SKELEBOT.split(), "-n", "run", stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"ready\n"
+        child.send_signal(1)
+        assert child.stdout.read() == b"done\n"
+    assert child.returncode == 0
+
+
+# --- the Python environment ---
+
+VERSION_OF_SIX = "import six, sys\nprint(six.__version__, sys.prefix)\n"
+
+
+@pytest.fixture(params=["uv", "pip"])
+def installer(request: pytest.FixtureRequest, sandbox: Sandbox) -> Sandbox:
+    """With uv on PATH, and without."""
+    folder = sandbox.root.parent / "bin"
+    folder.mkdir(mode=0o755)
+    if request.param == "uv":
+        uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+        (folder / "uv").symlink_to(uv)
+    return sandbox.with_env(PATH=f"{folder}:/usr/bin:/bin")
+
+
+def test_dependencies_get_an_environment(installer: Sandbox) -> None:
+    installer.write("six_version.py", VERSION_OF_SIX)
+    project(
+        installer,
+        "n",
+        job("six_version.py"),
+        job("python six_version.py", "command"),
+        dependencies="[six=1.16.0]",
+    )
+    first = installer.run("-n", "run")
+    venv = installer.root / ".skelebot/venv"
+    assert first.out == f"1.16.0 {venv}\n", first.err
+    assert "installing" in first.err
+    again = installer.run("-n", "command")
+    assert (again.out, again.err) == (first.out, "")
+    made = venv.stat().st_ino
+    project(installer, "n", job("six_version.py"), dependencies="[six=1.15.0]")
+    assert installer.ok("-n", "run") == f"1.15.0 {venv}\n"
+    assert venv.stat().st_ino != made
+    assert (installer.root / ".skelebot/.gitignore").read_text() == "*\n"
+
+
+def test_a_failed_installation_leaves_the_old_environment(installer: Sandbox) -> None:
+    installer.write("six_version.py", VERSION_OF_SIX)
+    project(installer, "n", job("six_version.py"), dependencies="[six=1.16.0]")
+    installer.ok("-n", "run")
+    project(installer, "n", job("six_version.py"), dependencies="[six=999]")
+    result = installer.run("-n", "run")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "999" in result.err
+    project(installer, "n", job("six_version.py"), dependencies="[six=1.16.0]")
+    again = installer.run("-n", "run")
+    assert (again.code, again.err) == (0, "")
+
+
+def test_an_interrupted_installation_is_made_good(sandbox: Sandbox) -> None:
+    sandbox.write("six_version.py", VERSION_OF_SIX)
+    project(sandbox, "n", job("six_version.py"), dependencies="[six=1.16.0]")
+    child = sandbox.start("-n", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((sandbox.root / ".skelebot/venv").exists)
+    child.kill()
+    child.communicate()
+    assert sandbox.ok("-n", "run").startswith("1.16.0 ")
+
+
+def test_two_first_runs_at_once(sandbox: Sandbox) -> None:
+    sandbox.write("six_version.py", VERSION_OF_SIX)
+    project(sandbox, "n", job("six_version.py"), dependencies="[six=1.16.0]")
+    out: list[str] = []
+    threads = [threading.Thread(target=lambda: out.append(sandbox.ok("-n", "run"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(out)) == 1
+    assert len(out) == 3
+
+
+def test_a_changed_requirements_file_makes_it_anew(sandbox: Sandbox) -> None:
+    sandbox.write("six_version.py", VERSION_OF_SIX)
+    sandbox.write("req/all.txt", "-r more.txt\n")
+    sandbox.write("req/more.txt", "six==1.16.0\n")
+    project(sandbox, "n", job("six_version.py"), dependencies="['req:req/all.txt']")
+    assert sandbox.ok("-n", "run").startswith("1.16.0 ")
+    sandbox.write("req/more.txt", "six==1.15.0\n")
+    assert sandbox.ok("-n", "run").startswith("1.15.0 ")
+
+
+@pytest.mark.parametrize("kind", ["venv", "conda", "conda base"])
+def test_an_active_environment_is_used_as_it_is(sandbox: Sandbox, kind: str) -> None:
+    active = sandbox.root.parent / "active"
+    (active / "bin").mkdir(parents=True)
+    python = active / "bin/python"
+    python.write_text("#!/bin/sh\necho active\n")
+    python.chmod(0o755)
+    sandbox.write("x.py", "print('venv')\n")
+    project(sandbox, "n", job("x.py"), dependencies="[six]")
+    env = {
+        "venv": {"VIRTUAL_ENV": str(active)},
+        "conda": {"CONDA_PREFIX": str(active), "CONDA_DEFAULT_ENV": "mine"},
+        "conda base": {"CONDA_PREFIX": str(active), "CONDA_DEFAULT_ENV": "base"},
+    }[kind]
+    expected = "venv\n" if kind == "conda base" else "active\n"
+    assert sandbox.with_env(**env).ok("-n", "run") == expected
+    assert (sandbox.root / ".skelebot").exists() == (kind == "conda base")
+
+
+def test_python_is_found_where_only_python3_is(sandbox: Sandbox) -> None:
+    folder = sandbox.root.parent / "only3"
+    folder.mkdir()
+    for program in ("bash", "env"):
+        (folder / program).symlink_to(shutil.which(program) or "")
+    (folder / "python3").symlink_to(os.path.realpath(sys.executable))
+    sandbox.write("show.py", SHOW)
+    project(sandbox, "n", job("show.py"), job("python show.py", "command"))
+    only = sandbox.with_env(PATH=str(folder))
+    assert only.ok("-n", "run") == "[]\n"
+    assert only.ok("-n", "command") == "[]\n"
+
+
+def test_a_python_that_is_not_there(sandbox: Sandbox) -> None:
+    sandbox.write("show.py", SHOW)
+    project(sandbox, "n", job("show.py"), dependencies="[six]", pythonVersion="3.99")
+    result = sandbox.with_env(PATH="/usr/bin:/bin").run("-n", "run")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "3.99" in result.errors[0]
+
+
+def test_an_ordinary_users_environment(anyone: Sandbox) -> None:
+    anyone.write("six_version.py", VERSION_OF_SIX)
+    project(anyone, "n", job("python six_version.py; touch made"), dependencies="[six=1.16.0]")
+    assert anyone.ok("-n", "run").startswith("1.16.0 ")
+    assert {anyone.owner(p) for p in (".skelebot", ".skelebot/venv", "made")} == {anyone.uid}
+
+
+def test_a_project_that_cannot_be_written(anyone: Sandbox) -> None:
+    if anyone.uid == 0:
+        pytest.skip("root can write everywhere")
+    anyone.write("x.py", "print(1)\n")
+    project(anyone, "n", job("x.py"), dependencies="[six]")
+    anyone.root.chmod(0o555)
+    result = anyone.run("-n", "run")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "cannot be written: permission denied" in result.errors[0]
+
+
+def test_lists_flags_and_alternative_names(sandbox: Sandbox) -> None:
+    sandbox.write("show.py", SHOW)
+    on = "{name: on, accepts: boolean, default: true}"
+    params = f"[{on}, {{name: xs, accepts: list}}, {{name: lr, alt: l, default: 1.0}}]"
+    project(sandbox, "n", job("show.py", args="[{name: date}]", params=params))
+    assert json.loads(sandbox.ok("-n", "run", "--xs", "1", "2", "--", "d")) == \
+        ["d", "--on", "--xs", "1", "2", "--lr", "1.0"]  # fmt: skip
+    assert json.loads(sandbox.ok("-n", "run", "-l", "-1e-5", "--no-on", "d")) == ["d", "--lr", "-1e-5"]
