@@ -23,7 +23,13 @@ setup(
     package_data={"skelebot": ["py.typed", "runners/*.sh"]},
     python_requires=">=3.10",
     # Each has its line in docs/architecture.md.
-    install_requires=["PyYAML>=6.0", "psutil>=5.9", "packaging>=23"],
+    install_requires=[
+        "PyYAML>=6.0",
+        "psutil>=5.9",
+        "packaging>=23",
+        "boto3>=1.34",
+        'tomli>=2; python_version < "3.11"',
+    ],
     extras_require={
         "test": [
             "pytest>=8",

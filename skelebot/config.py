@@ -130,6 +130,8 @@ def _checks(project: Project) -> Iterator[str]:
     if project.primary_job and project.primary_job not in seen:
         hint = schema.did_you_mean(project.primary_job, seen)
         yield f"{FILE}:1:1: primaryJob: there is no job named {project.primary_job!r}{hint}"
+    elif project.primary_job and project.primary_exe == "CMD":
+        yield from _check_command(project, seen[project.primary_job])
     if project.timezone and not _is_timezone(project.timezone):
         yield f"{FILE}:1:1: timezone: expected a name of the time zone database, as in Europe/Berlin"
 
@@ -170,6 +172,18 @@ def _check_param(param: Param) -> Iterator[str]:
         chosen = value is None or not param.choices or value in param.choices or param.reference
         if not chosen:
             yield f"{at}: {value!r} is not among the choices: {', '.join(param.choices)}"
+
+
+def _check_command(project: Project, job: Job) -> Iterator[str]:
+    """An image's CMD runs its job with the defaults alone, and shows them to everyone."""
+    if job.args:
+        yield (
+            f"{job.place}.args: the primary job cannot take arguments as CMD; give it params with "
+            "defaults, or set primaryExe: ENTRYPOINT"
+        )
+    for param in job_params(project, job, True):
+        if param.secret and param.default is not None and not param.reference:
+            yield (f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME")
 
 
 def _is_timezone(name: str) -> bool:

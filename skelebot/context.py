@@ -1,142 +1,65 @@
-"""What a build sends to the engine: the project's files less the ignored ones.
+"""What a build sends to the engine: the project's files less the ignored ones, and their fingerprint.
 
-The patterns are those of .dockerignore as the engine reads them:
-https://docs.docker.com/build/concepts/context/#dockerignore-files
+The fingerprint covers what an image would hold: paths, content, links and modes, and neither owners
+nor times, so that the same tree has the same one on every machine. What was hashed is remembered by
+size, times and inode, so that a gigabyte which has not changed is not read again.
 """
 
 import io
+import json
 import os
-import posixpath
-import re
 import stat
-import tarfile
-from collections.abc import Iterator, Sequence
-from typing import IO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from skelebot.errors import SkelebotError, UsageError
+from skelebot.errors import SkelebotError
+from skelebot.ignores import Ignores
+
+if TYPE_CHECKING:
+    import tarfile
 
 DOCKERFILE = ".skelebot.Dockerfile"
 
-# Never wanted in an image; `ignores: ["!.env"]` brings one back.
-DEFAULT_IGNORES = (
-    "**/.git",
-    "**/.env",
-    "**/.venv",
-    "**/venv",
-    "**/__pycache__",
-    "**/*.pyc",
-    "**/.pytest_cache",
-    "**/.mypy_cache",
-    "**/.ruff_cache",
-    "**/.ipynb_checkpoints",
-    "**/.Rproj.user",
-    "**/.DS_Store",
-    ".skelebot",
-)
+# A file that changed this recently, in nanoseconds, may change again without its times showing it.
+_RACY = 2_000_000_000
 
 
-class Ignores:
-    """Decides, as the engine would, which paths are left out."""
+class Entry(NamedTuple):
+    """A file, folder or link of the context; `path` is from the project root, with slashes."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises UsageError for a pattern that is none."""
-        self._rules: list[tuple[bool, re.Pattern[str]]] = []
-        self._kept_prefixes: list[str] = []
-        for pattern in patterns:
-            keep, path = _cleaned(pattern)
-            if not path:
-                continue
-            try:
-                # What lies below a folder that matches, matches.
-                self._rules.append((keep, re.compile(_regex(path) + r"(?:/.*)?", re.DOTALL)))
-            except re.error:
-                raise UsageError(f"ignores: {pattern!r} is not a pattern") from None
-            if keep:
-                self._kept_prefixes.append(path + "/")
-        self._rules.reverse()
-
-    def excludes(self, path: str) -> bool:
-        """Whether `path`, from the project root with slashes, is left out: the last match decides."""
-        for keep, regex in self._rules:
-            if regex.fullmatch(path):
-                return not keep
-        return False
-
-    def skips(self, folder: str) -> bool:
-        """Whether nothing below the excluded `folder` can be brought back."""
-        below = folder + "/"
-        return not any(p.startswith(below) or p.startswith("**") for p in self._kept_prefixes)
+    path: str
+    file: str
+    stat: os.stat_result
 
 
-def _cleaned(pattern: str) -> tuple[bool, str]:
-    pattern = pattern.strip()
-    keep = pattern.startswith("!")
-    if keep:
-        pattern = pattern[1:].strip()
-    if not pattern or (pattern.startswith("#") and not keep):
-        return keep, ""
-    path = posixpath.normpath(pattern).lstrip("/")
-    return keep, "" if path == "." else path
+def walk(root: str, ignores: Ignores, hidden: frozenset[str] = frozenset()) -> list[Entry]:
+    """Everything in the context, sorted folder by folder, less the paths `hidden` and what is below.
+
+    Raises SkelebotError for a folder that cannot be read.
+    """
+    found: list[Entry] = []
+    _walk(root, "", ignores, hidden, found)
+    return found
 
 
-def _regex(pattern: str) -> str:
-    """The regular expression of a pattern: `**` crosses folders, `*` and `?` do not."""
-    out, i = [], 0
-    while i < len(pattern):
-        char = pattern[i]
-        i += 1
-        if pattern.startswith("**", i - 1):
-            i += 1
-            if pattern.startswith("/", i):
-                i += 1
-            out.append("(?:.*/)?" if i < len(pattern) else ".*")
-        elif char == "*":
-            out.append("[^/]*")
-        elif char == "?":
-            out.append("[^/]")
-        elif char == "\\" and i < len(pattern):
-            out.append(re.escape(pattern[i]))
-            i += 1
-        else:
-            out.append(re.escape(char) if char in ".+()|{}$" else char)
-    return "".join(out)
-
-
-def literal(path: str) -> str:
-    """The pattern that matches just this path."""
-    return re.sub(r"([*?\[\]\\!#])", r"\\\1", path)
-
-
-def user_ignores(root: str) -> tuple[str, ...]:
-    """The lines of the project's own .dockerignore."""
+def _walk(folder: str, prefix: str, ignores: Ignores, hidden: frozenset[str], found: list[Entry]) -> None:
     try:
-        with open(os.path.join(root, ".dockerignore"), encoding="utf-8-sig") as file:
-            return tuple(line for line in file.read().splitlines() if not line.startswith("#"))
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f".dockerignore cannot be read: {error}") from None
-
-
-def walk(root: str, ignores: Ignores) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file, link and folder of the context, as its path from the root, sorted."""
-    yield from _walk(root, "", ignores)
-
-
-def _walk(folder: str, prefix: str, ignores: Ignores) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda e: e.name)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda e: e.name)
     except OSError as error:
         raise _unreadable(prefix.rstrip("/") or ".", error) from None
     for entry in entries:
         path = prefix + entry.name
-        excluded = ignores.excludes(path)
-        is_folder = entry.is_dir(follow_symlinks=False)
+        if path in hidden:
+            continue
+        excluded = ignores.excludes_entry(path, entry.name)
         if not excluded:
-            yield path, entry
-        if is_folder and not (excluded and ignores.skips(path)):
-            yield from _walk(entry.path, path + "/", ignores)
+            # It may be gone by now; a file that is not there is not in the context.
+            with suppress(FileNotFoundError):
+                found.append(Entry(path, entry.path, entry.stat(follow_symlinks=False)))
+        if entry.is_dir(follow_symlinks=False) and not (excluded and ignores.skips(path)):
+            _walk(entry.path, path + "/", ignores, hidden, found)
 
 
 def _unreadable(path: str, error: OSError) -> SkelebotError:
@@ -144,30 +67,186 @@ def _unreadable(path: str, error: OSError) -> SkelebotError:
     return SkelebotError(f"{path} cannot be read: {reason}; mend that or add it to `ignores`")
 
 
-def write_tar(stream: IO[bytes], root: str, ignores: Ignores, dockerfile: str) -> None:
+# --- the fingerprint ---
+
+
+class Memory:
+    """What is known of the files' content from earlier runs, in a folder of the project's own.
+
+    Every file in it is written whole; a lost or torn one costs time, and nothing else.
+    """
+
+    def __init__(self, folder: str, variant: str) -> None:
+        """variant: the name of the image, which decides what is left out."""
+        self._folder, self._variant = folder, variant
+        self._hashes: dict[str, list[object]] | None = None
+        self._fresh: dict[str, list[object]] = {}
+
+    def fingerprint(self, text: str, entries: list[Entry], view: str) -> str:
+        """The fingerprint of a Dockerfile and a context; `view` names what was hidden from the walk."""
+        stats = _stats(text, entries)
+        file = os.path.join(self._folder, f"{self._variant}.{view}.stats")
+        with suppress(OSError), open(file, "rb") as known:
+            if (remembered := known.read()).partition(b"\n")[2] == stats:
+                return remembered[:64].decode("ascii", "replace")
+        fingerprint = self.hashed(text, entries)
+        if not _racy(entries):
+            self._write(file, fingerprint.encode() + b"\n" + stats)
+        return fingerprint
+
+    def hashed(self, text: str, entries: list[Entry]) -> str:
+        """The same from the content alone; files that are known are not read again."""
+        import hashlib  # only where something has changed
+
+        whole = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+        for entry in entries:
+            fields = (entry.path, _kind(entry), self._content(entry))
+            whole.update(b"\0" + "\0".join(fields).encode("utf-8", "surrogateescape"))
+        self._save()
+        return whole.hexdigest()
+
+    def _content(self, entry: Entry) -> str:
+        if stat.S_ISLNK(entry.stat.st_mode):
+            return os.readlink(entry.file)
+        if not stat.S_ISREG(entry.stat.st_mode):
+            return ""
+        mark = [entry.stat.st_size, entry.stat.st_mtime_ns, entry.stat.st_ctime_ns, entry.stat.st_ino]
+        known = self._known().get(entry.path)
+        if known is None or known[:4] != mark:
+            known = [*mark, _file_hash(entry)]
+        if not _racy([entry]):
+            self._fresh[entry.path] = known
+        return str(known[4])
+
+    def _known(self) -> dict[str, list[object]]:
+        if self._hashes is None:
+            self._hashes = {}
+            with suppress(OSError, ValueError, AttributeError):
+                with open(self._file_of_hashes(), encoding="utf-8") as file:
+                    loaded = json.load(file)
+                self._hashes = {k: v for k, v in loaded.items() if isinstance(v, list) and len(v) == 5}
+        return self._hashes
+
+    def _save(self) -> None:
+        """Keeps what is known of files that were not looked at this time: another view may hold them."""
+        if any(self._known().get(path) != mark for path, mark in self._fresh.items()):
+            text = json.dumps(self._known() | self._fresh)
+            self._write(self._file_of_hashes(), text.encode("utf-8", "surrogateescape"))
+
+    def _file_of_hashes(self) -> str:
+        return os.path.join(self._folder, f"{self._variant}.hashes")
+
+    @staticmethod
+    def _write(path: str, data: bytes) -> None:
+        """A project that cannot be written, or a full disk, is no reason not to run."""
+        fresh = f"{path}.{os.getpid()}"
+        with suppress(OSError):
+            try:
+                with open(fresh, "wb") as file:
+                    file.write(data)
+                os.replace(fresh, path)
+            except OSError:
+                os.unlink(fresh)
+                raise
+
+
+def _stats(text: str, entries: list[Entry]) -> bytes:
+    """All that tells whether something has changed, without reading a file."""
+    lines = [
+        f"{e.path}\0{s.st_mode} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
+        for e in entries
+        for s in (e.stat,)
+    ]
+    return "\n".join([text, *lines]).encode("utf-8", "surrogateescape")
+
+
+def _racy(entries: Iterable[Entry]) -> bool:
+    import time
+
+    limit = time.time_ns() - _RACY
+    return any(e.stat.st_ctime_ns > limit and not stat.S_ISDIR(e.stat.st_mode) for e in entries)
+
+
+def _kind(entry: Entry) -> str:
+    """The type and mode; who else may write depends on the umask of the checkout and does not count."""
+    return f"{stat.S_IFMT(entry.stat.st_mode):o} {stat.S_IMODE(entry.stat.st_mode) & 0o755:o}"
+
+
+def _file_hash(entry: Entry) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    try:
+        with open(entry.file, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(entry.path, error) from None
+    return digest.hexdigest()
+
+
+# --- heavy parts ---
+
+
+def heavy(entries: list[Entry], limit: int) -> list[str]:
+    """The files and folders of at least `limit` bytes that deserve a layer of their own.
+
+    A folder that is heavy by what lies somewhere below it is divided further; one that is heavy by
+    the sum of many small files is taken whole. The project root is never taken.
+    """
+    sizes = folder_sizes(entries)
+    taken: list[str] = []
+    for path in sorted(sizes, key=lambda p: p.count("/"), reverse=True):
+        inside = sum(sizes[t] for t in taken if t.startswith(path + "/"))
+        if sizes[path] - inside >= limit:
+            taken = [t for t in taken if not t.startswith(path + "/")] + [path]
+    return sorted(taken)
+
+
+def folder_sizes(entries: list[Entry]) -> dict[str, int]:
+    """The bytes of each file and folder, by path."""
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        if stat.S_ISREG(entry.stat.st_mode):
+            path = entry.path
+            while path:
+                sizes[path] = sizes.get(path, 0) + entry.stat.st_size
+                path = path.rpartition("/")[0]
+    return sizes
+
+
+def is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == f or path.startswith(f + "/") for f in folders)
+
+
+# --- the tar ---
+
+
+def write_tar(stream: IO[bytes], entries: Iterable[Entry], dockerfile: str) -> None:
     """Writes the context as a tar with the Dockerfile in it, which the engine takes out again.
 
     Raises SkelebotError for a file that cannot be read.
     """
+    import tarfile  # only for builds
+
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         # A .dockerignore that names both keeps them out of `COPY .`.
         _add_text(tar, ".dockerignore", f".dockerignore\n{DOCKERFILE}\n")
         _add_text(tar, DOCKERFILE, dockerfile)
-        for path, entry in walk(root, ignores):
-            if path not in (".dockerignore", DOCKERFILE):
-                _add_entry(tar, path, entry)
+        for entry in entries:
+            _add_entry(tar, entry)
 
 
-def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
+def _add_text(tar: "tarfile.TarFile", name: str, text: str) -> None:
     data = text.encode("utf-8", "surrogateescape")
-    info = tarfile.TarInfo(name)
+    info = tar.tarinfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
 
 
-def _add_entry(tar: tarfile.TarFile, path: str, entry: os.DirEntry[str]) -> None:
+def _add_entry(tar: "tarfile.TarFile", entry: Entry) -> None:
     try:
-        info = tar.gettarinfo(entry.path, path)
+        info = tar.gettarinfo(entry.file, entry.path)
         if info is None or not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
             return  # sockets and pipes have no content
         # Whose checkout it is does not matter in the image.
@@ -175,13 +254,27 @@ def _add_entry(tar: tarfile.TarFile, path: str, entry: os.DirEntry[str]) -> None
         info.uname = info.gname = ""
         info.mode = stat.S_IMODE(info.mode)
         if info.isreg():
-            with open(entry.path, "rb") as file:
+            with open(entry.file, "rb") as file:
                 tar.addfile(info, file)
         else:
             tar.addfile(info)
     except FileNotFoundError:
         return  # gone since the folder was listed
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise _unreadable(path, error) from None
+        raise _unreadable(entry.path, error) from None
+
+
+Feed = Callable[[IO[bytes]], None]
+
+
+def feed(entries: Iterable[Entry], dockerfile: str) -> Feed:
+    return lambda stream: write_tar(stream, entries, dockerfile)
+
+
+def largest(entries: list[Entry], count: int = 3) -> Iterator[tuple[str, int]]:
+    """The largest files and folders at the root, with their bytes."""
+    sizes = folder_sizes(entries)
+    top = sorted((p for p in sizes if "/" not in p), key=lambda p: sizes[p], reverse=True)
+    return ((path, sizes[path]) for path in top[:count])

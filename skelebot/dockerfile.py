@@ -4,11 +4,9 @@ import json
 import os
 import re
 
-from skelebot import plan
+from skelebot import ignores, plan
 from skelebot.config import job_params
-from skelebot.context import DEFAULT_IGNORES, literal
-from skelebot.dependencies import Dependency
-from skelebot.errors import ConfigError
+from skelebot.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependency
 from skelebot.model import Image, Job, Project
 
 PROJECT_LABEL = "skelebot.project"
@@ -19,28 +17,34 @@ _DEFAULT_PYTHON = "3.12"
 def image(
     project: Project,
     dependencies: tuple[Dependency, ...],
-    job_ignores: tuple[str, ...] = (),
+    job: Job,
     own_ignores: tuple[str, ...] = (),
     default_base: str | None = None,
 ) -> Image:
-    """The image of a project, for a job that leaves out `job_ignores` as well.
+    """The image that `job` of a project runs in.
 
-    own_ignores: the lines of the project's .dockerignore. default_base: stands in for the official
-    image where the project names none.
+    A job that leaves out files of its own has an image of its own. own_ignores: the lines of the
+    project's .dockerignore. default_base: stands in for the official image where the project names
+    none.
     """
-    env_files = tuple(
-        literal(os.path.normpath(name))
-        for name in dict.fromkeys((project.env_file, *(job.env_file for job in project.jobs)))
-        if name
-    )
+    env_files = {project.env_file, *(other.env_file for other in project.jobs)}
+    kept = tuple(f"!{d.fetch.folder}" for d in dependencies if d.fetch)
+    never = tuple(ignores.literal(os.path.normpath(name)) for name in sorted(filter(None, env_files)))
+    tag = f"{project.image}:{plan.tag(job.name)}" if job.ignores else f"{project.image}:latest"
     return Image(
-        tag=project.image,
+        tag=tag,
+        project=project.name,
         base=base_image(project, default_base),
         context=project.root,
-        lines=tuple(_lines(project, dependencies)),
-        ignores=(*DEFAULT_IGNORES, *own_ignores, *project.ignores, *job_ignores, *env_files),
-        dockerfile=project.dockerfile,
+        setup=tuple(_setup(project, dependencies)),
+        lines=tuple(shell_form("RUN", command) for command in project.commands),
+        final=tuple(_final(project)),
+        ignores=(*ignores.DEFAULTS, *own_ignores, *project.ignores, *job.ignores, *never, *kept),
         labels=tuple(_labels(project)),
+        dockerfile=project.dockerfile,
+        inherit=project.build.inherit,
+        ephemeral=project.ephemeral,
+        views=tuple(dict.fromkeys(plan.hidden(project, other) for other in project.jobs)),
     )
 
 
@@ -54,19 +58,8 @@ def base_image(project: Project, default: str | None) -> str:
     return f"python:{project.python_version or _DEFAULT_PYTHON}-slim"
 
 
-def text(image: Image) -> str:
-    """The Dockerfile of an image that names none of its own."""
-    return with_labels("\n".join([f"FROM {image.base}", *image.lines]), image)
-
-
-def with_labels(text: str, image: Image) -> str:
-    """A Dockerfile's text with the image's labels at its end."""
-    labels = (f"LABEL {quoted(name)}={quoted(value)}\n" for name, value in image.labels)
-    return text.rstrip("\n") + "\n" + "".join(labels)
-
-
 def _labels(project: Project) -> list[tuple[str, str]]:
-    labels = [(PROJECT_LABEL, project.image)]
+    labels = []
     if project.maintainer:
         labels.append(("org.opencontainers.image.authors", project.maintainer))
     if project.version:
@@ -74,25 +67,78 @@ def _labels(project: Project) -> list[tuple[str, str]]:
     return labels
 
 
-def _lines(project: Project, dependencies: tuple[Dependency, ...]) -> list[str]:
+# --- the text ---
+
+
+def text(image: Image) -> str:
+    """The whole Dockerfile of an image, as anyone could build it."""
+    return "\n".join([*first_part(image), *second_part(image, None)]) + "\n"
+
+
+def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> list[str]:
+    """What comes before the project's files: the base, what is installed, and the `heavy` paths.
+
+    user: the base's own, where it is not root, who cannot install.
+    """
+    lines = [f"FROM {image.base}", _label((PROJECT_LABEL, image.project))]
+    lines += ["USER root"] * bool(user)
+    lines += image.setup
+    for path in heavy:
+        target = f"{plan.WORKDIR}/{path}"
+        if os.path.isdir(os.path.join(image.context, path)):
+            target += "/"
+        lines.append(exec_form("COPY", (_copied(path), target)))
+    return lines
+
+
+def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
+    """The project's files and what follows them, on the image `first` or in the same Dockerfile."""
+    lines = [f"FROM {first}"] if first else []
+    lines.append(exec_form("COPY", (".", plan.WORKDIR + "/")))
+    lines += image.lines
+    lines += map(_label, image.labels)
+    return lines + [f"USER {user}"] * bool(user) + list(image.final)
+
+
+def with_mounts(lines: list[str], mounts: tuple[str, ...]) -> list[str]:
+    """The lines with mounts for each RUN, which only BuildKit knows."""
+    options = "".join(f"--mount={mount} " for mount in mounts)
+    return [f"RUN {options}{line[4:]}" if line.startswith("RUN ") else line for line in lines]
+
+
+def _label(label: tuple[str, str]) -> str:
+    return f"LABEL {quoted(label[0])}={quoted(label[1])}"
+
+
+def _copied(path: str) -> str:
+    """A path as COPY takes it, which expands variables and patterns."""
+    return re.sub(r"([*?\[\]\\$])", lambda m: "[[]" if m[0] == "[" else "\\" + m[0], path)
+
+
+# --- before the files ---
+
+_APT = "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
+_APT_END = "rm -rf /var/lib/apt/lists/*"
+
+_TIMEZONE = f"""\
+[ -f "/usr/share/zoneinfo/$1" ] || {{ {_APT} tzdata && {_APT_END}; }} || true
+[ -f "/usr/share/zoneinfo/$1" ] ||
+    {{ echo "the image has no time zone $1; add tzdata to its base" >&2; exit 1; }}
+ln -snf "/usr/share/zoneinfo/$1" /etc/localtime && echo "$1" >/etc/timezone"""
+
+_GIT = f"command -v git >/dev/null || {{ {_APT} git ca-certificates && {_APT_END}; }}"
+
+
+def _setup(project: Project, dependencies: tuple[Dependency, ...]) -> list[str]:
     lines = []
     if project.timezone:
-        zone = f"/usr/share/zoneinfo/{project.timezone}"
-        lines += [f"ENV TZ={quoted(project.timezone)}", exec_form("RUN", ("test", "-f", zone))]
+        lines += [f"ENV TZ={quoted(project.timezone)}"]
+        lines += [exec_form("RUN", ("sh", "-c", _TIMEZONE, "timezone", project.timezone))]
     if project.build.packages:
-        words = " ".join(project.build.packages)
-        lines.append(
-            "RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "
-            f"--no-install-recommends {words} && rm -rf /var/lib/apt/lists/*"
-        )
+        lines.append(f"RUN {_APT} {' '.join(project.build.packages)} && {_APT_END}")
     lines += [shell_form("RUN", command) for command in project.build.commands]
     lines.append(f"WORKDIR {plan.WORKDIR}")
-    lines += _install(dependencies)
-    lines.append(exec_form("COPY", (".", plan.WORKDIR + "/")))
-    lines += [shell_form("RUN", command) for command in project.commands]
-    if project.user and project.user != "caller":
-        lines.append(f"USER {project.user}")
-    return lines + _primary(project)
+    return lines + _install(dependencies)
 
 
 def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
@@ -100,30 +146,37 @@ def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
 
     The nth step names the entries 1 to n: they are resolved together, and a conflict fails.
     """
-    lines: list[str] = []
+    if not dependencies:
+        return []
+    lines = [exec_form("RUN", ("sh", "-c", CHOOSE_INSTALLER))]
     words: list[str] = []
-    files: set[str] = set()
+    copied: set[str] = set()
+    has_git = False
     for dependency in dependencies:
         for path in dependency.files:
-            if path not in files:
-                lines.append(exec_form("COPY", (path, f"{plan.WORKDIR}/{path}")))
-                files.add(path)
+            if path not in copied:
+                end = "/" if dependency.fetch else ""
+                lines.append(exec_form("COPY", (_copied(path), f"{plan.WORKDIR}/{path}{end}")))
+                copied.add(path)
+        if dependency.git and not has_git:
+            lines.append(f"RUN {_GIT}")
+            has_git = True
         words += dependency.words
-        pip = ("python", "-m", "pip", "install", "--no-cache-dir", "--root-user-action=ignore")
-        lines.append(exec_form("RUN", (*pip, *words)))
+        lines.append(exec_form("RUN", (INSTALLER, *words)))
     return lines
 
 
 # --- the primary job ---
 
 
-def _primary(project: Project) -> list[str]:
+def _final(project: Project) -> list[str]:
+    lines = [f"USER {project.user}"] if project.user and project.user != "caller" else []
     if not project.primary_job:
-        return []
+        return lines
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
-        return [exec_form("ENTRYPOINT", plan.argv(project, job, ()))]
-    return [exec_form("CMD", primary_command(project, job))]
+        return [*lines, exec_form("ENTRYPOINT", plan.argv(project, job, ()))]
+    return [*lines, exec_form("CMD", primary_command(project, job))]
 
 
 def primary_command(project: Project, job: Job) -> tuple[str, ...]:
@@ -146,10 +199,6 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
         if param.reference:
             referenced = True
             script.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')
-        elif param.secret and param.default is not None:
-            raise ConfigError(
-                [f"{param.place}.default: a secret of the primary job stays out of the image; use $NAME"]
-            )
         else:
             script += [add(w) for w in plan.param_words(param, plan.default(param, {}))]
     if not referenced:
@@ -161,17 +210,15 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
 
 
 def exec_form(instruction: str, words: tuple[str, ...]) -> str:
-    """An instruction whose words no shell reads.
-
-    JSON escapes line ends, and what Docker would take for its own variables is spelt out.
-    """
+    """An instruction whose words no shell reads; JSON escapes line ends."""
     return f"{instruction} {json.dumps(list(words))}"
 
 
 def shell_form(instruction: str, command: str) -> str:
     """An instruction with the author's own shell text; as JSON where Docker would read it otherwise."""
     command = command.strip()
-    if re.match(r"[\[<-]", command) or command.endswith("\\") or not command.isprintable():
+    odd = re.match(r"[\[<-]", command) or "<<" in command or command.endswith("\\")
+    if odd or not command.isprintable():
         return exec_form(instruction, ("/bin/sh", "-c", command))
     return f"{instruction} {command}"
 

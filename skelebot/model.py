@@ -330,15 +330,27 @@ class Step:
 
 @dataclass(frozen=True)
 class Image:
-    """What to build: Dockerfile `lines` on top of `base`, with the files of `context` less `ignores`."""
+    """What to build, in this order of lines: `base`, `setup`, the project's files, `lines`, `final`.
+
+    tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
+    are left out. dockerfile: one of the user's own, instead of the lines. inherit: which settings of
+    the caller the build may use. ephemeral: leave no Dockerfile for the user to
+    see. views: for each kind of job the paths that its mappings hide.
+    """
 
     tag: str
+    project: str
     base: str
     context: str
+    setup: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    final: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()
-    dockerfile: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    dockerfile: str | None = None
+    inherit: tuple[str, ...] = ()
+    ephemeral: bool = False
+    views: tuple[frozenset[str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -352,7 +364,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class Task:
-    """What to run: `argv` with its surroundings, for whichever runner takes it."""
+    """What to run: `argv` with its surroundings, for whichever runner takes it.
+
+    hidden: the project's paths that the mounts lie over, whose content in the image nobody sees.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -368,6 +383,7 @@ class Task:
     user: str | None = None
     gpu: bool = False
     timeout: float = 0
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         user=project.user,
         gpu=project.gpu,
         timeout=seconds(job.timeout) if job.timeout else 0,
+        hidden=hidden(project, job),
     )
 
 
@@ -162,6 +163,17 @@ def mount(root: str, text: str) -> Mount:
     local = os.path.expanduser(mapping.local)
     source = os.path.normpath(os.path.join(root, local))
     return Mount(source, posixpath.normpath(mapping.container), mapping.read_only)
+
+
+def hidden(project: Project, job: Job) -> frozenset[str]:
+    """The project's paths over which the job's mappings lie in the container."""
+    targets = (mount(project.root, text).target for text in job.mappings)
+    return frozenset(t.removeprefix(f"{WORKDIR}/") for t in targets if t.startswith(f"{WORKDIR}/"))
+
+
+def tag(name: str) -> str:
+    """A job's name as the tag of its own image."""
+    return "job-" + (re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100] or "x")
 
 
 def environment(project: Project, job: Job, caller: Mapped[str, str]) -> tuple[tuple[str, str], ...]:

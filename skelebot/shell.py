@@ -21,7 +21,12 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def display(step: Step) -> str:
     """The step as a shell would take it, secrets left out."""
-    return shlex.join(console.printable(shown(word)) for word in step.argv)
+    return shlex.join(console.printable(_short(shown(word))) for word in step.argv)
+
+
+def _short(word: str) -> str:
+    """A word for people to look at; of a whole script, how it begins."""
+    return word if len(word) < 1000 else f"{word[:60].splitlines()[0]}..."
 
 
 def trace(verbose: bool, step: Step) -> None:

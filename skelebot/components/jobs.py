@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from skelebot import console, context, dependencies, dockerfile, plan, runners
+from skelebot import console, dependencies, dockerfile, ignores, plan, runners
 from skelebot.component import Command, Component, Link, Session
 from skelebot.config import job_params
 from skelebot.errors import UsageError
@@ -46,12 +46,12 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
     for component in session.components:
         task = component.task(task, project)
     if runners.is_native(task, session.flags):
-        return Image(tag=project.image, base="", context=project.root), task
+        return Image(project.image, project.name, base="", context=project.root), task
     image = dockerfile.image(
         project,
         dependencies.python(project.root, task.dependencies),
-        job_ignores=job.ignores,
-        own_ignores=context.user_ignores(project.root),
+        job,
+        own_ignores=ignores.of_user(project.root),
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
     )
     for component in session.components:
@@ -91,12 +91,12 @@ def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
 
 
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
-    own = context.user_ignores(project.root)
-    patterns = (*context.DEFAULT_IGNORES, *own, *project.ignores, *job.ignores)
+    own = ignores.of_user(project.root)
+    patterns = (*ignores.DEFAULTS, *own, *project.ignores, *job.ignores)
     mapped = [plan.mount(project.root, text).target for text in job.mappings]
     if any(_is_below(f"{plan.WORKDIR}/{path}", target) for target in mapped):
         return False
-    return context.Ignores(patterns).excludes(os.path.normpath(path))
+    return ignores.Ignores(patterns).excludes(os.path.normpath(path))
 
 
 def _may_write(link: Link, file: str) -> bool:

@@ -1,20 +1,17 @@
 """Builds images and runs tasks with the Docker client."""
 
-import csv
-import io
 import os
 import re
-import secrets
-import tarfile
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO
 
-from skelebot import console, context, dockerfile, plan, shell
+from skelebot import console, dockerfile, plan, shell
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
+from skelebot.runners import build
+from skelebot.runners.engine import Client, Found
 from skelebot.runners.folders import make_folders
 
 JOB_LABEL = "skelebot.job"
@@ -23,50 +20,24 @@ _WORDS = "/run/skelebot.words"
 _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
 
 
-@dataclass(frozen=True)
-class Client:
-    """The Docker client for one engine."""
-
-    host: str | None
-    verbose: bool = False
-
-    def step(self, *words: str, env: tuple[tuple[str, str], ...] = ()) -> Step:
-        program = os.environ.get("SKELEBOT_DOCKER") or "docker"
-        where: tuple[str, ...] = ()
-        if self.host:
-            where = ("--host" if "://" in self.host else "--context", self.host)
-        return Step((program, *where, *words), env=env)
-
-    def capture(self, *words: str) -> tuple[int, str, str]:
-        step = self.step(*words)
-        shell.trace(self.verbose, step)
-        return shell.capture(step)
-
-
-@dataclass(frozen=True)
-class Built:
-    """An image that is there: its id, and the user that its containers run as."""
-
-    id: str
-    user: str
-
-
 def run(image: Image, task: Task, flags: Flags) -> int:
-    """Builds the image unless told not to, and runs the task in a container of its own."""
+    """Builds the image where that is needed, and runs the task in a container of its own."""
     _refuse_bytes(task)
     client = Client(task.host, flags.verbose)
-    built = _last(client, image, task) if flags.skip_build else build(client, image, task)
-    make_folders(task)
-    container = Container(client, image, built, task)
-    if task.mode == "d":
-        return container.detach()
-    return container.attend()
+    with build.images_in_use(task.root) as lock:
+        if flags.skip_build:
+            found = build.last(client, image, task)
+        else:
+            found = build.current(client, image, task, lock)
+        make_folders(task)
+        container = Container(client, image, found, task)
+        return container.detach() if task.mode == "d" else container.attend()
 
 
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
     lines = [f"image    {image.tag}" + (" (as it is: -s)" if flags.skip_build else ", built from")]
     if not flags.skip_build:
-        lines += [f"         | {line}" for line in _dockerfile_text(image).splitlines()]
+        lines += [f"         | {line}" for line in build.text(image).splitlines()]
     where = f"on {task.host}" if task.host else "on the default Docker host"
     lines.append(f"run      {shell.display(Step(task.argv))}")
     lines.append(f"where    in a container, {where}, in {plan.WORKDIR}")
@@ -85,119 +56,6 @@ def _refuse_bytes(task: Task) -> None:
             )
 
 
-# --- the image ---
-
-
-def build(client: Client, image: Image, task: Task) -> Built:
-    """Builds the image from a private copy of all that it is made of. Raises SkelebotError."""
-    text = _dockerfile_text(image)
-    ignores = context.Ignores(image.ignores)
-    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
-        id_file = os.path.join(folder, "id")
-        step = client.step(
-            *("build", "--tag", image.tag, "--iidfile", id_file, "--force-rm"),
-            *("--file", context.DOCKERFILE, "-"),
-        )
-        shell.trace(client.verbose, step)
-        failed: list[SkelebotError] = []
-
-        def feed(stream: IO[bytes]) -> None:
-            try:
-                context.write_tar(stream, image.context, ignores, text)
-            except SkelebotError as error:
-                failed.append(error)
-
-        code, lines = shell.tee(step, _show, feed)
-        if failed:
-            raise failed[0]
-        if code != 0:
-            raise _explained(client, "\n".join(lines), task, image)
-        with open(id_file, encoding="ascii") as file:
-            return _inspect(client, file.read().strip(), task, image)
-
-
-def _show(line: str) -> None:
-    """A line of the builder, less its advice to the owner of the client."""
-    if not re.match(
-        r"DEPRECATED: The legacy builder|\s+Install the buildx|\s+https://docs.docker.com/go", line
-    ):
-        console.detail(line)
-
-
-def _dockerfile_text(image: Image) -> str:
-    if not image.dockerfile:
-        return dockerfile.text(image)
-    try:
-        with open(os.path.join(image.context, image.dockerfile), encoding="utf-8") as file:
-            return dockerfile.with_labels(file.read(), image)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"dockerfile: {image.dockerfile} cannot be read: {error}") from None
-
-
-def _last(client: Client, image: Image, task: Task) -> Built:
-    return _inspect(client, image.tag, task, image)
-
-
-def _inspect(client: Client, name: str, task: Task, image: Image) -> Built:
-    wanted = "{{.Id}} {{.Config.User}}"
-    code, out, err = client.capture("image", "inspect", "--format", wanted, name)
-    if code == 0:
-        found, _, user = out.strip().partition(" ")
-        return Built(found, user)
-    if "no such image" in err.lower():
-        raise SkelebotError(f"there is no image {name} yet; run once without -s to build it")
-    raise _explained(client, err, task, image)
-
-
-def _explained(client: Client, output: str, task: Task, image: Image) -> SkelebotError:
-    """What a failed client's output means to the user, and what to do about it."""
-    natively = "" if task.native == "never" else ", or run the job natively with -n"
-    where = client.host or os.environ.get("DOCKER_HOST") or "the default socket"
-    said = output.lower()
-
-    def any_of(*texts: str) -> bool:
-        return any(text in said for text in texts)
-
-    if any_of("permission denied while trying to connect", "dial unix") and "permission denied" in said:
-        text = f"no permission on the Docker socket ({where}); join the group docker{natively}"
-    elif any_of("context not found", "context does not exist") or re.search(
-        r'context "[^"]*"(: | does not exist| not found)', said
-    ):
-        text = f"there is no Docker context {where}; see `docker context ls`{natively}"
-    elif any_of(
-        "error during connect",
-        "cannot connect to the docker daemon",
-        "failed to connect",
-        "unable to resolve docker endpoint",
-        "dial unix",
-        "connection refused",
-    ):
-        text = f"no Docker engine answers at {where}; start it or name another with -d{natively}"
-    elif any_of("no space left on device", "disk quota exceeded"):
-        text = f"the Docker engine's disk is full; free some with `docker system prune`{natively}"
-    elif any_of(
-        "pull access denied",
-        "manifest unknown",
-        "manifest for",
-        "failed to resolve",
-        "no such host",
-        "i/o timeout",
-        "client.timeout",
-        "tls handshake",
-        "x509",
-        "failed to do request",
-        "error getting credentials",
-    ):
-        text = (
-            f"the base image {image.base} cannot be pulled; check its name, the network "
-            f"and `docker login`{natively}"
-        )
-    else:
-        text = f"the image {image.tag} could not be built; the builder's message stands above"
-    last = [line for line in output.splitlines() if line.strip()]
-    return SkelebotError(text + (f" ({last[-1].strip()})" if last else ""))
-
-
 # --- the container ---
 
 
@@ -207,14 +65,14 @@ class Container:
 
     client: Client
     image: Image
-    built: Built
+    built: Found
     task: Task
     token: str = ""
 
     @property
     def name(self) -> str:
         job = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.task.name)
-        return f"{self.image.tag}-{job}-{self.token}"
+        return f"{self.image.tag.partition(':')[0]}-{job}-{self.token}"
 
     def attend(self) -> int:
         """Runs the container on Skelebot's own streams; leaves none behind."""
@@ -235,8 +93,9 @@ class Container:
             return 128 + outcome.signal
         if outcome.code in this._engine_codes() and not this._was_started():
             this._remove()
+            hint = " (gpu: true needs NVIDIA's container toolkit on the host)" if self.task.gpu else ""
             raise SkelebotError(
-                f"the container of {self.task.name} could not be started; Docker's message stands above"
+                f"the container of {self.task.name} could not be started{hint}; Docker's message stands above"
             )
         return outcome.code
 
@@ -257,7 +116,7 @@ class Container:
         return 0
 
     def _named(self) -> "Container":
-        return Container(self.client, self.image, self.built, self.task, secrets.token_hex(4))
+        return Container(self.client, self.image, self.built, self.task, os.urandom(4).hex())
 
     # --- what the engine is told ---
 
@@ -265,7 +124,7 @@ class Container:
         task = self.task
         words = ["--init", "--name", self.name, "--user", "0:0", "--workdir", plan.WORKDIR]
         words += ["--env", "TINI_KILL_PROCESS_GROUP=1", "--entrypoint", "sh"]
-        words += ["--label", f"{dockerfile.PROJECT_LABEL}={self.image.tag}"]
+        words += ["--label", f"{dockerfile.PROJECT_LABEL}={self.image.project}"]
         words += ["--label", f"{JOB_LABEL}={task.name}"]
         if task.mode != "d":
             words += ["--interactive", *(["--tty"] if self._terminal() else [])]
@@ -319,6 +178,8 @@ class Container:
         words = [word for name, _ in others for word in ("--env", name)]
         if not plain:
             return words, others, ()
+        import tempfile  # costs a tenth of the start-up
+
         file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - `files` closes it
         file.write("".join(f"{n}={v}\n" for n, v in plain.items()).encode())
         file.seek(0)
@@ -372,7 +233,7 @@ class Container:
 
     def _remove_ended(self) -> None:
         """Makes room for a detached run: the last one's container was kept for its logs."""
-        labels = (f"{dockerfile.PROJECT_LABEL}={self.image.tag}", f"{JOB_LABEL}={self.task.name}")
+        labels = (f"{dockerfile.PROJECT_LABEL}={self.image.project}", f"{JOB_LABEL}={self.task.name}")
         words = [w for label in labels for w in ("--filter", f"label={label}")]
         ended = ("--filter", "status=exited", "--filter", "status=created")
         code, out, _ = self.client.capture("ps", "--all", "--quiet", *words, *ended)
@@ -383,9 +244,8 @@ class Container:
 def _csv(mount: Mount) -> str:
     """A mount as the client reads it: fields with commas and quotes in the manner of CSV."""
     fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(fields + ["readonly"] * mount.read_only)
-    return out.getvalue()
+    quoted = ('"' + field.replace('"', '""') + '"' for field in fields + ["readonly"] * mount.read_only)
+    return ",".join(quoted)
 
 
 def _owner() -> str:
@@ -398,6 +258,9 @@ def _script() -> str:
 
 
 def _write_words(stream: IO[bytes], data: bytes) -> None:
+    import io
+    import tarfile
+
     with tarfile.open(fileobj=stream, mode="w|") as tar:
         info = tarfile.TarInfo(_WORDS.lstrip("/"))
         info.size, info.mode = len(data), 0o600

@@ -1,15 +1,32 @@
-"""The host's side of the mappings, for every runner on this machine."""
+"""The folders of this machine that runners use: the mappings' host side, and Skelebot's own."""
 
 import os
 
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Mount, Task
 
+OWN = ".skelebot"
+
+
+def own_folder(root: str) -> str:
+    """Skelebot's folder in the project, which git is told to leave alone. Raises SkelebotError."""
+    folder = os.path.join(root, OWN)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        ignore = os.path.join(folder, ".gitignore")
+        if not os.path.exists(ignore):
+            with open(ignore, "w", encoding="ascii") as file:
+                file.write("*\n")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SkelebotError(f"{folder} cannot be written: {reason}") from None
+    return folder
+
 
 def make_folders(task: Task) -> None:
     """Makes the missing host folders as the caller, before an engine would make them as root."""
     for mount in task.mounts:
-        make_folder(mount)
+        _make_folder(mount)
     for inner in task.mounts:
         for outer in task.mounts:
             if inner.target.startswith(outer.target + "/") and not outer.read_only:
@@ -18,7 +35,7 @@ def make_folders(task: Task) -> None:
                     os.makedirs(os.path.join(outer.source, below), exist_ok=True)
 
 
-def make_folder(mount: Mount) -> None:
+def _make_folder(mount: Mount) -> None:
     """Makes the folder of a mapping where it is missing; one that is read-only must be there."""
     if os.path.exists(mount.source):
         return

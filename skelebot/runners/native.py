@@ -14,12 +14,10 @@ from skelebot import console, dependencies, shell
 from skelebot.dependencies import Dependency
 from skelebot.errors import TIMED_OUT, SkelebotError
 from skelebot.model import Flags, Image, Step, Task
-from skelebot.runners.folders import make_folders
+from skelebot.runners.folders import OWN, make_folders, own_folder
 
 if TYPE_CHECKING:
     import psutil
-
-FOLDER = ".skelebot"
 
 
 def run(image: Image, task: Task, flags: Flags) -> int:
@@ -42,7 +40,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
     lines = [f"run      {shell.display(Step(task.argv))}", f"where    natively, in {task.root}"]
     if task.dependencies and not _active():
-        lines.append(f"python   {FOLDER}/venv, with {', '.join(task.dependencies)}")
+        lines.append(f"python   {OWN}/venv, with {', '.join(task.dependencies)}")
     return lines + [f"variable {name}" for name, _ in task.env]
 
 
@@ -123,21 +121,6 @@ def _python_link(root: str, path: str) -> str:
     return folder
 
 
-def own_folder(root: str) -> str:
-    """Skelebot's folder in the project, which git is told to leave alone."""
-    folder = os.path.join(root, FOLDER)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        ignore = os.path.join(folder, ".gitignore")
-        if not os.path.exists(ignore):
-            with open(ignore, "w", encoding="ascii") as file:
-                file.write("*\n")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SkelebotError(f"{folder} cannot be written: {reason}") from None
-    return folder
-
-
 @contextmanager
 def _venv(task: Task, verbose: bool) -> Iterator[str]:
     """The path of `.skelebot/venv`, made or made anew where the dependencies ask for it.
@@ -190,7 +173,7 @@ def _replace(venv: str, task: Task, wanted: tuple[Dependency, ...], mark: str, v
     if _mark_of(venv) is not None:
         os.rename(venv, before)
     shutil.rmtree(venv, ignore_errors=True)
-    console.info(f"installing the dependencies into {FOLDER}/venv")
+    console.info(f"installing the dependencies into {OWN}/venv")
     try:
         _install(venv, task, wanted, verbose)
         with open(os.path.join(venv, "skelebot.mark"), "w", encoding="ascii") as file:

@@ -1,0 +1,147 @@
+"""Settings of the caller that a build may use, and that stay out of the image.
+
+Proxy variables are build arguments which every builder keeps out of the history; pip's settings and
+the CA bundle are secrets, which only BuildKit can mount.
+https://docs.docker.com/build/building/variables/#proxy-arguments
+"""
+
+import configparser
+import io
+import os
+from dataclasses import dataclass
+
+from skelebot.dockerfile import with_mounts
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.model import Image
+
+_KNOWN = ("pip", "proxy", "ca")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+
+# Those of pip's settings that tell where packages come from; the others are about the caller's machine.
+_PIP_SETTINGS = (
+    "index-url",
+    "extra-index-url",
+    "trusted-host",
+    "timeout",
+    "retries",
+    "no-index",
+    "find-links",
+)
+
+_CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+_LARGEST_SECRET = 500_000  # bytes; BuildKit refuses more
+
+_CACHE = "type=cache,id=skelebot-cache,target=/root/.cache"
+
+
+@dataclass(frozen=True)
+class Loan:
+    """Words for the client, and what the Dockerfile needs to use what they bring."""
+
+    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+
+    def lines(self, lines: list[str], buildkit: bool) -> list[str]:
+        """The lines of a Dockerfile with the loan in force at each RUN."""
+        if buildkit:
+            lines = with_mounts(lines, (_CACHE, *self.mounts))
+        return [lines[0], *self.arguments, *lines[1:]]
+
+
+def lend(image: Image, folder: str, buildkit: bool) -> Loan:
+    """What `build.inherit` and SKELEBOT_BUILD_INHERIT name, with its files in the private `folder`.
+
+    Raises SkelebotError for what the builder cannot keep out of the image.
+    """
+    names = {*image.inherit, *filter(None, os.environ.get("SKELEBOT_BUILD_INHERIT", "").split(","))}
+    if unknown := sorted(names - set(_KNOWN)):
+        raise UsageError(f"SKELEBOT_BUILD_INHERIT: expected {', '.join(_KNOWN)}; found {unknown[0]!r}")
+    if not buildkit and (secret := sorted(names - {"proxy"})):
+        raise SkelebotError(
+            f"the classic builder cannot keep {' and '.join(secret)} (build.inherit) out of the image; "
+            "install Docker's buildx plugin"
+        )
+    words: list[str] = []
+    arguments: list[str] = []
+    mounts: list[str] = []
+    for name in sorted(names & {"pip", "ca"}):
+        file = os.path.join(folder, name)
+        target = f"/run/secrets/skelebot-{name}"
+        _write(file, _pip_settings() if name == "pip" else _bundle())
+        words += ["--secret", f"id=skelebot-{name},src={file}"]
+        mounts.append(f"type=secret,id=skelebot-{name},target={target}")
+        variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
+        arguments += [f"ARG {variable}={target}" for variable in variables]
+    if "proxy" in names:
+        set_ones = [p for name in _PROXIES for p in (name, name.lower()) if os.environ.get(p)]
+        words += [word for name in set_ones for word in ("--build-arg", name)]
+    return Loan(tuple(words), tuple(arguments), tuple(mounts))
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+
+
+def _bundle() -> bytes:
+    """The CA certificates that the caller's programs trust. Raises SkelebotError."""
+    named = [os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)]
+    for path in (*named, *_SYSTEM_BUNDLES):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                data = file.read()
+            if len(data) > _LARGEST_SECRET:
+                raise SkelebotError(f"{path} is too large for a build; name a smaller one in SSL_CERT_FILE")
+            return data
+    raise SkelebotError("build.inherit names ca, and no CA bundle was found; name one in SSL_CERT_FILE")
+
+
+def _pip_settings() -> bytes:
+    """pip's settings in force, in pip's own order: the site's file, the user's, the one named, PIP_*.
+
+    https://pip.pypa.io/en/stable/topics/configuration/
+    """
+    home = os.path.expanduser("~")
+    xdg = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    files = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", f"{home}/.pip/pip.conf", f"{xdg}/pip/pip.conf"]
+    files.append(os.environ.get("PIP_CONFIG_FILE", ""))
+    settings: dict[str, str] = {}
+    for path in files:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise SkelebotError(f"{path} is not a configuration of pip: {error}") from None
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                settings |= dict(parser.items(section))
+    for name, value in os.environ.items():
+        if name.startswith("PIP_"):
+            settings[name[4:].lower().replace("_", "-")] = value
+    return _as_file({k: v for k, v in settings.items() if k in _PIP_SETTINGS and v and _reachable(k, v)})
+
+
+def _reachable(name: str, value: str) -> bool:
+    """Whether a build sees the same; folders of the caller's machine are not there."""
+    return name not in ("find-links", "index-url") or ("://" in value and not value.startswith("file:"))
+
+
+def _as_file(settings: dict[str, str]) -> bytes:
+    parser = configparser.RawConfigParser()
+    parser["global"] = settings
+    out = io.StringIO()
+    parser.write(out)
+    return out.getvalue().encode()

@@ -1,0 +1,425 @@
+"""When images are built, when they are not, and what is left behind; with either builder."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import BASE, CLIENTS, Sandbox, docker, job, project
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(params=["classic", "buildkit"])
+def builder(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Sandbox]:
+    """A caller with a client that has BuildKit, and one without."""
+    for client in CLIENTS:
+        version = subprocess.run(
+            [client, "version", "-f", "{{.Client.Version}}"], capture_output=True, text=True
+        )
+        old = int(version.stdout.split(".")[0]) < 23
+        plugin = subprocess.run([client, "buildx", "version"], capture_output=True).returncode == 0
+        if (old or plugin) == (request.param == "buildkit"):
+            yield sandbox.with_env(SKELEBOT_DOCKER=client)
+            return
+    yield (
+        sandbox.with_env(DOCKER_BUILDKIT="0")
+        if request.param == "classic"
+        else pytest.skip("no BuildKit here")
+    )
+
+
+def image_id(name: str) -> str:
+    return docker("image", "inspect", "-f", "{{.Id}}", name)
+
+
+def labels(name: str) -> dict[str, str]:
+    return dict(json.loads(docker("image", "inspect", "-f", "{{json .Config.Labels}}", name)))
+
+
+def dangling() -> set[str]:
+    return set(docker("images", "-q", "--no-trunc", "--filter", "dangling=true").split())
+
+
+def builds(sandbox: Sandbox, *words: str) -> bool:
+    """Whether a run built something."""
+    result = sandbox.run("-V", *words)
+    assert result.code == 0, result.err
+    return re.search(r"^\+ .* build ", result.err, re.M) is not None
+
+
+# --- when ---
+
+
+def test_unchanged_means_no_build(builder: Sandbox, name: str) -> None:
+    builder.write("a.txt", "1")
+    project(builder, name, job("cat a.txt"))
+    assert builds(builder, "run")
+    first = image_id(name)
+    assert not builds(builder, "run")
+    os.utime(builder.root / "a.txt", (1, 1))
+    assert not builds(builder, "run")
+    assert image_id(name) == first
+    builder.write("a.txt", "2")
+    os.utime(builder.root / "a.txt", (1, 1))
+    assert builds(builder, "run")
+    assert builder.ok("run") == "2"
+    (builder.root / "a.txt").chmod(0o755)
+    assert builds(builder, "run")
+    builder.write("b.txt", "")
+    assert builds(builder, "run")
+    (builder.root / "b.txt").unlink()
+    assert builds(builder, "run")
+    builder.write("skelebot.yaml", (builder.root / "skelebot.yaml").read_text() + "commands: ['true']\n")
+    assert builds(builder, "run")
+    assert not builds(builder, "run")
+
+
+def test_what_was_hashed_is_remembered(sandbox: Sandbox, name: str) -> None:
+    big = sandbox.write("data/big", b"x" * 5_000_000)
+    sandbox.write("script", "1")
+    project(sandbox, name, job("true"))
+    old = time.time() - 100
+    os.utime(big, (old, old))
+    time.sleep(2.1)
+    sandbox.ok("run")
+    sandbox.write("script", "2")
+    trace = sandbox.root.parent / "trace"
+    opened = sandbox.with_env(PYTHONPATH=str(audit(sandbox.root.parent, trace)))
+    assert builds(opened, "run")
+    read = trace.read_text()
+    assert "/script" in read
+    # Read for the context that is sent, but not to be hashed: once, not twice.
+    assert read.count(f"{sandbox.root}/data/big\n") <= 1
+
+
+def audit(folder: Path, trace: Path) -> Path:
+    """A folder whose sitecustomize notes every file that Python opens."""
+    import skelebot
+
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        f"sys.path.append({str(Path(skelebot.__file__).parent.parent)!r})\n"
+        f"out = open({str(trace)!r}, 'a', buffering=1)\n"
+        "sys.addaudithook(lambda e, a: e == 'open' and isinstance(a[0], str) and print(a[0], file=out))\n"
+    )
+    return site
+
+
+def test_the_same_tree_elsewhere_has_the_same_fingerprint(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("src/a.py", "1", mode=0o644)
+    (sandbox.root / "link").symlink_to("src/a.py")
+    project(sandbox, name, job("true"))
+    sandbox.ok("run")
+    first = labels(name)["skelebot.context"]
+    there = sandbox.root.parent / "there"
+    shutil.copytree(
+        sandbox.root, there, symlinks=True, ignore=shutil.ignore_patterns(".skelebot", "Dockerfile")
+    )
+    (there / "src/a.py").chmod(0o664)
+    os.utime(there / "src/a.py", (5, 5))
+    docker("rmi", "-f", name)
+    sandbox.ok("run", cwd=there)
+    assert labels(name)["skelebot.context"] == first
+
+
+def test_a_jobs_own_mapped_folder_does_not_make_it_rebuild(builder: Sandbox, name: str) -> None:
+    project(
+        builder, name,
+        job("date +%N > out/x", "write", mappings="[out/]"),
+        job("cat out/x", "read"),
+        job("true", "other", mappings="['elsewhere/:app/out/']"),
+    )  # fmt: skip
+    assert builds(builder, "write")
+    assert not builds(builder, "write")
+    assert not builds(builder, "other")
+    written = builder.ok("write", "+", "read")
+    assert written == builder.read("out/x")
+    assert not builds(builder, "read")
+    assert not builds(builder, "write")
+
+
+def test_the_next_link_sees_a_change_of_the_same_size_at_once(sandbox: Sandbox, name: str) -> None:
+    project(
+        sandbox, name,
+        job("echo $1 > out/x", "write", mappings="[out/]", args="[{name: a}]"), job("cat out/x", "read"),
+    )  # fmt: skip
+    chain = [w for i in range(4) for w in ("write", str(i), "+", "read", "+")][:-1]
+    assert sandbox.ok(*chain) == "0\n1\n2\n3\n"
+
+
+def test_an_image_removed_by_hand_is_built_again(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"))
+    sandbox.ok("run")
+    docker("rmi", "-f", name)
+    assert builds(sandbox, "run")
+
+
+def test_two_first_builds_at_once(builder: Sandbox, name: str) -> None:
+    project(builder, name, job("echo ok"), commands="['sleep 1']")
+    out: list[str] = []
+    threads = [threading.Thread(target=lambda: out.append(builder.ok("run"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert out == ["ok\n"] * 3
+
+
+def test_torn_memory_is_no_harm(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("f", "x")
+    project(sandbox, name, job("true"))
+    time.sleep(2.1)
+    sandbox.ok("run")
+    for file in (sandbox.root / ".skelebot").glob(f"{name}*"):
+        file.write_bytes(b'{"f": [1')
+    assert not builds(sandbox, "run")
+    for file in (sandbox.root / ".skelebot").glob(f"{name}*.hashes"):
+        file.write_text('["not", "a", "mapping"]')
+    for file in (sandbox.root / ".skelebot").glob(f"{name}*.stats"):
+        file.unlink()
+    assert not builds(sandbox, "run")
+
+
+def test_a_project_that_cannot_be_written_runs(anyone: Sandbox, name: str) -> None:
+    project(anyone, name, job("echo ok"))
+    anyone.root.chmod(0o555)
+    assert anyone.ok("run") == "ok\n"
+    assert anyone.uid == 0 or os.listdir(anyone.root) == ["skelebot.yaml"]
+
+
+# --- what is left behind ---
+
+
+def test_repeated_builds_leave_nothing(builder: Sandbox, name: str) -> None:
+    before = dangling()
+    for i in range(3):
+        builder.write("f", str(i))
+        builder.write("big", os.urandom(1000) * 11_000)
+        project(builder, name, job("true"), commands=f"['echo {i}']")
+        builder.ok("run")
+        assert not mine(dangling() - before, name)
+    tags = docker("images", name, "--format", "{{.Tag}}").split()
+    assert sorted(re.sub("-.*", "", tag) for tag in tags) == ["files", "latest"]
+
+
+def mine(images: set[str], name: str) -> list[str]:
+    """Of dangling images those that are this project's, or nobody's: other tests build meanwhile."""
+    found = []
+    for image in images:
+        out = docker(
+            "image", "inspect", "-f", '{{index .Config.Labels "skelebot.project"}}', image, check=False
+        )
+        if out in (name, ""):
+            found.append(image)
+    return found
+
+
+def test_a_failed_build_leaves_only_what_is_labelled(builder: Sandbox, name: str) -> None:
+    before = dangling()
+    project(builder, name, job("true"), build="{commands: ['echo one', 'false']}")
+    assert builder.run("run").code == 1
+    for image in dangling() - before:
+        assert (
+            docker(
+                "image", "inspect", "-f", '{{index .Config.Labels "skelebot.project"}}', image, check=False
+            )
+            != ""
+        )
+    project(builder, name, job("true"), build="{commands: ['echo one']}")
+    builder.ok("run")
+    assert not mine(dangling() - before, name)
+
+
+def test_a_superseded_image_stays_while_a_container_uses_it(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("sleep 100", mode="d"), job("true", "b"))
+    container = sandbox.ok("run").strip()
+    first = image_id(name)
+    sandbox.write("f", "")
+    sandbox.ok("b")
+    assert image_id(first) == first
+    docker("rm", "-f", container)
+    sandbox.write("f", "2")
+    sandbox.ok("b")
+    assert docker("image", "inspect", first, check=False) == "[]"
+
+
+# --- heavy files ---
+
+
+def layers(name: str) -> list[str]:
+    return list(json.loads(docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", name)))
+
+
+def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, name: str) -> None:
+    for i in range(15):
+        builder.write(f"data/many/{i}", os.urandom(1_000_000))
+    builder.write("src/big [1]$x.bin", os.urandom(12_000_000))
+    builder.write("data/small", "s")
+    builder.write("src/a.py", "print(1)")
+    project(
+        builder, name, job("ls data data/many src | wc -l; md5sum src/big*; cat src/a.py data/small; id -un")
+    )
+    first = builder.ok("run")
+    assert first.startswith("24\n"), first
+    before = layers(name)
+    result = builder.run("run")
+    assert result.code == 0
+    builder.write("src/a.py", "print(2)")
+    changed = builder.run("run")
+    assert changed.out == first.replace("print(1)", "print(2)")
+    assert layers(name)[:-1] == before[:-1]
+    sent = re.findall(
+        r"(?:Sending build context to Docker daemon|transferring context:) +([\d.]+)([kM]?B)", changed.err
+    )
+    assert all(unit in ("kB", "B") for _, unit in sent), sent
+    builder.write("data/many/3", os.urandom(1_000_000))
+    builder.ok("run")
+    assert layers(name)[:-2] != before[:-2] or layers(name) != before
+
+
+def test_a_large_context_is_warned_about(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("data/one", b"\0" * 40_000_000)
+    sandbox.write("models/two", b"\0" * 20_000_000)
+    project(sandbox, name, job("true"))
+    err = sandbox.run("run").err
+    assert re.search(r"WARN +\| the image takes 60 MB of files; .*: data \(40 MB\), models \(20 MB\)", err)
+    assert "WARN" not in sandbox.run("run").err
+
+
+# --- the Dockerfile for the user ---
+
+
+def test_the_dockerfile_is_written_for_the_user(builder: Sandbox, name: str) -> None:
+    project(builder, name, job("ls"), dependencies="[six=1.16.0]")
+    assert builder.ok("run") == "skelebot.yaml\n"
+    written = builder.read("Dockerfile")
+    assert "Written by Skelebot" in written
+    assert f"FROM {BASE}" in written
+    client = builder.env.get("SKELEBOT_DOCKER", "docker")
+    subprocess.run(
+        [client, "build", "-q", "-t", f"{name}-own", "."], cwd=builder.root, check=True, capture_output=True
+    )
+    assert (
+        docker("run", "--rm", f"{name}-own", "python", "-c", "import six; print(six.__version__)") == "1.16.0"
+    )
+    docker("rmi", "-f", f"{name}-own")
+    (builder.root / "Dockerfile").write_text(written.replace("WORKDIR", "# WORKDIR"))
+    builder.write("f", "")
+    result = builder.run("run")
+    assert result.out == "Dockerfile\nf\nskelebot.yaml\n"
+    assert "stays" in result.err
+    assert "# WORKDIR" in builder.read("Dockerfile")
+
+
+def test_a_users_own_dockerfile_is_never_touched(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("Dockerfile", "FROM nowhere\n")
+    sandbox.write(".dockerignore", "x\n")
+    project(sandbox, name, job("ls"))
+    assert sandbox.ok("run") == "Dockerfile\nskelebot.yaml\n"
+    assert sandbox.read("Dockerfile") == "FROM nowhere\n"
+    assert sandbox.read(".dockerignore") == "x\n"
+
+
+# --- jobs' own images, the primary job ---
+
+
+def test_a_job_with_ignores_has_an_image_of_its_own(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("secret", "")
+    project(sandbox, name, job("ls", ignores="[secret]"), job("ls", "all"))
+    assert sandbox.ok("run") == "skelebot.yaml\n"
+    assert sandbox.ok("all") == "secret\nskelebot.yaml\n"
+    for which in ("run", "all"):
+        assert not builds(sandbox, which)
+    assert sorted(docker("images", name, "--format", "{{.Tag}}").split()) == ["job-run", "latest"]
+
+
+def test_the_primary_job_as_cmd(builder: Sandbox, name: str) -> None:
+    builder.write("show.py", "import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    weird = "$HOME `id` \"'\\\\ é"
+    params = (
+        "[{name: runner, alt: r, default: $RUNNER}, {name: other, default: '${OTHER}'}, "
+        f"{{name: text, default: {json.dumps(weird)}}}, {{name: fast, accepts: boolean, default: true}}, "
+        "{name: slow, accepts: boolean}, {name: xs, accepts: list, default: [1.0, b c]}]"
+    )
+    project(builder, name, job("show.py", params=params), primaryJob="run")
+    builder.ok("run")
+    rest = ["--text", weird, "--fast", "--xs", "1.0", "b c"]
+    assert json.loads(docker("run", "--rm", name)) == rest
+    mine = ("-e", "RUNNER=$(id) x", "-e", "OTHER=")
+    assert json.loads(docker("run", "--rm", *mine, name)) == ["--runner", "$(id) x", "--other", "", *rest]
+    assert json.loads(builder.with_env(RUNNER="me").ok("run")) == ["--runner", "me", *rest]
+
+
+def test_the_primary_job_as_entrypoint(builder: Sandbox, name: str) -> None:
+    builder.write("show.py", "import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    args = {"args": "[{name: a}]", "params": "[{name: runner}]"}
+    project(
+        builder, name, job("show.py", **args), job("echo hi", "b"), primaryJob="run", primaryExe="ENTRYPOINT"
+    )
+    assert json.loads(builder.ok("run", "x")) == ["x"]
+    assert json.loads(docker("run", "--rm", name, "--runner", "M E", "$x")) == ["--runner", "M E", "$x"]
+    assert builder.ok("b") == "hi\n"
+
+
+@pytest.mark.parametrize("what", ["args: '[{name: a}]'", "params: '[{name: p, secret: true, default: x}]'"])
+def test_a_primary_job_that_cmd_cannot_hold(sandbox: Sandbox, name: str, what: str) -> None:
+    key, _, value = what.partition(": ")
+    project(sandbox, name, job("true", **{key: value.strip("'")}), primaryJob="run")
+    result = sandbox.run("-h")
+    assert (result.code, len(result.errors)) == (2, 1)
+    assert "primary" in result.errors[0]
+
+
+def test_the_user_of_the_base_may_not_install_but_the_build_can(sandbox: Sandbox, name: str) -> None:
+    tag = f"{name}-base"
+    text = f"FROM {BASE}\nRUN useradd -u 4321 -m worker\nUSER worker\n".encode()
+    subprocess.run([CLIENTS[0], "build", "-q", "-t", tag, "-"], input=text, check=True, capture_output=True)
+    sandbox.write("skelebot.yaml", f"""
+        name: {name}
+        baseImage: {tag}
+        build: {{packages: [tree]}}
+        dependencies: [six=1.16.0]
+        jobs:
+        - {job("id -un; command -v tree; python -c 'import six; print(six.__version__)'")}
+    """)  # fmt: skip
+    assert sandbox.ok("run") == "worker\n/usr/bin/tree\n1.16.0\n"
+    assert docker("image", "inspect", "-f", "{{.Config.User}}", name) == "worker"
+    docker("rmi", "-f", name, tag)
+
+
+# --- small things ---
+
+
+def test_defaults_are_left_out_and_can_be_brought_back(sandbox: Sandbox, name: str) -> None:
+    for file in (".env", ".git/HEAD", ".venv/x", "sub/__pycache__/a.pyc", ".skelebot/x"):
+        sandbox.write(file, "")
+    find = "find . -type f | sort"
+    project(sandbox, name, job(find), job(find, "back", ignores="['!.env']"))
+    assert sandbox.ok("run") == "./skelebot.yaml\n"
+    assert sandbox.ok("back") == "./.env\n./skelebot.yaml\n"
+
+
+def test_a_timezone_without_tzdata(sandbox: Sandbox, name: str) -> None:
+    debian = os.environ.get("SKELEBOT_TEST_DEBIAN", BASE)
+    sandbox.write(
+        "skelebot.yaml",
+        f"name: {name}\nbaseImage: {debian}\ntimezone: Asia/Tokyo\njobs:\n- {job('date +%Z')}\n",
+    )
+    assert sandbox.ok("run") == "JST\n"
+
+
+def test_a_gpu_that_is_not_there_is_a_clear_error(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"), gpu="true")
+    result = sandbox.run("run")
+    if result.code != 0:
+        assert (result.code, len(result.errors)) == (1, 1)
+        assert "gpu: true" in result.errors[0]
