@@ -73,7 +73,7 @@ def _check_names(project: Project, report: schema.Report) -> None:
         if name not in known:
             hint = schema.did_you_mean(name, known)
             text = f"unknown component, whose plugin may not be installed{hint}"
-            report.warning(node, f"components.{name}", text)
+            report.warning(node, schema.join("components", name), text)
 
 
 def commands(project: Project | None, components: tuple[Component, ...]) -> dict[str, Command]:
@@ -94,7 +94,8 @@ def json_schema() -> dict[str, Any]:
         if is_dataclass(cls) and fields(cls):
             settings[entry.name] = schema.json_schema(cls)
     described = {"description": "Settings of the components, by name"}
-    whole["properties"]["components"] = {"type": "object", "properties": settings} | described
+    sections = {"type": ["object", "null"], "properties": settings}
+    whole["properties"]["components"] = sections | described
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": FILE, **whole}
 
 

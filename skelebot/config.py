@@ -8,7 +8,7 @@ import yaml
 
 from skelebot import schema
 from skelebot.errors import ConfigError, UsageError
-from skelebot.model import Arg, Job, Param, Project, dashed
+from skelebot.model import Job, Param, Project, dashed
 
 FILE = "skelebot.yaml"
 
@@ -105,7 +105,26 @@ def _version(root: str, report: schema.Report) -> str | None:
     return version or None
 
 
+# --- sources ---
+
+INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
+
+
+def script(root: str, source: str) -> str | None:
+    """The path of the script that `source` names, there or not; None for a command line."""
+    suffix = os.path.splitext(source)[1].lower()
+    if "\n" in source or os.path.isabs(source):
+        return None
+    path = os.path.join(root, source)
+    if os.path.isfile(path):
+        return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
+    # The last word of a command line may end so too: only a single word can be nothing else.
+    return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
+
+
 # --- what holds between the parts ---
+
+_BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 
 
 def job_params(project: Project, job: Job, is_script: bool) -> tuple[Param, ...]:
@@ -120,8 +139,9 @@ def _checks(project: Project) -> Iterator[str]:
         if job.name in seen:
             yield f"{job.place}.name: there is a job named {job.name!r} already"
         seen[job.name] = job
-        yield from _check_args(job.args)
-        yield from _check_flags(job_params(project, job, True), job.params)
+        yield from _check_args(job)
+        is_script = bool(project.params) and script(project.root, job.source) is not None
+        yield from _check_flags(job_params(project, job, is_script), job.params)
         for param in job.params:
             yield from _check_param(param)
     yield from _check_flags(project.params, project.params)
@@ -129,18 +149,18 @@ def _checks(project: Project) -> Iterator[str]:
         yield from _check_param(param)
     if project.primary_job and project.primary_job not in seen:
         hint = schema.did_you_mean(project.primary_job, seen)
-        yield f"{FILE}:1:1: primaryJob: there is no job named {project.primary_job!r}{hint}"
+        yield f"{project.places['primaryJob']}: there is no job named {project.primary_job!r}{hint}"
     elif project.primary_job and project.primary_exe == "CMD":
         yield from _check_command(project, seen[project.primary_job])
     if project.timezone and not _is_timezone(project.timezone):
-        yield f"{FILE}:1:1: timezone: expected a name of the time zone database, as in Europe/Berlin"
+        yield f"{project.places['timezone']}: expected a name of the time zone database, as in Europe/Berlin"
 
 
-def _check_args(args: tuple[Arg, ...]) -> Iterator[str]:
-    names = [arg.name for arg in args]
-    for i, arg in enumerate(args):
-        if arg.name in names[:i]:
-            yield f"{arg.place}.name: there is an argument named {arg.name!r} already"
+def _check_args(job: Job) -> Iterator[str]:
+    names = [arg.name for arg in job.args]
+    for i, arg in enumerate(job.args):
+        if arg.name in {*names[:i], *(param.name for param in job.params)}:
+            yield f"{arg.place}.name: the job has a value named {arg.name!r} already"
 
 
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
@@ -160,7 +180,7 @@ def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[
 def _check_param(param: Param) -> Iterator[str]:
     at, default = f"{param.place}.default", param.default
     if param.accepts == "boolean":
-        if default not in (None, "true", "false"):
+        if isinstance(default, tuple) or (default or "no").lower() not in _BOOLEANS:
             yield f"{at}: expected true or false for a boolean, found {default!r}"
         if param.choices:
             yield f"{param.place}.choices: a boolean takes no value to choose"
@@ -171,7 +191,8 @@ def _check_param(param: Param) -> Iterator[str]:
     for value in values:
         chosen = value is None or not param.choices or value in param.choices or param.reference
         if not chosen:
-            yield f"{at}: {value!r} is not among the choices: {', '.join(param.choices)}"
+            found = "the default" if param.secret else repr(value)
+            yield f"{at}: {found} is not among the choices: {', '.join(param.choices)}"
 
 
 def _check_command(project: Project, job: Job) -> Iterator[str]:

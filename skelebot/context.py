@@ -234,7 +234,8 @@ def write_tar(stream: IO[bytes], entries: Iterable[Entry], dockerfile: str) -> N
         _add_text(tar, ".dockerignore", f".dockerignore\n{DOCKERFILE}\n")
         _add_text(tar, DOCKERFILE, dockerfile)
         for entry in entries:
-            _add_entry(tar, entry)
+            if entry.path not in (".dockerignore", DOCKERFILE):
+                _add_entry(tar, entry)
 
 
 def _add_text(tar: "tarfile.TarFile", name: str, text: str) -> None:

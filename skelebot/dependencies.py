@@ -3,12 +3,13 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from skelebot.errors import ConfigError, UsageError
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._, -]*\])?)\s*=\s*([^=\s].*)")
-_NESTED = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[=\s]\s*(\S+)")
+_NESTED = re.compile(r"\s*(?:-[rc]=?|--(?:requirement|constraint)[=\s])\s*(\S+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./+-]+)?", re.ASCII)
 _URL = re.compile(r"(https?|ssh|git|file)://[\w.:@%/~+-]+", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -48,14 +49,20 @@ class Dependency:
     fetch: CodeArtifact | None = None
 
 
-def python(root: str, entries: tuple[str, ...]) -> tuple[Dependency, ...]:
-    """The Python entries of a project. Raises ConfigError with a line for each wrong one."""
+def python(
+    root: str, entries: tuple[str, ...], places: Mapping[str, str] | None = None
+) -> tuple[Dependency, ...]:
+    """The Python entries of a project. Raises ConfigError with a line for each wrong one.
+
+    places: where the entries stand in the configuration.
+    """
     found, problems = [], []
     for number, entry in enumerate(entries):
         try:
             found.append(_python(root, entry.strip()))
         except UsageError as error:
-            problems.append(f"skelebot.yaml:1:1: dependencies[{number}]: {error}")
+            name = f"dependencies[{number}]"
+            problems.append(f"{(places or {}).get(name, name)}: {error}")
     if problems:
         raise ConfigError(problems)
     return tuple(found)

@@ -5,7 +5,7 @@ import os
 import re
 
 from skelebot import ignores, plan
-from skelebot.config import job_params
+from skelebot.config import job_params, script
 from skelebot.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependency
 from skelebot.model import Image, Job, Project
 
@@ -100,10 +100,24 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     return lines + [f"USER {user}"] * bool(user) + list(image.final)
 
 
-def with_mounts(lines: list[str], mounts: tuple[str, ...]) -> list[str]:
-    """The lines with mounts for each RUN, which only BuildKit knows."""
+def with_loan(lines: list[str], mounts: tuple[str, ...], env: tuple[tuple[str, str], ...]) -> list[str]:
+    """The lines with mounts, which only BuildKit knows, and variables for each RUN alone.
+
+    The base image's own variables of those names would win over ARG.
+    """
     options = "".join(f"--mount={mount} " for mount in mounts)
-    return [f"RUN {options}{line[4:]}" if line.startswith("RUN ") else line for line in lines]
+    pairs = [f"{name}={value}" for name, value in env]
+    return [
+        f"RUN {options}{_with_env(line[4:], pairs)}" if line.startswith("RUN ") else line for line in lines
+    ]
+
+
+def _with_env(command: str, pairs: list[str]) -> str:
+    if not pairs:
+        return command
+    if command.startswith("["):
+        return json.dumps(["env", *pairs, *json.loads(command)])
+    return f"export {' '.join(pairs)}; {command}"
 
 
 def _label(label: tuple[str, str]) -> str:
@@ -186,7 +200,7 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
     all other words reach it as arguments, so that it expands nothing else.
     """
     words: list[str] = []
-    script: list[str] = []
+    shell: list[str] = []
 
     def add(literal: str) -> str:
         words.append(literal)
@@ -194,16 +208,16 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
 
     referenced = False
     for word in plan.argv(project, job, ()):
-        script.append(add(word))
-    for param in job_params(project, job, plan.script(project.root, job.source) is not None):
+        shell.append(add(word))
+    for param in job_params(project, job, script(project.root, job.source) is not None):
         if param.reference:
             referenced = True
-            script.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')
+            shell.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')
         else:
-            script += [add(w) for w in plan.param_words(param, plan.default(param, {}))]
+            shell += [add(w) for w in plan.param_words(param, plan.default(param, {}))]
     if not referenced:
         return tuple(words)
-    return ("sh", "-c", "exec " + " ".join(script), job.name, *words)
+    return ("sh", "-c", "exec " + " ".join(shell), job.name, *words)
 
 
 # --- writing ---

@@ -42,9 +42,8 @@ def not_blank(text: str) -> str | None:
     return one_line(text) if text.strip() else "text that is not empty"
 
 
-def word(text: str) -> str | None:
-    """A check: one printable word, as names of images, packages and versions are."""
-    return None if text.isprintable() and text and " " not in text else "one word without blanks"
+def _some_text(text: str) -> str | None:
+    return None if text.strip() else "text that is not empty"
 
 
 def pattern(regex: str, expected: str) -> Check:
@@ -144,6 +143,11 @@ class Arg:
     help: str = key("", help="What the argument is for")
     place: str = ""
 
+    @property
+    def key(self) -> str:
+        """Its name among the values of a command, where a param may have the same."""
+        return f"<{self.name}>"
+
 
 @dataclass(frozen=True)
 class Param:
@@ -171,9 +175,15 @@ class Param:
         return (self.flag,) if not self.alt else (dashed(self.alt), self.flag)
 
     @property
+    def on(self) -> bool:
+        """Whether it is a flag that is on by default."""
+        default = self.default.lower() if isinstance(self.default, str) else ""
+        return self.accepts == "boolean" and default in ("true", "yes", "on")
+
+    @property
     def off(self) -> str | None:
         """The spelling that turns it off, of a flag that is on by default."""
-        return f"--no-{self.name}" if self.accepts == "boolean" and self.default == "true" else None
+        return f"--no-{self.name}" if self.on else None
 
     @property
     def reference(self) -> str | None:
@@ -232,7 +242,7 @@ def _resolve_dots(path: str) -> str:
 @dataclass(frozen=True)
 class Job:
     name: str = key(help="The command that runs the job", check=_job_name)
-    source: str = key(help="A script of the project, or a command line for bash")
+    source: str = key(help="A script of the project, or a command line for bash", check=_some_text)
     help: str = key(help="What the job does, for `skelebot -h`")
     mode: Literal["i", "it", "d"] = key("i", help="i and it: interactive; d: detached")
     native: Literal["optional", "always", "never"] = key(
@@ -297,6 +307,7 @@ class Project:
     root: str = ""
     env: str | None = None
     version: str | None = None
+    places: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def image(self) -> str:

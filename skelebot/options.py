@@ -34,7 +34,7 @@ def parse_options(params: Sequence[Param], words: Sequence[str]) -> Parsed:
 
 
 def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) -> Values:
-    """The values of a command's words, positional ones wherever they stand.
+    """The values of a command's words, positional ones wherever they stand: an arg's under its `key`.
 
     Raises UsageError, and HelpWanted as soon as -h is met.
     """
@@ -46,7 +46,7 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
         raise UsageError(f"unexpected word {one_line(rest[len(args)])!r}")
     for arg, word in zip(args, rest, strict=True):
         _check_choice(arg.name, arg.choices, word)
-        values[arg.name] = word
+        values[arg.key] = word
     return values
 
 

@@ -3,9 +3,10 @@
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from collections.abc import Mapping as Mapped
 
-from skelebot.config import job_params, read_file
+from skelebot.config import INTERPRETERS, job_params, read_file, script
 from skelebot.errors import UsageError
 from skelebot.model import (
     Environment,
@@ -20,11 +21,8 @@ from skelebot.model import (
     seconds,
 )
 from skelebot.options import Value, Values
-from skelebot.schema import did_you_mean
 
 WORKDIR = "/app"
-
-_INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
 
 def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mapped[str, str]) -> Task:
@@ -57,18 +55,6 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
 # --- the source ---
 
 
-def script(root: str, source: str) -> str | None:
-    """The path of the script that `source` names, whether or not it is there; None for a command line."""
-    suffix = posixpath.splitext(source)[1].lower()
-    path = os.path.join(root, source)
-    if "\n" in source or "\0" in source:
-        return None
-    if os.path.isfile(path):
-        return source if suffix in _INTERPRETERS or os.access(path, os.X_OK) else None
-    # A last word of a command line may end so too: only a single word can be nothing else.
-    return source if suffix in _INTERPRETERS and not re.search(r"\s", source) else None
-
-
 def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, ...]:
     """The program to run: an interpreter and its script, or bash and the author's own text.
 
@@ -76,47 +62,62 @@ def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, .
     """
     path = script(project.root, job.source)
     if path is not None:
-        interpreter = _INTERPRETERS.get(posixpath.splitext(path)[1].lower())
+        interpreter = INTERPRETERS.get(posixpath.splitext(path)[1].lower())
         return (*interpreter, path, *job_words) if interpreter else (f"./{path}", *job_words)
     text = job.source.rstrip()
-    if job.args or job.params:
-        uses_words, ends_in_comment = _scan(text)
-        if not uses_words:
-            if ends_in_comment:
-                raise UsageError(
-                    f"{job.place}.source: ends in a comment, which would swallow the job's values; "
-                    'write "$@" where they belong'
-                )
-            text += ' "$@"'
+    if (job.args or job.params) and not _uses_words(text):
+        if problem := _no_place_for_words(text):
+            raise UsageError(
+                f"{job.place}.source: {problem}, so the job's values cannot follow; "
+                'write "$@" where they belong'
+            )
+        text += ' "$@"'
     return ("bash", "-c", text, job.name, *job_words)
 
 
 _TOKEN = re.compile(
     r"""
-      \\.                                   # an escaped character
-    | '[^']*'                               # text that the shell takes as it is
-    | (?P<words> \$(?:[@*#1-9]|\{[@*\#1-9]) )
+      \\.                                                        # an escaped character
+    | '[^']*'                                                    # text that the shell takes as it is
+    | (?P<words> \$(?:[@*#1-9] | \{(?:[@*1-9] | \#[}@*])) )
     | (?P<quote> " )
-    | (?P<comment> (?:^|(?<=\s))\# [^\n]* (?P<end>\Z)? )
+    | (?P<here> <<-?\s*[\w'"\\] )
+    | (?P<comment> (?:^|(?<=[\s;&|()]))\# [^\n]* (?P<end>\Z)? )
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 
+# After these a command begins: the first word would be run as one.
+_OPEN_END = re.compile(r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$")
 
-def _scan(text: str) -> tuple[bool, bool]:
-    """Whether a command line uses the job's words itself, and whether it ends in a comment."""
+
+def _tokens(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """What a shell takes as special in a text, each with whether it stands between double quotes."""
     at, quoted = 0, False
     while match := _TOKEN.search(text, at):
         at = match.end()
-        if match["words"]:
-            return True, False
-        if match["quote"]:
-            quoted = not quoted
-        elif quoted and match[0][0] in "'#":
+        if quoted and (match["comment"] is not None or match["here"] or match[0][0] == "'"):
             at = match.start() + 1  # nothing special between double quotes
-        elif match["end"] is not None:
-            return False, True
-    return False, False
+            continue
+        yield match, quoted
+        quoted ^= match["quote"] is not None
+
+
+def _uses_words(text: str) -> bool:
+    """Whether a command line says itself where the job's words go."""
+    return any(match["words"] for match, _ in _tokens(text))
+
+
+def _no_place_for_words(text: str) -> str | None:
+    """Why words cannot be put behind a command line, or None."""
+    for match, _ in _tokens(text):
+        if match["end"] is not None:
+            return "the source ends in a comment"
+        if match["here"]:
+            return "the source has a here-document"
+    if _OPEN_END.search(text):
+        return "the source ends where a command would begin"
+    return "the source ends in a backslash" if text.endswith("\\") else None
 
 
 # --- the words ---
@@ -124,9 +125,9 @@ def _scan(text: str) -> tuple[bool, bool]:
 
 def words(project: Project, job: Job, values: Values, env: Mapped[str, str | None]) -> tuple[str, ...]:
     """What the script gets: the args, then each param under its full name."""
-    given = [str(values[arg.name]) for arg in job.args]
+    given = [str(values[arg.key]) for arg in job.args]
     for param in job_params(project, job, script(project.root, job.source) is not None):
-        value = values.get(param.name, default(param, env))
+        value = values[param.name] if param.name in values else default(param, env)
         given += param_words(param, value)
     return tuple(given)
 
@@ -136,13 +137,12 @@ def default(param: Param, env: Mapped[str, str | None]) -> Value | None:
     if param.reference:
         value = env.get(param.reference)
         if value is not None and param.choices and value not in param.choices:
-            raise UsageError(
-                f"{param.flag}: ${param.reference} is {value!r}, expected "
-                f"{' or '.join(param.choices)}{did_you_mean(value, param.choices)}"
-            )
+            found = "another value" if param.secret else repr(value)
+            expected = " or ".join(param.choices)
+            raise UsageError(f"{param.flag}: ${param.reference} is {found}, expected {expected}")
         return value
     if param.accepts == "boolean":
-        return param.default == "true"
+        return param.on
     return param.default
 
 
@@ -204,8 +204,8 @@ def read_env_file(root: str, name: str) -> Environment:
     """
     data = read_file(root, os.path.expanduser(name))
     pairs: list[tuple[str, str | None]] = []
-    for number, line in enumerate(data.decode("utf-8-sig", "surrogateescape").splitlines(), 1):
-        line = line.lstrip()
+    for number, line in enumerate(data.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
+        line = line.removesuffix("\r").lstrip()
         if not line or line.startswith("#"):
             continue
         variable, given, value = line.partition("=")

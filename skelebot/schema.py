@@ -5,6 +5,7 @@ values, because only they know the line, and the text as it stands in the file: 
 `22:22` stay what the user wrote wherever text is meant.
 """
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ from skelebot.model import Environment, Sections
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TAG = "tag:yaml.org,2002:"
-_PLAIN_TAGS = {_TAG + t for t in ("str", "int", "float", "bool", "timestamp", "null")}
+_PLAIN = ("str", "int", "float", "bool", "timestamp", "null", "value", "merge")
+_PLAIN_TAGS = {_TAG + t for t in _PLAIN}
 _BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _DEEPEST = 100
 _OPENINGS_WITHOUT_RISK = 10_000
@@ -80,7 +82,7 @@ def parse(name: str, data: bytes, report: Report) -> yaml.Node | None:
         _check_depth(Source(name, text))
         node: yaml.Node | None = yaml.compose(Source(name, text), _Loader)
     except yaml.YAMLError as error:
-        report.problems.append(_yaml_problem(name, error))
+        report.problems.append(_yaml_problem(name, text, error))
         return None
     if node is None:
         report.problems.append(f"{name}:1:1: the file is empty; it needs at least `name: my-project`")
@@ -109,15 +111,22 @@ def _check_depth(source: Source) -> None:
             depth -= 1
 
 
-def _yaml_problem(name: str, error: Exception) -> str:
+def _yaml_problem(name: str, text: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None)
-    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
+    if mark:
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}"
+    else:  # a character that YAML does not allow
+        bad = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
+        before = text[: bad.start()] if bad else ""
+        where = f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
     return f"{where}: this is not YAML: {what or 'it cannot be read'}"
 
 
 def _loop_or_depth(node: yaml.Node, above: tuple[int, ...], seen: set[int]) -> tuple[yaml.Node, str] | None:
     """The node at which an alias closes a circle, or the nesting leaves all measure, and what it is."""
+    if isinstance(node, yaml.ScalarNode):
+        return None
     if id(node) in above:
         return node, "the alias contains itself"
     if len(above) > _DEEPEST:
@@ -126,9 +135,7 @@ def _loop_or_depth(node: yaml.Node, above: tuple[int, ...], seen: set[int]) -> t
         return None
     seen.add(id(node))
     for child in _children(node):
-        if not isinstance(child, yaml.ScalarNode) and (
-            wrong := _loop_or_depth(child, (*above, id(node)), seen)
-        ):
+        if wrong := _loop_or_depth(child, (*above, id(node)), seen):
             return wrong
     return None
 
@@ -214,6 +221,8 @@ def _build(
     for field in fields(cls):
         if field.name == "place":
             values["place"] = f"{place(node)}: {path}"
+        if field.name == "places":
+            values["places"] = dict(_places(node, report))
         if field.default is MISSING and field.default_factory is MISSING:
             if field.name not in given and field.name not in values:
                 text = f"`{yaml_name(field)}` is missing: {field.metadata['help'].lower()}"
@@ -221,6 +230,15 @@ def _build(
                     report.problem(node, path, text)
             complete = complete and field.name in values
     return cls(**values) if complete else None
+
+
+def _places(node: yaml.Node, report: Report) -> Iterator[tuple[str, str]]:
+    """Where each value below a mapping stands, and each entry of those that are lists."""
+    for name, below in items(node, "", report) if isinstance(node, yaml.MappingNode) else ():
+        yield name.value, f"{place(below)}: {name.value}"
+        if isinstance(below, yaml.SequenceNode):
+            for i, entry in enumerate(below.value):
+                yield f"{name.value}[{i}]", f"{place(entry)}: {name.value}[{i}]"
 
 
 def _short_form(node: yaml.Node, known: dict[str, Field[Any]]) -> tuple[yaml.Node, yaml.Node] | None:
@@ -434,7 +452,7 @@ def _json_type(want: Any) -> dict[str, Any]:
             "type": "object",
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
         },
-        Sections: {"type": "object"},
+        Sections: {"type": ["object", "null"]},
     }
     if want in simple:
         return simple[want]

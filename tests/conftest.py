@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from harness import BASE, ORDINARY, Sandbox, docker, make_sandbox
+from harness import BASE, CLIENTS, ORDINARY, Sandbox, docker, has_buildkit, make_sandbox
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +37,31 @@ def anyone(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         pytest.skip("only root can test as root")
     uid = ORDINARY if request.param == "ordinary" and os.getuid() == 0 else os.getuid()
     yield from make_sandbox(uid)
+
+
+@pytest.fixture
+def buildkit(sandbox: Sandbox) -> Sandbox:
+    """A caller whose client has BuildKit."""
+    for client in CLIENTS:
+        if has_buildkit(client):
+            return sandbox.with_env(SKELEBOT_DOCKER=client)
+    pytest.skip("no Docker client here has BuildKit")
+
+
+@pytest.fixture
+def classic(sandbox: Sandbox) -> Sandbox:
+    """A caller whose client has no BuildKit, or has it switched off."""
+    for client in CLIENTS:
+        if not has_buildkit(client):
+            return sandbox.with_env(SKELEBOT_DOCKER=client)
+    return sandbox.with_env(DOCKER_BUILDKIT="0")
+
+
+@pytest.fixture(params=["classic", "buildkit"])
+def builder(request: pytest.FixtureRequest) -> Sandbox:
+    """With either builder."""
+    sandbox: Sandbox = request.getfixturevalue(request.param)
+    return sandbox
 
 
 @pytest.fixture

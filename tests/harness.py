@@ -128,6 +128,15 @@ def docker(*words: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def has_buildkit(client: str) -> bool:
+    """Whether a client builds with BuildKit: built in before version 23, a plugin since."""
+    asked = [client, "version", "--format", "{{.Client.Version}}"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    if int(version.split(".")[0] or 0) < 23:
+        return True
+    return subprocess.run([client, "buildx", "version"], capture_output=True, check=False).returncode == 0
+
+
 def containers(name: str) -> list[str]:
     """The names of a project's containers, running or not."""
     labels = ("--filter", f"label=skelebot.project={name}", "--filter", "label=skelebot.job")

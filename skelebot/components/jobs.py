@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from skelebot import console, dependencies, dockerfile, ignores, plan, runners
 from skelebot.component import Command, Component, Link, Session
-from skelebot.config import job_params
+from skelebot.config import job_params, script
 from skelebot.errors import UsageError
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
@@ -23,7 +23,7 @@ def _command(project: Project, job: Job) -> Command:
     def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
         _check(session, job, values, earlier)
 
-    is_script = bool(project.params) and plan.script(project.root, job.source) is not None
+    is_script = bool(project.params) and script(project.root, job.source) is not None
     params = job_params(project, job, is_script)
     return Command(job.name, job.help, run, job.args, params, check, job)
 
@@ -36,7 +36,15 @@ def _run(session: Session, job: Job, values: Values) -> int:
         for line in [task.name, *runner.describe(image, task, session.flags)]:
             console.out(line if line == task.name else f"  {line}")
         return 0
+    fetch_dependencies(task)
     return runner.run(image, task, session.flags)
+
+
+def fetch_dependencies(task: Task) -> None:
+    if any(entry.startswith("ca_file:") for entry in task.dependencies):
+        from skelebot import codeartifact  # brings boto3
+
+        codeartifact.fetch(task.root, dependencies.python(task.root, task.dependencies))
 
 
 def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
@@ -49,7 +57,7 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
         return Image(project.image, project.name, base="", context=project.root), task
     image = dockerfile.image(
         project,
-        dependencies.python(project.root, task.dependencies),
+        dependencies.python(project.root, task.dependencies, project.places),
         job,
         own_ignores=ignores.of_user(project.root),
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
@@ -75,10 +83,12 @@ def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
     project = _project(session)
-    path = plan.script(project.root, job.source)
+    path = script(project.root, job.source)
     if path is None:
         return
     file = os.path.normpath(os.path.join(project.root, path))
+    if not _is_below(file, project.root):
+        raise UsageError(f"{job.place}.source: {path} is outside of the project")
     if not os.path.isfile(file):
         if any(_may_write(link, file) for link in earlier):
             return

@@ -10,7 +10,7 @@ import io
 import os
 from dataclasses import dataclass
 
-from skelebot.dockerfile import with_mounts
+from skelebot.dockerfile import with_loan
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Image
 
@@ -51,14 +51,12 @@ class Loan:
     """Words for the client, and what the Dockerfile needs to use what they bring."""
 
     words: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
     def lines(self, lines: list[str], buildkit: bool) -> list[str]:
         """The lines of a Dockerfile with the loan in force at each RUN."""
-        if buildkit:
-            lines = with_mounts(lines, (_CACHE, *self.mounts))
-        return [lines[0], *self.arguments, *lines[1:]]
+        return with_loan(lines, (_CACHE, *self.mounts), self.env) if buildkit else lines
 
 
 def lend(image: Image, folder: str, buildkit: bool) -> Loan:
@@ -75,7 +73,7 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
             "install Docker's buildx plugin"
         )
     words: list[str] = []
-    arguments: list[str] = []
+    env: list[tuple[str, str]] = []
     mounts: list[str] = []
     for name in sorted(names & {"pip", "ca"}):
         file = os.path.join(folder, name)
@@ -84,11 +82,11 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
         words += ["--secret", f"id=skelebot-{name},src={file}"]
         mounts.append(f"type=secret,id=skelebot-{name},target={target}")
         variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
-        arguments += [f"ARG {variable}={target}" for variable in variables]
+        env += [(variable, target) for variable in variables]
     if "proxy" in names:
         set_ones = [p for name in _PROXIES for p in (name, name.lower()) if os.environ.get(p)]
         words += [word for name in set_ones for word in ("--build-arg", name)]
-    return Loan(tuple(words), tuple(arguments), tuple(mounts))
+    return Loan(tuple(words), tuple(mounts), tuple(env))
 
 
 def _write(path: str, data: bytes) -> None:

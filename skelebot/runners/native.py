@@ -152,7 +152,8 @@ def _lock_alone(lock: int) -> None:
 def _fingerprint(task: Task, wanted: tuple[Dependency, ...]) -> str:
     """What the environment depends on: the entries, the files they name, the Python they are for."""
     digest = hashlib.sha256(repr((task.python_version or sys.version_info[:2], wanted)).encode())
-    for path in (path for dependency in wanted for path in dependency.files):
+    # What is fetched has its version in the entry.
+    for path in (path for dependency in wanted if not dependency.fetch for path in dependency.files):
         with open(os.path.join(task.root, path), "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     return digest.hexdigest()

@@ -7,32 +7,12 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import BASE, CLIENTS, Sandbox, docker, job, project
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(params=["classic", "buildkit"])
-def builder(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Sandbox]:
-    """A caller with a client that has BuildKit, and one without."""
-    for client in CLIENTS:
-        version = subprocess.run(
-            [client, "version", "-f", "{{.Client.Version}}"], capture_output=True, text=True
-        )
-        old = int(version.stdout.split(".")[0]) < 23
-        plugin = subprocess.run([client, "buildx", "version"], capture_output=True).returncode == 0
-        if (old or plugin) == (request.param == "buildkit"):
-            yield sandbox.with_env(SKELEBOT_DOCKER=client)
-            return
-    yield (
-        sandbox.with_env(DOCKER_BUILDKIT="0")
-        if request.param == "classic"
-        else pytest.skip("no BuildKit here")
-    )
 
 
 def image_id(name: str) -> str:

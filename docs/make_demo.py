@@ -1,0 +1,107 @@
+"""Makes docs/demo.svg, the picture in the README, from what the example project really prints.
+
+usage: python docs/make_demo.py
+
+Takes the `skelebot` on PATH and a Docker engine; SKELEBOT_BASE_IMAGE names another base image.
+"""
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import termios
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+HERE = Path(__file__).parent
+COMMANDS = ("skelebot -h", "skelebot load + train forest + score")
+BUILT = "\x1b[2m(the image is built)\x1b[0m"
+
+COLUMNS = 92
+CELL, LINE, MARGIN, BAR = 8.4, 19, 18, 34  # in pixels
+STYLES = {"1": "font-weight='bold' fill='#ffffff'", "2": "fill='#7d8590'", "32": "fill='#7ee787'"}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "iris"
+        leave = shutil.ignore_patterns("data", "models", "output", ".skelebot")
+        shutil.copytree(HERE.parent / "examples" / "iris", project, ignore=leave)
+        lines = [line for command in COMMANDS for line in session(command, project)]
+    (HERE / "demo.svg").write_text(svg(lines), encoding="utf-8")
+
+
+def session(command: str, project: Path) -> list[str]:
+    """The lines that a terminal shows for a command; those of a build are left out, and said to be."""
+    output, built = run(command, project)
+    return [f"\x1b[32m$\x1b[0m \x1b[1m{command}\x1b[0m", *([BUILT] if built else []), *output, ""]
+
+
+def run(command: str, project: Path) -> tuple[list[str], bool]:
+    """What a command writes to a terminal of its own, and whether it wrote to stderr."""
+    ours, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
+    with tempfile.TemporaryFile() as errors:
+        # stdin is none, as a job with a whole terminal would mix stderr into it.
+        streams = {"stdin": subprocess.DEVNULL, "stdout": terminal, "stderr": errors}
+        child = subprocess.Popen(command.split(), cwd=project, **streams)
+        os.close(terminal)
+        text = read(ours)
+        code = child.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    if code:
+        raise SystemExit(f"{command} ended with {code}:\n{said}")
+    return text.rstrip().splitlines(), bool(said)
+
+
+def read(terminal: int) -> str:
+    data = b""
+    try:
+        while part := os.read(terminal, 65536):
+            data += part
+    except OSError:  # how Linux says that the other side has closed
+        pass
+    os.close(terminal)
+    return data.decode()
+
+
+def svg(lines: list[str]) -> str:
+    width = COLUMNS * CELL + 2 * MARGIN
+    height = BAR + len(lines) * LINE + MARGIN
+    texts = "\n".join(text(line, BAR + (row + 1) * LINE) for row, line in enumerate(lines))
+    dots = "".join(
+        f"<circle cx='{20 + 20 * i}' cy='18' r='6' fill='{colour}'/>"
+        for i, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
+    )
+    return f"""<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' \
+viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='The help of the example, and a run of its jobs'>
+<rect width='100%' height='100%' rx='9' fill='#0d1117'/>
+{dots}
+<g font-family="ui-monospace, 'SFMono-Regular', Menlo, Consolas, 'DejaVu Sans Mono', monospace" \
+font-size='14' fill='#c9d1d9' xml:space='preserve'>
+{texts}
+</g>
+</svg>
+"""
+
+
+def text(line: str, y: float) -> str:
+    """A line as SVG; each run of one style has a width of whole cells, whatever the font."""
+    parts, column, style = [], 0, ""
+    for piece in re.split(r"(\x1b\[[0-9;]*m)", line):
+        if piece.startswith("\x1b["):
+            style = STYLES.get(piece[2:-1], "")
+        elif piece:
+            where = f"x='{MARGIN + column * CELL:.1f}' y='{y:.0f}' textLength='{len(piece) * CELL:.1f}'"
+            parts.append(f"<text {where} {style}>{escape(piece)}</text>")
+            column += len(piece)
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    main()

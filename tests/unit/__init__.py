@@ -1,0 +1,1 @@
+"""What the parts of Skelebot compute, checked by value."""

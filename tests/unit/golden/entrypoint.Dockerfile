@@ -1,0 +1,5 @@
+FROM python:3.12-slim
+LABEL "skelebot.project"="demo"
+WORKDIR /app
+COPY [".", "/app/"]
+ENTRYPOINT ["python", "-u", "train.py"]

@@ -1,0 +1,4 @@
+FROM python:3.12-slim
+LABEL "skelebot.project"="demo"
+WORKDIR /app
+COPY [".", "/app/"]

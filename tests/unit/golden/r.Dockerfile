@@ -1,0 +1,4 @@
+FROM r-base:latest
+LABEL "skelebot.project"="demo"
+WORKDIR /app
+COPY [".", "/app/"]

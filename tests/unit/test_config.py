@@ -1,0 +1,366 @@
+"""Finding and reading a project: its root, its environments, and what holds between its parts."""
+
+from pathlib import Path
+
+import pytest
+
+from skelebot import config
+from skelebot.errors import UsageError
+
+from .helpers import load, problems, run_cli, warnings, write
+
+JOB = "  - name: {name}\n    source: a.py\n    help: A\n"
+
+
+def jobs(*names: str) -> str:
+    return "name: demo\njobs:\n" + "".join(JOB.format(name=name) for name in names)
+
+
+def with_params(*params: str, root: str = "") -> str:
+    lines = "".join(f"      - {{{param}}}\n" for param in params)
+    return (f"{root}\n" if root else "") + jobs("a") + "    params:\n" + lines
+
+
+# --- the root ---
+
+
+def test_the_root_is_found_from_any_folder_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "name: demo\n")
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert config.find_root() == str(tmp_path)
+
+
+def test_the_nearest_project_is_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "name: outer\n")
+    write(tmp_path / "inner", "name: inner\n")
+    monkeypatch.chdir(tmp_path / "inner")
+    assert config.find_root() == str(tmp_path / "inner")
+
+
+def test_outside_of_a_project_there_is_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.find_root() is None
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="does not exist any more"):
+        config.find_root()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a dangling link"])
+def test_a_configuration_that_cannot_be_read_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "skelebot.yaml"
+    path.mkdir() if kind == "a folder" else path.symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"skelebot\.yaml cannot be read"):
+        config.read(str(tmp_path), None)
+
+
+# --- VERSION ---
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("1.4.0\n", "1.4.0"), ("  1.10 \r\n", "1.10"), ("\n", None), (None, None)]
+)
+def test_version_is_the_text_of_its_file(tmp_path: Path, text: str | None, version: str | None) -> None:
+    if text is not None:
+        write(tmp_path, text, "VERSION")
+    assert load(tmp_path, "name: demo\n").version == version
+
+
+def test_a_version_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path, "1.0\nLABEL evil=1\n", "VERSION")
+    (problem,) = problems(tmp_path, "name: demo\n")
+    assert problem.startswith("VERSION:1:1: expected one line")
+
+
+# --- environments ---
+
+
+def test_a_top_level_key_of_an_environment_replaces_the_whole(tmp_path: Path) -> None:
+    write(tmp_path, "environment: {B: 2}\nports: ['2:2']\ngpu: true\n", "skelebot-dev.yaml")
+    base = "name: demo\nenvironment: {A: 1}\nports: ['1:1', '3:3']\nignores: [x]\n"
+    project = load(tmp_path, base, env="dev")
+    assert project.environment == (("B", "2"),)
+    assert project.ports == ("2:2",)
+    assert project.gpu is True
+    assert (project.name, project.ignores) == ("demo", ("x",))
+    assert (project.env, project.image) == ("dev", "demo-dev")
+
+
+def test_a_null_in_an_environment_takes_a_key_away(tmp_path: Path) -> None:
+    write(tmp_path, "timezone:\n", "skelebot-dev.yaml")
+    assert load(tmp_path, "name: demo\ntimezone: Europe/Berlin\n", env="dev").timezone is None
+
+
+def test_an_environment_leaves_the_base_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, "gpu: true\n", "skelebot-dev.yaml")
+    project = load(tmp_path, "name: demo\n")
+    assert (project.gpu, project.env, project.image) == (False, None, "demo")
+
+
+def test_mistakes_of_an_environment_are_told_with_its_file(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\ngpu: 3\nnam: x\n", "skelebot-dev.yaml")
+    found = problems(tmp_path, "name: demo\nlanguage: C\n", env="dev")
+    assert [p.split(" ")[0] for p in found] == [
+        "skelebot-dev.yaml:2:6:",
+        "skelebot-dev.yaml:3:1:",
+        "skelebot.yaml:2:11:",
+    ]
+
+
+def test_both_files_are_read_before_either_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "", "skelebot-dev.yaml")
+    found = problems(tmp_path, "name: [\n", env="dev")
+    assert [p.split(":")[0] for p in found] == ["skelebot-dev.yaml", "skelebot.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("env", "hint"),
+    [("dve", "did you mean `dev`?"), ("zzz", "known are dev, prod"), ("../d", "unknown environment '../d'")],
+)
+def test_an_unknown_environment_is_told_with_the_nearest(tmp_path: Path, env: str, hint: str) -> None:
+    write(tmp_path, "{}\n", "skelebot-dev.yaml")
+    write(tmp_path, "{}\n", "skelebot-prod.yaml")
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, "name: demo\n", env=env)
+    assert caught.value.code == 2
+    assert hint in str(caught.value)
+
+
+def test_an_environment_without_any_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown environment 'dev'; there is no skelebot-\*\.yaml here"):
+        load(tmp_path, "name: demo\n", env="dev")
+
+
+def test_environments_are_the_names_of_the_files(tmp_path: Path) -> None:
+    for name in ("skelebot-prod.yaml", "skelebot-a-b.yaml", "skelebot.yaml", "skelebot-x.yml"):
+        write(tmp_path, "", name)
+    assert config.environments(str(tmp_path)) == ["a-b", "prod"]
+
+
+# --- jobs ---
+
+
+def test_two_jobs_of_one_name_are_told(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, jobs("a", "b", "a"))
+    assert problem.startswith("skelebot.yaml:9:5: jobs[2].name: there is a job named 'a' already")
+
+
+def test_a_job_named_like_a_command_is_told(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, jobs("a", "schema"))
+    assert problem.startswith("skelebot.yaml:6:5: jobs[1].name: 'schema' is a command of Skelebot")
+
+
+def test_two_arguments_of_one_name_are_told(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, jobs("a") + "    args: [{name: x}, {name: y}, {name: x}]\n")
+    assert problem.startswith(
+        "skelebot.yaml:6:34: jobs[0].args[2].name: the job has a value named 'x' already"
+    )
+
+
+def test_an_argument_named_like_a_param_is_told(tmp_path: Path) -> None:
+    text = jobs("a") + "    args: [{name: x}]\n    params: [{name: x}]\n"
+    (problem,) = problems(tmp_path, text)
+    assert "'x'" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "hint"),
+    [
+        (jobs("train") + "primaryJob: trian\n", "skelebot.yaml:6:", "did you mean `train`?"),
+        ("name: demo\nprimaryJob: train\n", "skelebot.yaml:2:", "there is no job named 'train'"),
+        ("name: demo\n\ntimezone: Mars/North\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
+        ("name: demo\n\ntimezone: ../../etc/passwd\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
+        ("name: demo\n\ntimezone: /etc/localtime\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
+    ],
+)
+def test_a_primary_job_and_a_timezone_must_be_known(tmp_path: Path, text: str, start: str, hint: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert hint in problem
+    assert problem.split(": ")[1] in ("primaryJob", "timezone")
+    assert problem.startswith(start)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+1"])
+def test_a_known_timezone_loads(tmp_path: Path, zone: str) -> None:
+    assert load(tmp_path, f"name: demo\ntimezone: {zone}\n").timezone == zone
+
+
+def test_a_primary_job_with_arguments_cannot_be_a_cmd(tmp_path: Path) -> None:
+    text = jobs("a") + "    args: [{name: x}]\nprimaryJob: a\n"
+    (problem,) = problems(tmp_path, text)
+    assert "primaryExe: ENTRYPOINT" in problem
+    assert problems(tmp_path, text + "primaryExe: ENTRYPOINT\n") == []
+
+
+# --- flags ---
+
+
+@pytest.mark.parametrize(
+    ("params", "flag", "index"),
+    [
+        (("name: help",), "--help", 0),
+        (("name: h",), "-h", 0),
+        (("name: x, alt: h",), "-h", 0),
+        (("name: x, alt: help",), "--help", 0),
+        (("name: rate", "name: rate"), "--rate", 1),
+        (("name: rate, alt: r", "name: rows, alt: r"), "-r", 1),
+        (("name: rate", "name: x, alt: rate"), "--rate", 1),
+        (("name: x, alt: rate", "name: rate"), "--rate", 1),
+        (("name: all, accepts: boolean, default: true", "name: no-all"), "--no-all", 1),
+        (("name: no-all", "name: all, accepts: boolean, default: true"), "--no-all", 1),
+        (("name: a, alt: a, accepts: boolean, default: true", "name: no-a"), "--no-a", 1),
+    ],
+)
+def test_two_options_that_claim_one_flag_are_told(
+    tmp_path: Path, params: tuple[str, ...], flag: str, index: int
+) -> None:
+    (problem,) = problems(tmp_path, with_params(*params))
+    assert problem.startswith(f"skelebot.yaml:{7 + index}:9: jobs[0].params[{index}]: {flag} is claimed by")
+
+
+@pytest.mark.parametrize("params", [("name: a", "name: A"), ("name: no-x", "name: x"), ("name: x, alt: x",)])
+def test_different_flags_do_not_clash(tmp_path: Path, params: tuple[str, ...]) -> None:
+    assert problems(tmp_path, with_params(*params)) == []
+
+
+def test_a_clash_with_a_param_of_the_root_is_told_at_the_jobs_own(tmp_path: Path) -> None:
+    text = with_params("name: rows, alt: r", root="params: [{name: rate, alt: r}]")
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("skelebot.yaml:8:9: jobs[0].params[0]: -r is claimed by 'rate'")
+
+
+@pytest.mark.parametrize("names", [(), ("a", "b")])
+def test_a_clash_among_the_roots_params_is_told_once(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = "params:\n  - {name: rate, alt: r}\n  - {name: rows, alt: r}\n"
+    text = "name: demo\n" + root + (jobs(*names).partition("\n")[2] if names else "")
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("skelebot.yaml:4:5: params[1]: -r is claimed by 'rate' already")
+
+
+def test_a_jobs_param_hides_one_of_the_root_and_its_flags(tmp_path: Path) -> None:
+    text = with_params("name: rate, alt: f", "name: rows, alt: r", root="params: [{name: rate, alt: r}]")
+    assert problems(tmp_path, text) == []
+
+
+def test_a_command_line_has_no_params_of_the_root_to_clash_with(tmp_path: Path) -> None:
+    text = with_params("name: rows, alt: r", root="params: [{name: rate, alt: r}]")
+    assert problems(tmp_path, text.replace("source: a.py", "source: echo")) == []
+
+
+# --- defaults ---
+
+
+@pytest.mark.parametrize(
+    ("param", "path", "expected"),
+    [
+        ("name: x, default: c, choices: [a, b]", "default", "'c' is not among the choices: a, b"),
+        ("name: x, default: 1, choices: [1.0]", "default", "'1' is not among the choices: 1.0"),
+        ("name: x, default: '', choices: [a]", "default", "'' is not among the choices: a"),
+        ("name: x, accepts: list, default: [a, c], choices: [a, b]", "default", "'c' is not among"),
+        ("name: x, accepts: list, default: c, choices: [a, b]", "default", "'c' is not among"),
+        ("name: x, default: [a, b]", "default", "a list of values needs `accepts: list`"),
+        ("name: x, accepts: boolean, default: maybe", "default", "expected true or false for a boolean"),
+        ("name: x, accepts: boolean, choices: [a]", "choices", "a boolean takes no value to choose"),
+    ],
+)
+@pytest.mark.parametrize("level", ["job", "root"])
+def test_a_default_that_cannot_be_is_told(
+    tmp_path: Path, param: str, path: str, expected: str, level: str
+) -> None:
+    text = with_params(param) if level == "job" else f"name: demo\nparams:\n\n\n\n\n  - {{{param}}}\n"
+    (problem,) = problems(tmp_path, text)
+    where = "jobs[0].params[0]" if level == "job" else "params[0]"
+    assert problem.startswith("skelebot.yaml:7:")
+    assert f" {where}.{path}: " in problem
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        "name: x, default: a, choices: [a, b]",
+        "name: x, default: 010, choices: [010]",
+        "name: x, default: $X, choices: [a, b]",
+        "name: x, default: '${X}', choices: [a, b]",
+        "name: x, default: null, choices: [a, b]",
+        "name: x, accepts: list, default: [a, b], choices: [a, b]",
+    ],
+)
+def test_a_default_that_can_be_loads(tmp_path: Path, param: str) -> None:
+    assert problems(tmp_path, with_params(param)) == []
+
+
+@pytest.mark.parametrize("text", ["true", "True", "yes", "on", "false", "No", "OFF"])
+def test_the_default_of_a_boolean_is_any_boolean_of_yaml(tmp_path: Path, text: str) -> None:
+    project = load(tmp_path, with_params(f"name: x, accepts: boolean, default: {text}"))
+    off = project.jobs[0].params[0].off
+    assert off == ("--no-x" if text.lower() in ("true", "yes", "on") else None)
+
+
+def test_the_default_of_a_secret_is_in_no_message(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, with_params("name: x, secret: true, default: hunter2, choices: [a]"))
+    assert "hunter2" not in problem
+
+
+# --- components ---
+
+
+def test_an_unknown_component_is_a_warning(tmp_path: Path) -> None:
+    (warning,) = warnings(tmp_path, "name: demo\ncomponents:\n  prots: {a: [1]}\n")
+    assert warning.startswith("skelebot.yaml:3:10: components.prots: unknown component")
+    assert "did you mean `ports`?" in warning
+
+
+# --- what the user sees ---
+
+
+def test_mistakes_end_with_code_2_and_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "name: demo\ngpu: 3\nlanguage: C\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["-h"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(" | ")[0] for line in err.splitlines()] == ["ERROR", "ERROR"]
+
+
+@pytest.mark.parametrize("words", [["-e", "prod", "-h"], ["-eprod", "-h"], ["a", "+", "-e", "prod", "a"]])
+def test_an_unknown_environment_ends_with_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    write(tmp_path, jobs("a"))
+    write(tmp_path, "", "a.py")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(words) == 2
+    assert capsys.readouterr().err.startswith("ERROR | unknown environment 'prod'")
+
+
+def test_a_source_that_is_not_there_does_not_keep_help_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, jobs("a"))
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["-h"]) == 0
+    assert run_cli(["a", "-h"]) == 0
+    assert run_cli(["--dry-run", "a"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ERROR | skelebot.yaml:3:5: jobs[0].source: there is no file a.py")
+
+
+def test_a_value_forges_no_line_of_the_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, 'name: demo\n"a\\nERROR | b\\e[31m": 1\n')
+    monkeypatch.chdir(tmp_path)
+    assert run_cli([]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err

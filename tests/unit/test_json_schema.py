@@ -1,0 +1,134 @@
+"""The printed JSON Schema agrees with what loads."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from skelebot import catalog
+
+from .helpers import FULL, problems, run_cli
+
+JOB = "jobs:\n  - name: a\n    source: a.py\n    help: A\n"
+
+LOADS = [
+    FULL,
+    "name: demo\n",
+    "name: 1.0\n",
+    "name: 2018-01-01\n",
+    "name: demo\npythonVersion: 3.10\nports: [22:22]\n",
+    "name: demo\nignore: [a]\n",
+    "name: demo\nignores: a\ndependencies: numpy\nports: '1:2'\n",
+    "name: demo\nenvironment: {A: 1, B: 1.0, C: yes, D: text, E: null, F: ''}\n",
+    "name: demo\nbuild: {inherit: pip, packages: git}\n",
+    "name: demo\ncomponents: {nosuch: {a: [1, {b: c}]}}\n",
+    "name: demo\njobs: {name: a, source: a.py, help: A}\n",
+    "name: demo\n" + JOB + "    mapped: [data/]\n    ignore: [x]\n",
+    "name: demo\n"
+    + JOB
+    + "    params: [{name: a, default: [1, 2.0, yes]}, {name: b, default: null}]\n".replace(
+        "default: [", "accepts: list, default: ["
+    ),
+    "name: demo\n" + JOB + "    args: [{name: 1, choices: [1, 2018-01-01, yes]}]\n",
+    "name: demo\n" + JOB + "    timeout: 90\n    environment: {A: 010}\n",
+    "name: demo\njobs:\n  - &a {name: a, source: a.py, help: A}\n  - {<<: *a, name: b}\n",
+    *(f"name: demo\n{key}: null\n" for key in ("jobs", "components", "environment", "gpu", "build", "user")),
+]
+
+MISTAKES = [
+    "gpu: true\n",
+    "name: null\n",
+    "name: [a]\n",
+    "- name\n",
+    "demo\n",
+    "name: demo\nnosuch: 1\n",
+    "name: demo\nlanguage: Julia\n",
+    "name: demo\ngpu: 3\n",
+    "name: demo\ngpu: 'yes'\n",
+    "name: demo\nprimaryExe: RUN\n",
+    "name: demo\njobs: text\n",
+    "name: demo\njobs: [text]\n",
+    "name: demo\njobs: [null]\n",
+    "name: demo\njobs: [{name: a, source: a.py}]\n",
+    "name: demo\n" + JOB + "    mode: x\n",
+    "name: demo\n" + JOB + "    native: yes\n",
+    "name: demo\n" + JOB + "    nosuch: 1\n",
+    "name: demo\n" + JOB + "    args: [{help: x}]\n",
+    "name: demo\n" + JOB + "    params: [{name: a, accepts: lists}]\n",
+    "name: demo\n" + JOB + "    params: [{name: a, secret: 1}]\n",
+    "name: demo\n" + JOB + "    params: [{name: a, default: {b: c}}]\n",
+    "name: demo\ndependencies: {a: b}\n",
+    "name: demo\ndependencies: [{req: a}]\n",
+    "name: demo\ndependencies: [null]\n",
+    "name: demo\nenvironment: [A=1]\n",
+    "name: demo\nenvironment: {A: [1]}\n",
+    "name: demo\nbuild: [a]\n",
+    "name: demo\nbuild: {nosuch: a}\n",
+    "name: demo\nbuild: {inherit: [apt]}\n",
+    "name: demo\ncomponents: [a]\n",
+]
+
+
+def as_json(text: str) -> Any:
+    """What an editor's YAML reader makes of a text, where a date is text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, datetime.date) else value
+
+    return plain(yaml.safe_load(text))
+
+
+def accepts(text: str) -> bool:
+    return bool(jsonschema.Draft7Validator(catalog.json_schema()).is_valid(as_json(text)))
+
+
+def test_the_schema_is_one_of_json_schema() -> None:
+    jsonschema.Draft7Validator.check_schema(catalog.json_schema())
+
+
+@pytest.mark.parametrize("text", LOADS)
+def test_what_loads_is_accepted(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, text) == []
+    assert accepts(text)
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_what_does_not_load_is_refused(tmp_path: Path, text: str) -> None:
+    assert problems(tmp_path, text) != []
+    assert not accepts(text)
+
+
+def test_every_key_is_described_and_may_be_null_where_it_is_optional() -> None:
+    whole = catalog.json_schema()
+    records = [whole, *(whole["properties"][n]["anyOf"][0] for n in ("build",))]
+    for record in records:
+        validator = jsonschema.Draft7Validator(record)
+        for name, described in record["properties"].items():
+            assert described["description"], name
+            if name in record.get("required", ()) or "deprecationMessage" in described:
+                continue
+            errors = [e for e in validator.iter_errors({"name": "demo", name: None}) if name in e.path]
+            assert errors == [], name
+
+
+def test_the_former_spellings_are_marked_as_such() -> None:
+    assert catalog.json_schema()["properties"]["ignore"]["deprecationMessage"] == "Now spelt ignores"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_command_prints_it_inside_and_outside_of_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], inside: bool
+) -> None:
+    if inside:
+        (tmp_path / "skelebot.yaml").write_text("name: demo\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == catalog.json_schema()

@@ -1,0 +1,590 @@
+"""A job and its values become the words to run; where bash reads them, it is really run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skelebot import options, plan
+from skelebot.config import job_params, script
+from skelebot.errors import UsageError
+from skelebot.model import Arg, Environment, Flags, Job, Mount, Param, Project, Secret, Task
+
+from .helpers import argv_of, arrived, write
+
+# Values that a shell, a parser or a terminal would change if it saw them.
+HOSTILE = [
+    "",
+    " ",
+    "a b",
+    "*",
+    "~",
+    "$HOME",
+    "${HOME}",
+    "$(touch evil)",
+    "`touch evil`",
+    "; touch evil",
+    "&& touch evil",
+    "'",
+    '"',
+    "\\",
+    "\\n",
+    "a\nb",
+    "a\tb",
+    "-n",
+    "--",
+    "-e",
+    "#a",
+    "!a",
+    "{a,b}",
+    "[a-z]",
+    "é☃𝄞",
+    "caf\udce9",
+    "%s",
+    "\r",
+]
+
+
+def job(source: str, args: tuple[Arg, ...] = (), params: tuple[Param, ...] = (), **more: Any) -> Job:
+    return Job(name="run", source=source, help="Runs", args=args, params=params, **more)
+
+
+def project(root: Path, *jobs: Job, **more: Any) -> Project:
+    return Project(name="demo", jobs=jobs, root=str(root), **more)
+
+
+def made(root: Path, the_job: Job, values: options.Values | None = None, **caller: str) -> Task:
+    return plan.task(project(root, the_job), the_job, values or {}, Flags(), caller)
+
+
+def executable(root: Path, name: str, text: str = "#!/bin/sh\nprintf '%s\\0' \"$@\"\n") -> None:
+    write(root, text, name).chmod(0o755)
+
+
+# --- the kinds of source ---
+
+
+@pytest.mark.parametrize(
+    ("source", "argv"),
+    [
+        ("train.py", ("python", "-u", "train.py")),
+        ("src/train.py", ("python", "-u", "src/train.py")),
+        ("train model.py", ("python", "-u", "train model.py")),
+        ("train.R", ("Rscript", "train.R")),
+        ("train.r", ("Rscript", "train.r")),
+        ("train it.R", ("Rscript", "train it.R")),
+        ("train.sh", ("bash", "train.sh")),
+        ('it\'s $(here); "x".sh', ("bash", 'it\'s $(here); "x".sh')),
+    ],
+)
+def test_a_script_runs_with_its_interpreter(tmp_path: Path, source: str, argv: tuple[str, ...]) -> None:
+    write(tmp_path, "", source)
+    the_job = job(source, (Arg("a"),))
+    assert argv_of(project(tmp_path), the_job, {"a": "x y"}) == (*argv, "x y")
+
+
+@pytest.mark.parametrize("source", ["tool", "bin/my tool", "tool.bin"])
+def test_an_executable_file_runs_by_itself(tmp_path: Path, source: str) -> None:
+    executable(tmp_path, source)
+    argv = argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x y"})
+    assert argv == (f"./{source}", "x y")
+    assert arrived(argv, tmp_path) == ["x y"]
+
+
+@pytest.mark.parametrize("source", ["gone.py", "gone.R", "gone.sh", "src/gone.py"])
+def test_a_single_word_with_a_scripts_ending_is_a_script_that_is_not_there(
+    tmp_path: Path, source: str
+) -> None:
+    assert script(str(tmp_path), source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "python train.py",
+        "python -m pkg.train && echo done",
+        "echo a.sh",
+        "make",
+        "folder",
+        "text",
+        "a\nb.py",
+        "/bin/echo",
+        "/bin/sh",
+    ],
+)
+def test_anything_else_is_a_command_line(tmp_path: Path, source: str) -> None:
+    (tmp_path / "folder").mkdir()
+    write(tmp_path, "not executable", "text")
+    write(tmp_path, "", "train.py")
+    assert script(str(tmp_path), source) is None
+    assert argv_of(project(tmp_path), job(source)) == ("bash", "-c", source, "run")
+
+
+def test_a_script_is_found_from_the_root_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "", "a b.py")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert script(str(tmp_path), "a b.py") == "a b.py"
+
+
+# --- command lines, as bash really reads them ---
+
+
+@pytest.mark.parametrize("kind", ["args", "params"])
+def test_the_words_follow_where_the_job_has_args_or_params(tmp_path: Path, kind: str) -> None:
+    source = "printf '%s\\0' one"
+    if kind == "args":
+        argv = argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x y"})
+        assert arrived(argv, tmp_path) == ["one", "x y"]
+    else:
+        argv = argv_of(project(tmp_path), job(source, (), (Param("p"),)), {"p": "x y"})
+        assert arrived(argv, tmp_path) == ["one", "-p", "x y"]
+
+
+def test_a_command_line_without_args_and_params_stays_as_it_is(tmp_path: Path) -> None:
+    argv = argv_of(project(tmp_path), job("echo hi; # done\n"))
+    assert argv == ("bash", "-c", "echo hi; # done", "run")
+
+
+PRINT = "printf '%s\\0'"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        # Appended: the author does not use the words.
+        (f"{PRINT} a", ["a", "x y", "z"]),
+        (f"true && {PRINT}", ["x y", "z"]),
+        (f"{PRINT} '$1'", ["$1", "x y", "z"]),
+        (f"{PRINT} '$@'", ["$@", "x y", "z"]),
+        (f"{PRINT} \\$1", ["$1", "x y", "z"]),
+        (f"{PRINT} \"it's\" '$1'", ["it's", "$1", "x y", "z"]),
+        (f"{PRINT} \"a'b\" \\'", ["a'b", "'", "x y", "z"]),
+        (f'{PRINT} "\\$1"', ["$1", "x y", "z"]),
+        (f"{PRINT} a#b", ["a#b", "x y", "z"]),
+        (f"{PRINT} '# a'", ["# a", "x y", "z"]),
+        (f'{PRINT} "# a"', ["# a", "x y", "z"]),
+        (f"{PRINT} \\# a", ["#", "a", "x y", "z"]),
+        (f"# the first $1\n{PRINT} a", ["a", "x y", "z"]),
+        (f"true # don't\n{PRINT} a", ["a", "x y", "z"]),
+        (f"{PRINT} ${{V}}", ["v", "x y", "z"]),
+        (f'{PRINT} "${{#V}}"', ["1", "x y", "z"]),
+        (f"{PRINT} $0", ["run", "x y", "z"]),
+        # Not appended: the author does.
+        (f'{PRINT} "$@" end', ["x y", "z", "end"]),
+        (f'{PRINT} "$1"', ["x y"]),
+        (f'{PRINT} "$2" "$1"', ["z", "x y"]),
+        (f"{PRINT} $1", ["x", "y"]),
+        (f'{PRINT} "${{1}}"', ["x y"]),
+        (f'{PRINT} "${{@:2}}"', ["z"]),
+        (f'{PRINT} "${{1:-none}}"', ["x y"]),
+        (f'{PRINT} "$*"', ["x y z"]),
+        (f'{PRINT} "it\'s $1"', ["it's x y"]),
+        (f"{PRINT} 'a'\"$1\"'b'", ["ax yb"]),
+        (f'for a in "$@"; do\n  {PRINT} "$a"\ndone', ["x y", "z"]),
+        (f'{PRINT} "$1" # $2', ["x y"]),
+    ],
+)
+def test_the_words_are_appended_only_where_the_author_uses_none(
+    tmp_path: Path, source: str, expected: list[str]
+) -> None:
+    argv = argv_of(project(tmp_path), job(source, (Arg("a"), Arg("b"))), {"a": "x y", "b": "z"})
+    assert arrived(argv, tmp_path, V="v") == expected
+
+
+def test_the_lines_of_a_command_line_run_in_order_and_the_words_go_to_the_last(tmp_path: Path) -> None:
+    source = f"{PRINT} one\n{PRINT} two \\\n  three\n{PRINT} four\n"
+    argv = argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x y"})
+    assert arrived(argv, tmp_path) == ["one", "two", "three", "four", "x y"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "echo a # to the end",
+        "echo a\n# to the end",
+        "echo a;# to the end",
+        "echo a&&true;# to the end",
+        "(echo a)# to the end",
+        "# nothing else",
+    ],
+)
+def test_a_comment_at_the_end_would_swallow_the_words_and_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(UsageError, match="comment"):
+        argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})
+
+
+@pytest.mark.parametrize("source", ["true;", "true &", "true &&", "false ||", "true |", "!", "", "  "])
+def test_the_words_of_the_caller_are_never_a_command(tmp_path: Path, source: str) -> None:
+    """With the words after such an end, the first of them would be the program to run."""
+    with pytest.raises(UsageError):
+        argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "touch"})
+
+
+@pytest.mark.parametrize("source", ["cat <<EOF\ntext\nEOF", "cat <<-'EOF'\n\ttext\n\tEOF\n", "echo a \\"])
+def test_an_end_that_would_make_the_words_a_part_of_the_text_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(UsageError, match=r"\$@"):
+        argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})
+
+
+def test_a_here_string_is_no_here_document(tmp_path: Path) -> None:
+    source = f"read -r line <<< text; {PRINT} $line"
+    assert arrived(argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"}), tmp_path) == [
+        "text",
+        "x",
+    ]
+
+
+@pytest.mark.parametrize(
+    "source", [PRINT, f'{PRINT} "$@"', f'{PRINT} "$@" | cat', f'f() {{ {PRINT} "$1"; }}; f "$1"']
+)
+def test_no_value_is_changed_or_run_on_its_way_through_bash(tmp_path: Path, source: str) -> None:
+    for value in HOSTILE:
+        argv = argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": value})
+        assert arrived(argv, tmp_path) == [value]
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_value_is_changed_or_run_on_its_way_to_a_script(tmp_path: Path) -> None:
+    write(tmp_path, "printf '%s\\0' \"$@\"\n", "run it.sh")
+    args = tuple(Arg(f"a{i}") for i, _ in enumerate(HOSTILE))
+    values: options.Values = {f"a{i}": value for i, value in enumerate(HOSTILE)}
+    values |= {"p": "; touch evil", "l": tuple(HOSTILE)}
+    params = (Param("p"), Param("l", accepts="list"))
+    argv = argv_of(project(tmp_path), job("run it.sh", args, params), values)
+    assert arrived(argv, tmp_path) == [*HOSTILE, "-p", "; touch evil", "-l", *HOSTILE]
+    assert os.listdir(tmp_path) == ["run it.sh"]
+
+
+def test_the_name_of_a_job_is_not_run(tmp_path: Path) -> None:
+    evil = Job(name='$(touch evil); "', source=PRINT, help="", args=(Arg("a"),))
+    assert arrived(argv_of(project(tmp_path), evil, {"a": "x"}), tmp_path) == ["x"]
+    assert os.listdir(tmp_path) == []
+
+
+# --- the words ---
+
+
+def test_arguments_come_before_params_each_in_the_files_order(tmp_path: Path) -> None:
+    the_job = job("a.py", (Arg("b"), Arg("a")), (Param("z"), Param("y", accepts="list"), Param("w")))
+    values: options.Values = {"a": "1", "w": "4", "y": ("5", "6"), "z": "3", "b": "2"}
+    argv = argv_of(project(tmp_path), the_job, values)
+    assert argv[3:] == ("2", "1", "-z", "3", "-y", "5", "6", "-w", "4")
+
+
+@pytest.mark.parametrize(
+    ("alt", "typed"),
+    [
+        ("rate", ["--rate", "1"]),
+        ("rate", ["--rate=1"]),
+        ("r", ["-r", "1"]),
+        ("r", ["-r1"]),
+        ("r", ["--learning-rate=1"]),
+    ],
+)
+def test_the_script_gets_the_full_name(tmp_path: Path, alt: str, typed: list[str]) -> None:
+    the_job = job("a.py", (), (Param("learning-rate", alt),))
+    values = options.parse((), the_job.params, typed)
+    assert argv_of(project(tmp_path), the_job, values)[3:] == ("--learning-rate", "1")
+
+
+@pytest.mark.parametrize(
+    ("param", "values", "words"),
+    [
+        (Param("p"), {}, ()),
+        (Param("p"), {"p": ""}, ("-p", "")),
+        (Param("pp", default="1.0"), {}, ("--pp", "1.0")),
+        (Param("pp", default="1.0"), {"pp": "2"}, ("--pp", "2")),
+        (Param("pp", default=""), {}, ("--pp", "")),
+        (Param("two words", default="1"), {}, ("--two words", "1")),
+        (Param("b", accepts="boolean"), {}, ()),
+        (Param("b", accepts="boolean"), {"b": True}, ("-b",)),
+        (Param("b", accepts="boolean", default="false"), {}, ()),
+        (Param("b", accepts="boolean", default="true"), {}, ("-b",)),
+        (Param("b", accepts="boolean", default="true"), {"b": False}, ()),
+        (Param("ll", accepts="list"), {}, ()),
+        (Param("ll", accepts="list"), {"ll": ()}, ("--ll",)),
+        (Param("ll", accepts="list"), {"ll": ("a", "b c")}, ("--ll", "a", "b c")),
+        (Param("ll", accepts="list", default=("a", "b")), {}, ("--ll", "a", "b")),
+        (Param("ll", accepts="list", default="a"), {}, ("--ll", "a")),
+        (Param("ll", accepts="list", default=("a", "b")), {"ll": ("c",)}, ("--ll", "c")),
+    ],
+)
+def test_the_words_of_a_param(
+    tmp_path: Path, param: Param, values: options.Values, words: tuple[str, ...]
+) -> None:
+    assert argv_of(project(tmp_path), job("a.py", (), (param,)), values)[3:] == words
+
+
+# --- references to the environment ---
+
+
+@pytest.mark.parametrize(
+    ("default", "caller", "words"),
+    [
+        ("$RATE", {"RATE": "0.1"}, ("--rate", "0.1")),
+        ("${RATE}", {"RATE": "0.1"}, ("--rate", "0.1")),
+        ("$RATE", {"RATE": ""}, ("--rate", "")),
+        ("$RATE", {"RATE": "$OTHER", "OTHER": "x"}, ("--rate", "$OTHER")),
+        ("$RATE", {}, ()),
+        ("$RATE/x", {"RATE": "a"}, ("--rate", "$RATE/x")),
+        ("a$RATE", {"RATE": "a"}, ("--rate", "a$RATE")),
+        ("${RATE", {"RATE": "a"}, ("--rate", "${RATE")),
+        ("${RATE:-x}", {"RATE": "a"}, ("--rate", "${RATE:-x}")),
+        ("$1", {}, ("--rate", "$1")),
+        ("$RATE\n", {"RATE": "a"}, ("--rate", "$RATE\n")),
+        ("$$RATE", {"RATE": "a"}, ("--rate", "$$RATE")),
+    ],
+)
+def test_a_default_may_be_a_whole_reference_to_the_environment(
+    tmp_path: Path, default: str, caller: dict[str, str], words: tuple[str, ...]
+) -> None:
+    the_job = job("a.py", (), (Param("rate", default=default),))
+    assert argv_of(project(tmp_path), the_job, {}, caller)[3:] == words
+
+
+def test_a_given_value_is_no_reference(tmp_path: Path) -> None:
+    the_job = job("a.py", (Arg("a"),), (Param("rate", default="1"),))
+    argv = argv_of(project(tmp_path), the_job, {"a": "$X", "rate": "$X"}, {"X": "1"})
+    assert argv[3:] == ("$X", "--rate", "$X")
+
+
+def test_a_reference_sees_the_jobs_own_environment_first(tmp_path: Path) -> None:
+    the_job = job("a.py", (), (Param("rate", default="$RATE"),), environment=(("RATE", "job"),))
+    assert argv_of(project(tmp_path), the_job, {}, {"RATE": "caller"})[3:] == ("--rate", "job")
+
+
+def test_a_referenced_value_must_be_a_choice(tmp_path: Path) -> None:
+    the_job = job("a.py", (), (Param("m", default="$M", choices=("a", "b")),))
+    assert argv_of(project(tmp_path), the_job, {}, {"M": "a"})[3:] == ("-m", "a")
+    with pytest.raises(UsageError, match=r"-m: \$M is 'c', expected a or b"):
+        argv_of(project(tmp_path), the_job, {}, {"M": "c"})
+
+
+def test_a_reference_does_not_matter_where_a_value_is_given(tmp_path: Path) -> None:
+    the_job = job("a.py", (), (Param("m", default="$M", choices=("a", "b")),))
+    assert argv_of(project(tmp_path), the_job, {"m": "a"}, {"M": "c"})[3:] == ("-m", "a")
+
+
+# --- secrets ---
+
+
+@pytest.mark.parametrize(
+    ("param", "values"),
+    [
+        (Param("token", secret=True), {"token": "hunter2"}),
+        (Param("token", secret=True, default="hunter2"), {}),
+        (Param("token", secret=True, default="$TOKEN"), {}),
+        (Param("token", secret=True, accepts="list"), {"token": ("hunter2",)}),
+    ],
+)
+def test_the_value_of_a_secret_is_marked_as_one(tmp_path: Path, param: Param, values: options.Values) -> None:
+    argv = argv_of(project(tmp_path), job("a.py", (), (param,)), values, {"TOKEN": "hunter2"})
+    assert [(str(w), isinstance(w, Secret)) for w in argv[3:]] == [("--token", False), ("hunter2", True)]
+
+
+def test_a_referenced_secret_is_in_no_error(tmp_path: Path) -> None:
+    the_job = job("a.py", (), (Param("t", default="$T", choices=("a",), secret=True),))
+    with pytest.raises(UsageError) as caught:
+        argv_of(project(tmp_path), the_job, {}, {"T": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+# --- the params of the root ---
+
+ROOT = (Param("level", default="1"), Param("verbose", accepts="boolean"))
+
+
+@pytest.mark.parametrize(
+    ("source", "there", "words"),
+    [
+        ("a.py", True, ("--level", "1")),
+        ("a.py", False, ("--level", "1")),
+        ("tool", True, ("--level", "1")),
+        ("echo a.py", False, ()),
+    ],
+)
+def test_the_roots_params_belong_to_every_script(
+    tmp_path: Path, source: str, there: bool, words: tuple[str, ...]
+) -> None:
+    if there:
+        executable(tmp_path, source)
+    argv = argv_of(project(tmp_path, params=ROOT), job(source, (), (Param("own", default="0"),)))
+    assert argv[-2 - len(words) :] == ("--own", "0", *words)
+
+
+def test_a_jobs_param_hides_the_roots_of_the_same_name(tmp_path: Path) -> None:
+    the_job = job("a.py", (), (Param("level", default="2"),))
+    the_project = project(tmp_path, params=ROOT)
+    assert argv_of(the_project, the_job)[3:] == ("--level", "2")
+    assert [p.name for p in job_params(the_project, the_job, True)] == ["level", "verbose"]
+
+
+def test_an_argument_named_like_a_param_of_the_root_keeps_its_value(tmp_path: Path) -> None:
+    the_job = job("a.py", (Arg("verbose"),))
+    params = job_params(project(tmp_path, params=ROOT), the_job, True)
+    values = options.parse(the_job.args, params, ["dev"])
+    argv = argv_of(project(tmp_path, params=ROOT), the_job, values)
+    assert argv[3:] == ("dev", "--level", "1")
+
+
+# --- the environment ---
+
+
+def layered(root: Path) -> tuple[Project, Job]:
+    write(root, "A=root-file\nB=root-file\nC=root-file\nD=root-file\n", "root.env")
+    write(root, "C=job-file\nD=job-file\n", "job.env")
+    own: Environment = (("B", "root"), ("C", "root"), ("D", "root"))
+    the_job = job("a.py", environment=(("D", "job"),), env_file="job.env")
+    return project(root, the_job, environment=own, env_file="root.env"), the_job
+
+
+def test_a_jobs_own_variables_win_and_files_come_before_them(tmp_path: Path) -> None:
+    the_project, the_job = layered(tmp_path)
+    env = plan.environment(the_project, the_job, {"A": "caller", "E": "caller"})
+    assert dict(env) == {"A": "root-file", "B": "root", "C": "job-file", "D": "job"}
+
+
+def test_a_variable_without_a_value_is_the_callers(tmp_path: Path) -> None:
+    the_job = job("a.py", environment=(("A", None), ("B", None), ("C", "")))
+    assert made(tmp_path, the_job, A="mine").env == (("A", "mine"), ("C", ""))
+
+
+@pytest.mark.parametrize(
+    ("data", "pairs"),
+    [
+        (b"A=1\nB=2\n", (("A", "1"), ("B", "2"))),
+        (b"A=1", (("A", "1"),)),
+        (b"A=1\r\nB=2\r\n", (("A", "1"), ("B", "2"))),
+        (b"\xef\xbb\xbfA=1\n", (("A", "1"),)),
+        (b"# comment\n\n  # more\nA=1 # no comment\n", (("A", "1 # no comment"),)),
+        (b"A=\nB\n", (("A", ""), ("B", None))),
+        (b"A=b=c\n", (("A", "b=c"),)),
+        (b"A='quoted' \"too\"\n", (("A", "'quoted' \"too\""),)),
+        (b"A= spaces \n", (("A", " spaces "),)),
+        (b"  A=1\n", (("A", "1"),)),
+        (b"A=$HOME\n", (("A", "$HOME"),)),
+        (b"A.b-c=1\n", (("A.b-c", "1"),)),
+        ("A=é☃\n".encode(), (("A", "é☃"),)),
+        (b"A=caf\xe9\n", (("A", "caf\udce9"),)),
+        ("A=x\u2028y\x0bz\x0c\x1c\x85\n".encode(), (("A", "x\u2028y\x0bz\x0c\x1c\x85"),)),
+    ],
+)
+def test_an_env_file_is_read_as_docker_reads_it(tmp_path: Path, data: bytes, pairs: Environment) -> None:
+    (tmp_path / ".env").write_bytes(data)
+    assert plan.read_env_file(str(tmp_path), ".env") == pairs
+
+
+@pytest.mark.parametrize("line", ["A B=1", "export A=1", "=1", "A =1", "A=1\0"])
+def test_a_wrong_line_of_an_env_file_is_told_without_its_value(tmp_path: Path, line: str) -> None:
+    write(tmp_path, f"X=1\n{line}\n", ".env")
+    with pytest.raises(UsageError, match=r"^\.env:2: expected NAME=VALUE"):
+        plan.read_env_file(str(tmp_path), ".env")
+
+
+@pytest.mark.parametrize("name", ["nosuch.env", "folder", "a\0b"])
+def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError):
+        plan.read_env_file(str(tmp_path), name)
+
+
+def test_an_env_file_may_stand_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path / "home", "A=1\n", "my.env")
+    assert plan.read_env_file(str(tmp_path), "~/my.env") == (("A", "1"),)
+
+
+# --- mappings ---
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("data/", Mount("/root/p/data", "/app/data")),
+        ("data", Mount("/root/p/data", "/app/data")),
+        ("./data/raw", Mount("/root/p/data/raw", "/app/data/raw")),
+        ("data/:ro", Mount("/root/p/data", "/app/data", True)),
+        ("data:ro", Mount("/root/p/data", "/app/data", True)),
+        ("models/:app/model-output/", Mount("/root/p/models", "/app/model-output")),
+        ("models:/srv/models", Mount("/root/p/models", "/srv/models")),
+        ("models:/srv/models:ro", Mount("/root/p/models", "/srv/models", True)),
+        ("../other:/data", Mount("/root/other", "/data")),
+        ("/abs/here:/there", Mount("/abs/here", "/there")),
+        ("/abs/here", Mount("/abs/here", "/abs/here")),
+        ("/abs/here:there:ro", Mount("/abs/here", "/there", True)),
+        ("~/data:/data", Mount("/home/ada/data", "/data")),
+        ("~/.aws", Mount("/home/ada/.aws", "~/.aws")),
+        ("~/.aws:~/.aws:ro", Mount("/home/ada/.aws", "~/.aws", True)),
+        ("data:~/data", Mount("/root/p/data", "~/data")),
+        ("~:/caller", Mount("/home/ada", "/caller")),
+        ("a b:c d", Mount("/root/p/a b", "/c d")),
+        ("ro", Mount("/root/p/ro", "/app/ro")),
+        ("a,b\"$(x);':/c", Mount("/root/p/a,b\"$(x);'", "/c")),
+    ],
+)
+def test_a_mapping_in_each_form(monkeypatch: pytest.MonkeyPatch, text: str, mount: Mount) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert plan.mount("/root/p", text) == mount
+
+
+def test_a_mapping_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    assert len(made(tmp_path, job("a.py", mappings=("data", "data/", "./data:/app/data"))).mounts) == 1
+
+
+# --- the rest of a task ---
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [
+        (None, 0),
+        ("90", 90),
+        ("90s", 90),
+        ("10m", 600),
+        ("1.5h", 5400),
+        ("2d", 172800),
+        ("010", 10),
+        ("0.5", 0.5),
+    ],
+)
+def test_a_timeout_is_seconds_or_has_a_unit(tmp_path: Path, timeout: str | None, seconds: float) -> None:
+    assert made(tmp_path, job("a.py", timeout=timeout)).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("flag", "own", "root", "host"),
+    [
+        ("tcp://flag:1", "tcp://job:1", "tcp://root:1", "tcp://flag:1"),
+        (None, "tcp://job:1", "tcp://root:1", "tcp://job:1"),
+        (None, None, "tcp://root:1", "tcp://root:1"),
+        (None, None, None, None),
+    ],
+)
+def test_the_flags_host_comes_before_the_jobs_before_the_roots(
+    tmp_path: Path, flag: str | None, own: str | None, root: str | None, host: str | None
+) -> None:
+    the_job = job("a.py", host=own)
+    the_project = project(tmp_path, the_job, host=root)
+    assert plan.task(the_project, the_job, {}, Flags(docker_host=flag), {}).host == host
+
+
+def test_a_task_holds_what_the_job_and_the_root_say(tmp_path: Path) -> None:
+    the_job = job("a.py", mode="d", native="never", ports=("1:2",))
+    more = {"user": "caller", "gpu": True, "python_version": "3.10", "dependencies": ("numpy",)}
+    task = plan.task(project(tmp_path, the_job, **more), the_job, {}, Flags(), {})
+    assert task == Task(
+        name="run",
+        argv=("python", "-u", "a.py"),
+        root=str(tmp_path),
+        dependencies=("numpy",),
+        python_version="3.10",
+        native="never",
+        mode="d",
+        ports=("1:2",),
+        user="caller",
+        gpu=True,
+    )
