@@ -1,7 +1,6 @@
 """Which components there are, which are active, and what they offer together."""
 
 import importlib
-import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
@@ -100,6 +99,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _print_schema(session: Session, values: Values) -> int:
+    import json
+
     console.out(json.dumps(json_schema(), indent=2))
     return 0
 

@@ -15,7 +15,12 @@ OPTIONS = (
     Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
     Param("version", "v", accepts="boolean", help="Show the version of Skelebot"),
     Param("env", "e", help="The environment: skelebot-ENV.yaml over skelebot.yaml"),
-    Param("docker-host", "d", help="The Docker host: ssh://, tcp:// or the name of a context"),
+    Param(
+        "docker-host",
+        "d",
+        placeholder="HOST",
+        help="The Docker host: ssh://, tcp:// or the name of a context",
+    ),
     Param("skip-build", "s", accepts="boolean", help="Run on the image as it is, without building"),
     Param("native", "n", accepts="boolean", help="Run without Docker, on this machine"),
     Param("contact", "c", accepts="boolean", help="Show whom to ask about the project"),
@@ -56,7 +61,7 @@ def _main(argv: list[str]) -> int:
         console.out(f"skelebot {skelebot.__version__}")
         return 0
     flags = _flags(Flags(), given)
-    loader = _Loader()
+    loader = _Loader(None if words[:1] == ["schema"] else config.find_root())
     first = loader.load(flags)
     if given.get("help") or (not words and len(chain) == 1 and not given.get("contact")):
         return _help(first)
@@ -100,8 +105,8 @@ class _Loaded:
 class _Loader:
     """Reads the project once for each environment that the chain names."""
 
-    def __init__(self) -> None:
-        self._root = config.find_root()
+    def __init__(self, root: str | None) -> None:
+        self._root = root
         self._known: dict[str | None, tuple[Project | None, tuple[Component, ...]]] = {}
 
     def load(self, flags: Flags) -> _Loaded:
@@ -114,7 +119,7 @@ class _Loader:
 
     def _read(self, env: str | None) -> tuple[Project | None, tuple[Component, ...]]:
         if self._root is None:
-            if env:
+            if env is not None:
                 raise UsageError(f"there is no {config.FILE} here or above, so no environment {env!r}")
             return None, catalog.active(None, schema.Report())
         project, report = config.read(self._root, env)
@@ -140,7 +145,7 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
     links: list[Link] = []
     for words in chain:
         try:
-            links.append(_link(words, flags, loader))
+            links.append(_link(words, flags, loader, first=not links))
         except _CommandHelp as wanted:
             return wanted.show()
     for i, link in enumerate(links):
@@ -177,8 +182,11 @@ class _CommandHelp(Exception):
         return _command_help(self.command)
 
 
-def _link(words: list[str], flags: Flags, loader: _Loader) -> Link:
+def _link(words: list[str], flags: Flags, loader: _Loader, first: bool) -> Link:
     given, rest = options.parse_options(OPTIONS, words)
+    for name in ("help", "version", "contact"):
+        if not first and name in given:
+            raise UsageError(f"--{name} stands before the first command of a chain")
     loaded = loader.load(_flags(flags, given))
     if not rest:
         raise UsageError("a command is missing; see skelebot -h")

@@ -8,7 +8,7 @@ import yaml
 
 from skelebot import schema
 from skelebot.errors import ConfigError, UsageError
-from skelebot.model import Job, Param, Project, dashed
+from skelebot.model import Job, Param, Project
 
 FILE = "skelebot.yaml"
 
@@ -36,8 +36,8 @@ def read(root: str, env: str | None) -> tuple[Project | None, schema.Report]:
     """
     report = schema.Report()
     base = _compose(root, FILE, report)
-    over = _compose(root, _environment_file(root, env), report) if env else None
-    if base is None or (env and over is None):
+    over = None if env is None else _compose(root, _environment_file(root, env), report)
+    if base is None or (env is not None and over is None):
         return None, report
     version = _version(root, report)
     node = _overlay(base, over, report) if over else base
@@ -98,7 +98,10 @@ def _version(root: str, report: schema.Report) -> str | None:
     """The text of VERSION, or None without such a file."""
     if not os.path.exists(os.path.join(root, "VERSION")):
         return None
-    version = read_file(root, "VERSION").decode("utf-8", "replace").strip()
+    try:
+        version = read_file(root, "VERSION").decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        version = "\0"
     if not version.isprintable():
         report.problems.append("VERSION:1:1: expected one line with the version, as in 1.4.0")
         return None
@@ -136,7 +139,7 @@ def job_params(project: Project, job: Job, is_script: bool) -> tuple[Param, ...]
 def _checks(project: Project) -> Iterator[str]:
     seen: dict[str, Job] = {}
     for job in project.jobs:
-        if job.name in seen:
+        if job.name and job.name in seen:
             yield f"{job.place}.name: there is a job named {job.name!r} already"
         seen[job.name] = job
         yield from _check_args(job)
@@ -166,10 +169,8 @@ def _check_args(job: Job) -> Iterator[str]:
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
     """Every flag has one meaning; a clash with a root's param is reported at the job's own."""
     taken = {"-h": "help", "--help": "help"}
-    for param in params:
+    for param in filter(lambda p: p.name, params):
         claims = {*param.flags, *([param.off] if param.off else [])}
-        if param.alt and dashed(param.alt) == param.flag:
-            claims = {param.flag}
         for flag in sorted(claims & taken.keys()):
             at = param if param in own else next((p for p in own if p.name == taken[flag]), param)
             other = taken[flag] if at is param else param.name

@@ -14,6 +14,8 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./+-]+)?", re.ASCII)
 _URL = re.compile(r"(https?|ssh|git|file)://[\w.:@%/~+-]+", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
+ODD_NAME = re.compile(r"[$'\"\\*?\[]")  # what COPY expands or takes away
+
 PACKAGES = ".skelebot/packages"  # where files from CodeArtifact are kept in the project
 
 
@@ -156,6 +158,8 @@ def _inside(root: str, path: str) -> str:
         raise UsageError(f"expected a file inside the project, found {path!r}")
     if not os.path.isfile(os.path.join(root, clean)):
         raise UsageError(f"there is no file {path!r} in the project")
+    if ODD_NAME.search(clean):
+        raise UsageError(f"Docker would read {path!r} otherwise than as a name; rename the file")
     return clean
 
 

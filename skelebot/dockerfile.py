@@ -87,7 +87,7 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
         target = f"{plan.WORKDIR}/{path}"
         if os.path.isdir(os.path.join(image.context, path)):
             target += "/"
-        lines.append(exec_form("COPY", (_copied(path), target)))
+        lines.append(exec_form("COPY", (path, target)))
     return lines
 
 
@@ -122,11 +122,6 @@ def _with_env(command: str, pairs: list[str]) -> str:
 
 def _label(label: tuple[str, str]) -> str:
     return f"LABEL {quoted(label[0])}={quoted(label[1])}"
-
-
-def _copied(path: str) -> str:
-    """A path as COPY takes it, which expands variables and patterns."""
-    return re.sub(r"([*?\[\]\\$])", lambda m: "[[]" if m[0] == "[" else "\\" + m[0], path)
 
 
 # --- before the files ---
@@ -170,7 +165,7 @@ def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
         for path in dependency.files:
             if path not in copied:
                 end = "/" if dependency.fetch else ""
-                lines.append(exec_form("COPY", (_copied(path), f"{plan.WORKDIR}/{path}{end}")))
+                lines.append(exec_form("COPY", (path, f"{plan.WORKDIR}/{path}{end}")))
                 copied.add(path)
         if dependency.git and not has_git:
             lines.append(f"RUN {_GIT}")

@@ -5,6 +5,7 @@ annotation is the type the YAML must have, and its name in the file is the camel
 """
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
@@ -162,6 +163,7 @@ class Param:
     )
     help: str = key("", help="What the option is for")
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
+    placeholder: str | None = None
     place: str = ""
 
     @property
@@ -241,6 +243,8 @@ def _resolve_dots(path: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
+    """One thing that the project can do."""
+
     name: str = key(help="The command that runs the job", check=_job_name)
     source: str = key(help="A script of the project, or a command line for bash", check=_some_text)
     help: str = key(help="What the job does, for `skelebot -h`")
@@ -266,6 +270,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Build:
+    """What an image needs besides the dependencies."""
+
     packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
     commands: tuple[str, ...] = key((), help="Shell lines to run before the dependencies")
     inherit: tuple[Literal["pip", "proxy", "ca"], ...] = key(
@@ -313,7 +319,10 @@ class Project:
     def image(self) -> str:
         """The name of the project's image, without a registry or a tag."""
         name = image_name(self.name)
-        return f"{name}-{image_name(self.env)}" if self.env else name
+        if self.env is None:
+            return name
+        # An environment may have a name that leaves nothing; it is not to share the others' image.
+        return f"{name}-{image_name(self.env) or format(zlib.crc32(self.env.encode()), 'x')}"
 
 
 # --- what is built and run ---

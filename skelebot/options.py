@@ -166,7 +166,7 @@ def _spelling(param: Param) -> str:
     flags = ", ".join(dict.fromkeys(param.flags))
     if param.off:
         return f"{flags}, {param.off}"
-    value = _placeholder(param.name, ())
+    value = param.placeholder or _placeholder(param.name, ())
     return flags + {"boolean": "", "list": f" [{value} ...]", "value": f" {value}"}[param.accepts]
 
 

@@ -63,7 +63,9 @@ def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, .
     path = script(project.root, job.source)
     if path is not None:
         interpreter = INTERPRETERS.get(posixpath.splitext(path)[1].lower())
-        return (*interpreter, path, *job_words) if interpreter else (f"./{path}", *job_words)
+        # A name that starts with a dash would be an option of the interpreter.
+        named = f"./{path}" if path.startswith("-") or not interpreter else path
+        return (*(interpreter or ()), named, *job_words)
     text = job.source.rstrip()
     if (job.args or job.params) and not _uses_words(text):
         if problem := _no_place_for_words(text):
@@ -81,7 +83,7 @@ _TOKEN = re.compile(
     | '[^']*'                                                    # text that the shell takes as it is
     | (?P<words> \$(?:[@*#1-9] | \{(?:[@*1-9] | \#[}@*])) )
     | (?P<quote> " )
-    | (?P<here> <<-?\s*[\w'"\\] )
+    | (?P<here> (?<!<)<<-?(?!<)\s*[\w'"\\] )
     | (?P<comment> (?:^|(?<=[\s;&|()]))\# [^\n]* (?P<end>\Z)? )
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE,

@@ -35,6 +35,7 @@ class Report:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         # Merge keys may name one mapping exponentially often; each is read once.
+        self.values: dict[tuple[int, str, Any], Any] = {}
         self.items: dict[int, list[tuple[yaml.Node, yaml.Node]]] = {}
 
     def problem(self, node: yaml.Node, path: str, text: str) -> None:
@@ -224,10 +225,11 @@ def _build(
         if field.name == "places":
             values["places"] = dict(_places(node, report))
         if field.default is MISSING and field.default_factory is MISSING:
-            if field.name not in given and field.name not in values:
+            if field.name not in given and isinstance(node, yaml.MappingNode):
                 text = f"`{yaml_name(field)}` is missing: {field.metadata['help'].lower()}"
-                if isinstance(node, yaml.MappingNode):
-                    report.problem(node, path, text)
+                report.problem(node, path, text)
+            if field.type is str:
+                values.setdefault(field.name, "")  # so that what else is wrong is found too
             complete = complete and field.name in values
     return cls(**values) if complete else None
 
@@ -284,6 +286,16 @@ def _value_of(field: Field[Any], node: yaml.Node, path: str, report: Report) -> 
 
 def value(node: yaml.Node, want: Any, path: str, report: Report, check: Any = None) -> Any:
     """The node as the type `want`, or MISSING with the problem reported."""
+    if isinstance(node, yaml.ScalarNode):
+        return _value(node, want, path, report, check)
+    # Aliases may name one node exponentially often; it is read once.
+    known = (id(node), repr(want), check)
+    if known not in report.values:
+        report.values[known] = _value(node, want, path, report, check)
+    return report.values[known]
+
+
+def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) -> Any:
     if want is str:
         return _text(node, path, report, check)
     if want is bool:

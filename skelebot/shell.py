@@ -1,18 +1,19 @@
 """Running other programs: as words, with signals passed on. The only module that imports subprocess."""
 
 import os
-import shlex
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from skelebot import console
 from skelebot.errors import Interrupted, ProgramMissing, SkelebotError
 from skelebot.model import Step, shown
+
+if TYPE_CHECKING:
+    import subprocess
 
 GRACE = 10.0  # seconds between asking a job to end and ending it
 
@@ -21,6 +22,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def display(step: Step) -> str:
     """The step as a shell would take it, secrets left out."""
+    import shlex  # like subprocess, only where a program is run
+
     return shlex.join(console.printable(_short(shown(word))) for word in step.argv)
 
 
@@ -53,6 +56,8 @@ def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
 
     Raises ProgramMissing, and SkelebotError when it takes longer than `timeout` seconds.
     """
+    import subprocess
+
     with _started(step, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         try:
             out, err = child.communicate(_bytes(step.stdin), timeout)
@@ -73,6 +78,7 @@ def tee(
 
     feed: writes the program's stdin, in a thread of its own. Raises ProgramMissing.
     """
+    import subprocess
     import threading  # only for builds
 
     lines: list[str] = []
@@ -99,6 +105,8 @@ def _feed(feed: Callable[[IO[bytes]], None], stdin: IO[bytes]) -> None:
 @contextmanager
 def _started(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
     """The program, ended if Skelebot is interrupted while it runs."""
+    import subprocess
+
     streams.setdefault("stdin", subprocess.DEVNULL if step.stdin is None else subprocess.PIPE)
     child = _popen(step, **streams)
     try:
@@ -114,6 +122,8 @@ def _started(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
+    import subprocess
+
     try:
         return subprocess.Popen(step.argv, cwd=step.cwd, env={**os.environ, **dict(step.env)}, **options)
     except FileNotFoundError as error:

@@ -117,7 +117,10 @@ def make_sandbox(uid: int) -> Iterator[Sandbox]:
         (top / name).mkdir()
         if os.getuid() == 0:
             os.chown(top / name, uid, uid)
-    yield Sandbox(top / "project", uid, _environment(top / "home"))
+    env = _environment(top / "home")
+    if uid != os.getuid():
+        env.pop("UV_CACHE_DIR", None)  # it belongs to the one who runs the tests
+    yield Sandbox(top / "project", uid, env)
     shutil.rmtree(top, ignore_errors=True)
 
 

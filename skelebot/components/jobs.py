@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from skelebot import console, dependencies, dockerfile, ignores, plan, runners
+from skelebot import console, ignores, plan, runners
 from skelebot.component import Command, Component, Link, Session
 from skelebot.config import job_params, script
 from skelebot.errors import UsageError
@@ -36,13 +36,13 @@ def _run(session: Session, job: Job, values: Values) -> int:
         for line in [task.name, *runner.describe(image, task, session.flags)]:
             console.out(line if line == task.name else f"  {line}")
         return 0
-    fetch_dependencies(task)
+    _fetch_dependencies(task)
     return runner.run(image, task, session.flags)
 
 
-def fetch_dependencies(task: Task) -> None:
+def _fetch_dependencies(task: Task) -> None:
     if any(entry.startswith("ca_file:") for entry in task.dependencies):
-        from skelebot import codeartifact  # brings boto3
+        from skelebot import codeartifact, dependencies
 
         codeartifact.fetch(task.root, dependencies.python(task.root, task.dependencies))
 
@@ -55,6 +55,8 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
         task = component.task(task, project)
     if runners.is_native(task, session.flags):
         return Image(project.image, project.name, base="", context=project.root), task
+    from skelebot import dependencies, dockerfile  # only for Docker
+
     image = dockerfile.image(
         project,
         dependencies.python(project.root, task.dependencies, project.places),

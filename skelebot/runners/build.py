@@ -11,6 +11,7 @@ from typing import IO
 
 from skelebot import console, context, dockerfile, shell
 from skelebot.context import Entry, Memory
+from skelebot.dependencies import ODD_NAME
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.ignores import Ignores, literal
 from skelebot.model import Image, Step, Task
@@ -117,7 +118,7 @@ def _build(client: Client, source: Source, task: Task, before: Found | None) -> 
         return builder.build(source.text.splitlines(), entries, labels, image.tag)
     base = _base(client, image, task)
     user = base.user if base and base.user.split(":")[0] not in ("", "0", "root") else ""
-    heavy = tuple(context.heavy(entries, _HEAVY))
+    heavy = tuple(path for path in context.heavy(entries, _HEAVY) if not ODD_NAME.search(path))
     if not heavy:
         lines = dockerfile.first_part(image, (), user) + dockerfile.second_part(image, None, user)
         built = builder.build(lines, entries, labels, image.tag)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from skelebot import console, dockerfile, plan, shell
-from skelebot.errors import SkelebotError, UsageError
+from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
 from skelebot.runners import build
-from skelebot.runners.engine import Client, Found
+from skelebot.runners.engine import Client, Found, or_natively
 from skelebot.runners.folders import make_folders
 
 JOB_LABEL = "skelebot.job"
@@ -24,14 +24,17 @@ def run(image: Image, task: Task, flags: Flags) -> int:
     """Builds the image where that is needed, and runs the task in a container of its own."""
     _refuse_bytes(task)
     client = Client(task.host, flags.verbose)
-    with build.images_in_use(task.root) as lock:
-        if flags.skip_build:
-            found = build.last(client, image, task)
-        else:
-            found = build.current(client, image, task, lock)
-        make_folders(task)
-        container = Container(client, image, found, task)
-        return container.detach() if task.mode == "d" else container.attend()
+    try:
+        with build.images_in_use(task.root) as lock:
+            if flags.skip_build:
+                found = build.last(client, image, task)
+            else:
+                found = build.current(client, image, task, lock)
+            make_folders(task)
+            container = Container(client, image, found, task)
+            return container.detach() if task.mode == "d" else container.attend()
+    except ProgramMissing as error:
+        raise ProgramMissing(f"{error}; install it{or_natively(task)}") from None
 
 
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:

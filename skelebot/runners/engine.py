@@ -137,12 +137,17 @@ _MEANINGS = (
 )
 
 
+def or_natively(task: Task) -> str:
+    """The other way out of a failure of Docker, where the job allows it."""
+    return "" if task.native == "never" else ", or run the job natively with -n"
+
+
 def explained(client: Client, output: str, task: Task, name: str, pulling: bool = False) -> SkelebotError:
     """What a failed client's output means to the user, and what to do about it.
 
     name: the image that was asked for; pulling: whether it was being fetched.
     """
-    natively = "" if task.native == "never" else ", or run the job natively with -n"
+    natively = or_natively(task)
     where = client.host or os.environ.get("DOCKER_HOST") or "the default socket"
     meanings = _MEANINGS if pulling else _MEANINGS[:-1]
     text = f"the image {name} could not be built; the builder's message stands above"

@@ -1,7 +1,7 @@
 """Runs tasks on this machine, in the project's own Python environment."""
 
 import fcntl
-import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from skelebot import console, dependencies, shell
-from skelebot.dependencies import Dependency
+from skelebot import console, shell
 from skelebot.errors import TIMED_OUT, SkelebotError
 from skelebot.model import Flags, Image, Step, Task
 from skelebot.runners.folders import OWN, make_folders, own_folder
 
 if TYPE_CHECKING:
     import psutil
+
+    from skelebot.dependencies import Dependency
 
 
 def run(image: Image, task: Task, flags: Flags) -> int:
@@ -127,6 +128,8 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
 
     Jobs share a lock on it while they run, so that it is never replaced under one of them.
     """
+    from skelebot import dependencies
+
     wanted = dependencies.python(task.root, task.dependencies)
     mark = _fingerprint(task, wanted)
     folder = own_folder(task.root)
@@ -149,8 +152,10 @@ def _lock_alone(lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _fingerprint(task: Task, wanted: tuple[Dependency, ...]) -> str:
+def _fingerprint(task: Task, wanted: "tuple[Dependency, ...]") -> str:
     """What the environment depends on: the entries, the files they name, the Python they are for."""
+    import hashlib  # like dependencies, only for an environment of the project's own
+
     digest = hashlib.sha256(repr((task.python_version or sys.version_info[:2], wanted)).encode())
     # What is fetched has its version in the entry.
     for path in (path for dependency in wanted if not dependency.fetch for path in dependency.files):
@@ -167,7 +172,7 @@ def _mark_of(venv: str) -> str | None:
         return None
 
 
-def _replace(venv: str, task: Task, wanted: tuple[Dependency, ...], mark: str, verbose: bool) -> None:
+def _replace(venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool) -> None:
     """Makes the environment at its place; the one before comes back when that fails."""
     before = f"{venv}.before"
     shutil.rmtree(before, ignore_errors=True)
@@ -187,7 +192,7 @@ def _replace(venv: str, task: Task, wanted: tuple[Dependency, ...], mark: str, v
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _install(venv: str, task: Task, wanted: tuple[Dependency, ...], verbose: bool) -> None:
+def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool) -> None:
     words = tuple(word for dependency in wanted for word in dependency.words)
     python = f"{venv}/bin/python"
     uv = shutil.which("uv")
@@ -202,10 +207,13 @@ def _install(venv: str, task: Task, wanted: tuple[Dependency, ...], verbose: boo
         )
         install: tuple[str, ...] = (uv, "pip", "install", "--python", python, *words)
     else:
-        # Skelebot's own pip serves the environment: Debian's Python has none to put into it.
-        make = (_python(task.python_version), "-m", "venv", "--without-pip", venv)
-        pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-        install = (*pip, "install", *words)
+        make = (_python(task.python_version), "-m", "venv", venv)
+        pip: tuple[str, ...] = (python, "-m", "pip")
+        if importlib.util.find_spec("pip"):
+            # Skelebot's own serves the environment: Debian's Python has none to put into it.
+            make = (*make[:-1], "--without-pip", venv)
+            pip = (sys.executable, "-m", "pip", "--python", python)
+        install = (*pip, "install", "--disable-pip-version-check", *words)
     for step, failure in (
         (make, "the environment could not be made; install uv or another Python"),
         (install, "the dependencies could not be installed"),

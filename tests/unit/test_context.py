@@ -32,6 +32,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# What engines of both builders answer: an exception that begins with a pattern brings nothing back
+# from below a folder that is left out.
 @pytest.mark.parametrize(
     ("patterns", "files"),
     [
@@ -39,14 +41,15 @@ def tree(tmp_path: Path) -> Path:
         (("data",), ("a.txt", "src/main.py")),
         (("data", "!data/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
         (("data", "!data/raw/x/keep.txt"), ("a.txt", "data/raw/x/keep.txt", "src/main.py")),
-        (("data", "!**/keep.txt"), ("a.txt", "data/keep.txt", "data/raw/x/keep.txt", "src/main.py")),
-        (("data", "!*/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
-        (("data", "!data/*/*/keep.txt"), ("a.txt", "data/raw/x/keep.txt", "src/main.py")),
-        (("data", "!d?ta/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
-        (("data", "!dat[a]/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
-        (("data", "!\\data/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
+        (("data", "!**/keep.txt"), ("a.txt", "src/main.py")),
+        (("data", "!*/keep.txt"), ("a.txt", "src/main.py")),
+        (("data", "!data/*/*/keep.txt"), ("a.txt", "src/main.py")),
+        (("data", "!d?ta/keep.txt"), ("a.txt", "src/main.py")),
+        (("data/**", "!data/**/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
+        (("**/data", "!data/keep.txt"), ("a.txt", "data/keep.txt", "src/main.py")),
         (("*", "!src"), ("src/main.py",)),
         (("*", "!src/main.py"), ("src/main.py",)),
+        (("*", "!**/main.py"), ()),
         (("**",), ()),
         (("data/*", "!data/raw"), ("a.txt", "data/raw/x/keep.txt", "src/main.py")),
     ],
