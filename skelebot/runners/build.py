@@ -300,9 +300,14 @@ def images_in_use(root: str) -> Iterator[Lock]:
 def _tidy(client: Client, image: Image, lock: Lock) -> None:
     """Removes what this and earlier builds have superseded and no container uses."""
     with lock.alone() as alone:
-        if alone:
-            label = f"label={dockerfile.PROJECT_LABEL}={image.project}"
-            client.capture("image", "prune", "--force", "--filter", label)
+        if not alone:
+            return
+        # Not `image prune`, of which an engine runs one at a time and refuses a second.
+        whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
+        listed = ("images", "--quiet", "--no-trunc", "--filter", "dangling=true", "--filter", whose)
+        _, superseded, _ = client.capture(*listed)
+        if superseded.split():
+            client.capture("rmi", *superseded.split())
 
 
 def _forget_files_image(client: Client, before: Found | None, now: str | None) -> None:
