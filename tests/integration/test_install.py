@@ -1,0 +1,109 @@
+"""install.sh on a machine with nothing but Python, and the example that it runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import CLIENTS, Result, Sandbox
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def machine(anyone: Sandbox) -> Sandbox:
+    """A checkout in a fresh home, and a PATH without uv, pipx and Docker."""
+    names = ("skelebot", "examples", "setup.py", "pyproject.toml", "install.sh", "README.md", "LICENSE")
+    for name in names:
+        source, target = ROOT / name, anyone.root / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns(
+                "__pycache__", ".skelebot", "data", "models", "output", "Dockerfile"
+            )
+            shutil.copytree(source, target, ignore=ignored)
+        else:
+            shutil.copy(source, target)
+    folder = anyone.root.parent / "bin"
+    folder.mkdir()
+    (folder / "python3").symlink_to(os.path.realpath(sys.executable))
+    for path in (anyone.root, *anyone.root.rglob("*")):
+        if os.getuid() == 0:
+            os.chown(path, anyone.uid, anyone.uid, follow_symlinks=False)
+    return anyone.with_env(PATH=f"{folder}:/usr/bin:/bin").without_env("PYTHONPATH", "VIRTUAL_ENV")
+
+
+def install(machine: Sandbox, *words: str) -> Result:
+    child = machine.popen("./install.sh", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = child.communicate(timeout=580)
+    return Result(child.returncode, out.decode(), err.decode())
+
+
+def installed(machine: Sandbox) -> Path:
+    return Path(machine.env["HOME"]) / ".local/bin/skelebot"
+
+
+def test_install_twice_and_uninstall(machine: Sandbox) -> None:
+    before = sorted(p.name for p in machine.root.iterdir())
+    for _ in range(2):
+        result = install(machine)
+        assert result.code == 0, result
+    version = subprocess.run(
+        [installed(machine), "-v"], capture_output=True, text=True, env=dict(machine.env)
+    )
+    assert version.stdout.startswith("skelebot "), version
+    assert sorted(p.name for p in machine.root.iterdir()) == before
+    assert install(machine, "--uninstall").code == 0
+    assert not installed(machine).exists()
+    home = Path(machine.env["HOME"])
+    assert not list(home.glob(".local/share/skelebot*"))
+
+
+def test_a_program_of_that_name_is_not_overwritten(machine: Sandbox) -> None:
+    home = Path(machine.env["HOME"])
+    (home / ".local/bin").mkdir(parents=True)
+    installed(machine).write_text("mine")
+    for folder in (home / ".local", home / ".local/bin", installed(machine)):
+        if os.getuid() == 0:
+            os.chown(folder, machine.uid, machine.uid)
+    result = install(machine)
+    assert result.code != 0
+    assert "ERROR" in result.err
+    assert installed(machine).read_text() == "mine"
+
+
+def test_an_unknown_option_is_an_error(machine: Sandbox) -> None:
+    result = install(machine, "--nope")
+    assert result.code == 2
+    assert "ERROR" in result.err
+
+
+def test_the_example_natively(machine: Sandbox) -> None:
+    machine = machine.with_env(SKELEBOT_DOCKER="/nowhere/docker", DOCKER_HOST="unix:///nowhere.sock")
+    result = install(machine, "--example")
+    assert result.code == 0, result
+    check_example(machine, result, "nativ")
+
+
+@pytest.mark.engine
+def test_the_example_in_docker(machine: Sandbox) -> None:
+    client = Path(CLIENTS[0]).parent
+    image = os.environ.get("SKELEBOT_TEST_SCIENCE", "")
+    if not image:
+        pytest.skip("no image with scikit-learn (SKELEBOT_TEST_SCIENCE)")
+    machine = machine.with_env(SKELEBOT_BASE_IMAGE=image, PATH=f"{machine.env['PATH']}:{client}")
+    result = install(machine, "--example")
+    assert result.code == 0, result
+    check_example(machine, result, "Docker")
+
+
+def check_example(machine: Sandbox, result: Result, where: str) -> None:
+    assert where in result.out + result.err
+    assert "accuracy" in result.out
+    example = machine.root / "examples/iris"
+    made = [*example.glob("models/*"), *example.glob("output/scored.csv")]
+    assert len(made) >= 2
+    assert {path.stat().st_uid for path in made} == {machine.uid}
+    rows = (example / "output/scored.csv").read_text().splitlines()
+    assert len(rows) > 30
