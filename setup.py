@@ -27,7 +27,10 @@ setup(
         "PyYAML>=6.0",
         "psutil>=5.9",
         "packaging>=23",
-        "boto3>=1.34",
+        "boto3>=1.36",
+        "requests>=2.31",
+        "semver>=3.0",
+        "tqdm>=4.66",
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={
@@ -41,6 +44,9 @@ setup(
             "types-PyYAML",
             "types-psutil",
             "types-jsonschema",
+            "types-requests",
+            "types-tqdm",
+            "moto[server]>=5",
         ]
     },
     entry_points={"console_scripts": ["skelebot=skelebot.__main__:run"]},

@@ -28,6 +28,12 @@ class Entry:
 BUILT_IN = (
     Entry("jobs", "skelebot.components.jobs:Jobs", Activation.PROJECT),
     Entry("ports", "skelebot.components.ports:Ports", Activation.PROJECT),
+    Entry(
+        "repository",
+        "skelebot.components.repository:Repository",
+        Activation.CONFIGURED,
+        ("push", "pull", "artifacts"),
+    ),
 )
 
 _OWN_COMMANDS = ("schema",)
@@ -57,11 +63,19 @@ def _activations(project: Project | None, entry: Entry, sections: dict[str, Any]
 def _configured(cls: type[Component], name: str, node: Any, report: schema.Report) -> Component | None:
     if node is None or not is_dataclass(cls):
         return cls()
-    return cast("Component | None", schema.record(node, cls, f"components.{name}", report))
+    path = f"components.{name}"
+    before = len(report.problems)
+    component = cast("Component | None", schema.record(node, cls, path, report))
+    if component is not None and len(report.problems) == before:
+        for problem in component.problems():
+            report.problem(node, path, problem)
+    return component
 
 
 def _check_names(project: Project, report: schema.Report) -> None:
-    reserved = {*_OWN_COMMANDS, *(name for entry in BUILT_IN for name in entry.commands)}
+    sections = dict(project.components)
+    offered = (e for e in BUILT_IN if e.activation in _activations(project, e, sections))
+    reserved = {*_OWN_COMMANDS, *(name for entry in offered for name in entry.commands)}
     for job in project.jobs:
         if job.name in reserved:
             report.problems.append(

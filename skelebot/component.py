@@ -18,10 +18,14 @@ class Activation(Enum):
 
 
 class Component:
-    """The three hooks, each of which changes nothing unless it is overridden.
+    """The hooks, each of which changes nothing unless it is overridden.
 
     The fields of a component that is a dataclass are the schema of its settings.
     """
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong with the settings beyond the type of each."""
+        return ()
 
     def commands(self, project: Project | None) -> Iterable["Command"]:
         """What it adds to the command line; the project is None outside of one."""

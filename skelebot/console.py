@@ -2,6 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from skelebot.errors import SkelebotError
 
 _COLOURS = {"INFO": "36", "WARN": "33", "ERROR": "31"}
 
@@ -27,6 +31,65 @@ def out(text: str) -> None:
     """The answer to a question the user asked, on stdout. Raises OSError when it cannot be written."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
+
+
+def ask(question: str, variable: str, hidden: bool = False) -> str:
+    """An answer typed on the terminal.
+
+    Raises SkelebotError without one, naming the environment variable that would have answered.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SkelebotError(f"the {question} is missing, and nobody can be asked; set {variable}")
+    sys.stderr.write(f"{question}: ")
+    sys.stderr.flush()
+    if hidden:
+        import getpass
+
+        return getpass.getpass("")
+    return sys.stdin.readline().rstrip("\n")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Tells how far something of `total` bytes has come: a bar on a terminal, plain lines elsewhere.
+
+    Gives what is to be called with each count of further bytes, from any thread.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(what, total).add
+        return
+    import threading
+
+    from tqdm import tqdm  # only for transfers on a terminal
+
+    lock = threading.Lock()
+    with tqdm(total=total, desc=what, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+
+        def add(count: int) -> None:
+            with lock:
+                bar.update(count)
+
+        yield add
+
+
+class _Lines:
+    """A line when something begins, and one every ten seconds."""
+
+    def __init__(self, what: str, total: int) -> None:
+        import threading
+        import time
+
+        self._what, self._total, self._gone = what, total, 0
+        self._clock, self._lock = time.monotonic, threading.Lock()
+        self._next = self._clock() + 10
+        info(f"{what} ({total / 1e6:.1f} MB)")
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._gone += count
+            if self._clock() >= self._next and self._total:
+                self._next = self._clock() + 10
+                info(f"{self._what}: {100 * self._gone // self._total} %")
 
 
 def bold(text: str) -> str:

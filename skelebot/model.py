@@ -142,6 +142,7 @@ class Arg:
     name: str = key(help="The argument's name in help and errors", check=_option_name)
     choices: tuple[str, ...] = key((), help="The values that are allowed")
     help: str = key("", help="What the argument is for")
+    optional: bool = False
     place: str = ""
 
     @property

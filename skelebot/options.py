@@ -39,12 +39,12 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
     Raises UsageError, and HelpWanted as soon as -h is met.
     """
     values, rest = _Reader(params).read(list(words), stop=False)
-    if len(rest) < len(args):
-        missing = ", ".join(arg.name for arg in args[len(rest) :])
-        raise UsageError(f"missing: {missing}")
+    missing = [arg.name for arg in args[len(rest) :] if not arg.optional]
+    if missing:
+        raise UsageError(f"missing: {', '.join(missing)}")
     if len(rest) > len(args):
         raise UsageError(f"unexpected word {one_line(rest[len(args)])!r}")
-    for arg, word in zip(args, rest, strict=True):
+    for arg, word in zip(args, rest, strict=False):
         _check_choice(arg.name, arg.choices, word)
         values[arg.key] = word
     return values
@@ -151,7 +151,10 @@ def _check_choice(name: str, choices: tuple[str, ...], word: str, secret: bool =
 def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
     """The words that a command takes, as in `[options] DATE`."""
     words = ["[options]"] if params else []
-    return " ".join(words + [_placeholder(arg.name, arg.choices) for arg in args])
+    for arg in args:
+        shown = _placeholder(arg.name, arg.choices)
+        words.append(f"[{shown}]" if arg.optional else shown)
+    return " ".join(words)
 
 
 def describe(args: Sequence[Arg], params: Sequence[Param]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,44 @@
+"""Artifacts for jobs and notebooks.
+
+from skelebot import artifacts
+
+path = artifacts.pull("model", "LATEST")
+"""
+
+import builtins
+from pathlib import Path
+from typing import BinaryIO
+
+from skelebot import catalog, config
+from skelebot.components.repository import Repository
+from skelebot.errors import UsageError
+
+
+def pull(
+    name: str, version: str = "LATEST", *, override: bool = False, prefix: str = "", env: str | None = None
+) -> Path:
+    """The path of an artifact, pulled from the store that the project configures.
+
+    The project is the one of the current folder, in the environment `env`. override: put it in the
+    place of the configured file. Raises SkelebotError.
+    """
+    root = config.find_root()
+    if root is None:
+        raise UsageError(f"there is no {config.FILE} here or above")
+    project, report = config.read(root, env)
+    components = catalog.active(project, report) if project else ()
+    config.raise_problems(report)
+    for component in components:
+        if project and isinstance(component, Repository):
+            return Path(component.pull_one(project, name, version, override, prefix))
+    raise UsageError(f"{config.FILE} configures no components.repository")
+
+
+def read(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> bytes:
+    """The content of an artifact."""
+    return pull(name, version, prefix=prefix, env=env).read_bytes()
+
+
+def open(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> BinaryIO:
+    """An artifact as an open file."""
+    return builtins.open(pull(name, version, prefix=prefix, env=env), "rb")

@@ -1,0 +1,229 @@
+"""A repository of JFrog Artifactory as a store.
+
+https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from skelebot.components.repository.credentials import Credentials
+from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Stored
+from skelebot.errors import SkelebotError
+
+_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_TRIES = 5
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def base_url(url: str, insecure: bool) -> str:
+    """The address of the REST API. Raises SkelebotError where credentials would go over plain http."""
+    full = url if "://" in url else f"https://{url}"
+    parts = urlsplit(full)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
+        raise SkelebotError(
+            f"{url} is http, over which anyone could read the credentials; use https, or set insecure: true"
+        )
+    # Without a path, the one at which Artifactory is installed.
+    return full.rstrip("/") if parts.path.strip("/") else f"{full.rstrip('/')}/artifactory"
+
+
+class ArtifactoryStore:
+    def __init__(self, url: str, repo: str, path: str, kind: str, credentials: Credentials) -> None:
+        self._base, self._host = url, urlsplit(url).netloc
+        self._place = "/".join(quote(p) for p in (repo, path.strip("/")) if p)
+        self._headers = credentials.headers(kind)
+        self._session = requests.Session()
+        self._session.trust_env = True
+        self._session.auth = _no_netrc
+
+    # --- requests ---
+
+    def _ask(self, method: str, url: str, **options: Any) -> requests.Response:
+        """An answer below 400, or 404; tried again while the server or the network fails.
+
+        Raises SkelebotError.
+        """
+        for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            try:
+                answer = self._once(method, url, **options)
+            except requests.RequestException as error:
+                if last or isinstance(error, requests.exceptions.SSLError):
+                    raise SkelebotError(f"{self._host} cannot be reached: {_short(error)}") from None
+            else:
+                if last or (answer.status_code < 500 and answer.status_code != 429):
+                    return self._checked(answer)
+                answer.close()
+            if hasattr(options.get("data"), "seek"):
+                options["data"].seek(0)
+            time.sleep(min(0.2 * 2**attempt, 5))
+        raise AssertionError("the last try returns or raises")
+
+    def _once(self, method: str, url: str, **options: Any) -> requests.Response:
+        """One request, redirects followed; to another host the credentials do not go along."""
+        headers = options.pop("headers", {})
+        for _ in range(5):
+            own = self._headers if urlsplit(url).netloc == self._host else {}
+            answer = self._session.request(
+                method, url, headers={**headers, **own}, timeout=_TIMEOUT, allow_redirects=False, **options
+            )
+            if not answer.is_redirect or method == "PUT":
+                return answer
+            url = requests.compat.urljoin(url, answer.headers["Location"])
+            answer.close()
+        raise requests.TooManyRedirects("too many redirects")
+
+    def _checked(self, answer: requests.Response) -> requests.Response:
+        code = answer.status_code
+        if code < 300 or code in (404, 416):
+            return answer
+        text = {
+            401: f"{self._host} does not take these credentials; check user, token and authType",
+            403: f"{self._host} does not allow this; ask for the rights to read and deploy",
+            409: f"{self._host} refuses the artifact: {_said(answer)}",
+        }.get(code, f"{self._host} answered {code}: {_said(answer)}")
+        answer.close()
+        raise SkelebotError(text)
+
+    def _url(self, key: str, api: str = "") -> str:
+        return f"{self._base}/{api}{self._place}/{quote(key)}"
+
+    # --- what there is ---
+
+    def check(self) -> None:
+        repo = self._place.partition("/")[0]
+        with self._ask("GET", f"{self._base}/api/storage/{repo}") as answer:
+            if answer.status_code == 404:
+                raise SkelebotError(f"there is no repository {repo} on {self._host}; mend `repo`")
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        folder, _, _ = prefix.rpartition("/")
+        url = self._url(folder, "api/storage/").rstrip("/") + "?list&deep=0&listFolders=0"
+        with self._ask("GET", url) as answer:
+            if answer.status_code == 404:
+                self.check()
+                return
+            files = answer.json().get("files", [])
+        for found in files:
+            key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
+            if key.startswith(prefix):
+                modified = str(found.get("lastModified", ""))
+                yield Stored(key, int(found["size"]), modified, found.get("sha2") or None)
+
+    def head(self, key: str) -> Stored | None:
+        with self._ask("HEAD", self._url(key)) as answer:
+            if answer.status_code == 404:
+                return None
+            told = answer.headers
+            tag = told.get("X-Checksum-Sha256") or told.get("ETag") or ""
+            modified = told.get("Last-Modified", "")
+            size = int(told.get("Content-Length", 0))
+            return Stored(key, size, modified, told.get("X-Checksum-Sha256"), tag)
+
+    # --- push ---
+
+    def push(self, key: str, file: str, sha256: str, force: bool, progress: Progress) -> int:
+        """There is no call that creates only what is not there: it is looked up just before."""
+        if not force and self.head(key):
+            raise AlreadyThere(key)
+        headers = {"X-Checksum-Sha256": sha256}
+        size = os.path.getsize(file)
+        # The server may have the content already, under whatever name.
+        by_sum = {**headers, "X-Checksum-Deploy": "true"}
+        with self._ask("PUT", self._url(key), headers=by_sum) as answer:
+            if answer.status_code != 404:
+                progress(size)
+                return 0
+        with open(file, "rb") as source:
+            body = _Body(source, size, progress)
+            with self._ask("PUT", self._url(key), headers=headers, data=body) as answer:
+                if answer.status_code == 404:
+                    self.check()
+                    raise SkelebotError(f"{self._host} has no place for {key}; mend `path`")
+        return size
+
+    # --- pull ---
+
+    def pull(self, stored: Stored, part: str, progress: Progress) -> int:
+        sent, said, fruitless = 0, "", 0
+        have = _size(part)
+        progress(min(have, stored.size))
+        while fruitless < _TRIES:
+            try:
+                self._pull_from(stored, part, have, progress)
+            except requests.RequestException as error:
+                said = f" ({_short(error)})"
+            now = _size(part)
+            sent += max(0, now - have)
+            if now >= stored.size:
+                return sent
+            fruitless = 0 if now > have else fruitless + 1  # a server that drops connections still serves
+            have = now
+            time.sleep(0.1 * 2**fruitless)
+        raise SkelebotError(f"{stored.key} arrived cut off{said}; run again to go on where it stopped")
+
+    def _pull_from(self, stored: Stored, part: str, have: int, progress: Progress) -> None:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with self._ask("GET", self._url(stored.key), headers=headers, stream=True) as answer:
+            if answer.status_code == 404:
+                raise SkelebotError(f"{stored.key} is not in the store any more")
+            if answer.status_code == 416:
+                return
+            # A server that does not know ranges answers with the whole.
+            with open(part, "ab" if answer.status_code == 206 else "wb") as file:
+                for block in answer.iter_content(BLOCK):
+                    file.write(block)
+                    progress(len(block))
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps the library from adding credentials of its own from ~/.netrc."""
+    return request
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+class _Body:
+    """A file on its way out, that can be sent again."""
+
+    def __init__(self, file: Any, size: int, progress: Progress) -> None:
+        self._file, self._size, self._progress, self._told = file, size, progress, 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, size: int = -1) -> bytes:
+        # The library asks for pieces of 16 KiB, which are too small to be fast.
+        block: bytes = self._file.read(max(size, BLOCK) if size and size > 0 else size)
+        new = max(0, self._file.tell() - self._told)
+        self._told += new
+        self._progress(new)
+        return block
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+
+def _short(error: Exception) -> str:
+    """The innermost reason of the library's long tales."""
+    inner: Any = error
+    while getattr(inner, "args", None) and isinstance(inner.args[0], Exception):
+        inner = inner.args[0]
+    return str(getattr(inner, "reason", None) or inner).splitlines()[0][:200]
+
+
+def _said(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["errors"][0]["message"])[:200]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return answer.reason or "no reason given"

@@ -1,0 +1,251 @@
+"""One artifact on its way: found, moved, checked and put in its place, whole or not at all."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from skelebot import console
+from skelebot.components.repository import folders, names
+from skelebot.components.repository.store import (
+    AlreadyThere,
+    Store,
+    Stored,
+    file_sha256,
+    forget,
+    reason,
+)
+from skelebot.errors import SkelebotError
+from skelebot.model import Project
+from skelebot.runners.folders import own_folder
+
+
+@dataclass(frozen=True)
+class Item:
+    """An artifact with its place in the project and its key in the store."""
+
+    name: str
+    version: str | None
+    key: str
+    file: str
+    is_folder: bool
+    stored: Stored | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was transferred. path: of the file here. sent: the bytes that went over the line."""
+
+    name: str
+    version: str | None
+    key: str
+    path: str
+    size: int
+    sha256: str
+    sent: int
+    pulled: bool
+
+
+def item(root: str, name: str, file: str, singular: bool, prefix: str, version: str | None) -> Item:
+    """The artifact in a version; None for one that has none."""
+    path = os.path.join(root, os.path.expanduser(file))
+    is_folder = file.endswith("/") or os.path.isdir(path)
+    number = None if singular else version
+    ending = names.extension(file, is_folder)
+    return Item(name, number, names.key(prefix, name, number, ending), os.path.normpath(path), is_folder)
+
+
+# --- what is in the store ---
+
+
+def listed(
+    store: Store, root: str, name: str, file: str, singular: bool, prefix: str
+) -> list[tuple[Stored, str | None]]:
+    """The objects of exactly this artifact with their versions, lowest first."""
+    one = item(root, name, file, singular, prefix, None)
+    if singular:
+        stored = store.head(one.key)
+        return [(stored, None)] if stored else []
+    found = {s.key: s for s in store.list(f"{prefix}{name}_v")}
+    ending = names.extension(file, one.is_folder)
+    known = names.versions(found, prefix, name, ending)
+    return [(found[k], str(known[k])) for k in sorted(known, key=lambda k: known[k])]
+
+
+def latest_of(listed: list[tuple[Stored, str | None]], project: Project, name: str) -> str | None:
+    """The key that LATEST would take, or None where no version is compatible."""
+    from semver import Version
+
+    versions = {s.key: Version.parse(v) for s, v in listed if v is not None}
+    if not versions:
+        return listed[0][0].key if listed else None
+    try:
+        return names.latest(versions, names.project_version(project.version), name)
+    except SkelebotError:
+        return None
+
+
+def found(
+    store: Store, project: Project, name: str, file: str, singular: bool, prefix: str, version: str
+) -> Item:
+    """The artifact as the store has it, in a version or the latest compatible one.
+
+    Raises SkelebotError where it is not there.
+    """
+    one = item(project.root, name, file, singular, prefix, version)
+    if version == "LATEST" and not singular:
+        current = names.project_version(project.version)
+        keys = [stored.key for stored in store.list(f"{prefix}{name}_v")]
+        versions = names.versions(keys, prefix, name, names.extension(file, one.is_folder))
+        one = item(
+            project.root, name, file, False, prefix, str(versions[names.latest(versions, current, name)])
+        )
+    stored = store.head(one.key)
+    if stored is None:
+        raise SkelebotError(f"{one.key} is not in the store; see `skelebot artifacts {name}`")
+    return Item(one.name, one.version, one.key, one.file, one.is_folder, stored)
+
+
+# --- push ---
+
+
+def push(store: Store, one: Item, force: bool) -> Callable[[], Done]:
+    """Checks what can be checked before a byte moves, and gives what moves them."""
+    problem: SkelebotError | None = None
+    try:
+        _check_push(store, one, force)
+    except SkelebotError as error:
+        problem = error
+
+    def act() -> Done:
+        if problem:
+            raise problem
+        with _as_file(one) as file:
+            return _pushed(store, one, file, force)
+
+    return act
+
+
+def _check_push(store: Store, one: Item, force: bool) -> None:
+    if not os.path.exists(one.file):
+        raise SkelebotError(f"there is no file {one.file}; make it first, or mend `file`")
+    if one.is_folder and not os.path.isdir(one.file):
+        raise SkelebotError(f"{one.file} is a file, but `file` ends in a slash as a folder's does")
+    store.check()
+    if not force and store.head(one.key):
+        raise AlreadyThere(one.key)
+
+
+def _pushed(store: Store, one: Item, file: str, force: bool) -> Done:
+    try:
+        size, sha256 = os.path.getsize(file), file_sha256(file)
+    except OSError as error:
+        raise SkelebotError(f"{one.file} cannot be read: {reason(error)}") from None
+    with console.progress(f"pushing {one.key}", size) as tell:
+        sent = store.push(one.key, file, sha256, force, tell)
+    return Done(one.name, one.version, one.key, one.file, size, sha256, sent, False)
+
+
+@contextmanager
+def _as_file(one: Item) -> Iterator[str]:
+    """The artifact as one file; a folder is packed outside of the project."""
+    if not one.is_folder:
+        yield one.file
+        return
+    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+        archive = os.path.join(folder, "archive.tar.gz")
+        folders.pack(one.file, archive)
+        yield archive
+
+
+# --- pull ---
+
+
+def pull(store: Store, one: Item, root: str, override: bool) -> Callable[[], Done]:
+    def act() -> Done:
+        assert one.stored
+        target = one.file if override else os.path.join(root, os.path.basename(one.key))
+        if one.is_folder and not override:
+            target = target.removesuffix(names.FOLDER)
+        try:
+            return _pulled(store, one, one.stored, root, target)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "; free some space and run again to go on" if full else ""
+            raise SkelebotError(f"{target} cannot be written: {reason(error)}{hint}") from None
+
+    return act
+
+
+def _pulled(store: Store, one: Item, stored: Stored, root: str, target: str) -> Done:
+    with _part_file(root, one.key, stored) as part:
+        with console.progress(f"pulling {one.key}", stored.size) as tell:
+            sent = store.pull(stored, part, tell)
+        sha256 = _checked(part, one, stored)
+        _place(part, target, one.is_folder)
+    return Done(one.name, one.version, one.key, target, stored.size, sha256, sent, True)
+
+
+def _checked(part: str, one: Item, stored: Stored) -> str:
+    """The SHA-256 of what arrived. Raises SkelebotError, and forgets it, where it is not what was stored."""
+    sha256 = file_sha256(part)
+    if os.path.getsize(part) != stored.size or (stored.sha256 and stored.sha256 != sha256):
+        forget(part)
+        raise SkelebotError(f"{one.key} arrived damaged; nothing was replaced, run again")
+    return sha256
+
+
+@contextmanager
+def _part_file(root: str, key: str, stored: Stored) -> Iterator[str]:
+    """A file for what has arrived so far, the same in the next call, and only one call's at a time."""
+    folder = os.path.join(own_folder(root), "parts")
+    os.makedirs(folder, exist_ok=True)
+    name = hashlib.sha256(f"{key}\0{stored.size}\0{stored.sha256 or stored.tag}".encode()).hexdigest()[:32]
+    part = os.path.join(folder, f"{name}.part")
+    with open(f"{part}.lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.info(f"waiting for another pull of {key}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield part
+        forget(f"{part}.lock")
+
+
+def _place(part: str, target: str, is_folder: bool) -> None:
+    """Puts what arrived in its place in one step; what was there before is replaced."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if not is_folder:
+        _replace(part, target)
+        return
+    fresh = f"{target}.{os.getpid()}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        folders.unpack(part, fresh)
+        old = f"{target}.{os.getpid()}.old"
+        if os.path.lexists(target):
+            os.rename(target, old)
+        os.rename(fresh, target)
+        shutil.rmtree(old, ignore_errors=True)
+        forget(part)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace(part: str, target: str) -> None:
+    if os.path.isdir(target):
+        raise SkelebotError(f"{target} is a folder, and the artifact a file; move the folder away")
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        fresh = f"{target}.{os.getpid()}.new"  # on the target's own disk
+        shutil.copyfile(part, fresh)
+        os.replace(fresh, target)
+        forget(part)
