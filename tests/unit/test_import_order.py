@@ -9,21 +9,9 @@ import skelebot
 ROOT = Path(skelebot.__file__).parent
 
 # A file imports only from those before its own, anywhere in its text.
-ORDER = (
-    *("errors", "console", "model", "schema", "options", "shell", "config", "plan"),
-    *(
-        "dependencies",
-        "codeartifact",
-        "ignores",
-        "context",
-        "dockerfile",
-        "runners",
-        "component",
-        "components",
-        "catalog",
-        "cli",
-    ),
-    "__main__",
+ORDER = tuple(
+    "errors console model schema options shell config plan dependencies codeartifact ignores context "
+    "dockerfile runners component components catalog artifacts cli __main__".split()
 )
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))
