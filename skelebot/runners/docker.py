@@ -31,7 +31,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
             else:
                 found = build.current(client, image, task, lock)
             make_folders(task)
-            container = Container(client, image, found, task)
+            container = Container(client, image, found, task, os.urandom(4).hex())
             return container.detach() if task.mode == "d" else container.attend()
     except ProgramMissing as error:
         raise ProgramMissing(f"{error}; install it{or_natively(task)}") from None
@@ -54,7 +54,7 @@ def _refuse_bytes(task: Task) -> None:
     for word in (*task.argv, *(value for _, value in task.env)):
         if not word.isascii() and re.search("[\ud800-\udfff]", word):
             raise UsageError(
-                f"{shown(console.printable(word))} is not UTF-8, which Docker cannot carry; "
+                f"{console.printable(shown(word))} is not UTF-8, which Docker cannot carry; "
                 "run the job natively with -n, or rename the file"
             )
 
@@ -64,13 +64,13 @@ def _refuse_bytes(task: Task) -> None:
 
 @dataclass(frozen=True)
 class Container:
-    """One run of a task."""
+    """One run of a task; `token` makes its name unique."""
 
     client: Client
     image: Image
     built: Found
     task: Task
-    token: str = ""
+    token: str
 
     @property
     def name(self) -> str:
@@ -79,23 +79,22 @@ class Container:
 
     def attend(self) -> int:
         """Runs the container on Skelebot's own streams; leaves none behind."""
-        this = self._named()
-        raw = this._terminal()
+        raw = self._terminal()
         with ExitStack() as files:
-            env_words, env, fds = this._environment(files)
-            if this._has_secrets():
-                this._create(["--rm", *env_words], env, fds)
-                step = this.client.step("start", "--attach", "--interactive", this.name)
+            env_words, env, fds = self._environment(files)
+            if self._has_secrets():
+                self._create(["--rm", *env_words], env, fds)
+                step = self.client.step("start", "--attach", "--interactive", self.name)
             else:
-                words = ["run", "--rm", *env_words, *this._words(self.task.argv)]
-                step = this.client.step(*words, env=env)
-            shell.trace(this.client.verbose, step)
+                words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
+                step = self.client.step(*words, env=env)
+            shell.trace(self.client.verbose, step)
             outcome = shell.run(step, os.kill, raw_terminal=raw, pass_fds=fds)
         if outcome.signal:
-            this._remove()
+            self._remove()
             return 128 + outcome.signal
-        if outcome.code in this._engine_codes() and not this._was_started():
-            this._remove()
+        if outcome.code in self._engine_codes() and not self._was_started():
+            self._remove()
             hint = " (gpu: true needs NVIDIA's container toolkit on the host)" if self.task.gpu else ""
             raise SkelebotError(
                 f"the container of {self.task.name} could not be started{hint}; Docker's message stands above"
@@ -104,22 +103,18 @@ class Container:
 
     def detach(self) -> int:
         """Starts the container, prints its name, and leaves it running."""
-        this = self._named()
-        this._remove_ended()
+        self._remove_ended()
         with ExitStack() as files:
-            env_words, env, fds = this._environment(files)
-            if this._has_secrets():
-                this._create(env_words, env, fds)
-                step = this.client.step("start", this.name)
+            env_words, env, fds = self._environment(files)
+            if self._has_secrets():
+                self._create(env_words, env, fds)
+                step = self.client.step("start", self.name)
             else:
-                words = ["run", "--detach", *env_words, *this._words(self.task.argv)]
-                step = this.client.step(*words, env=env)
-            this._check(step, fds)
-        console.out(this.name)
+                words = ["run", "--detach", *env_words, *self._words(self.task.argv)]
+                step = self.client.step(*words, env=env)
+            self._check(step, fds)
+        console.out(self.name)
         return 0
-
-    def _named(self) -> "Container":
-        return Container(self.client, self.image, self.built, self.task, os.urandom(4).hex())
 
     # --- what the engine is told ---
 

@@ -9,9 +9,10 @@ import skelebot
 ROOT = Path(skelebot.__file__).parent
 
 # A file imports only from those before its own, anywhere in its text.
-ORDER = tuple(
-    "errors console model schema options shell config plan dependencies codeartifact ignores context "
-    "dockerfile runners component components catalog artifacts cli __main__".split()
+ORDER = (
+    *("errors", "console", "model", "schema", "options", "shell", "config", "plan"),
+    *("dependencies", "codeartifact", "ignores", "context", "dockerfile", "runners"),
+    *("component", "components", "catalog", "artifacts", "cli", "__main__"),
 )
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))
