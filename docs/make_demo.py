@@ -29,7 +29,7 @@ STYLES = {"1": "font-weight='bold' fill='#ffffff'", "2": "fill='#7d8590'", "32":
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "iris"
-        leave = shutil.ignore_patterns("data", "models", "output", ".skelebot")
+        leave = shutil.ignore_patterns("data", "models", "output", ".skelebot", "Dockerfile")
         shutil.copytree(HERE.parent / "examples" / "iris", project, ignore=leave)
         lines = [line for command in COMMANDS for line in session(command, project)]
     (HERE / "demo.svg").write_text(svg(lines), encoding="utf-8")

@@ -12,7 +12,7 @@ from skelebot import console
 from skelebot.dependencies import CodeArtifact, Dependency
 from skelebot.errors import SkelebotError
 
-_ENDINGS = ("-none-any.whl", ".whl", ".tar.gz", ".zip")  # what is taken first
+_ENDINGS = (".whl", ".tar.gz", ".zip")
 
 
 def fetch(root: str, dependencies: Iterable[Dependency]) -> None:
@@ -43,23 +43,23 @@ def _fetch(wanted: CodeArtifact, folder: str) -> None:
         client = boto3.Session(profile_name=wanted.profile).client("codeartifact")
         listed = client.get_paginator("list_package_version_assets").paginate(**package)
         assets = {a["name"]: a.get("hashes", {}) for page in listed for a in page["assets"]}
-        name = _chosen(assets, wanted)
-        answer = client.get_package_version_asset(**package, asset=name)
-        data: bytes = answer["asset"].read()
+        for name in _chosen(assets, wanted):
+            answer = client.get_package_version_asset(**package, asset=name)
+            data: bytes = answer["asset"].read()
+            _check(data, assets[name], name)
+            _write(os.path.join(folder, name), data)
     except (BotoCoreError, ClientError) as error:
         raise SkelebotError(
             f"{wanted.package} {wanted.version} cannot be had from CodeArtifact: {error}"
         ) from None
-    _check(data, assets[name], name)
-    _write(os.path.join(folder, name), data)
 
 
-def _chosen(assets: Iterable[str], wanted: CodeArtifact) -> str:
-    for ending in _ENDINGS:
-        for name in sorted(assets):
-            if name.endswith(ending) and os.path.basename(name) == name:
-                return name
-    raise SkelebotError(f"CodeArtifact has no wheel or archive of {wanted.package} {wanted.version}")
+def _chosen(assets: Iterable[str], wanted: CodeArtifact) -> list[str]:
+    """The wheel for every platform, or else all wheels and archives, for the installer to choose."""
+    names = sorted(n for n in assets if n.endswith(_ENDINGS) and os.path.basename(n) == n)
+    if not names:
+        raise SkelebotError(f"CodeArtifact has no wheel or archive of {wanted.package} {wanted.version}")
+    return [name for name in names if name.endswith("-none-any.whl")][:1] or names
 
 
 def _check(data: bytes, hashes: dict[str, str], name: str) -> None:

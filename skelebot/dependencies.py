@@ -147,8 +147,20 @@ def _ca_file(root: str, entry: str, rest: str) -> Dependency:
         raise UsageError(f"expected {form}, found {entry!r}")
     domain, owner, repository, package, version, *profile = parts
     fetch = CodeArtifact(domain, owner, repository, package, version, next(iter(profile), None))
-    words = ("--find-links", f"./{fetch.folder}", f"{fetch.package}=={fetch.version}")
-    return Dependency(entry, words, (fetch.folder,), fetch=fetch)
+    return Dependency(entry, _fetched(root, fetch), (fetch.folder,), fetch=fetch)
+
+
+def _fetched(root: str, fetch: CodeArtifact) -> tuple[str, ...]:
+    """The one file that fits every platform; before it is fetched, or among several, the folder.
+
+    By its path nobody else's package of that name can be taken for it.
+    """
+    folder = os.path.join(root, fetch.folder)
+    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    everywhere = [file for file in files if file.endswith("-none-any.whl")] or files
+    if len(everywhere) == 1:
+        return (f"./{fetch.folder}/{everywhere[0]}",)
+    return ("--find-links", f"./{fetch.folder}", f"{fetch.package}=={fetch.version}")
 
 
 def _inside(root: str, path: str) -> str:

@@ -28,9 +28,12 @@ def image(
     none.
     """
     env_files = {project.env_file, *(other.env_file for other in project.jobs)}
-    kept = tuple(f"!{d.fetch.folder}" for d in dependencies if d.fetch)
     never = tuple(ignores.literal(os.path.normpath(name)) for name in sorted(filter(None, env_files)))
     tag = f"{project.image}:{plan.tag(job.name)}" if job.ignores else f"{project.image}:latest"
+    patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *job.ignores, *never)
+    copied = tuple(dict.fromkeys(path for d in dependencies for path in d.files))
+    left_out = ignores.Ignores(patterns)
+    kept = tuple(f"!{ignores.literal(path)}" for path in copied if left_out.excludes(path))
     return Image(
         tag=tag,
         project=project.name,
@@ -39,7 +42,8 @@ def image(
         setup=tuple(_setup(project, dependencies)),
         lines=tuple(shell_form("RUN", command) for command in project.commands),
         final=tuple(_final(project)),
-        ignores=(*ignores.DEFAULTS, *own_ignores, *project.ignores, *job.ignores, *never, *kept),
+        ignores=(*patterns, *kept),
+        copied=copied,
         labels=tuple(_labels(project)),
         dockerfile=project.dockerfile,
         inherit=project.build.inherit,
@@ -100,16 +104,22 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     return lines + [f"USER {user}"] * bool(user) + list(image.final)
 
 
-def with_loan(lines: list[str], mounts: tuple[str, ...], env: tuple[tuple[str, str], ...]) -> list[str]:
+def with_loan(
+    lines: list[str], cache: str, mounts: tuple[str, ...], env: tuple[tuple[str, str], ...]
+) -> list[str]:
     """The lines with mounts, which only BuildKit knows, and variables for each RUN alone.
 
-    The base image's own variables of those names would win over ARG.
+    The cache is the installer's: what other commands write there belongs into the image. The base
+    image's own variables would win over ARG.
     """
-    options = "".join(f"--mount={mount} " for mount in mounts)
     pairs = [f"{name}={value}" for name, value in env]
-    return [
-        f"RUN {options}{_with_env(line[4:], pairs)}" if line.startswith("RUN ") else line for line in lines
-    ]
+    return [_lent(line, cache, mounts, pairs) if line.startswith("RUN ") else line for line in lines]
+
+
+def _lent(line: str, cache: str, mounts: tuple[str, ...], pairs: list[str]) -> str:
+    own = (cache,) if INSTALLER in line else ()
+    options = "".join(f"--mount={mount} " for mount in (*own, *mounts))
+    return f"RUN {options}{_with_env(line[4:], pairs)}"
 
 
 def _with_env(command: str, pairs: list[str]) -> str:

@@ -354,9 +354,9 @@ class Image:
     """What to build, in this order of lines: `base`, `setup`, the project's files, `lines`, `final`.
 
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
-    are left out. dockerfile: one of the user's own, instead of the lines. inherit: which settings of
-    the caller the build may use. ephemeral: leave no Dockerfile for the user to
-    see. views: for each kind of job the paths that its mappings hide.
+    are left out. copied: files that `setup` needs. dockerfile: one of the user's own, instead of the
+    lines. inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
+    the user to see. views: for each kind of job the paths that its mappings hide.
     """
 
     tag: str
@@ -369,6 +369,7 @@ class Image:
     ignores: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     dockerfile: str | None = None
+    copied: tuple[str, ...] = ()
     inherit: tuple[str, ...] = ()
     ephemeral: bool = False
     views: tuple[frozenset[str], ...] = ()

@@ -30,21 +30,22 @@ def _command(project: Project, job: Job) -> Command:
 
 def _run(session: Session, job: Job, values: Values) -> int:
     _check_source(session, job, ())
+    if not session.flags.dry_run:
+        _fetch_dependencies(_project(session))
     image, task = _prepare(session, job, values)
     runner = runners.choose(task, session.flags)
     if session.flags.dry_run:
         for line in [task.name, *runner.describe(image, task, session.flags)]:
             console.out(line if line == task.name else f"  {line}")
         return 0
-    _fetch_dependencies(task)
     return runner.run(image, task, session.flags)
 
 
-def _fetch_dependencies(task: Task) -> None:
-    if any(entry.startswith("ca_file:") for entry in task.dependencies):
+def _fetch_dependencies(project: Project) -> None:
+    if any(entry.startswith("ca_file:") for entry in project.dependencies):
         from skelebot import codeartifact, dependencies
 
-        codeartifact.fetch(task.root, dependencies.python(task.root, task.dependencies))
+        codeartifact.fetch(project.root, dependencies.python(project.root, project.dependencies))
 
 
 def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:

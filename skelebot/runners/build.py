@@ -43,10 +43,8 @@ def current(client: Client, image: Image, task: Task, lock: "Lock") -> Found:
     source = Source(image)
     if found and found.labels.get(_view_label(task.hidden)) == source.fingerprint(task.hidden):
         return found
-    try:
-        built = _build(client, source, task, found)
-    finally:
-        _tidy(client, image, lock)
+    built = _build(client, source, task, found)
+    _tidy(client, image, lock)  # a failed build's steps stay, for the next attempt to go on from
     return built
 
 
@@ -123,7 +121,7 @@ def _build(client: Client, source: Source, task: Task, before: Found | None) -> 
         lines = dockerfile.first_part(image, (), user) + dockerfile.second_part(image, None, user)
         built = builder.build(lines, entries, labels, image.tag)
     else:
-        first = builder.files_image(dockerfile.first_part(image, heavy, user), entries, heavy)
+        first = builder.files_image(dockerfile.first_part(image, heavy, user), entries, heavy, base)
         labels[FILES_LABEL] = first
         light = [e for e in entries if not context.is_below(e.path, heavy)]
         lines = dockerfile.second_part(image, first, user)
@@ -168,17 +166,19 @@ class Builder:
     task: Task
     buildkit: bool
 
-    def files_image(self, lines: list[str], entries: list[Entry], heavy: tuple[str, ...]) -> str:
+    def files_image(
+        self, lines: list[str], entries: list[Entry], heavy: tuple[str, ...], base: Found | None
+    ) -> str:
         """The tag of an image with what is installed and the heavy files, built where it is missing.
 
         It stands apart so that a change of a script neither sends nor stores them again.
         """
-        needed = [e for e in entries if context.is_below(e.path, heavy)]
-        content = self.source.content("\n".join(lines), needed)
+        copied = (*heavy, *self.source.image.copied)
+        needed = [e for e in entries if context.is_below(e.path, copied)]
+        content = self.source.content("\n".join([base.id if base else "", *lines]), needed)
         tag = f"{self.source.image.tag.partition(':')[0]}:files-{content[:16]}"
         if self.client.inspect(tag, self.task) is None:
-            # The files of the dependencies are copied too.
-            self.build(lines, entries, {}, tag)
+            self.build(lines, needed, {}, tag)
         return tag
 
     def build(
@@ -194,7 +194,9 @@ class Builder:
 
         with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
             loan = lent.lend(self.source.image, folder, self.buildkit)
-            content = "\n".join(loan.lines(lines, self.buildkit)) + "\n"
+            if not self.source.image.dockerfile:  # one of the user's own mounts what it wants itself
+                lines = loan.lines(lines, self.buildkit)
+            content = "\n".join(lines) + "\n"
             id_file = os.path.join(folder, "id")
             words = ["build", "--tag", tag, "--iidfile", id_file, *loan.words]
             words += [word for label in sorted(labels.items()) for word in ("--label", "=".join(label))]

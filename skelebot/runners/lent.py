@@ -55,8 +55,8 @@ class Loan:
     env: tuple[tuple[str, str], ...] = ()
 
     def lines(self, lines: list[str], buildkit: bool) -> list[str]:
-        """The lines of a Dockerfile with the loan in force at each RUN."""
-        return with_loan(lines, (_CACHE, *self.mounts), self.env) if buildkit else lines
+        """The lines of Skelebot's own Dockerfile with the loan in force at each RUN."""
+        return with_loan(lines, _CACHE, self.mounts, self.env) if buildkit else lines
 
 
 def lend(image: Image, folder: str, buildkit: bool) -> Loan:
@@ -78,7 +78,7 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
     for name in sorted(names & {"pip", "ca"}):
         file = os.path.join(folder, name)
         target = f"/run/secrets/skelebot-{name}"
-        _write(file, _pip_settings() if name == "pip" else _bundle())
+        _write(file, _as_file(pip_settings()) if name == "pip" else _bundle())
         words += ["--secret", f"id=skelebot-{name},src={file}"]
         mounts.append(f"type=secret,id=skelebot-{name},target={target}")
         variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
@@ -107,9 +107,10 @@ def _bundle() -> bytes:
     raise SkelebotError("build.inherit names ca, and no CA bundle was found; name one in SSL_CERT_FILE")
 
 
-def _pip_settings() -> bytes:
-    """pip's settings in force, in pip's own order: the site's file, the user's, the one named, PIP_*.
+def pip_settings() -> dict[str, str]:
+    """Those of the caller's pip settings that tell where packages come from.
 
+    In pip's own order: the site's file, the user's, the one that is named, PIP_* variables.
     https://pip.pypa.io/en/stable/topics/configuration/
     """
     home = os.path.expanduser("~")
@@ -129,12 +130,13 @@ def _pip_settings() -> bytes:
     for name, value in os.environ.items():
         if name.startswith("PIP_"):
             settings[name[4:].lower().replace("_", "-")] = value
-    return _as_file({k: v for k, v in settings.items() if k in _PIP_SETTINGS and v and _reachable(k, v)})
+    return {k: v for k, v in settings.items() if k in _PIP_SETTINGS and v and _reachable(k, v)}
 
 
 def _reachable(name: str, value: str) -> bool:
     """Whether a build sees the same; folders of the caller's machine are not there."""
-    return name not in ("find-links", "index-url") or ("://" in value and not value.startswith("file:"))
+    places = ("find-links", "index-url", "extra-index-url")
+    return name not in places or ("://" in value and not value.startswith("file:"))
 
 
 def _as_file(settings: dict[str, str]) -> bytes:

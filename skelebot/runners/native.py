@@ -193,9 +193,14 @@ def _replace(venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str,
 
 
 def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool) -> None:
+    from skelebot.runners.lent import pip_settings
+
     words = tuple(word for dependency in wanted for word in dependency.words)
     python = f"{venv}/bin/python"
-    uv = shutil.which("uv")
+    # uv does not read pip's settings; where they name an index, pip serves.
+    uv = (
+        None if {"index-url", "extra-index-url", "find-links"} & pip_settings().keys() else shutil.which("uv")
+    )
     if uv:
         make: tuple[str, ...] = (
             uv,

@@ -110,7 +110,7 @@ def run(page: Path, sandbox: Sandbox, engine: bool) -> list[Done]:
                 # The next command may ask for this one's `$?`.
                 script += [command.text, "code=$?; printf '\\n\\036%s\\036' $code; (exit $code)"]
     if has_example:
-        leave = shutil.ignore_patterns("data", "models", "output", ".skelebot", "__pycache__")
+        leave = shutil.ignore_patterns("data", "models", "output", ".skelebot", "__pycache__", "Dockerfile")
         shutil.copytree(ROOT / "examples", sandbox.root / "examples", ignore=leave)
     parts = _shell(sandbox, "\n".join(script)).split("\x1e")
     assert len(parts) == 2 * len(known) + 1, f"the shell ended early, after {parts[-3:]}"

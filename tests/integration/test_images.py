@@ -209,6 +209,16 @@ def test_a_failed_build_leaves_only_what_is_labelled(builder: Sandbox, name: str
     assert not mine(dangling(), name)
 
 
+def test_a_failed_build_is_gone_on_with(builder: Sandbox, name: str) -> None:
+    slow = f"'echo {name} > /once && date +%N >> /once'"
+    project(builder, name, job("cat /once"), build=f"{{commands: [{slow}, 'cat /once; false']}}")
+    failed = builder.run("run")
+    assert failed.code == 1
+    project(builder, name, job("cat /once"), build=f"{{commands: [{slow}]}}")
+    kept = builder.ok("run").splitlines()[1]
+    assert kept in failed.err
+
+
 def test_a_superseded_image_stays_while_a_container_uses_it(sandbox: Sandbox, name: str) -> None:
     project(sandbox, name, job("sleep 100", mode="d"), job("true", "b"))
     container = sandbox.ok("run").strip()
@@ -260,6 +270,15 @@ def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, 
     assert builder.ok("-n", "run") == builder.ok("run")
 
 
+def test_a_changed_requirements_file_counts_beside_a_heavy_one(builder: Sandbox, name: str) -> None:
+    builder.write("big", os.urandom(11_000_000))
+    project(builder, name, job("python -c 'import six; print(six.__version__)'"), dependencies="['req:r.txt']",
+            ignores="[r.txt]")  # fmt: skip
+    for version in ("1.15.0", "1.16.0"):
+        builder.write("r.txt", f"six=={version}\n")
+        assert builder.ok("run") == f"{version}\n"
+
+
 def test_a_large_context_is_warned_about(sandbox: Sandbox, name: str) -> None:
     sandbox.write("data/one", b"\0" * 40_000_000)
     sandbox.write("models/two", b"\0" * 20_000_000)
@@ -301,6 +320,25 @@ def test_a_users_own_dockerfile_is_never_touched(sandbox: Sandbox, name: str) ->
     assert sandbox.ok("run") == "Dockerfile\nskelebot.yaml\n"
     assert sandbox.read("Dockerfile") == "FROM nowhere\n"
     assert sandbox.read(".dockerignore") == "x\n"
+
+
+def test_a_dockerfile_of_ones_own_is_built_as_it_is(buildkit: Sandbox, name: str) -> None:
+    text = f"""FROM {BASE}
+WORKDIR /app
+RUN --mount=type=cache,target=/x echo {name} > /y \\
+ && echo "RUN not one"
+COPY . .
+"""
+    buildkit.write("Mine", text)
+    project(buildkit, name, job("cat /y"), dockerfile="Mine", build="{inherit: [proxy, ca]}")
+    assert buildkit.ok("run") == f"{name}\n"
+
+
+def test_what_a_command_caches_stays_in_the_image(builder: Sandbox, name: str) -> None:
+    project(builder, name, job("cat ~/.cache/w"), build="{commands: ['mkdir -p ~/.cache && echo w > ~/.cache/w']}",
+            dependencies="[six]")  # fmt: skip
+    assert builder.ok("run") == "w\n"
+    assert docker("run", "--rm", name, "ls", "-A", "/root/.cache") == "w"
 
 
 # --- jobs' own images, the primary job ---

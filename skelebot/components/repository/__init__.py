@@ -11,7 +11,7 @@ from skelebot.component import Command, Component, Session
 from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
-from skelebot.errors import SkelebotError, UsageError
+from skelebot.errors import Interrupted, SkelebotError, UsageError
 from skelebot.model import Arg, Param, Project, key, pattern
 from skelebot.options import Values
 
@@ -94,6 +94,8 @@ class Repository(Component):
                 yield "an artifact cannot be named ALL, which means every one; choose another name"
             if artifact.name in seen:
                 yield f"there are two artifacts named {artifact.name!r}; choose another name"
+            if os.path.normpath(artifact.file) in (".", ".."):
+                yield f"the artifact {artifact.name!r} is the whole project; name a file or folder in it"
             seen.append(artifact.name)
 
     def commands(self, project: Project | None) -> Iterable[Command]:
@@ -187,6 +189,8 @@ class Repository(Component):
                 store, project, artifact.name, artifact.file, artifact.singular, prefix, version
             )
             return transfer.pull(store, item, project.root, override)
+        except Interrupted:
+            raise
         except SkelebotError as error:
             return _failing(error)
 
@@ -250,6 +254,8 @@ def _carry_out(all_names: Sequence[str], work: Sequence[Callable[[], Done]], as_
     for name, act in zip(all_names, work, strict=True):
         try:
             done.append(act())
+        except Interrupted:
+            raise
         except SkelebotError as error:
             console.error(f"{name}: {error}")
             failed.append(name)

@@ -6,6 +6,9 @@ https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +26,13 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def base_url(url: str, insecure: bool) -> str:
     """The address of the REST API. Raises SkelebotError where credentials would go over plain http."""
     full = url if "://" in url else f"https://{url}"
-    parts = urlsplit(full)
+    try:
+        parts = urlsplit(full)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or "@" in parts.netloc:  # which is not shown, as it may hold a password
+        raise SkelebotError("the url of Artifactory is not one such as https://company.jfrog.io; mend `url`")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
         raise SkelebotError(
             f"{url} is http, over which anyone could read the credentials; use https, or set insecure: true"
@@ -40,6 +49,8 @@ class ArtifactoryStore:
         self._session = requests.Session()
         self._session.trust_env = True
         self._session.auth = _no_netrc
+        # What a proxy packs on the way can be neither measured nor resumed.
+        self._session.headers["Accept-Encoding"] = "identity"
 
     # --- requests ---
 
@@ -68,15 +79,19 @@ class ArtifactoryStore:
         """One request, redirects followed; to another host the credentials do not go along."""
         headers = options.pop("headers", {})
         for _ in range(5):
-            own = self._headers if urlsplit(url).netloc == self._host else {}
-            answer = self._session.request(
-                method, url, headers={**headers, **own}, timeout=_TIMEOUT, allow_redirects=False, **options
-            )
+            headers_here = {**headers, **(self._headers if self._is_home(url) else {})}
+            options |= {"headers": headers_here, "timeout": _TIMEOUT, "proxies": _proxies(url)}
+            answer = self._session.request(method, url, allow_redirects=False, **options)
             if not answer.is_redirect or method == "PUT":
                 return answer
             url = requests.compat.urljoin(url, answer.headers["Location"])
             answer.close()
         raise requests.TooManyRedirects("too many redirects")
+
+    def _is_home(self, url: str) -> bool:
+        """Whether an address is the configured server's, and no less private."""
+        parts, base = urlsplit(url), urlsplit(self._base)
+        return parts.netloc == base.netloc and parts.scheme in (base.scheme, "https")
 
     def _checked(self, answer: requests.Response) -> requests.Response:
         code = answer.status_code
@@ -108,22 +123,31 @@ class ArtifactoryStore:
             if answer.status_code == 404:
                 self.check()
                 return
-            files = answer.json().get("files", [])
+            try:
+                files = answer.json().get("files", [])
+            except (ValueError, AttributeError):
+                raise self._stranger() from None
         for found in files:
             key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
             if key.startswith(prefix):
-                modified = str(found.get("lastModified", ""))
+                modified = _utc(str(found.get("lastModified", "")))
                 yield Stored(key, int(found["size"]), modified, found.get("sha2") or None)
 
     def head(self, key: str) -> Stored | None:
         with self._ask("HEAD", self._url(key)) as answer:
             if answer.status_code == 404:
+                self.check()  # it may be the repository that is missing
                 return None
             told = answer.headers
+            if not any(name.lower().startswith("x-checksum-") for name in told):
+                raise self._stranger()  # a log-in page, say, which must not be taken for a model
             tag = told.get("X-Checksum-Sha256") or told.get("ETag") or ""
-            modified = told.get("Last-Modified", "")
+            modified = _utc(told.get("Last-Modified", ""))
             size = int(told.get("Content-Length", 0))
             return Stored(key, size, modified, told.get("X-Checksum-Sha256"), tag)
+
+    def _stranger(self) -> SkelebotError:
+        return SkelebotError(f"{self._host} does not answer as Artifactory does; check `url`")
 
     # --- push ---
 
@@ -184,6 +208,20 @@ class ArtifactoryStore:
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps the library from adding credentials of its own from ~/.netrc."""
     return request
+
+
+def _proxies(url: str) -> dict[str, str] | None:
+    """What goes to this machine goes past any proxy, which would read the credentials."""
+    return {"no_proxy": ",".join(_LOOPBACK)} if urlsplit(url).hostname in _LOOPBACK else None
+
+
+def _utc(told: str) -> str:
+    """A time of a header or of a listing as ISO 8601 in UTC; one that is neither stays as it is."""
+    with suppress(ValueError, TypeError):
+        is_iso = told[:4].isdigit()
+        then = datetime.fromisoformat(told.replace("Z", "+00:00")) if is_iso else parsedate_to_datetime(told)
+        return then.astimezone(timezone.utc).isoformat(timespec="seconds")
+    return told
 
 
 def _size(path: str) -> int:

@@ -44,17 +44,30 @@ def find(auth: "Auth", user: str | None, token: str | None) -> Credentials:
     if auth.aws:
         return _from_aws(auth)
     if auth.kind == "user_pass":
-        user = user or os.environ.get(USER) or console.ask("Artifactory user", USER)
+        user = user or os.environ.get(USER) or _ask("Artifactory user", USER)
     label = {"user_pass": "Artifactory password", "token": "Artifactory token"}
     label_of_kind = label.get(auth.kind, "Artifactory API key")
-    token = token or os.environ.get(TOKEN) or console.ask(label_of_kind, TOKEN, hidden=True)
-    return Credentials(user, _one_line(token))
+    token = token or os.environ.get(TOKEN) or _ask(label_of_kind, TOKEN, hidden=True)
+    return _sendable(auth.kind, user, token)
 
 
-def _one_line(token: str) -> str:
-    if not token.isprintable():
+def _ask(question: str, variable: str, hidden: bool = False) -> str:
+    try:
+        answer = console.ask(question, variable, hidden)
+    except EOFError:
+        answer = ""
+    if not answer:
+        raise SkelebotError(f"no {question} was given; run again, or set {variable}")
+    return answer
+
+
+def _sendable(kind: str, user: str | None, token: str) -> Credentials:
+    """Credentials that fit in a request: the library's error about others would print them."""
+    if not (token.isprintable() and (user or "").isprintable()):
         raise SkelebotError("the credentials hold a line end or a control character; give them again")
-    return token
+    if kind != "user_pass" and not (token.isascii() and token == token.strip()):
+        raise SkelebotError("the credentials hold a character that is in no token or key; give them again")
+    return Credentials(user, token)
 
 
 def _from_aws(auth: "Auth") -> Credentials:
@@ -78,4 +91,4 @@ def _from_aws(auth: "Auth") -> Credentials:
     user = fields.get("user")
     if auth.kind == "user_pass" and not user:
         raise SkelebotError(f"the AWS secret {auth.aws_secret} holds no `user`")
-    return Credentials(str(user) if user else None, _one_line(token))
+    return _sendable(auth.kind, str(user) if user else None, token)

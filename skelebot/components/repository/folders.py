@@ -1,14 +1,20 @@
 """Folders as artifacts: packed into one archive, and unpacked with nothing leaving its place."""
 
+import errno
 import os
 import tarfile
+import zlib
 from typing import Any
 
+from skelebot.components.repository.store import reason
 from skelebot.errors import SkelebotError
 
 
 def pack(folder: str, archive: str) -> None:
-    """Writes a folder as a .tar.gz whose bytes depend on the content alone. Raises SkelebotError."""
+    """Writes a folder as a .tar.gz whose bytes depend on the content alone.
+
+    Raises SkelebotError, also for what `unpack` would refuse.
+    """
     import gzip
 
     try:
@@ -19,10 +25,11 @@ def pack(folder: str, archive: str) -> None:
         ):
             tar.add(folder, arcname=".", filter=_anonymous)
     except OSError as error:
-        raise SkelebotError(f"{folder} cannot be packed: {(error.strerror or str(error)).lower()}") from None
+        raise SkelebotError(f"{folder} cannot be packed: {reason(error)}") from None
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    _check(info)
     info.uid = info.gid = info.mtime = 0
     info.uname = info.gname = ""
     return info
@@ -30,15 +37,20 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def unpack(archive: str, folder: str) -> None:
     """Unpacks into a new folder. Raises SkelebotError for a path or link that would leave it."""
+    links: set[str] = set()
     try:
+        os.makedirs(folder)
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 _check(member)
-                tar.extract(member, folder, set_attrs=True, numeric_owner=False, **_SAFE)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+                _check_way(member, links)
+                tar.extract(_tamed(member), folder, set_attrs=True, numeric_owner=True, **_SAFE)
+        for link in links:
+            _check_link(folder, link)
+    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         raise SkelebotError(f"the archive is not one that can be unpacked: {error}") from None
     except OSError as error:
-        raise SkelebotError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise SkelebotError(f"{folder} cannot be written: {reason(error)}") from None
 
 
 # Python's own guard, in those versions that have it: https://docs.python.org/3/library/tarfile.html
@@ -54,6 +66,40 @@ def _check(member: tarfile.TarInfo) -> None:
     for target in targets:
         clean = os.path.normpath(target)
         if os.path.isabs(clean) or clean == ".." or clean.startswith("../"):
-            raise SkelebotError(f"the archive holds {target!r}, which would leave its folder; it is refused")
+            raise _leaves(target)
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise SkelebotError(f"the archive holds {member.name!r}, which is no file; it is refused")
+        raise SkelebotError(f"the folder's {member.name!r} is no file, folder or link; it is refused")
+
+
+def _check_way(member: tarfile.TarInfo, links: set[str]) -> None:
+    """Refuses what would be written or read through one of the archive's own links; collects these."""
+    for path in (member.name, *([member.linkname] if member.islnk() else [])):
+        words = os.path.normpath(path).split("/")
+        if any("/".join(words[: i + 1]) in links for i in range(len(words))):
+            raise _leaves(path)
+    if member.issym():
+        links.add(os.path.normpath(member.name))
+
+
+def _check_link(folder: str, link: str) -> None:
+    """Follows a link with all links in place: two that look harmless may lead out together."""
+    root, path = os.path.realpath(folder), os.path.join(folder, link)
+    try:
+        target = os.path.realpath(path, strict=True)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise _leaves(link) from None
+        target = os.path.realpath(path)
+    if os.path.commonpath([root, target]) != root:
+        raise _leaves(link)
+
+
+def _tamed(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member as the caller's own, without the rights of others: no setuid, nothing unreadable."""
+    member.uid, member.gid = os.getuid(), os.getgid()
+    member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
+    return member
+
+
+def _leaves(path: str) -> SkelebotError:
+    return SkelebotError(f"the folder holds {path!r}, which would leave it; it is refused")

@@ -1,6 +1,7 @@
 """A plain folder as a store, also on a network share."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -17,6 +18,9 @@ from skelebot.components.repository.store import (
 from skelebot.errors import SkelebotError
 
 _SUM = ".sha256"  # beside each object a file with its checksum, as sha256sum writes it
+
+# What file systems without hard links say, as some network shares.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LocalStore:
@@ -98,7 +102,9 @@ class LocalStore:
         try:
             try:
                 os.link(part, path)
-            except PermissionError:  # a file system without links
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
                 with open(path, "xb"):
                     os.replace(part, path)
         except FileExistsError:

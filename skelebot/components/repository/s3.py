@@ -8,23 +8,30 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 import hashlib
 import json
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from skelebot import console
 from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Stored, forget
 from skelebot.errors import SkelebotError
 
 _PART = 16 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
 _AT_ONCE = 8  # parts
 _MOST_PARTS = 10_000
+_TRIES = 5  # of a range that brings nothing
+_LOCK_SECONDS = 60
+_LOCK = "~lock"  # no version has a tilde, so that it is never taken for one
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 _MEANINGS = {
     "NoSuchBucket": "there is no bucket {bucket}; check its name and region",
@@ -38,6 +45,10 @@ _MEANINGS = {
     "AuthorizationHeaderMalformed": "the bucket {bucket} is in another region; mend `region`",
     "IllegalLocationConstraintException": "the bucket {bucket} is in another region; mend `region`",
     "301": "the bucket {bucket} is in another region; mend `region`",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "PreconditionFailed": "it was replaced in the store meanwhile; run again",
+    "NoSuchKey": "it was removed from the store meanwhile",
+    "NoSuchUpload": "another push of it ended meanwhile; run again",
 }
 
 
@@ -71,9 +82,12 @@ class S3Store:
             response_checksum_validation="when_required",
             s3={"payload_signing_enabled": False, "addressing_style": "path" if endpoint else "auto"},
         )
+        self._checked = False
         with self._explained():
             session = boto3.Session(profile_name=profile, region_name=region)
             self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+        self._is_amazon = host.endswith(_AMAZON)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -81,18 +95,20 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            text = _MEANINGS.get(code, f"the store refused: {error}")
-            raise SkelebotError(text.format(bucket=self._bucket)) from None
-        except BotoCoreError as error:
+            meaning = _MEANINGS.get(_code(error), "").format(bucket=self._bucket)
+            raise SkelebotError(meaning or f"the store refused: {_line(error)}") from None
+        except (BotoCoreError, ValueError) as error:  # the latter of an endpoint that is no address
             hint = "check the network, `region`, `profile` and `endpoint`"
-            raise SkelebotError(f"the store cannot be used: {error}; {hint}") from None
+            raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None
 
     # --- what there is ---
 
     def check(self) -> None:
+        if self._checked:
+            return
         with self._explained():
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder, MaxKeys=1)
+        self._checked = True
 
     def list(self, prefix: str) -> Iterator[Stored]:
         with self._explained():
@@ -107,8 +123,8 @@ class S3Store:
         try:
             found = self._client.head_object(Bucket=self._bucket, Key=self._folder + key)
         except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                self.check()  # it may be the bucket that is missing
+            self.check()  # says what is wrong, which the answer to a HEAD has no room for
+            if _status(error) == 404:
                 return None
             with self._explained():
                 raise
@@ -143,33 +159,96 @@ class S3Store:
                 self._client.put_object(**at, Body=body, Metadata={"sha256": sha256}, **condition)
             progress(size)
             return size
-        upload, have = self._upload(at, file, sha256)
-        at["UploadId"] = upload
-        sent = self._send_parts(at, file, have, progress)
-        numbered = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(have.items())]
+        unfinished = self._unfinished(at)
+        at["UploadId"], have = self._upload(at, unfinished, file, sha256)
         try:
-            with _taken():
-                self._client.complete_multipart_upload(**at, MultipartUpload={"Parts": numbered}, **condition)
-        except _Taken:
-            with suppress(ClientError, BotoCoreError):
-                self._client.abort_multipart_upload(**at)
+            sent = self._send_parts(at, file, have, progress)
+            self._complete(at, key, have, condition)
+        except ClientError as error:
+            # Of two pushes of the same content the second helps the first, whose end is its own.
+            if _code(error) == "NoSuchUpload" and condition and self.head(key):
+                raise _Taken from None
             raise
+        except _Taken:
+            self._abort(at, at["UploadId"])
+            raise
+        for upload in unfinished:
+            if upload != at["UploadId"]:
+                self._abort(at, upload)  # of other content, which would be kept, and paid for, for ever
         return sent
 
-    def _upload(self, at: dict[str, Any], file: str, sha256: str) -> tuple[str, dict[int, str]]:
+    def _unfinished(self, at: dict[str, Any]) -> tuple[str, ...]:
+        """The uploads of that key that have not ended, the latest first; none where one may not ask."""
+        try:
+            listed = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"])
+        except ClientError:
+            return ()
+        found = [upload for upload in listed.get("Uploads", ()) if upload["Key"] == at["Key"]]
+        return tuple(u["UploadId"] for u in sorted(found, key=lambda u: u["Initiated"], reverse=True))
+
+    def _upload(
+        self, at: dict[str, Any], unfinished: Sequence[str], file: str, sha256: str
+    ) -> tuple[str, dict[int, str]]:
         """An upload of this very content that was cut off, with its parts, or a fresh one.
 
         A part that the server has counts when its sum is that of the same range of the file.
         """
-        listed = self._client.list_multipart_uploads(Bucket=at["Bucket"], Prefix=at["Key"])
-        mine = [u for u in listed.get("Uploads", ()) if u["Key"] == at["Key"]]
-        for upload in sorted(mine, key=lambda u: u["Initiated"], reverse=True):
+        for upload in unfinished:
             with suppress(ClientError):  # it may have been completed or aborted meanwhile
-                have = self._parts_there(at, upload["UploadId"], file)
+                have = self._parts_there(at, upload, file)
                 if have:
-                    return upload["UploadId"], have
+                    return upload, have
         made = self._client.create_multipart_upload(**at, Metadata={"sha256": sha256})
         return made["UploadId"], {}
+
+    def _abort(self, at: dict[str, Any], upload: str) -> None:
+        with suppress(ClientError, BotoCoreError):
+            self._client.abort_multipart_upload(Bucket=at["Bucket"], Key=at["Key"], UploadId=upload)
+
+    def _complete(
+        self, at: dict[str, Any], key: str, have: dict[int, str], condition: dict[str, str]
+    ) -> None:
+        """Makes the parts an object. Raises _Taken where somebody else has stored that key meanwhile."""
+        parts = {"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in sorted(have.items())]}
+        with self._alone(key, bool(condition)), _taken():
+            self._client.complete_multipart_upload(**at, MultipartUpload=parts, **condition)
+
+    @contextmanager
+    def _alone(self, key: str, wanted: bool) -> Iterator[None]:
+        """Keeps other pushes of that key from being completed. Raises _Taken where one has been.
+
+        Amazon's S3 heeds the condition itself. Other servers (Ceph's for one) heed it for small objects
+        alone: there a small object beside the key says that somebody is about to complete.
+        """
+        if self._is_amazon or not wanted:
+            yield
+            return
+        lock = {"Bucket": self._bucket, "Key": self._folder + key + _LOCK}
+        self._acquire(lock, key)
+        try:
+            if self.head(key):
+                raise _Taken
+            yield
+        finally:
+            with suppress(ClientError, BotoCoreError):
+                self._client.delete_object(**lock)
+
+    def _acquire(self, lock: dict[str, str], key: str) -> None:
+        """Stores the lock. One whose holder has not stored the key for a minute is that of a dead push."""
+        end = 0.0
+        while True:
+            with suppress(_Taken), _taken():
+                self._client.put_object(**lock, Body=b"", IfNoneMatch="*")
+                return
+            if self.head(key):
+                raise _Taken
+            if not end:
+                console.info(f"waiting for another push of {key}")
+                end = time.monotonic() + _LOCK_SECONDS
+            elif time.monotonic() > end:
+                self._client.delete_object(**lock)
+                end = 0.0
+            time.sleep(0.5)
 
     def _parts_there(self, at: dict[str, Any], upload: str, file: str) -> dict[int, str]:
         expected = {part.number: part for part in parts_of(os.path.getsize(file))}
@@ -190,14 +269,13 @@ class S3Store:
         missing = [part for part in parts if part.number not in have]
         progress(sum(part.size for part in parts if part.number in have))
 
-        def send(part: Part) -> None:
+        def send(part: Part, stop: threading.Event) -> None:
             with open(file, "rb") as source:
-                body = _Slice(source, part)
+                body = _Slice(source, part, progress, stop)
                 answer = self._client.upload_part(
                     **at, PartNumber=part.number, Body=body, ContentLength=part.size
                 )
             have[part.number] = answer["ETag"]
-            progress(part.size)
 
         _in_parallel(send, missing)
         return sum(part.size for part in missing)
@@ -206,42 +284,53 @@ class S3Store:
 
     def pull(self, stored: Stored, part: str, progress: Progress) -> int:
         record = _Record(f"{part}.done", stored)
-        parts = parts_of(stored.size)
-        with open(part, "r+b" if os.path.exists(part) and record.numbers else "w+b") as file:
-            if not record.numbers:
+        if not record.numbers or not os.path.exists(part):
+            record.numbers.clear()
+            with open(part, "wb") as file:
                 file.truncate(stored.size)
-            progress(sum(p.size for p in parts if p.number in record.numbers))
-            missing = [p for p in parts if p.number not in record.numbers]
+        parts = parts_of(stored.size)
+        progress(sum(p.size for p in parts if p.number in record.numbers))
+        missing = [p for p in parts if p.number not in record.numbers]
 
-            def fetch(one: Part) -> None:
-                self._fetch(stored, one, file.fileno(), progress)
-                record.add(one.number)
+        def fetch(one: Part, stop: threading.Event) -> None:
+            self._fetch(stored, one, part, progress, stop)
+            record.add(one.number)
 
-            with self._explained():
-                _in_parallel(fetch, missing)
+        with self._explained():
+            _in_parallel(fetch, missing)
         forget(record.path)
         return sum(p.size for p in missing)
 
-    def _fetch(self, stored: Stored, part: Part, target: int, progress: Progress) -> None:
-        """Writes one range at its place; what is read of another content is refused by the server."""
-        at = {"Bucket": self._bucket, "Key": self._folder + stored.key, "IfMatch": stored.tag}
-        for attempt in range(5):
-            at_byte = part.start
-            try:
-                end = part.start + part.size - 1
-                body = self._client.get_object(**at, Range=f"bytes={part.start}-{end}")["Body"]
-                while block := body.read(BLOCK):
-                    os.pwrite(target, block, at_byte)
-                    at_byte += len(block)
-                if at_byte == part.start + part.size:
-                    progress(part.size)
-                    return
-            except (BotoCoreError, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise  # this machine's disk, not the network
-                if attempt == 4:
-                    raise
-        raise SkelebotError(f"{stored.key} arrived cut off again and again; check the network")
+    def _fetch(
+        self, stored: Stored, part: Part, path: str, progress: Progress, stop: threading.Event
+    ) -> None:
+        """Writes one range at its place, going on where the line broke; of other content none is served."""
+        here, end, tries = part.start, part.start + part.size, 0
+        with open(path, "r+b", buffering=0) as file:
+            while here < end:
+                file.seek(here)
+                try:
+                    for block in self._blocks(stored, here, end):
+                        _heed(stop)
+                        here += file.write(block)
+                        progress(len(block))
+                        tries = 0
+                except BotoCoreError:
+                    tries += 1
+                    if tries == _TRIES:
+                        raise
+                    stop.wait(0.1 * 4**tries)
+
+    def _blocks(self, stored: Stored, start: int, end: int) -> Iterator[bytes]:
+        answer = self._client.get_object(
+            Bucket=self._bucket,
+            Key=self._folder + stored.key,
+            IfMatch=stored.tag,
+            Range=f"bytes={start}-{end - 1}",
+        )
+        with answer["Body"] as body:
+            while block := body.read(BLOCK):
+                yield block
 
 
 class _Taken(Exception):
@@ -253,57 +342,100 @@ def _taken() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
+        if _status(error) in (409, 412):
             raise _Taken from None
         raise
 
 
-def _in_parallel(work: Callable[[Part], None], parts: Iterable[Part]) -> None:
-    """Does the work for all parts, a few at a time; the first failure keeps the rest from starting."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        futures = [pool.submit(work, part) for part in parts]
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _Stopped(BaseException):
+    """The transfer is over for another reason; no Exception, which would be tried again."""
+
+
+def _heed(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise _Stopped
+
+
+def _in_parallel(work: Callable[[Part, threading.Event], None], parts: Sequence[Part]) -> None:
+    """Does the work for all parts, a few at a time, and raises its first failure.
+
+    That, or a signal, ends it at once: the threads are told by the event, and those that wait for the
+    network are not waited for.
+    """
+    shared, stop = iter(parts), threading.Event()
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            for part in shared:
+                work(part, stop)
+                _heed(stop)
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in parts[:_AT_ONCE]]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            if error := ended.get():
+                raise error
+    finally:
+        stop.set()
 
 
 def _range_md5(path: str, part: Part) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
-        source = _Slice(file, part)
-        while block := source.read(BLOCK):
-            digest.update(block)
+        file.seek(part.start)
+        for start in range(0, part.size, BLOCK):
+            digest.update(file.read(min(BLOCK, part.size - start)))
     return digest.hexdigest()
 
 
 class _Slice:
     """A range of an open file, as a file of its own that can be read again after a failure."""
 
-    def __init__(self, file: Any, part: Part) -> None:
+    def __init__(self, file: Any, part: Part, progress: Progress, stop: threading.Event) -> None:
         self._file, self._part, self._at = file, part, 0
+        self._progress, self._stop = progress, stop
         file.seek(part.start)
 
     def __len__(self) -> int:
         return self._part.size
 
     def read(self, size: int = -1) -> bytes:
+        _heed(self._stop)
         left = self._part.size - self._at
         block: bytes = self._file.read(left if size is None or size < 0 else min(size, left))
-        self._at += len(block)
+        self._move(self._at + len(block))
         return block
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        base = {0: 0, 1: self._at, 2: self._part.size}[whence]
-        self._at = base + offset
+        self._move({0: 0, 1: self._at, 2: self._part.size}[whence] + offset)
         self._file.seek(self._part.start + self._at)
         return self._at
 
     def tell(self) -> int:
         return self._at
+
+    def _move(self, to: int) -> None:
+        self._progress(to - self._at)
+        self._at = to
 
 
 class _Record:

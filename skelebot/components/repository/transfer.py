@@ -20,7 +20,7 @@ from skelebot.components.repository.store import (
     forget,
     reason,
 )
-from skelebot.errors import SkelebotError
+from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Project
 from skelebot.runners.folders import own_folder
 
@@ -119,14 +119,19 @@ def push(store: Store, one: Item, force: bool) -> Callable[[], Done]:
     problem: SkelebotError | None = None
     try:
         _check_push(store, one, force)
+    except Interrupted:
+        raise
     except SkelebotError as error:
         problem = error
 
     def act() -> Done:
         if problem:
             raise problem
-        with _as_file(one) as file:
-            return _pushed(store, one, file, force)
+        try:
+            with _as_file(one) as file:
+                return _pushed(store, one, file, force)
+        except OSError as error:
+            raise SkelebotError(f"{one.file} cannot be pushed: {reason(error)}") from None
 
     return act
 
@@ -207,14 +212,35 @@ def _part_file(root: str, key: str, stored: Stored) -> Iterator[str]:
     os.makedirs(folder, exist_ok=True)
     name = hashlib.sha256(f"{key}\0{stored.size}\0{stored.sha256 or stored.tag}".encode()).hexdigest()[:32]
     part = os.path.join(folder, f"{name}.part")
-    with open(f"{part}.lock", "w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.info(f"waiting for another pull of {key}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(f"{part}.lock", f"waiting for another pull of {key}"):
         yield part
-        forget(f"{part}.lock")
+
+
+@contextmanager
+def _alone(path: str, waiting: str) -> Iterator[None]:
+    """Holds a lock file, which goes when the lock does."""
+    while True:
+        with open(path, "w", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                console.info(waiting)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(lock.fileno(), path):
+                continue  # the one before has removed the file that was waited for
+            try:
+                yield
+            finally:
+                forget(path)
+            return
+
+
+def _is_at(number: int, path: str) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _place(part: str, target: str, is_folder: bool) -> None:
@@ -224,17 +250,34 @@ def _place(part: str, target: str, is_folder: bool) -> None:
         _replace(part, target)
         return
     fresh = f"{target}.{os.getpid()}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
+    _remove(fresh)
     try:
         folders.unpack(part, fresh)
-        old = f"{target}.{os.getpid()}.old"
+        _swap(fresh, target)
+        forget(part)
+    finally:
+        _remove(fresh)
+
+
+def _swap(fresh: str, target: str) -> None:
+    """Puts a folder in the place of another, which is put back where that fails."""
+    old = f"{target}.{os.getpid()}.old"
+    try:
         if os.path.lexists(target):
             os.rename(target, old)
         os.rename(fresh, target)
-        shutil.rmtree(old, ignore_errors=True)
-        forget(part)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            os.rename(old, target)
+        raise
+    _remove(old)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        forget(path)
 
 
 def _replace(part: str, target: str) -> None:
@@ -246,6 +289,9 @@ def _replace(part: str, target: str) -> None:
         if error.errno != errno.EXDEV:
             raise
         fresh = f"{target}.{os.getpid()}.new"  # on the target's own disk
-        shutil.copyfile(part, fresh)
-        os.replace(fresh, target)
+        try:
+            shutil.copyfile(part, fresh)
+            os.replace(fresh, target)
+        finally:
+            forget(fresh)
         forget(part)

@@ -1,0 +1,216 @@
+"""Names in a store, LATEST, and what is wrong with a repository's settings; all without a store."""
+
+from pathlib import Path
+
+import pytest
+from semver import Version
+
+from skelebot.components.repository import names
+from skelebot.components.repository.artifactory import base_url
+from skelebot.errors import SkelebotError
+
+from .helpers import problems
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("file", "ending"),
+    [
+        ("models/m.pkl", ".pkl"),
+        ("./models/m.pkl", ".pkl"),
+        ("../m.pkl", ".pkl"),
+        ("model.tar.gz", ".tar.gz"),
+        ("a.b/model", ""),
+        ("model", ""),
+        (".hidden", ""),
+        (".hidden.json", ".json"),
+        ("..two.json", ".json"),
+        ("model.", "."),
+        ("models.v2/m.h5", ".h5"),
+        ("näme.pkl", ".pkl"),
+    ],
+)
+def test_the_extension_starts_at_the_first_dot_that_does_not_lead(file: str, ending: str) -> None:
+    assert names.extension(file, is_folder=False) == ending
+
+
+@pytest.mark.parametrize("file", ["models/", "models", "a.b/", "data.parquet"])
+def test_a_folder_travels_as_an_archive(file: str) -> None:
+    assert names.extension(file, is_folder=True) == ".tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("", "model", "1.4.0", ".pkl"), "model_v1.4.0.pkl"),
+        (("staging/", "model", "1.4.0", ".tar.gz"), "staging/model_v1.4.0.tar.gz"),
+        (("staging-", "model", "1.4.0-rc.1+b5", ""), "staging-model_v1.4.0-rc.1+b5"),
+        (("", "model", None, ".pkl"), "model.pkl"),
+        (("p/", "model", None, ""), "p/model"),
+    ],
+)
+def test_keys(words: tuple[str, str, str | None, str], key: str) -> None:
+    assert names.key(*words) == key
+
+
+def test_versions_are_of_exactly_that_artifact() -> None:
+    keys = [
+        "model_v1.0.0.pkl",
+        "model_v1.10.0-rc.1+b.pkl",
+        "model_big_v1.0.0.pkl",
+        "big_model_v1.0.0.pkl",
+        "model_v1.0.0.pkl.gz",
+        "model_v1.0.0.tar.pkl",
+        "model_v1.0.0.h5",
+        "model_v1.0.0",
+        "model_v1.0.pkl",
+        "model_v01.0.0.pkl",
+        "model_vmodel_v1.0.0.pkl",
+        "model_v1.0.0xpkl",
+        "model_v1.0.0.pkl\n",
+        "model.pkl",
+        "p/model_v1.0.0.pkl",
+    ]
+    found = names.versions(keys, "", "model", ".pkl")
+    assert list(found) == ["model_v1.0.0.pkl", "model_v1.10.0-rc.1+b.pkl"]
+
+
+def test_a_name_is_no_pattern() -> None:
+    assert names.versions(["axb_v1.0.0.pkl", "a.b_v1.0.0.pkl"], "", "a.b", ".pkl").keys() == {
+        "a.b_v1.0.0.pkl"
+    }
+
+
+# --- LATEST ---
+
+
+@pytest.mark.parametrize(
+    ("project", "there", "expected"),
+    [
+        ("1.10.0", "1.9.0 1.10.0 1.2.0", "1.10.0"),
+        ("1.11.0", "1.9.0 1.10.0", "1.10.0"),
+        ("1.4.0", "1.4.0-rc.1 1.3.9", "1.4.0-rc.1"),
+        ("1.4.0", "1.4.0 1.4.0-rc.1", "1.4.0"),
+        ("1.4.0-rc.2", "1.4.0 1.4.0-rc.1 1.4.0-rc.10", "1.4.0-rc.1"),
+        ("1.4.0", "2.0.0 1.5.0 1.4.1 0.9.0 1.0.0", "1.0.0"),
+        ("1.4.0", "1.4.1-alpha 1.3.0", "1.3.0"),
+        ("0.2.0", "0.1.0 1.0.0", "0.1.0"),
+        ("2.0.0", "2.0.0-alpha.2 2.0.0-alpha.10 2.0.0-1", "2.0.0-alpha.10"),
+        ("1.4.0", "1.4.0+build.5", "1.4.0+build.5"),
+    ],
+)
+def test_latest(project: str, there: str, expected: str) -> None:
+    found = {version: Version.parse(version) for version in there.split()}
+    assert names.latest(found, Version.parse(project), "model") == expected
+
+
+@pytest.mark.parametrize("there", ["2.0.0 3.0.0", "1.4.1", "0.9.0"])
+def test_no_compatible_version_lists_those_there_are(there: str) -> None:
+    found = {version: Version.parse(version) for version in there.split()}
+    with pytest.raises(SkelebotError) as error:
+        names.latest(found, Version.parse("1.4.0"), "model")
+    assert str(error.value).endswith(f"there are: {', '.join(there.split())}")
+
+
+@pytest.mark.parametrize("text", ["", "1.4", "v1.4.0", "1.4.0.0", "one", "1.4.0 beta", "01.4.0", "../1.4.0"])
+def test_a_malformed_project_version(text: str) -> None:
+    with pytest.raises(SkelebotError, match="VERSION"):
+        names.project_version(text)
+
+
+# --- the address of Artifactory ---
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("art.example.org", "https://art.example.org/artifactory"),
+        ("art.example.org:8443/", "https://art.example.org:8443/artifactory"),
+        ("https://art.example.org/artifactory/", "https://art.example.org/artifactory"),
+        ("https://example.org/tools/art", "https://example.org/tools/art"),
+        ("http://localhost:8081", "http://localhost:8081/artifactory"),
+        ("http://127.0.0.1:8081", "http://127.0.0.1:8081/artifactory"),
+        ("HTTP://[::1]:8081", "HTTP://[::1]:8081/artifactory"),
+    ],
+)
+def test_addresses(url: str, expected: str) -> None:
+    assert base_url(url, insecure=False) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["art.example.org", "localhost.example.org", "127.0.0.1.example.org", "10.0.0.1", "0.0.0.0", "[::2]"],
+)
+def test_http_is_for_loopback_unless_it_is_allowed(host: str) -> None:
+    with pytest.raises(SkelebotError, match="http"):
+        base_url(f"http://{host}", insecure=False)
+    assert base_url(f"http://{host}", insecure=True) == f"http://{host}/artifactory"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org", "https://", "http://[", "https://a:b", "https://ada:lovelace@example.org"]
+)
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(SkelebotError, match="mend `url`") as error:
+        base_url(url, insecure=True)
+    assert "lovelace" not in str(error.value)
+
+
+# --- settings ---
+
+
+def _settings(*lines: str) -> str:
+    return "\n".join(["name: a", "components:", "  repository:", *(f"    {line}" for line in lines), ""])
+
+
+ONE = "artifacts: {name: model, file: m.pkl}"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("local: ../store", ONE),
+        ("local: {path: ../store}", "artifacts: [{name: model, file: m.pkl, singular: true}]"),
+        ("s3: {bucket: b/models/, region: eu-west-1, profile: p, endpoint: 'http://localhost:1'}", ONE),
+        ("artifactory: {url: art.example.org, repo: r, path: p/q}", ONE),
+        ("artifactory: {url: u, repo: r, insecure: true, auth: {authType: apikey}}", ONE),
+        ("artifactory: {url: u, repo: r, auth: {authType: api_key}}", ONE),
+        (
+            "artifactory:",
+            "  url: u",
+            "  repo: r",
+            "  auth: {authType: token, aws: true, awsSecret: s, awsProfile: p, awsRegion: eu-west-1}",
+            "artifacts: [{name: a, file: a.pkl}, {name: b, file: b/}]",
+        ),
+        ("local: ../store",),
+    ],
+)
+def test_settings_that_load(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    assert problems(tmp_path, _settings(*lines)) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((ONE,), "expected just one of s3, artifactory and local; found none"),
+        (("s3: {bucket: b}", "local: ../store", ONE), "found s3 and local"),
+        (("s3: {bucket: b}", "artifactory: {url: u, repo: r}", ONE), "found s3 and artifactory"),
+        (("local: s", "artifacts: {name: ALL, file: m.pkl}"), "cannot be named ALL"),
+        (("local: s", "artifacts: [{name: m, file: a}, {name: m, file: b}]"), "two artifacts named 'm'"),
+        (("local: s", "artifacts: {name: m/../n, file: a}"), "expected a name"),
+        (("local: s", "artifacts: {name: -m, file: a}"), "expected a name"),
+        (("local: s", "artifacts: {name: m, file: ./}"), "is the whole project"),
+        (("local: s", "artifacts: {name: m}"), "file"),
+        (("local: {}", ONE), "path"),
+        (("s3: {region: r}", ONE), "bucket"),
+        (("artifactory: {url: u}", ONE), "repo"),
+        (("artifactory: {url: u, repo: r, auth: {authType: magic}}", ONE), "authType"),
+        (("local: s", "artifact: {name: m, file: a}"), "artifact"),
+    ],
+)
+def test_settings_with_a_mistake(tmp_path: Path, lines: tuple[str, ...], said: str) -> None:
+    found = problems(tmp_path, _settings(*lines))
+    assert len(found) == 1, found
+    assert said in found[0]
+    assert found[0].startswith("skelebot.yaml:")
