@@ -9,7 +9,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -19,10 +19,12 @@ from skelebot.ignores import Ignores
 if TYPE_CHECKING:
     import tarfile
 
-DOCKERFILE = ".skelebot.Dockerfile"
-
 # A file that changed this recently, in nanoseconds, may change again without its times showing it.
 _RACY = 2_000_000_000
+
+_MOST_LAYERS = 20
+
+_GONE = "gone"  # the content of a file that was deleted since its folder was listed
 
 
 class Entry(NamedTuple):
@@ -47,6 +49,8 @@ def _walk(folder: str, prefix: str, ignores: Ignores, hidden: frozenset[str], fo
     try:
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda e: e.name)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise _unreadable(prefix.rstrip("/") or ".", error) from None
     for entry in entries:
@@ -107,7 +111,9 @@ class Memory:
 
     def _content(self, entry: Entry) -> str:
         if stat.S_ISLNK(entry.stat.st_mode):
-            return os.readlink(entry.file)
+            with suppress(FileNotFoundError):
+                return os.readlink(entry.file)
+            return _GONE
         if not stat.S_ISREG(entry.stat.st_mode):
             return ""
         mark = [entry.stat.st_size, entry.stat.st_mtime_ns, entry.stat.st_ctime_ns, entry.stat.st_ino]
@@ -163,13 +169,15 @@ def _stats(text: str, entries: list[Entry]) -> bytes:
 def _racy(entries: Iterable[Entry]) -> bool:
     import time
 
-    limit = time.time_ns() - _RACY
-    return any(e.stat.st_ctime_ns > limit and not stat.S_ISDIR(e.stat.st_mode) for e in entries)
+    now = time.time_ns()
+    # A time far ahead is that of a file server with another clock.
+    changed = (e.stat.st_ctime_ns for e in entries if not stat.S_ISDIR(e.stat.st_mode))
+    return any(now - _RACY < ctime < now + _RACY for ctime in changed)
 
 
 def _kind(entry: Entry) -> str:
     """The type and mode; who else may write depends on the umask of the checkout and does not count."""
-    return f"{stat.S_IFMT(entry.stat.st_mode):o} {stat.S_IMODE(entry.stat.st_mode) & 0o755:o}"
+    return f"{stat.S_IFMT(entry.stat.st_mode):o} {stat.S_IMODE(entry.stat.st_mode) & 0o7755:o}"
 
 
 def _file_hash(entry: Entry) -> str:
@@ -180,6 +188,8 @@ def _file_hash(entry: Entry) -> str:
         with open(entry.file, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+    except FileNotFoundError:
+        return _GONE
     except OSError as error:
         raise _unreadable(entry.path, error) from None
     return digest.hexdigest()
@@ -200,7 +210,18 @@ def heavy(entries: list[Entry], limit: int) -> list[str]:
         inside = sum(sizes[t] for t in taken if t.startswith(path + "/"))
         if sizes[path] - inside >= limit:
             taken = [t for t in taken if not t.startswith(path + "/")] + [path]
-    return sorted(taken)
+    return sorted(_fewer(taken))
+
+
+def _fewer(taken: list[str]) -> list[str]:
+    """At most as many as an image can have in layers: folders for what lies in them, then the largest part."""
+    while len(taken) > _MOST_LAYERS:
+        folders = [path.rpartition("/")[0] for path in taken if "/" in path]
+        if not folders:
+            return taken[:_MOST_LAYERS]
+        fullest = max(set(folders), key=folders.count)
+        taken = [path for path in taken if not path.startswith(fullest + "/")] + [fullest]
+    return taken
 
 
 def folder_sizes(entries: list[Entry]) -> dict[str, int]:
@@ -222,20 +243,19 @@ def is_below(path: str, folders: Iterable[str]) -> bool:
 # --- the tar ---
 
 
-def write_tar(stream: IO[bytes], entries: Iterable[Entry], dockerfile: str) -> None:
-    """Writes the context as a tar with the Dockerfile in it, which the engine takes out again.
+def write_tar(stream: IO[bytes], entries: Iterable[Entry], folder: str, dockerfile: tuple[str, str]) -> None:
+    """Writes the entries below `folder`, and a Dockerfile given by its path and text.
 
     Raises SkelebotError for a file that cannot be read.
     """
     import tarfile  # only for builds
 
+    path, text = dockerfile
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
-        # A .dockerignore that names both keeps them out of `COPY .`.
-        _add_text(tar, ".dockerignore", f".dockerignore\n{DOCKERFILE}\n")
-        _add_text(tar, DOCKERFILE, dockerfile)
+        _add_text(tar, path, text)
         for entry in entries:
-            if entry.path not in (".dockerignore", DOCKERFILE):
-                _add_entry(tar, entry)
+            if folder + entry.path != path:
+                _add_entry(tar, entry, folder + entry.path)
 
 
 def _add_text(tar: "tarfile.TarFile", name: str, text: str) -> None:
@@ -245,9 +265,9 @@ def _add_text(tar: "tarfile.TarFile", name: str, text: str) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def _add_entry(tar: "tarfile.TarFile", entry: Entry) -> None:
+def _add_entry(tar: "tarfile.TarFile", entry: Entry, name: str) -> None:
     try:
-        info = tar.gettarinfo(entry.file, entry.path)
+        info = tar.gettarinfo(entry.file, name)
         if info is None or not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
             return  # sockets and pipes have no content
         # Whose checkout it is does not matter in the image.
@@ -265,13 +285,6 @@ def _add_entry(tar: "tarfile.TarFile", entry: Entry) -> None:
         raise
     except OSError as error:
         raise _unreadable(entry.path, error) from None
-
-
-Feed = Callable[[IO[bytes]], None]
-
-
-def feed(entries: Iterable[Entry], dockerfile: str) -> Feed:
-    return lambda stream: write_tar(stream, entries, dockerfile)
 
 
 def largest(entries: list[Entry], count: int = 3) -> Iterator[tuple[str, int]]:

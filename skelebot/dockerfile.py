@@ -104,6 +104,27 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     return lines + [f"USER {user}"] * bool(user) + list(image.final)
 
 
+def from_folder(lines: list[str], folder: str) -> list[str]:
+    """The lines for a context that holds the project's files in a folder."""
+    return [_copied_from(line, folder) if line.startswith("COPY [") else line for line in lines]
+
+
+def _copied_from(line: str, folder: str) -> str:
+    *sources, target = json.loads(line.removeprefix("COPY "))
+    return exec_form("COPY", (*(os.path.normpath(folder + s) for s in sources), target))
+
+
+def labelled(text: str, project: str) -> list[str]:
+    """The lines of a user's Dockerfile with the project's label on each of its stages."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        continued = bool(lines) and lines[-1].rstrip().endswith("\\")
+        lines.append(line)
+        if re.match(r"\s*FROM\s[^\\]*$", line, re.IGNORECASE) and not continued:
+            lines.append(_label((PROJECT_LABEL, project)))
+    return lines
+
+
 def with_loan(
     lines: list[str], cache: str, mounts: tuple[str, ...], env: tuple[tuple[str, str], ...]
 ) -> list[str]:
@@ -171,7 +192,7 @@ def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
     words: list[str] = []
     copied: set[str] = set()
     has_git = False
-    for dependency in dependencies:
+    for number, dependency in enumerate(dependencies, 1):
         for path in dependency.files:
             if path not in copied:
                 end = "/" if dependency.fetch else ""
@@ -181,8 +202,17 @@ def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
             lines.append(f"RUN {_GIT}")
             has_git = True
         words += dependency.words
-        lines.append(exec_form("RUN", (INSTALLER, *words)))
+        if _has_step(number, len(dependencies)):
+            lines.append(exec_form("RUN", (INSTALLER, *words)))
     return lines
+
+
+def _has_step(number: int, count: int) -> bool:
+    """Whether the entry has a step of its own; of very many only each tenth and the last ones.
+
+    An image has at most some 120 layers.
+    """
+    return count <= 60 or number % 10 == 0 or number > (count - 1) // 10 * 10
 
 
 # --- the primary job ---
@@ -195,7 +225,8 @@ def _final(project: Project) -> list[str]:
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
         return [*lines, exec_form("ENTRYPOINT", plan.argv(project, job, ()))]
-    return [*lines, exec_form("CMD", primary_command(project, job))]
+    # An entrypoint of the base would take the command for its arguments.
+    return [*lines, "ENTRYPOINT []", exec_form("CMD", primary_command(project, job))]
 
 
 def primary_command(project: Project, job: Job) -> tuple[str, ...]:

@@ -87,12 +87,12 @@ def _is_literal(pattern: str) -> bool:
 
 def _rule(pattern: str) -> tuple[bool, str]:
     """Whether a line brings files back, and its cleaned path; no path for a line that says nothing."""
+    if pattern.startswith("#"):
+        return False, ""
     pattern = pattern.strip()
     keep = pattern.startswith("!")
     if keep:
         pattern = pattern[1:].strip()
-    elif pattern.startswith("#"):
-        return False, ""
     if not pattern:
         return keep, ""
     path = posixpath.normpath(pattern).lstrip("/")
@@ -138,9 +138,11 @@ def literal(path: str) -> str:
 def of_user(root: str) -> tuple[str, ...]:
     """The lines of the project's own .dockerignore."""
     try:
-        with open(os.path.join(root, ".dockerignore"), encoding="utf-8-sig") as file:
+        with open(
+            os.path.join(root, ".dockerignore"), encoding="utf-8-sig", errors="surrogateescape"
+        ) as file:
             return tuple(file.read().splitlines())
     except FileNotFoundError:
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f".dockerignore cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f".dockerignore cannot be read: {(error.strerror or str(error)).lower()}") from None

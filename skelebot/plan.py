@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import zlib
 from collections.abc import Iterator
 from collections.abc import Mapping as Mapped
 
@@ -168,14 +169,16 @@ def mount(root: str, text: str) -> Mount:
 
 
 def hidden(project: Project, job: Job) -> frozenset[str]:
-    """The project's paths over which the job's mappings lie in the container."""
+    """The project's paths over which the job's mappings lie in the container; "" is all of it."""
     targets = (mount(project.root, text).target for text in job.mappings)
-    return frozenset(t.removeprefix(f"{WORKDIR}/") for t in targets if t.startswith(f"{WORKDIR}/"))
+    return frozenset(t[len(WORKDIR) + 1 :] for t in targets if f"{t}/".startswith(f"{WORKDIR}/"))
 
 
 def tag(name: str) -> str:
     """A job's name as the tag of its own image."""
-    return "job-" + (re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100] or "x")
+    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
+    # Two names that look alike as tags are still two images.
+    return f"job-{clean}" if clean == name else f"job-{clean}-{zlib.crc32(name.encode()):08x}"
 
 
 def environment(project: Project, job: Job, caller: Mapped[str, str]) -> tuple[tuple[str, str], ...]:

@@ -30,7 +30,7 @@ def _command(project: Project, job: Job) -> Command:
 
 def _run(session: Session, job: Job, values: Values) -> int:
     _check_source(session, job, ())
-    if not session.flags.dry_run:
+    if not (session.flags.dry_run or session.flags.skip_build):
         _fetch_dependencies(_project(session))
     image, task = _prepare(session, job, values)
     runner = runners.choose(task, session.flags)

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
@@ -13,14 +13,17 @@ from skelebot import console, context, dockerfile, shell
 from skelebot.context import Entry, Memory
 from skelebot.dependencies import ODD_NAME
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.ignores import Ignores, literal
+from skelebot.ignores import Ignores
 from skelebot.model import Image, Step, Task
 from skelebot.runners import lent
 from skelebot.runners.engine import Client, Found, explained
 from skelebot.runners.folders import own_folder
 
 CONTEXT_LABEL = "skelebot.context"
+BASE_LABEL = "skelebot.base"
 FILES_LABEL = "skelebot.files"
+
+_FOLDER = "project/"  # where the project's files stand in the context, beside the Dockerfile
 
 _HEAVY = 10_000_000  # bytes from which a file or folder gets a layer of its own
 _LARGE = 50_000_000  # bytes of context from which a warning names what is largest
@@ -41,11 +44,19 @@ def current(client: Client, image: Image, task: Task, lock: "Lock") -> Found:
     """
     found = client.inspect(image.tag, task)
     source = Source(image)
-    if found and found.labels.get(_view_label(task.hidden)) == source.fingerprint(task.hidden):
+    if found and _is_current(client, found, source, task):
         return found
-    built = _build(client, source, task, found)
-    _tidy(client, image, lock)  # a failed build's steps stay, for the next attempt to go on from
+    built = _build(client, source, task)
+    lock.untidy()  # a failed build's steps stay, for the next attempt to go on from
     return built
+
+
+def _is_current(client: Client, found: Found, source: "Source", task: Task) -> bool:
+    if found.labels.get(_view_label(source.seen(task.hidden))) != source.fingerprint(task.hidden):
+        return False
+    # Another image may go by the base's name by now; through the client the question takes too long.
+    base = client.quickly(source.image.base)
+    return base is None or found.labels.get(BASE_LABEL, base.id) == base.id
 
 
 def _view_label(hidden: frozenset[str]) -> str:
@@ -64,17 +75,27 @@ class Source:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.text = text(image)
-        self.patterns = (*image.ignores, *_own_dockerfile(image))
-        self.ignores = Ignores(self.patterns)
+        self.ignores = Ignores((*image.ignores, *_own_dockerfile(image)))
         self._memory = _memory(image)
 
     def fingerprint(self, hidden: frozenset[str], entries: list[Entry] | None = None) -> str:
         """The fingerprint less what is hidden; `entries` of the whole context, where they are known."""
-        if entries is None:
+        hidden = self.seen(hidden)
+        if "" in hidden:
+            entries = []
+        elif entries is None:
             entries = context.walk(self.image.context, self.ignores, hidden)
-        elif hidden:
+        else:
             entries = [e for e in entries if not context.is_below(e.path, hidden)]
         return self._memory.fingerprint(self.text, entries, _view(hidden))
+
+    def seen(self, hidden: frozenset[str]) -> frozenset[str]:
+        """Of the hidden paths those whose content has no part in the image otherwise."""
+        return frozenset(
+            path
+            for path in hidden
+            if not any(not path or context.is_below(used, (path,)) for used in self.image.copied)
+        )
 
     def content(self, text: str, entries: list[Entry]) -> str:
         """The fingerprint of a part of the context under a text of its own."""
@@ -103,20 +124,20 @@ def text(image: Image) -> str:
 # --- building ---
 
 
-def _build(client: Client, source: Source, task: Task, before: Found | None) -> Found:
+def _build(client: Client, source: Source, task: Task) -> Found:
     image = source.image
     entries = context.walk(image.context, source.ignores)
     _warn_if_large(entries)
     views = {frozenset[str](), task.hidden, *image.views}
-    labels = {_view_label(hidden): source.fingerprint(hidden, entries) for hidden in views}
+    labels = {_view_label(source.seen(hidden)): source.fingerprint(hidden, entries) for hidden in views}
+    labels[FILES_LABEL] = ""  # a base that is a project's image has one of its own
     builder = Builder(client, source, task, _has_buildkit(client))
     if image.dockerfile:
-        labels[dockerfile.PROJECT_LABEL] = image.project
-        labels |= dict(image.labels)
-        return builder.build(source.text.splitlines(), entries, labels, image.tag)
+        return builder.build_own(entries, labels)
     base = _base(client, image, task)
+    labels |= {BASE_LABEL: base.id} if base else {}
     user = base.user if base and base.user.split(":")[0] not in ("", "0", "root") else ""
-    heavy = tuple(path for path in context.heavy(entries, _HEAVY) if not ODD_NAME.search(path))
+    heavy = tuple(path for path in context.heavy(entries, _HEAVY) if not _is_odd(path))
     if not heavy:
         lines = dockerfile.first_part(image, (), user) + dockerfile.second_part(image, None, user)
         built = builder.build(lines, entries, labels, image.tag)
@@ -125,10 +146,14 @@ def _build(client: Client, source: Source, task: Task, before: Found | None) -> 
         labels[FILES_LABEL] = first
         light = [e for e in entries if not context.is_below(e.path, heavy)]
         lines = dockerfile.second_part(image, first, user)
-        built = builder.build(lines, light, labels, image.tag, left_out=heavy)
-    _forget_files_image(client, before, labels.get(FILES_LABEL))
+        built = builder.build(lines, light, labels, image.tag)
     _show_dockerfile(image)
     return built
+
+
+def _is_odd(path: str) -> bool:
+    """Whether COPY would read a path otherwise than as a name."""
+    return ODD_NAME.search(path) is not None or not path.isprintable()
 
 
 def _base(client: Client, image: Image, task: Task) -> Found | None:
@@ -157,6 +182,17 @@ def _has_buildkit(client: Client) -> bool:
     return int(match[1]) < 23 or client.capture("buildx", "version")[0] == 0
 
 
+Feed = Callable[[IO[bytes]], None]
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    import tempfile  # only for builds
+
+    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+        yield folder
+
+
 @dataclass(frozen=True)
 class Builder:
     """Builds from private copies of all that two builds could share."""
@@ -181,63 +217,58 @@ class Builder:
             self.build(lines, needed, {}, tag)
         return tag
 
-    def build(
-        self,
-        lines: list[str],
-        entries: list[Entry],
-        labels: dict[str, str],
-        tag: str,
-        left_out: tuple[str, ...] = (),
-    ) -> Found:
-        """Builds an image from the entries of the context, which `left_out` are none of."""
-        import tempfile  # only for builds
-
-        with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+    def build(self, lines: list[str], entries: list[Entry], labels: dict[str, str], tag: str) -> Found:
+        """Builds an image of Skelebot's own lines from the entries of the context."""
+        with _private_folder() as folder:
             loan = lent.lend(self.source.image, folder, self.buildkit)
-            if not self.source.image.dockerfile:  # one of the user's own mounts what it wants itself
-                lines = loan.lines(lines, self.buildkit)
-            content = "\n".join(lines) + "\n"
-            id_file = os.path.join(folder, "id")
-            words = ["build", "--tag", tag, "--iidfile", id_file, *loan.words]
-            words += [word for label in sorted(labels.items()) for word in ("--label", "=".join(label))]
-            if self.buildkit:
-                feed = None
-                words += ["--file", self._private(folder, content, left_out), self.source.image.context]
-            else:
-                feed = context.feed(entries, content)
-                words += ["--force-rm", "--file", context.DOCKERFILE, "-"]
-            env = (("DOCKER_BUILDKIT", str(int(self.buildkit))), ("BUILDX_BUILDER", "default"))
-            self._run(self.client.step(*words, env=env), feed, tag)
-            with open(id_file, encoding="ascii") as file:
-                found = self.client.inspect(file.read().strip(), self.task)
+            text = "\n".join(dockerfile.from_folder(loan.lines(lines, self.buildkit), _FOLDER)) + "\n"
+
+            def feed(stream: IO[bytes]) -> None:
+                context.write_tar(stream, entries, _FOLDER, ("Dockerfile", text))
+
+            return self._build(feed, "Dockerfile", loan.words, labels, tag, folder)
+
+    def build_own(self, entries: list[Entry], labels: dict[str, str]) -> Found:
+        """Builds the user's Dockerfile as it is, but for the project's label on each stage."""
+        image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
+        text = "\n".join(dockerfile.labelled(self.source.text, image.project)) + "\n"
+        with _private_folder() as folder:
+            loan = lent.lend(image, folder, self.buildkit)
+
+            def feed(stream: IO[bytes]) -> None:
+                context.write_tar(stream, entries, "", (path, text))
+
+            own = labels | dict(image.labels)
+            return self._build(feed, path, loan.words, own, image.tag, folder)
+
+    def _build(
+        self, feed: Feed, file: str, loan: tuple[str, ...], labels: dict[str, str], tag: str, folder: str
+    ) -> Found:
+        """Sends the context as a stream: BuildKit's own transfer of a folder takes a file of the same
+        size and time for unchanged."""
+        id_file = os.path.join(folder, "id")
+        words = ["build", "--tag", tag, "--iidfile", id_file, "--file", file, *loan]
+        words += [word for label in sorted(labels.items()) for word in ("--label", "=".join(label))]
+        words += [*([] if self.buildkit else ["--force-rm"]), "-"]
+        env = (("DOCKER_BUILDKIT", str(int(self.buildkit))), ("BUILDX_BUILDER", "default"))
+        self._run(self.client.step(*words, env=env), feed, tag)
+        with open(id_file, encoding="ascii") as written:
+            found = self.client.inspect(written.read().strip(), self.task)
         if found is None:
             raise SkelebotError(f"the image {tag} was built and is gone; run again")
         return found
 
-    def _private(self, folder: str, content: str, left_out: tuple[str, ...]) -> str:
-        """The path of a Dockerfile with its own ignore file beside it, as BuildKit looks for one.
-
-        https://docs.docker.com/build/concepts/context/#filename-and-location
-        """
-        path = os.path.join(folder, "Dockerfile")
-        patterns = (*self.source.patterns, *map(literal, left_out))
-        for name, lines in ((path, content), (f"{path}.dockerignore", "\n".join(patterns) + "\n")):
-            with open(name, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(lines)
-        return path
-
-    def _run(self, step: Step, feed: context.Feed | None, tag: str) -> None:
+    def _run(self, step: Step, feed: Feed, tag: str) -> None:
         failed: list[SkelebotError] = []
 
         def guarded(stream: IO[bytes]) -> None:
-            assert feed
             try:
                 feed(stream)
             except SkelebotError as error:
                 failed.append(error)
 
         shell.trace(self.client.verbose, step)
-        code, lines = shell.tee(step, _show, guarded if feed else None)
+        code, lines = shell.tee(step, _show, guarded)
         if failed:
             raise failed[0]
         if code != 0:
@@ -269,53 +300,76 @@ def _warn_if_large(entries: list[Entry]) -> None:
 class Lock:
     """Held by every run of a project's images, so that none is removed between its finding and its use."""
 
-    def __init__(self, file: IO[str] | None) -> None:
-        self._file = file
+    def __init__(self, file: IO[str], flag: str) -> None:
+        self._file, self._flag = file, flag
+
+    def untidy(self) -> None:
+        """Leaves word that there is something to tidy up, for whoever is alone next."""
+        with suppress(OSError), open(self._flag, "w", encoding="ascii"):
+            pass
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether no other run of this project is going on, for the length of the block."""
-        if self._file is None:
+        """Whether there is something to tidy up and no other run of the project is going on."""
+        if not os.path.exists(self._flag):
             yield False
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
         except BlockingIOError:
             yield False
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_SH)
+            return
+        yield True
+        with suppress(OSError):
+            os.unlink(self._flag)
 
 
 @contextmanager
-def images_in_use(root: str) -> Iterator[Lock]:
-    try:
-        file = open(os.path.join(own_folder(root), "images.lock"), "w", encoding="ascii")  # noqa: SIM115
-    except (OSError, SkelebotError):
-        yield Lock(None)
-        return
-    with file:
+def images_in_use(client: Client, image: Image) -> Iterator[Lock]:
+    """Keeps the project's images from being removed, and removes superseded ones at the end."""
+    path = _lock_path(image)
+    with open(path, "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        yield Lock(file)
+        lock = Lock(file, f"{path}.untidy")
+        with lock.alone() as alone:  # what a run before could not
+            if alone:
+                tidy(client, image)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield lock
+        with lock.alone() as alone:
+            if alone:
+                tidy(client, image)
 
 
-def _tidy(client: Client, image: Image, lock: Lock) -> None:
-    """Removes what this and earlier builds have superseded and no container uses."""
-    with lock.alone() as alone:
-        if not alone:
-            return
-        # Not `image prune`, of which an engine runs one at a time and refuses a second.
-        whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
-        listed = ("images", "--quiet", "--no-trunc", "--filter", "dangling=true", "--filter", whose)
-        _, superseded, _ = client.capture(*listed)
-        if superseded.split():
-            client.capture("rmi", *superseded.split())
+def _lock_path(image: Image) -> str:
+    try:
+        return os.path.join(own_folder(image.context), "images.lock")
+    except SkelebotError:  # a project that cannot be written
+        import tempfile
+
+        name = f"skelebot-{os.getuid()}-{zlib.crc32(os.fsencode(image.context)):08x}.lock"
+        return os.path.join(tempfile.gettempdir(), name)
 
 
-def _forget_files_image(client: Client, before: Found | None, now: str | None) -> None:
-    old = before.labels.get(FILES_LABEL) if before else None
-    if old and old != now:
-        client.capture("rmi", old)
+def tidy(client: Client, image: Image) -> None:
+    """Removes what builds have superseded and no container uses."""
+    whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
+    name = image.tag.partition(":")[0]
+    _, tags, _ = client.capture("images", "--format", "{{.Tag}}", name)
+    files = {tag for tag in tags.split() if tag.startswith("files-")}
+    if files:
+        others = [f"{name}:{tag}" for tag in tags.split() if tag not in files]
+        wanted = f'{{{{index .Config.Labels "{FILES_LABEL}"}}}}'
+        _, used, _ = (
+            client.capture("image", "inspect", "--format", wanted, *others) if others else (0, "", "")
+        )
+        if unused := [f"{name}:{tag}" for tag in files if f"{name}:{tag}" not in used.split()]:
+            client.capture("rmi", *unused)
+    # Not `image prune`, of which an engine runs one at a time and refuses a second.
+    listed = ("images", "--quiet", "--no-trunc", "--filter", "dangling=true", "--filter", whose)
+    _, superseded, _ = client.capture(*listed)
+    if superseded.split():
+        client.capture("rmi", *superseded.split())
 
 
 # --- the Dockerfile that the user sees ---
@@ -333,7 +387,7 @@ def _is_written(root: str) -> bool | None:
         with open(os.path.join(root, "Dockerfile"), encoding="utf-8", errors="surrogateescape") as file:
             first, body = file.readline(), file.read()
     except FileNotFoundError:
-        return None
+        return False if os.path.islink(os.path.join(root, "Dockerfile")) else None
     except OSError:
         return False
     return first == _header(body)

@@ -25,7 +25,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
     _refuse_bytes(task)
     client = Client(task.host, flags.verbose)
     try:
-        with build.images_in_use(task.root) as lock:
+        with build.images_in_use(client, image) as lock:
             if flags.skip_build:
                 found = build.last(client, image, task)
             else:

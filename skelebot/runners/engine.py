@@ -41,12 +41,11 @@ class Client:
     def inspect(self, name: str, task: Task) -> Found | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""
         answer = self._ask(f"/images/{name}/json")
-        if answer is None:
-            answer = self._ask_client(name, task)
-        if answer is None or "Id" not in answer:
-            return None
-        config = answer.get("Config") or {}
-        return Found(str(answer["Id"]), str(config.get("User") or ""), config.get("Labels") or {})
+        return _found(self._ask_client(name, task) if answer is None else answer)
+
+    def quickly(self, name: str) -> Found | None:
+        """The image, where the engine can be asked through its socket; else None."""
+        return _found(self._ask(f"/images/{name}/json"))
 
     def _ask_client(self, name: str, task: Task) -> dict[str, Any] | None:
         code, out, err = self.capture("image", "inspect", "--format", "{{json .}}", name)
@@ -79,6 +78,13 @@ class Client:
             return dict(json.loads(data.partition(b"\r\n\r\n")[2]))
         except (OSError, ValueError):
             return None
+
+
+def _found(answer: dict[str, Any] | None) -> Found | None:
+    if answer is None or "Id" not in answer:
+        return None
+    config = answer.get("Config") or {}
+    return Found(str(answer["Id"]), str(config.get("User") or ""), config.get("Labels") or {})
 
 
 def _program() -> str:

@@ -116,7 +116,8 @@ def pip_settings() -> dict[str, str]:
     home = os.path.expanduser("~")
     xdg = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
     files = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", f"{home}/.pip/pip.conf", f"{xdg}/pip/pip.conf"]
-    files.append(os.environ.get("PIP_CONFIG_FILE", ""))
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    files = [] if named == os.devnull else [*files, named]
     settings: dict[str, str] = {}
     for path in files:
         parser = configparser.RawConfigParser()
@@ -126,7 +127,7 @@ def pip_settings() -> dict[str, str]:
             raise SkelebotError(f"{path} is not a configuration of pip: {error}") from None
         for section in ("global", "install"):
             if parser.has_section(section):
-                settings |= dict(parser.items(section))
+                settings |= {k.lower().replace("_", "-"): v for k, v in parser.items(section)}
     for name, value in os.environ.items():
         if name.startswith("PIP_"):
             settings[name[4:].lower().replace("_", "-")] = value

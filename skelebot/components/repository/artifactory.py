@@ -179,7 +179,7 @@ class ArtifactoryStore:
         progress(min(have, stored.size))
         while fruitless < _TRIES:
             try:
-                self._pull_from(stored, part, have, progress)
+                self._pull_from(stored, part, have, BLOCK >> 5 * fruitless, progress)
             except requests.RequestException as error:
                 said = f" ({_short(error)})"
             now = _size(part)
@@ -191,7 +191,8 @@ class ArtifactoryStore:
             time.sleep(0.1 * 2**fruitless)
         raise SkelebotError(f"{stored.key} arrived cut off{said}; run again to go on where it stopped")
 
-    def _pull_from(self, stored: Stored, part: str, have: int, progress: Progress) -> None:
+    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, progress: Progress) -> None:
+        """Brings what is missing, `piece` bytes at a time; of one that is cut off the library keeps none."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._ask("GET", self._url(stored.key), headers=headers, stream=True) as answer:
             if answer.status_code == 404:
@@ -200,7 +201,7 @@ class ArtifactoryStore:
                 return
             # A server that does not know ranges answers with the whole.
             with open(part, "ab" if answer.status_code == 206 else "wb") as file:
-                for block in answer.iter_content(BLOCK):
+                for block in answer.iter_content(piece):
                     file.write(block)
                     progress(len(block))
 
