@@ -1,12 +1,15 @@
 """`python -m skelebot` and the `skelebot` command."""
 
 import gc
+import signal
 import sys
 
 
 def run() -> None:
     # The program is over before collecting garbage can gain anything; it takes a tenth of the time.
     gc.disable()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to interrupt
     from skelebot.cli import main
 
     code = main(sys.argv[1:])

@@ -32,6 +32,7 @@ OPTIONS = (
 def main(argv: list[str]) -> int:
     """Runs a command line and gives the exit code. The only place that catches SkelebotError."""
     try:
+        console.any_text()
         shell.interruptible()
         return _main(argv)
     except ConfigError as error:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 
 import yaml
 
@@ -64,6 +65,23 @@ def environments(root: str) -> list[str]:
     return sorted(match[1] for match in names if match)
 
 
+def env_files(root: str) -> set[str]:
+    """Every file that an `envFile` of any environment names: none of them belongs into an image."""
+    found: set[str] = set()
+    for name in (FILE, *(f"skelebot-{env}.yaml" for env in environments(root))):
+        node = schema.parse(name, read_file(root, name), schema.Report())
+        found |= set(_values_of("envFile", node)) if node else set()
+    return found
+
+
+def _values_of(key: str, node: yaml.Node) -> Iterator[str]:
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        name, below = child if isinstance(child, tuple) else (None, child)
+        if name is not None and name.value == key and isinstance(below, yaml.ScalarNode):
+            yield below.value
+        yield from _values_of(key, below)
+
+
 def read_file(root: str, name: str) -> bytes:
     """The content of a file of the project. Raises UsageError."""
     try:
@@ -89,8 +107,10 @@ def _compose(root: str, name: str, report: schema.Report) -> yaml.Node | None:
 
 def _overlay(base: yaml.Node, over: yaml.Node, report: schema.Report) -> yaml.Node:
     """The base's mapping with each top-level key of the environment's replacing the whole of its own."""
-    kept = {name.value: (name, value) for name, value in schema.items(base, "", report)}
-    kept |= {name.value: (name, value) for name, value in schema.items(over, "", report)}
+    now = {str(f.metadata["old"]): schema.yaml_name(f) for f in fields(Project) if f.metadata.get("old")}
+    kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for node in (base, over):
+        kept |= {now.get(n.value, n.value): (n, v) for n, v in schema.items(node, "", report)}
     return yaml.MappingNode(base.tag, list(kept.values()), base.start_mark, base.end_mark)
 
 
@@ -115,6 +135,7 @@ INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
 def script(root: str, source: str) -> str | None:
     """The path of the script that `source` names, there or not; None for a command line."""
+    source = source.strip()
     suffix = os.path.splitext(source)[1].lower()
     if "\n" in source or os.path.isabs(source):
         return None

@@ -1,5 +1,6 @@
 """What Skelebot itself says. All of it goes to stderr: stdout belongs to the job."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,13 @@ from contextlib import contextmanager
 from skelebot.errors import SkelebotError
 
 _COLOURS = {"INFO": "36", "WARN": "33", "ERROR": "31"}
+
+
+def any_text() -> None:
+    """Lets every text be written, also where the terminal's encoding lacks a letter of it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def info(text: str) -> None:
@@ -29,6 +37,8 @@ def detail(text: str) -> None:
 
 def out(text: str) -> None:
     """The answer to a question the user asked, on stdout. Raises OSError when it cannot be written."""
+    if sys.stdout is None:
+        raise SkelebotError("standard output is closed; there is nowhere to write to")
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
@@ -118,7 +128,7 @@ def _write(line: str) -> None:
     try:
         sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         pass
 
 

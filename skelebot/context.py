@@ -214,7 +214,7 @@ def heavy(entries: list[Entry], limit: int) -> list[str]:
 
 
 def _fewer(taken: list[str]) -> list[str]:
-    """At most as many as an image can have in layers: folders for what lies in them, then the largest part."""
+    """At most as many as an image has room for: folders for what lies in them, where there are folders."""
     while len(taken) > _MOST_LAYERS:
         folders = [path.rpartition("/")[0] for path in taken if "/" in path]
         if not folders:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 
 from skelebot import ignores, plan
 from skelebot.config import job_params, script
@@ -20,15 +21,15 @@ def image(
     job: Job,
     own_ignores: tuple[str, ...] = (),
     default_base: str | None = None,
+    env_files: Iterable[str] = (),
 ) -> Image:
     """The image that `job` of a project runs in.
 
     A job that leaves out files of its own has an image of its own. own_ignores: the lines of the
     project's .dockerignore. default_base: stands in for the official image where the project names
-    none.
+    none. env_files: what no image is to hold.
     """
-    env_files = {project.env_file, *(other.env_file for other in project.jobs)}
-    never = tuple(ignores.literal(os.path.normpath(name)) for name in sorted(filter(None, env_files)))
+    never = tuple(ignores.literal(path) for path in sorted(_secret_paths(project.root, env_files)))
     tag = f"{project.image}:{plan.tag(job.name)}" if job.ignores else f"{project.image}:latest"
     patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *job.ignores, *never)
     copied = tuple(dict.fromkeys(path for d in dependencies for path in d.files))
@@ -50,6 +51,17 @@ def image(
         ephemeral=project.ephemeral,
         views=tuple(dict.fromkeys(plan.hidden(project, other) for other in project.jobs)),
     )
+
+
+def _secret_paths(root: str, env_files: Iterable[str]) -> set[str]:
+    """The files from the project root, as they are named and as links lead to them."""
+    found = set()
+    for path in (plan.env_file_path(root, name) for name in env_files):
+        found |= {
+            os.path.relpath(path, root),
+            os.path.relpath(os.path.realpath(path), os.path.realpath(root)),
+        }
+    return {path for path in found if not path.startswith("..")}
 
 
 def base_image(project: Project, default: str | None) -> str:

@@ -78,6 +78,8 @@ def image_name(name: str) -> str:
 def _project_name(text: str) -> str | None:
     if problem := not_blank(text):
         return problem
+    if len(text) > 200:
+        return "a name of at most 200 letters"
     return None if image_name(text) else "a name with at least one letter or digit of ASCII"
 
 
@@ -104,7 +106,11 @@ def _mapping(text: str) -> str | None:
 
 
 def _timeout(text: str) -> str | None:
-    return None if seconds(text) else "a number of seconds, or a number with s, m, h or d, as in 10m"
+    return (
+        None
+        if 0 < seconds(text) <= 366 * 86400
+        else "a number of seconds, or a number with s, m, h or d, as in 10m"
+    )
 
 
 def seconds(text: str) -> float:

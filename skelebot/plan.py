@@ -111,6 +111,16 @@ def _uses_words(text: str) -> bool:
     return any(match["words"] for match, _ in _tokens(text))
 
 
+def _ends_a_subshell(text: str) -> bool:
+    """Whether the last parenthesis closes a list of commands, and not `$(...)` or the like."""
+    depth = 0
+    for i in range(len(text) - 1 if text.endswith(")") else -1, -1, -1):
+        depth += {")": 1, "(": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[i - 1 : i] not in ("$", "<", ">", "=")
+    return False
+
+
 def _no_place_for_words(text: str) -> str | None:
     """Why words cannot be put behind a command line, or None."""
     for match, _ in _tokens(text):
@@ -120,6 +130,8 @@ def _no_place_for_words(text: str) -> str | None:
             return "the source has a here-document"
     if _OPEN_END.search(text):
         return "the source ends where a command would begin"
+    if re.search(r"(^|[\s;&|(])(done|fi|esac|\})$", text) or _ends_a_subshell(text):
+        return "the source ends in a compound command"
     return "the source ends in a backslash" if text.endswith("\\") else None
 
 
@@ -163,7 +175,7 @@ def param_words(param: Param, value: Value | None) -> list[str]:
 
 def mount(root: str, text: str) -> Mount:
     mapping = Mapping.parse(text)
-    local = os.path.expanduser(mapping.local)
+    local = at_home(mapping.local)
     source = os.path.normpath(os.path.join(root, local))
     return Mount(source, posixpath.normpath(mapping.container), mapping.read_only)
 
@@ -199,7 +211,15 @@ def environment(project: Project, job: Job, caller: Mapped[str, str]) -> tuple[t
 
 
 def env_file_path(root: str, name: str) -> str:
-    return os.path.join(root, os.path.expanduser(name))
+    return os.path.join(root, at_home(name))
+
+
+def at_home(path: str) -> str:
+    """A path with the caller's home for a leading `~`. Raises UsageError where that is not known."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UsageError(f"{path}: the home folder is not known; set HOME")
+    return expanded
 
 
 def read_env_file(root: str, name: str) -> Environment:
@@ -207,14 +227,14 @@ def read_env_file(root: str, name: str) -> Environment:
 
     https://docs.docker.com/reference/cli/docker/container/run/#env. Raises UsageError.
     """
-    data = read_file(root, os.path.expanduser(name))
+    data = read_file(root, at_home(name))
     pairs: list[tuple[str, str | None]] = []
     for number, line in enumerate(data.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         line = line.removesuffix("\r").lstrip()
         if not line or line.startswith("#"):
             continue
         variable, given, value = line.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", variable) or "\0" in value:
-            raise UsageError(f"{name}:{number}: expected NAME=VALUE, with a name that has no blanks")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable, re.ASCII) or "\0" in value:
+            raise UsageError(f"{name}:{number}: expected NAME=VALUE, the name of letters, digits and _")
         pairs.append((variable, value if given else None))
     return tuple(pairs)

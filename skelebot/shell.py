@@ -192,25 +192,23 @@ class _Relay:
         self._pid = pid
         for signum in self._asked:
             self._send(pid, signum)
+        if self.timed_out:  # before there was anything to end
+            self._send(pid, signal.SIGTERM)
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.signal = self.signal or signum
+        if signum == signal.SIGINT and not self._raw and _in_foreground():
+            return  # the job has it already, and may have a use for it
         self._asked.append(signum)
-        if self._pid is None:
-            return
-        if len(self._asked) >= 3:
-            self._send(self._pid, signal.SIGKILL)
-        elif self._raw or signum != signal.SIGINT or not _in_foreground():
-            self._send(self._pid, signum)
+        if self._pid is not None:
+            self._send(self._pid, signal.SIGKILL if len(self._asked) >= 3 else signum)
 
     def on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        if self._pid is None or self.timed_out:
-            wanted = signal.SIGKILL
-        else:
-            wanted = signal.SIGTERM
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
+        wanted = signal.SIGKILL if self.timed_out else signal.SIGTERM
         self.timed_out = True
         if self._pid is not None:
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
             self._send(self._pid, wanted)
 
 
@@ -228,6 +226,25 @@ def _handled(relay: _Relay, timeout: float) -> Iterator[None]:
     finally:
         if timeout:
             signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended, which is still to be waited for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts signals off that ask Skelebot to stop, for the length of the block."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in _STOPPING}
+    try:
+        yield
+    finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 

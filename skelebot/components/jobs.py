@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from skelebot import console, ignores, plan, runners
 from skelebot.component import Command, Component, Link, Session
-from skelebot.config import job_params, script
+from skelebot.config import env_files, job_params, script
 from skelebot.errors import UsageError
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
@@ -29,7 +29,8 @@ def _command(project: Project, job: Job) -> Command:
 
 
 def _run(session: Session, job: Job, values: Values) -> int:
-    _check_source(session, job, ())
+    if not session.flags.dry_run:
+        _check_source(session, job, ())
     if not (session.flags.dry_run or session.flags.skip_build):
         _fetch_dependencies(_project(session))
     image, task = _prepare(session, job, values)
@@ -64,6 +65,7 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
         job,
         own_ignores=ignores.of_user(project.root),
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
+        env_files=env_files(project.root),
     )
     for component in session.components:
         image = component.image(image, project)
@@ -81,7 +83,8 @@ def _project(session: Session) -> Project:
 def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
     """Raises UsageError or ConfigError for what would keep the job from running."""
     _check_source(session, job, earlier)
-    _prepare(session, job, values)
+    image, task = _prepare(session, job, values)
+    runners.choose(task, session.flags).check(image, task)
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:

@@ -14,6 +14,9 @@ class Runner(Protocol):
         Raises SkelebotError where it could not be run.
         """
 
+    def check(self, image: Image, task: Task) -> None:
+        """Raises SkelebotError for what is sure to keep it from running."""
+
     def describe(self, image: Image, task: Task, flags: Flags) -> list[str]:
         """The lines that --dry-run shows for it."""
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import IO
 from skelebot import console, dockerfile, plan, shell
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
-from skelebot.runners import build
+from skelebot.runners import build, lent
 from skelebot.runners.engine import Client, Found, or_natively
 from skelebot.runners.folders import make_folders
 
@@ -22,7 +23,6 @@ _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 Ki
 
 def run(image: Image, task: Task, flags: Flags) -> int:
     """Builds the image where that is needed, and runs the task in a container of its own."""
-    _refuse_bytes(task)
     client = Client(task.host, flags.verbose)
     try:
         with build.images_in_use(client, image) as lock:
@@ -35,6 +35,13 @@ def run(image: Image, task: Task, flags: Flags) -> int:
             return container.detach() if task.mode == "d" else container.attend()
     except ProgramMissing as error:
         raise ProgramMissing(f"{error}; install it{or_natively(task)}") from None
+
+
+def check(image: Image, task: Task) -> None:
+    _refuse_bytes(task)
+    lent.names(image)
+    if image.dockerfile:
+        build.text(image)
 
 
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
@@ -79,19 +86,13 @@ class Container:
 
     def attend(self) -> int:
         """Runs the container on Skelebot's own streams; leaves none behind."""
-        raw = self._terminal()
-        with ExitStack() as files:
-            env_words, env, fds = self._environment(files)
-            if self._has_secrets():
-                self._create(["--rm", *env_words], env, fds)
-                step = self.client.step("start", "--attach", "--interactive", self.name)
-            else:
-                words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
-                step = self.client.step(*words, env=env)
-            shell.trace(self.client.verbose, step)
-            outcome = shell.run(step, os.kill, raw_terminal=raw, pass_fds=fds)
+        try:
+            outcome = self._attended()
+        except BaseException:
+            self._remove(patience=2)
+            raise
         if outcome.signal:
-            self._remove()
+            self._remove(patience=2)
             return 128 + outcome.signal
         if outcome.code in self._engine_codes() and not self._was_started():
             self._remove()
@@ -101,9 +102,30 @@ class Container:
             )
         return outcome.code
 
+    def _attended(self) -> shell.Outcome:
+        with ExitStack() as files:
+            env_words, env, fds = self._environment(files)
+            if self._has_secrets():
+                self._create(["--rm", *env_words], env, fds)
+                step = self.client.step("start", "--attach", "--interactive", self.name)
+            else:
+                words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
+                step = self.client.step(*words, env=env)
+            shell.trace(self.client.verbose, step)
+            return shell.run(step, self._send, raw_terminal=self._terminal(), pass_fds=fds)
+
     def detach(self) -> int:
         """Starts the container, prints its name, and leaves it running."""
         self._remove_ended()
+        try:
+            self._detached()
+        except BaseException:
+            self._remove(patience=2)
+            raise
+        console.out(self.name)
+        return 0
+
+    def _detached(self) -> None:
         with ExitStack() as files:
             env_words, env, fds = self._environment(files)
             if self._has_secrets():
@@ -113,15 +135,13 @@ class Container:
                 words = ["run", "--detach", *env_words, *self._words(self.task.argv)]
                 step = self.client.step(*words, env=env)
             self._check(step, fds)
-        console.out(self.name)
-        return 0
 
     # --- what the engine is told ---
 
     def _words(self, argv: tuple[str, ...], words_file: str = "") -> list[str]:
         task = self.task
         words = ["--init", "--name", self.name, "--user", "0:0", "--workdir", plan.WORKDIR]
-        words += ["--env", "TINI_KILL_PROCESS_GROUP=1", "--entrypoint", "sh"]
+        words += ["--env", "TINI_KILL_PROCESS_GROUP=1", "--entrypoint", "/bin/sh"]
         words += ["--label", f"{dockerfile.PROJECT_LABEL}={self.image.project}"]
         words += ["--label", f"{JOB_LABEL}={task.name}"]
         if task.mode != "d":
@@ -134,7 +154,7 @@ class Container:
         if task.gpu:
             words += ["--gpus", "all"]
         folders = "\n".join(m.target for m in mounts if not m.read_only)
-        limit = f"{task.timeout:g}"
+        limit = f"{task.timeout:f}".rstrip("0").rstrip(".")
         words += [self.built.id, "-c", _script(), "skelebot"]
         return [*words, self._user(), _owner(), limit, words_file, folders, *argv]
 
@@ -171,7 +191,7 @@ class Container:
         The values stand in no argument list: a file without a name holds them, which only the client
         can read, and what such a file cannot hold goes through the client's own environment.
         """
-        plain = {n: v for n, v in self.task.env if "\n" not in v and len(v) < _LONGEST_ENV_LINE}
+        plain = {n: v for n, v in self.task.env if _fits_a_line(v)}
         others = tuple((n, v) for n, v in self.task.env if n not in plain)
         words = [word for name, _ in others for word in ("--env", name)]
         if not plain:
@@ -193,23 +213,16 @@ class Container:
         words = ["create", *options, *self._words((), _WORDS)]
         self._check(self.client.step(*words, env=env), fds)
         lines = (w.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for w in self.task.argv)
-        try:
-            step = self.client.step("cp", "-", f"{self.name}:/")
-            shell.trace(self.client.verbose, step)
-            code, output = shell.tee(
-                step, lambda line: None, lambda s: _write_words(s, "".join(lines).encode())
-            )
-            if code != 0:
-                raise SkelebotError(f"the container's secrets could not be given to it: {output[-1:]}")
-        except BaseException:
-            self._remove()
-            raise
+        step = self.client.step("cp", "-", f"{self.name}:/")
+        shell.trace(self.client.verbose, step)
+        code, output = shell.tee(step, lambda line: None, lambda s: _write_words(s, "".join(lines).encode()))
+        if code != 0:
+            raise SkelebotError(f"the container's secrets could not be given to it: {output[-1:]}")
 
     def _check(self, step: Step, fds: tuple[int, ...]) -> None:
         shell.trace(self.client.verbose, step)
         code, lines = shell.tee(step, lambda line: None, pass_fds=fds)
         if code != 0:
-            self._remove()
             said = "; ".join(line for line in lines if line.strip() and "--help" not in line)
             raise SkelebotError(f"the container of {self.task.name} could not be started: {said}")
 
@@ -219,15 +232,41 @@ class Container:
         """Exit codes of the client that may be the engine's rather than the job's."""
         return (1, 125, 126, 127) if self._has_secrets() else (125, 126, 127)
 
-    def _was_started(self) -> bool:
-        # Only a moment ahead of now holds the events of just now.
-        now = ("--since", "1", "--until", f"{time.time() + 0.2:.6f}")
-        which = ("--filter", f"container={self.name}", "--filter", "event=start")
-        code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
-        return code != 0 or "start" in out
+    def _send(self, pid: int, signum: int) -> None:
+        """Passes a signal to the job; while its container is still on the way, tries again.
 
-    def _remove(self) -> None:
-        self.client.capture("rm", "--force", "--volumes", self.name)
+        The client would pass it on too, but only once, and the engine refuses it before the start.
+        """
+        patience = time.monotonic() + 10
+        while time.monotonic() < patience and not shell.has_ended(pid):
+            code, _, said = self.client.capture("kill", "--signal", str(signum), self.name)
+            if code == 0 or not re.search("is not running|no such container", said.lower()):
+                break
+            time.sleep(0.1)
+        if signum == signal.SIGKILL:
+            os.kill(pid, signum)
+
+    def _was_started(self) -> bool:
+        # Only a moment ahead of now holds the events of just now. An engine remembers but a few
+        # hundred events: of a long run it has forgotten the start, never the end.
+        now = ("--since", "1", "--until", f"{time.time() + 0.2:.6f}")
+        which = ("--filter", f"container={self.name}", "--filter", "event=start", "--filter", "event=die")
+        code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
+        return code != 0 or out.strip() != ""
+
+    def _remove(self, patience: float = 0) -> None:
+        """Leaves nothing behind, whatever signals come now.
+
+        patience: seconds to wait for a container that the engine may just be making.
+        """
+        until = time.monotonic() + patience
+        with shell.undisturbed():
+            while True:
+                _, _, said = self.client.capture("rm", "--force", "--volumes", self.name)
+                gone = "no such container" in said.lower()
+                if not gone or time.monotonic() >= until or self._was_started():
+                    return
+                time.sleep(0.1)
 
     def _remove_ended(self) -> None:
         """Makes room for a detached run: the last one's container was kept for its logs."""
@@ -237,6 +276,11 @@ class Container:
         code, out, _ = self.client.capture("ps", "--all", "--quiet", *words, *ended)
         if code == 0 and out.split():
             self.client.capture("rm", "--volumes", *out.split())
+
+
+def _fits_a_line(value: str) -> bool:
+    """Whether Docker reads a variable's value from a file as it is."""
+    return not re.search("[\r\n]", value) and len(value.encode()) < _LONGEST_ENV_LINE
 
 
 def _csv(mount: Mount) -> str:

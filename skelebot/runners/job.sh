@@ -8,103 +8,110 @@
 #   LIMIT    seconds the job may take, 0 for any number
 #   WORDS    a file with the program and its words, one to a line with \\ and \n escaped; empty for none
 #   FOLDERS  the mapped folders, one to a line
-user=$1 owner=$2 limit=$3 words=$4 folders=$5
+# Variables begin with _sk_: any other name may be one of the job's environment.
+_sk_user=$1 _sk_owner=$2 _sk_limit=$3 _sk_words=$4 _sk_folders=$5
 shift 5
 unset TINI_KILL_PROCESS_GROUP
+# The job's PATH is the job's; this script needs one on which the system's programs are.
+_sk_path=$PATH
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 fail() {
     echo "ERROR | $1" >&2
     exit 1
 }
 
-if [ -n "$words" ]; then
+if [ -n "$_sk_words" ]; then
     set --
-    while IFS= read -r line; do
-        word=$(printf '%b.' "$line") # the dot keeps line ends at the end of the word
-        set -- "$@" "${word%.}"
-    done <"$words"
-    rm -f "$words"
+    while IFS= read -r _sk_line; do
+        _sk_word=$(printf '%b.' "$_sk_line") # the dot keeps line ends at the end of the word
+        set -- "$@" "${_sk_word%.}"
+    done <"$_sk_words"
+    rm -f "$_sk_words"
 fi
 
 # --- whom the job runs as ---
 
-# look_up FILE NAME: the line of passwd or group with that name or number, in $id, $group and $home
+# look_up FILE NAME: the line of passwd or group with that name or number, in $_sk_id, $_sk_group and $_sk_home
 look_up() {
-    id='' group='' home=''
-    while IFS=: read -r f1 _ f3 f4 _ f6 _; do
-        if [ "$f1" = "$2" ] || [ "$f3" = "$2" ]; then
-            id=$f3 group=$f4 home=$f6
+    _sk_id='' _sk_group='' _sk_home=''
+    while IFS=: read -r _sk_f1 _ _sk_f3 _sk_f4 _ _sk_f6 _; do
+        if [ "$_sk_f1" = "$2" ] || [ "$_sk_f3" = "$2" ]; then
+            _sk_id=$_sk_f3 _sk_group=$_sk_f4 _sk_home=$_sk_f6
             return 0
         fi
     done <"$1" 2>/dev/null
     case $2 in *[!0-9]* | '') return 1 ;; esac
-    id=$2 group=0 home=/
+    _sk_id=$2 _sk_group=0 _sk_home=/
     return 1
 }
 
-uid=0
-case $user in '' | 0 | root | 0:* | root:*) ;; *)
-    groups=--init-groups
-    look_up /etc/passwd "${user%%:*}" || groups=--clear-groups
-    [ -n "$id" ] || fail "the image has no user ${user%%:*}; name one that it has, or a number, with \`user\`"
-    uid=$id gid=$group
-    [ "$HOME" != /root ] || export HOME="${home:-/}"
-    case $user in *:*)
-        look_up /etc/group "${user#*:}"
-        gid=$id groups=--clear-groups
+_sk_uid=0
+case $_sk_user in '' | 0 | root | 0:0 | root:root) ;; *)
+    _sk_groups=--init-groups
+    look_up /etc/passwd "${_sk_user%%:*}" || _sk_groups=--clear-groups
+    [ -n "$_sk_id" ] || fail "the image has no user ${_sk_user%%:*}; name one that it has, or a number, with \`user\`"
+    _sk_uid=$_sk_id _sk_gid=$_sk_group
+    [ "$HOME" != /root ] || export HOME="${_sk_home:-/}"
+    case $_sk_user in *:*)
+        look_up /etc/group "${_sk_user#*:}"
+        _sk_gid=$_sk_id _sk_groups=--clear-groups
         ;;
     esac
-    command -v setpriv >/dev/null ||
-        fail "the image has no setpriv to run as ${user%%:*}; add util-linux to build.packages, or set user: root"
+    _sk_setpriv=$(command -v setpriv) ||
+        fail "the image has no setpriv to run as ${_sk_user%%:*}; add util-linux to build.packages, or set user: root"
     # The project's files belong to root and the mapped ones to the caller; the job may write to both.
-    set -- setpriv --reuid "$uid" --regid "${gid:-0}" $groups \
+    set -- "$_sk_setpriv" --reuid "$_sk_uid" --regid "${_sk_gid:-0}" $_sk_groups \
         --inh-caps=+dac_override --ambient-caps=+dac_override -- "$@"
     ;;
 esac
 
 # --- how long ---
 
-# rest [KILL]: sets $left when the job has processes left, and ends them on KILL
+# rest [KILL]: sets $_sk_left when the job has processes left, and ends them on KILL
 rest() {
-    left='' nap=''
-    [ -z "$watchdog" ] || read -r nap <"/proc/$watchdog/task/$watchdog/children"
-    for process in /proc/[0-9]*; do
-        process=${process#/proc/}
-        case " 1 $$ $watchdog $nap " in *" $process "*) continue ;; esac
-        left=1
-        [ -z "$1" ] || kill -KILL "$process"
+    _sk_left='' _sk_nap=''
+    [ -z "$_sk_watchdog" ] || read -r _sk_nap <"/proc/$_sk_watchdog/task/$_sk_watchdog/children"
+    for _sk_process in /proc/[0-9]*; do
+        _sk_process=${_sk_process#/proc/}
+        case " 1 $$ $_sk_watchdog $_sk_nap " in *" $_sk_process "*) continue ;; esac
+        _sk_left=1
+        [ -z "$1" ] || kill -KILL "$_sk_process"
     done
 } 2>/dev/null
 
-asked='' late='' watchdog=''
-trap 'asked=1' INT TERM HUP QUIT
-trap 'late=1' USR1
+_sk_asked='' _sk_late='' _sk_watchdog=''
+trap '_sk_asked=1' INT TERM HUP QUIT
+trap '_sk_late=1' USR1
 
-if [ "$limit" != 0 ]; then
+if [ "$_sk_limit" != 0 ]; then
     (
         trap '' INT TERM HUP QUIT
-        read -r watchdog _ </proc/self/stat
-        sleep "$limit"
+        read -r _sk_watchdog _ </proc/self/stat
+        sleep "$_sk_limit" || exit
         kill -USR1 $$
         kill -TERM 0
         sleep 10
         rest KILL
     ) >/dev/null 2>&1 &
-    watchdog=$!
+    _sk_watchdog=$!
 fi
 
 # --- the job ---
 
-begun=$(date +%s)
+_sk_begun=$(date +%s)
+_sk_own=$PATH
+PATH=$_sk_path
 "$@"
-code=$?
+_sk_code=$?
+PATH=$_sk_own
 
-if [ -n "$asked$late" ]; then
+if [ -n "$_sk_asked$_sk_late" ]; then
     # A shell ends at once on a signal; what it has started may still be cleaning up.
-    tries=100
-    while rest && [ -n "$left" ] && [ "$tries" -gt 0 ]; do
+    _sk_tries=100
+    while rest && [ -n "$_sk_left" ] && [ "$_sk_tries" -gt 0 ]; do
         sleep 0.1
-        tries=$((tries - 1))
+        _sk_tries=$((_sk_tries - 1))
     done
     rest KILL
 fi
@@ -112,15 +119,16 @@ fi
 # --- whose files ---
 
 # Where the engine maps user ids, as a rootless one does, the files are the caller's already.
-read -r inside outside _ </proc/self/uid_map
-if [ -n "$owner" ] && [ -n "$folders" ] && [ "$uid" != "${owner%%:*}" ] && [ "$inside$outside" = 00 ]; then
+read -r _sk_inside _sk_outside _ </proc/self/uid_map
+if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%%:*}" ] && [ "$_sk_inside$_sk_outside" = 00 ]; then
     IFS='
 '
     set -f
+    # shellcheck disable=SC2086 - one folder to a line
     # Only what has changed since the job began: other files of that user are not the caller's.
-    find $folders -xdev -uid "$uid" -newerct "@$begun" -exec chown -h "$owner" {} + ||
+    find $_sk_folders -xdev -uid "$_sk_uid" -newerct "@$_sk_begun" -exec chown -h "$_sk_owner" {} + ||
         echo "WARN  | some files could not be handed over to the caller" >&2
 fi
 
-[ -z "$late" ] || code=124
-exit "$code"
+[ -z "$_sk_late" ] || _sk_code=124
+exit "$_sk_code"

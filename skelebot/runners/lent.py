@@ -59,15 +59,21 @@ class Loan:
         return with_loan(lines, _CACHE, self.mounts, self.env) if buildkit else lines
 
 
+def names(image: Image) -> set[str]:
+    """What is to be lent. Raises UsageError for an unknown word of SKELEBOT_BUILD_INHERIT."""
+    wanted = {*image.inherit, *filter(None, os.environ.get("SKELEBOT_BUILD_INHERIT", "").split(","))}
+    if unknown := sorted(wanted - set(_KNOWN)):
+        raise UsageError(f"SKELEBOT_BUILD_INHERIT: expected {', '.join(_KNOWN)}; found {unknown[0]!r}")
+    return wanted
+
+
 def lend(image: Image, folder: str, buildkit: bool) -> Loan:
     """What `build.inherit` and SKELEBOT_BUILD_INHERIT name, with its files in the private `folder`.
 
     Raises SkelebotError for what the builder cannot keep out of the image.
     """
-    names = {*image.inherit, *filter(None, os.environ.get("SKELEBOT_BUILD_INHERIT", "").split(","))}
-    if unknown := sorted(names - set(_KNOWN)):
-        raise UsageError(f"SKELEBOT_BUILD_INHERIT: expected {', '.join(_KNOWN)}; found {unknown[0]!r}")
-    if not buildkit and (secret := sorted(names - {"proxy"})):
+    lent = names(image)
+    if not buildkit and (secret := sorted(lent - {"proxy"})):
         raise SkelebotError(
             f"the classic builder cannot keep {' and '.join(secret)} (build.inherit) out of the image; "
             "install Docker's buildx plugin"
@@ -75,7 +81,7 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
     words: list[str] = []
     env: list[tuple[str, str]] = []
     mounts: list[str] = []
-    for name in sorted(names & {"pip", "ca"}):
+    for name in sorted(lent & {"pip", "ca"}):
         file = os.path.join(folder, name)
         target = f"/run/secrets/skelebot-{name}"
         _write(file, _as_file(pip_settings()) if name == "pip" else _bundle())
@@ -83,7 +89,7 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
         mounts.append(f"type=secret,id=skelebot-{name},target={target}")
         variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
         env += [(variable, target) for variable in variables]
-    if "proxy" in names:
+    if "proxy" in lent:
         set_ones = [p for name in _PROXIES for p in (name, name.lower()) if os.environ.get(p)]
         words += [word for name in set_ones for word in ("--build-arg", name)]
     return Loan(tuple(words), tuple(mounts), tuple(env))

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from skelebot import context
-from skelebot.context import DOCKERFILE
 from skelebot.errors import SkelebotError
 from skelebot.ignores import DEFAULTS, Ignores
 
@@ -75,7 +74,8 @@ def test_folders_come_before_what_is_in_them_and_all_is_sorted(tree: Path) -> No
 
 def tar_of(root: Path, *patterns: str, dockerfile: str = "FROM scratch\n") -> dict[str, tarfile.TarInfo]:
     stream = io.BytesIO()
-    context.write_tar(stream, context.walk(str(root), Ignores((*DEFAULTS, *patterns))), dockerfile)
+    entries = context.walk(str(root), Ignores((*DEFAULTS, *patterns)))
+    context.write_tar(stream, entries, "p/", ("Dockerfile", dockerfile))
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         members = tar.getmembers()
@@ -83,32 +83,33 @@ def tar_of(root: Path, *patterns: str, dockerfile: str = "FROM scratch\n") -> di
         for member in members:
             file = tar.extractfile(member) if member.isreg() else None
             member.pax_headers = {"content": file.read().decode("utf-8", "replace") if file else ""}
-        return {m.name: m for m in members}
+        return {m.name.removeprefix("p/") if m.name != "Dockerfile" else "": m for m in members}
 
 
 def content(member: tarfile.TarInfo) -> str:
     return str(member.pax_headers["content"])
 
 
-def test_the_tar_holds_the_files_and_the_builds_own_dockerfile(tree: Path) -> None:
+def test_the_tar_holds_the_files_in_a_folder_and_the_dockerfile_beside_it(tree: Path) -> None:
+    write(tree, "FROM evil", "Dockerfile")
     tar = tar_of(tree, "data", dockerfile="FROM é\n")
-    assert list(tar) == [".dockerignore", DOCKERFILE, "a.txt", "src", "src/main.py"]
-    assert content(tar[DOCKERFILE]) == "FROM é\n"
+    assert list(tar) == ["", "Dockerfile", "a.txt", "src", "src/main.py"]
+    assert content(tar[""]) == "FROM é\n"
+    assert content(tar["Dockerfile"]) == "FROM evil"
     assert content(tar["src/main.py"]) == "src/main.py"
 
 
-def test_neither_of_the_builds_own_files_is_copied_into_the_image(tree: Path) -> None:
-    ignores = Ignores(content(tar_of(tree)[".dockerignore"]).splitlines())
-    assert ignores.excludes(".dockerignore")
-    assert ignores.excludes(DOCKERFILE)
-
-
-def test_the_projects_own_files_of_those_names_do_not_take_their_place(tree: Path) -> None:
-    write(tree, "everything", ".dockerignore")
-    write(tree, "FROM evil", DOCKERFILE)
-    tar = tar_of(tree)
-    assert "everything" not in content(tar[".dockerignore"])
-    assert content(tar[DOCKERFILE]) == "FROM scratch\n"
+def test_a_dockerfile_of_the_users_own_is_taken_with_the_builds_text(tree: Path) -> None:
+    stream = io.BytesIO()
+    write(tree, "FROM a", "docker/Mine")
+    entries = context.walk(str(tree), Ignores(()))
+    context.write_tar(stream, entries, "", ("docker/Mine", "FROM b"))
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as tar:
+        assert tar.getnames().count("docker/Mine") == 1
+        file = tar.extractfile("docker/Mine")
+        assert file
+        assert file.read() == b"FROM b"
 
 
 def test_the_tar_says_nothing_of_who_made_it_and_keeps_the_modes(tree: Path) -> None:
@@ -132,7 +133,7 @@ def test_links_stay_links(tree: Path) -> None:
         "to-itself": "to-itself",
     }
     assert tar["hard.txt"].islnk()
-    assert tar["hard.txt"].linkname == "a.txt"
+    assert tar["hard.txt"].linkname == "p/a.txt"
 
 
 def test_a_hard_link_to_an_ignored_file_has_the_content(tree: Path) -> None:

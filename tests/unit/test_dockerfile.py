@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skelebot import dependencies, dockerfile
+from skelebot import config, dependencies, dockerfile
 from skelebot.errors import ConfigError
 from skelebot.ignores import DEFAULTS
 from skelebot.model import Image, Job, Param, Project
@@ -241,7 +241,8 @@ jobs:
   - {name: b, source: b, help: B, ignores: [of-b]}
 """
     the_project = load(tmp_path, text)
-    found = image(the_project, the_project.jobs[0], own_ignores=("from-dockerignore",)).ignores
+    own = {"own_ignores": ("from-dockerignore",), "env_files": config.env_files(str(tmp_path))}
+    found = image(the_project, the_project.jobs[0], **own).ignores
     expected = ("from-dockerignore", "from-root", "!keep", "of-a", ".env", "conf/a\\[1\\].env")
     assert found == (*DEFAULTS, *expected)
 
@@ -263,7 +264,10 @@ def test_every_image_tells_whose_it_is(tmp_path: Path) -> None:
 def test_a_job_with_ignores_of_its_own_has_an_image_of_its_own(tmp_path: Path) -> None:
     the_project = load(tmp_path, "name: demo\n")
     own = Job(name="Score It", source="ls", help="", ignores=("data",))
-    assert [image(the_project, job).tag for job in (ANY, own)] == ["demo:latest", "demo:job-Score-It"]
+    assert [image(the_project, job).tag for job in (ANY, own)] == [
+        "demo:latest",
+        "demo:job-Score-It-3c0373ac",
+    ]
 
 
 @pytest.mark.parametrize(

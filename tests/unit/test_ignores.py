@@ -100,9 +100,12 @@ def test_no_dockerignore_ignores_nothing(tmp_path: Path) -> None:
     assert ignores.of_user(str(tmp_path)) == ()
 
 
-@pytest.mark.parametrize("data", [b"caf\xe9\n", None])
-def test_a_dockerignore_that_cannot_be_read_is_told(tmp_path: Path, data: bytes | None) -> None:
-    path = tmp_path / ".dockerignore"
-    path.mkdir() if data is None else path.write_bytes(data)
+def test_a_dockerignore_in_bytes_names_files_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_bytes(b"caf\xe9\n")
+    assert ignores.of_user(str(tmp_path)) == ("caf\udce9",)
+
+
+def test_a_dockerignore_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").mkdir()
     with pytest.raises(UsageError, match=r"\.dockerignore cannot be read"):
         ignores.of_user(str(tmp_path))

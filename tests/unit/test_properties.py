@@ -281,7 +281,7 @@ def test_a_default_in_the_file_arrives_as_it_was_written(project: Path, value: s
 
 # --- any name ---
 
-INSTRUCTION = re.compile(r"(FROM|ENV|RUN|WORKDIR|COPY|USER|CMD|LABEL) ")
+INSTRUCTION = re.compile(r"(FROM|ENV|RUN|WORKDIR|COPY|USER|CMD|ENTRYPOINT|LABEL) ")
 TEXT_KEYS = "name maintainer contact description baseImage pythonVersion user timezone".split()  # noqa: SIM905
 names = st.text(max_size=20) | st.sampled_from(
     ["a\nRUN evil", 'a"\nRUN evil', "a\\", "$(evil)", "a;b", "'", "\\\n"]

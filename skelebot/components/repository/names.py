@@ -67,4 +67,4 @@ def latest(found: "dict[str, Version]", project: "Version", name: str) -> str:
     if compatible:
         return max(compatible, key=lambda k: compatible[k])
     there = ", ".join(str(v) for v in sorted(found.values())[-20:]) or "none at all"
-    raise SkelebotError(f"{name}: no version is compatible with {project}; there are: {there}")
+    raise SkelebotError(f"no version of {name} is compatible with {project}; there are: {there}")

@@ -25,11 +25,11 @@ from skelebot import console
 from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Stored, forget
 from skelebot.errors import SkelebotError
 
-_PART = 16 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
-_AT_ONCE = 8  # parts
+_PART = 8 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
+_AT_ONCE = 10  # parts
 _MOST_PARTS = 10_000
 _TRIES = 5  # of a range that brings nothing
-_LOCK_SECONDS = 60
+_LOCK_SECONDS = 30
 _LOCK = "~lock"  # no version has a tilde, so that it is never taken for one
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
@@ -234,7 +234,7 @@ class S3Store:
                 self._client.delete_object(**lock)
 
     def _acquire(self, lock: dict[str, str], key: str) -> None:
-        """Stores the lock. One whose holder has not stored the key for a minute is that of a dead push."""
+        """Stores the lock. One whose holder has not stored the key in time is that of a dead push."""
         end = 0.0
         while True:
             with suppress(_Taken), _taken():

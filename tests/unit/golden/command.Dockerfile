@@ -2,4 +2,5 @@ FROM python:3.12-slim
 LABEL "skelebot.project"="demo"
 WORKDIR /app
 COPY [".", "/app/"]
+ENTRYPOINT []
 CMD ["bash", "-c", "python -m train && echo \"$HOME\" \"$@\"", "train", "--rate", "1.0", "--fast", "--columns", "a", "b c"]
