@@ -110,7 +110,7 @@ def _overlay(base: yaml.Node, over: yaml.Node, report: schema.Report) -> yaml.No
     now = {str(f.metadata["old"]): schema.yaml_name(f) for f in fields(Project) if f.metadata.get("old")}
     kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for node in (base, over):
-        kept |= {now.get(n.value, n.value): (n, v) for n, v in schema.items(node, "", report)}
+        kept |= {str(now.get(n.value, n.value)): (n, v) for n, v in schema.items(node, "", report)}
     return yaml.MappingNode(base.tag, list(kept.values()), base.start_mark, base.end_mark)
 
 

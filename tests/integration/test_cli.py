@@ -218,3 +218,50 @@ def test_a_configuration_from_below(sandbox: Sandbox) -> None:
     below = Path(sandbox.root / "a/b")
     below.mkdir(parents=True)
     assert "Found" in sandbox.ok("-h", cwd=below)
+
+
+def test_dry_run_of_a_chain_whose_link_makes_a_script(sandbox: Sandbox) -> None:
+    project(sandbox, "x", job("true", "gen", mappings="[gen/]"), job("gen/x.sh", "use"))
+    assert "gen/x.sh" in sandbox.ok("--dry-run", "gen", "+", "use")
+
+
+@pytest.mark.parametrize(
+    "source", ["for i in 1 2; do echo $i; done", "(echo hi)", "if true; then echo a; fi"]
+)
+def test_words_cannot_follow_a_compound_command(sandbox: Sandbox, source: str) -> None:
+    project(sandbox, "x", job(source, params="[{name: x}]"), job(source, "plain"))
+    result = sandbox.run("-n", "run")
+    assert (result.code, len(result.errors)) == (2, 1)
+    assert "compound command" in result.errors[0]
+    assert sandbox.run("-n", "plain").code == 0
+
+
+def test_words_follow_a_substitution(sandbox: Sandbox) -> None:
+    project(sandbox, "x", job("echo $(echo a)", args="[{name: b}]"))
+    assert sandbox.ok("-n", "run", "c") == "a c\n"
+
+
+@pytest.mark.parametrize(("redirect", "code"), [(">&-", 1), ("2>&-", 0), ("</dev/null >&- 2>&-", 1)])
+def test_closed_streams_are_no_traceback(sandbox: Sandbox, redirect: str, code: int) -> None:
+    project(sandbox, "x", job("true"))
+    with sandbox.popen("bash", "-c", f"{SKELEBOT} -h {redirect}", stderr=subprocess.PIPE) as child:
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert b"Traceback" not in err
+
+
+def test_a_terminal_of_another_encoding(sandbox: Sandbox) -> None:
+    project(sandbox, "x", job("true"), description="größer 日本")
+    ascii_only = sandbox.with_env(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert "gr\\xf6\\xdfer" in ascii_only.ok("-h")
+
+
+def test_an_old_spelling_is_replaced_by_the_environments_new_one(sandbox: Sandbox) -> None:
+    sandbox.write("skelebot.yaml", "name: x\nignore: [a]\n")
+    sandbox.write("skelebot-dev.yaml", "ignores: [b]\n")
+    assert sandbox.run("-e", "dev", "-h").errors == []
+
+
+def test_a_timeout_beyond_all_measure(sandbox: Sandbox) -> None:
+    project(sandbox, "x", job("true", timeout="999999999d"))
+    assert sandbox.run("-h").code == 2

@@ -303,3 +303,15 @@ def test_a_build_can_be_stopped(sandbox: Sandbox, name: str, signum: int) -> Non
     _, err = child.communicate(timeout=20)
     assert child.returncode == 128 + signum
     assert b"ERROR | interrupted" in err
+
+
+@engine
+def test_an_env_file_of_any_environment_is_in_no_image(sandbox: Sandbox, name: str) -> None:
+    for file in ("dev.env", "prod.env", "job.env", "real.env", "abs.env"):
+        sandbox.write(file, "A=1\n")
+    (sandbox.root / "link.env").symlink_to("real.env")
+    second = f"{{name: b, source: ls, help: h, envFile: {sandbox.root}/abs.env}}"
+    third = "{name: c, source: ls, help: h, envFile: link.env}"
+    project(sandbox, name, job("ls", envFile="job.env"), second, third, envFile="dev.env")
+    sandbox.write("skelebot-prod.yaml", "envFile: prod.env\n")
+    assert sandbox.ok("run") == sandbox.ok("-e", "prod", "run") == "skelebot-prod.yaml\nskelebot.yaml\n"

@@ -458,3 +458,96 @@ def test_the_host_of_the_flag_wins_over_the_jobs_and_the_roots(sandbox: Sandbox,
         result = sandbox.run(*words)
         assert result.code == 1
         assert dead[which] in result.errors[-1]
+
+
+# --- what surrounds the job is not changed by what runs it ---
+
+
+def test_the_wrapper_takes_no_variable_of_the_jobs(sandbox: Sandbox, name: str) -> None:
+    names = [
+        "user",
+        "owner",
+        "limit",
+        "words",
+        "folders",
+        "uid",
+        "gid",
+        "home",
+        "id",
+        "group",
+        "line",
+        "word",
+        "code",
+        "left",
+        "begun",
+        "late",
+        "asked",
+    ]
+    sandbox.write("show.py", f"import os\nprint([os.environ.get(n) for n in {names!r}])\n")
+    given = "{" + ", ".join(f"{n}: v {n}" for n in names) + "}"
+    project(sandbox, name, job("show.py", environment=given, timeout="60", mappings="[out/]"))
+    assert sandbox.ok("run") == f"{[f'v {n}' for n in names]}\n"
+
+
+def test_odd_values_of_variables(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("show.py", "import os\nprint(repr(os.environ['A']), len(os.environ['B']))\n")
+    project(sandbox, name, job("show.py", environment='{A: "x\\r", B: "' + "é" * 40_000 + '"}'))
+    assert sandbox.ok("run") == "'x\\r' 40000\n"
+
+
+def test_a_path_of_the_jobs_own(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("bin/tool", "#!/bin/sh\necho $PATH\n", mode=0o755)
+    project(sandbox, name, job("bin/tool", environment="{PATH: /app/bin}", mappings="[out/]"))
+    assert sandbox.ok("run") == "/app/bin\n"
+
+
+def test_a_group_beside_root(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job('echo "$(id -u):$(id -g)"'), user="'0:100'")
+    assert sandbox.ok("run") == "0:100\n"
+
+
+def test_an_exit_code_of_the_engines_is_the_jobs_also_after_many_events(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("touch out/ready; sleep 12; exit 127", mappings="[out/]"))
+    child = sandbox.start("run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((sandbox.root / "out/ready").exists)
+    image = docker("inspect", "-f", "{{.Image}}", containers(name)[0])
+    for _ in range(90):  # an engine remembers 256 events, of which this makes four
+        other = docker("create", image, "true")
+        docker("rm", other)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 127, err
+    assert b"could not be started" not in err
+
+
+@pytest.mark.parametrize("secret", [False, True])
+@pytest.mark.parametrize("mode", ["i", "d"])
+def test_a_signal_at_any_time_leaves_no_container(
+    sandbox: Sandbox, name: str, mode: str, secret: bool
+) -> None:
+    params = "[{name: password, secret: true}]"
+    project(sandbox, name, job("sleep 50", mode=mode, params=params))
+    words = ["--password=x"] if secret else []
+    sandbox.run("--dry-run", "run")
+    first = sandbox.start("run", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: containers(name))
+    first.terminate()
+    first.communicate(timeout=60)
+    for left in containers(name):
+        docker("rm", "-f", left)
+    for delay in (0.15, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8):
+        child = sandbox.start("run", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(delay)
+        child.terminate()
+        out, err = child.communicate(timeout=40)
+        assert b"Traceback" not in err
+        if mode == "d" and child.returncode == 0:
+            docker("rm", "-f", out.decode().strip())
+        assert containers(name) == [], (delay, child.returncode, err)
+
+
+def test_all_links_are_checked_before_the_first_runs(sandbox: Sandbox, name: str) -> None:
+    project(
+        sandbox, name, job("touch out/ran", "one", mappings="[out/]"), job("true", "two", args="[{name: a}]")
+    )
+    assert sandbox.run("one", "+", "two", b"\xff").code == 2
+    assert not (sandbox.root / "out").exists()

@@ -272,8 +272,8 @@ def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, 
 
 def test_a_changed_requirements_file_counts_beside_a_heavy_one(builder: Sandbox, name: str) -> None:
     builder.write("big", os.urandom(11_000_000))
-    project(builder, name, job("python -c 'import six; print(six.__version__)'"), dependencies="['req:r.txt']",
-            ignores="[r.txt]")  # fmt: skip
+    show = job("python -c 'import six; print(six.__version__)'")
+    project(builder, name, show, dependencies="['req:r.txt']", ignores="[r.txt]")
     for version in ("1.15.0", "1.16.0"):
         builder.write("r.txt", f"six=={version}\n")
         assert builder.ok("run") == f"{version}\n"
@@ -335,8 +335,8 @@ COPY . .
 
 
 def test_what_a_command_caches_stays_in_the_image(builder: Sandbox, name: str) -> None:
-    project(builder, name, job("cat ~/.cache/w"), build="{commands: ['mkdir -p ~/.cache && echo w > ~/.cache/w']}",
-            dependencies="[six]")  # fmt: skip
+    caching = "{commands: ['mkdir -p ~/.cache && echo w > ~/.cache/w']}"
+    project(builder, name, job("cat ~/.cache/w"), build=caching, dependencies="[six]")
     assert builder.ok("run") == "w\n"
     assert docker("run", "--rm", name, "ls", "-A", "/root/.cache") == "w"
 
@@ -435,3 +435,106 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(sandbox: Sandbox, name: str) -
     if result.code != 0:
         assert (result.code, len(result.errors)) == (1, 1)
         assert "gpu: true" in result.errors[0]
+
+
+# --- what makes an image stale ---
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(builder: Sandbox, name: str) -> None:
+    project(builder, name, job("cat a.txt"))
+    for text in ("1", "2", "3"):
+        path = builder.write("a.txt", text)
+        os.utime(path, (1000, 1000))
+        assert builder.ok("run") == text
+
+
+def test_a_change_of_mode_is_seen(sandbox: Sandbox, name: str) -> None:
+    path = sandbox.write("tool", "x", mode=0o755)
+    project(sandbox, name, job("stat -c %a tool"))
+    for mode in ("755", "700", "600"):
+        path.chmod(int(mode, 8))
+        assert sandbox.ok("run") == f"{mode}\n"
+
+
+def test_a_base_that_was_rebuilt_is_seen(sandbox: Sandbox, name: str) -> None:
+    base = f"{name}-base"
+    project(sandbox, name, job("cat /v"))
+    text = (sandbox.root / "skelebot.yaml").read_text().replace(BASE, base)
+    sandbox.write("skelebot.yaml", text)
+    for version in ("one", "two"):
+        lines = f"FROM {BASE}\nRUN echo {version} > /v\n".encode()
+        subprocess.run(
+            [CLIENTS[0], "build", "-q", "-t", base, "-"], input=lines, check=True, capture_output=True
+        )
+        assert sandbox.ok("run") == f"{version}\n"
+    assert not builds(sandbox, "run")
+    docker("rmi", "-f", name, base)
+
+
+def test_a_requirements_file_under_a_mapping_counts(sandbox: Sandbox, name: str) -> None:
+    show = job("python -c 'import six; print(six.__version__)'", mappings="[conf/]")
+    project(sandbox, name, show, dependencies="['req:conf/r.txt']")
+    for version in ("1.15.0", "1.16.0"):
+        sandbox.write("conf/r.txt", f"six=={version}\n")
+        assert sandbox.ok("run") == f"{version}\n"
+
+
+def test_a_mapping_of_the_whole_project_does_not_make_it_rebuild(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("date > made", mappings="['./:app/']"))
+    assert builds(sandbox, "run")
+    assert not builds(sandbox, "run")
+
+
+def test_jobs_that_look_alike_as_tags_have_images_of_their_own(sandbox: Sandbox, name: str) -> None:
+    for file in ("x", "y"):
+        sandbox.write(file, "")
+    project(sandbox, name, job("ls", "a b", ignores="[x]"), job("ls", "a-b", ignores="[y]"))
+    assert (sandbox.ok("a b"), sandbox.ok("a-b")) == ("skelebot.yaml\ny\n", "skelebot.yaml\nx\n")
+    assert not builds(sandbox, "a b")
+    assert sandbox.ok("-s", "a-b") == "skelebot.yaml\nx\n"
+
+
+def test_very_many_heavy_files(builder: Sandbox, name: str) -> None:
+    for i in range(130):
+        path = builder.write(f"data/f{i}", b"")
+        os.truncate(path, 10_000_001)
+    project(builder, name, job("ls data | wc -l"))
+    assert builder.ok("run") == "130\n"
+
+
+def test_a_file_that_vanishes_meanwhile_is_no_harm(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"))
+    busy = sandbox.popen(
+        "bash", "-c", "while :; do for i in 1 2 3 4 5 6 7 8; do echo > f$i; done; rm -f f?; done"
+    )
+    try:
+        results = [sandbox.run("run") for _ in range(5)]
+    finally:
+        busy.kill()
+        busy.wait()
+    assert [(r.code, r.errors) for r in results] == [(0, [])] * 5
+
+
+def test_a_primary_command_on_a_base_with_an_entrypoint(sandbox: Sandbox, name: str) -> None:
+    base = f"{name}-base"
+    lines = f'FROM {BASE}\nENTRYPOINT ["python3"]\n'.encode()
+    subprocess.run([CLIENTS[0], "build", "-q", "-t", base, "-"], input=lines, check=True, capture_output=True)
+    project(sandbox, name, job("echo hi"), primaryJob="run")
+    text = (sandbox.root / "skelebot.yaml").read_text().replace(BASE, base)
+    sandbox.write("skelebot.yaml", text)
+    assert sandbox.ok("run") == "hi\n"
+    assert docker("run", "--rm", name) == "hi"
+    docker("rmi", "-f", name, base)
+
+
+def test_images_that_were_in_use_are_tidied_up_later(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("touch out/ready; sleep 6", "slow", mappings="[out/]"), job("true"))
+    slow = sandbox.start("slow", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (sandbox.root / "out/ready").exists():
+        time.sleep(0.1)
+    for i in range(2):
+        sandbox.write("f", str(i))
+        sandbox.ok("run")
+    slow.communicate(timeout=60)
+    label = ("--filter", f"label=skelebot.project={name}", "--filter", "dangling=true")
+    assert docker("images", "-q", *label) == ""

@@ -323,6 +323,6 @@ def test_no_name_adds_a_line_to_a_dockerfile(
         assert INSTRUCTION.match(line), line
         assert line.isprintable(), line
         assert not line.endswith("\\"), line
-    expected = 5 + len(found) + bool(found) + 2 * bool(loaded.timezone) + bool(loaded.maintainer)
+    expected = 6 + len(found) + bool(found) + 2 * bool(loaded.timezone) + bool(loaded.maintainer)
     expected += bool(loaded.user and loaded.user != "caller")
     assert len(lines) == expected

@@ -37,6 +37,8 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def unpack(archive: str, folder: str) -> None:
     """Unpacks into a new folder. Raises SkelebotError for a path or link that would leave it."""
+    from gzip import BadGzipFile
+
     links: set[str] = set()
     try:
         os.makedirs(folder)
@@ -47,7 +49,7 @@ def unpack(archive: str, folder: str) -> None:
                 tar.extract(_tamed(member), folder, set_attrs=True, numeric_owner=True, **_SAFE)
         for link in links:
             _check_link(folder, link)
-    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, BadGzipFile, EOFError, ValueError, zlib.error) as error:
         raise SkelebotError(f"the archive is not one that can be unpacked: {error}") from None
     except OSError as error:
         raise SkelebotError(f"{folder} cannot be written: {reason(error)}") from None
