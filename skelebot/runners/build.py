@@ -15,7 +15,6 @@ from skelebot.dependencies import ODD_NAME
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.ignores import Ignores
 from skelebot.model import Image, Step, Task
-from skelebot.runners import lent
 from skelebot.runners.engine import Client, Found, explained
 from skelebot.runners.folders import own_folder
 
@@ -219,6 +218,8 @@ class Builder:
 
     def build(self, lines: list[str], entries: list[Entry], labels: dict[str, str], tag: str) -> Found:
         """Builds an image of Skelebot's own lines from the entries of the context."""
+        from skelebot.runners import lent
+
         with _private_folder() as folder:
             loan = lent.lend(self.source.image, folder, self.buildkit)
             text = "\n".join(dockerfile.from_folder(loan.lines(lines, self.buildkit), _FOLDER)) + "\n"
@@ -232,6 +233,8 @@ class Builder:
         """Builds the user's Dockerfile as it is, but for the project's label on each stage."""
         image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
         text = "\n".join(dockerfile.labelled(self.source.text, image.project)) + "\n"
+        from skelebot.runners import lent
+
         with _private_folder() as folder:
             loan = lent.lend(image, folder, self.buildkit)
 

@@ -11,7 +11,7 @@ from typing import IO
 from skelebot import console, dockerfile, plan, shell
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
-from skelebot.runners import build, lent
+from skelebot.runners import build
 from skelebot.runners.engine import Client, Found, or_natively
 from skelebot.runners.folders import make_folders
 
@@ -39,7 +39,10 @@ def run(image: Image, task: Task, flags: Flags) -> int:
 
 def check(image: Image, task: Task) -> None:
     _refuse_bytes(task)
-    lent.names(image)
+    if image.inherit or os.environ.get("SKELEBOT_BUILD_INHERIT"):
+        from skelebot.runners import lent
+
+        lent.names(image)
     if image.dockerfile:
         build.text(image)
 

@@ -182,3 +182,19 @@ def test_what_cannot_be_read_is_told_with_what_to_do(readable: Path, kind: str) 
     )
     with ordinary_user():
         assert "sub" in tar_of(readable, "sub/secret")
+
+
+# --- heavy parts ---
+
+
+def test_many_heavy_files_do_not_make_more_layers_than_an_image_can_have(tmp_path: Path) -> None:
+    for number in range(100):
+        file = tmp_path / f"data/{number % 50}/{number}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as stream:
+            stream.truncate(11_000_000)
+    (tmp_path / "script.py").write_text("")
+    (tmp_path / "model").write_bytes(b"")
+    os.truncate(tmp_path / "model", 1_000_000_000)
+    entries = context.walk(str(tmp_path), Ignores(()))
+    assert context.heavy(entries, 10_000_000) == ["data", "model"]
