@@ -1,6 +1,7 @@
 """From the words of a command line to an exit code."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -46,13 +47,22 @@ def main(argv: list[str]) -> int:
         console.error(str(error))
         return error.code
     except BrokenPipeError:
-        # Whoever read the output has gone; there is nobody to tell, and nothing left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read the output has gone, and there is nobody to tell.
+        _give_up_stdout()
         return 141
     except OSError as error:
+        _give_up_stdout()
         where = f"{error.filename}: " if error.filename else ""
         console.error(f"{where}{(error.strerror or str(error)).lower()}")
         return SkelebotError.code
+
+
+def _give_up_stdout() -> None:
+    """Keeps the interpreter from trying once more, as it ends, what could not be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _main(argv: list[str]) -> int:
