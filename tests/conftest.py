@@ -1,11 +1,17 @@
 """Fixtures of all tests, and what becomes of the engine's tests where there is none."""
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
 import pytest
 from harness import BASE, CLIENTS, ORDINARY, Sandbox, docker, has_buildkit, make_sandbox
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through to what the tests start, also where they were themselves started without it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from typing import Any
 
-from skelebot.components.repository.store import reason
+from skelebot.components.repository.store import BLOCK, reason
 from skelebot.errors import SkelebotError
 
 
@@ -37,19 +37,21 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def unpack(archive: str, folder: str) -> None:
     """Unpacks into a new folder. Raises SkelebotError for a path or link that would leave it."""
-    from gzip import BadGzipFile
+    import gzip
 
     links: set[str] = set()
     try:
         os.makedirs(folder)
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             for member in tar:
                 _check(member)
                 _check_way(member, links)
                 tar.extract(_tamed(member), folder, set_attrs=True, numeric_owner=True, **_SAFE)
+            while packed.read(BLOCK):
+                pass  # up to the checksum at its end
         for link in links:
             _check_link(folder, link)
-    except (tarfile.TarError, BadGzipFile, EOFError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
         raise SkelebotError(f"the archive is not one that can be unpacked: {error}") from None
     except OSError as error:
         raise SkelebotError(f"{folder} cannot be written: {reason(error)}") from None

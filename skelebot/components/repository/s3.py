@@ -421,7 +421,9 @@ class _Slice:
     def read(self, size: int = -1) -> bytes:
         _heed(self._stop)
         left = self._part.size - self._at
-        block: bytes = self._file.read(left if size is None or size < 0 else min(size, left))
+        # The library asks for pieces of 16 KiB, which are too small to be fast.
+        wanted = left if size is None or size < 0 else max(size, BLOCK)
+        block: bytes = self._file.read(min(wanted, left))
         self._move(self._at + len(block))
         return block
 
