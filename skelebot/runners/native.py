@@ -143,7 +143,7 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
         if _mark_of(venv) != mark:
             _lock_alone(lock.fileno())
             if _mark_of(venv) != mark:
-                _replace(venv, task, wanted, mark, verbose)
+                _replace(venv, task, wanted, mark, verbose, lock.fileno())
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield venv
 
@@ -176,7 +176,9 @@ def _mark_of(venv: str) -> str | None:
         return None
 
 
-def _replace(venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool) -> None:
+def _replace(
+    venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: int
+) -> None:
     """Makes the environment at its place; the one before comes back when that fails."""
     before = f"{venv}.before"
     shutil.rmtree(before, ignore_errors=True)
@@ -185,7 +187,7 @@ def _replace(venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str,
     shutil.rmtree(venv, ignore_errors=True)
     console.info(f"installing the dependencies into {OWN}/venv")
     try:
-        _install(venv, task, wanted, verbose)
+        _install(venv, task, wanted, verbose, lock)
         with open(os.path.join(venv, "skelebot.mark"), "w", encoding="ascii") as file:
             file.write(mark)
     except BaseException:
@@ -196,7 +198,8 @@ def _replace(venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str,
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool) -> None:
+def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: int) -> None:
+    """Runs the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
     from skelebot.runners.lent import pip_settings
 
     words = tuple(word for dependency in wanted for word in dependency.words)
@@ -228,7 +231,7 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
         (install, "the dependencies could not be installed"),
     ):
         shell.trace(verbose, Step(step))
-        code, _ = shell.tee(Step(step, cwd=task.root), console.detail)
+        code, _ = shell.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock,))
         if code != 0:
             raise SkelebotError(f"{failure}; the message stands above")
 

@@ -262,6 +262,19 @@ def test_an_interrupted_installation_is_made_good(sandbox: Sandbox) -> None:
     assert sandbox.ok("-n", "run").startswith("1.16.0 ")
 
 
+def test_an_installer_that_outlives_a_killed_run_is_waited_for(sandbox: Sandbox) -> None:
+    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    sandbox.write("slow/uv", f'#!/bin/sh\ntouch started\nsleep 1\nexec {uv} "$@"\n', 0o755)
+    sandbox.write("six_version.py", VERSION_OF_SIX)
+    project(sandbox, "n", job("six_version.py"), dependencies="[six=1.16.0]")
+    slowly = sandbox.with_env(PATH=f"{sandbox.root}/slow:{sandbox.env['PATH']}")
+    child = slowly.start("-n", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((sandbox.root / "started").exists)
+    child.kill()
+    child.communicate()
+    assert slowly.ok("-n", "run").startswith("1.16.0 ")
+
+
 def test_two_first_runs_at_once(sandbox: Sandbox) -> None:
     sandbox.write("six_version.py", VERSION_OF_SIX)
     project(sandbox, "n", job("six_version.py"), dependencies="[six=1.16.0]")
