@@ -128,6 +128,10 @@ class _Loader:
         session = Session(project, components, flags)
         return _Loaded(session, catalog.commands(project, components))
 
+    def forget(self) -> None:
+        """Lets the project be read again, whose files have changed."""
+        self._known.clear()
+
     def _read(self, env: str | None) -> tuple[Project | None, tuple[Component, ...]]:
         if self._root is None:
             if env is not None:
@@ -162,10 +166,22 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
     for i, link in enumerate(links):
         if link.command.check:
             link.command.check(link.session, link.values, links[:i])
-    for i, link in enumerate(links):
-        if code := _run_link(link, [later.command.name for later in links[i + 1 :]]):
+    for i in range(len(links)):
+        if code := _run_link(links[i], [later.command.name for later in links[i + 1 :]]):
             return code
+        if links[i].command.changes and links[i + 1 :]:
+            loader.forget()
+            links[i + 1 :] = [_again(later, loader) for later in links[i + 1 :]]
     return 0
+
+
+def _again(link: Link, loader: _Loader) -> Link:
+    """The link in the project as it is now. Raises ConfigError, and UsageError where it has gone."""
+    loaded = loader.load(link.session.flags)
+    command = loaded.commands.get(link.command.name)
+    if command is None:
+        raise _unknown(link.command.name, loaded)
+    return Link(command, loaded.session, link.values, link.words)
 
 
 def _run_link(link: Link, later: list[str]) -> int:

@@ -39,6 +39,19 @@ class Component:
         """The task with what the component adds to its run."""
         return task
 
+    def checks(self, session: "Session") -> Iterable["Check"]:
+        """What `skelebot doctor` finds out about the component's surroundings."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `skelebot doctor`: what was looked at, what was found, what to do if that is wrong."""
+
+    name: str
+    found: str
+    advice: str | None = None
+
 
 @dataclass(frozen=True)
 class Session:
@@ -51,7 +64,12 @@ class Session:
 
 @dataclass(frozen=True)
 class Command:
-    """A word of the command line. `job` is the job that it runs, of those that run one."""
+    """A word of the command line.
+
+    check: raises what would keep it from running, before any link of its chain runs. job: the one that
+    it runs, of those that run one. changes: whether it changes the project's files, which the links
+    after it read again.
+    """
 
     name: str
     help: str
@@ -60,6 +78,7 @@ class Command:
     params: Sequence[Param] = ()
     check: Callable[[Session, Values, "Sequence[Link]"], None] | None = None
     job: Job | None = None
+    changes: bool = False
 
 
 @dataclass(frozen=True)

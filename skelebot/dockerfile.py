@@ -18,20 +18,21 @@ _DEFAULT_PYTHON = "3.12"
 def image(
     project: Project,
     dependencies: tuple[Dependency, ...],
-    job: Job,
+    job: Job | None = None,
     own_ignores: tuple[str, ...] = (),
     default_base: str | None = None,
     env_files: Iterable[str] = (),
 ) -> Image:
-    """The image that `job` of a project runs in.
+    """The image of a project, in which `job` runs.
 
     A job that leaves out files of its own has an image of its own. own_ignores: the lines of the
     project's .dockerignore. default_base: stands in for the official image where the project names
     none. env_files: what no image is to hold.
     """
     never = tuple(ignores.literal(path) for path in sorted(_secret_paths(project.root, env_files)))
-    tag = f"{project.image}:{plan.tag(job.name)}" if job.ignores else f"{project.image}:latest"
-    patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *job.ignores, *never)
+    of_job = job.ignores if job else ()
+    tag = f"{project.image}:{plan.tag(job.name)}" if job and of_job else f"{project.image}:latest"
+    patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *of_job, *never)
     copied = tuple(dict.fromkeys(path for d in dependencies for path in d.files))
     left_out = ignores.Ignores(patterns)
     kept = tuple(f"!{ignores.literal(path)}" for path in copied if left_out.excludes(path))

@@ -38,7 +38,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         name=job.name,
         argv=argv(project, job, words(project, job, values, known)),
         root=project.root,
-        dependencies=project.dependencies if "Python" in project.language else (),
+        dependencies=python_entries(project),
         python_version=project.python_version,
         native=job.native,
         host=flags.docker_host or job.host or project.host,
@@ -51,6 +51,11 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         timeout=seconds(job.timeout) if job.timeout else 0,
         hidden=hidden(project, job),
     )
+
+
+def python_entries(project: Project) -> tuple[str, ...]:
+    """The dependencies that are Python's."""
+    return project.dependencies if "Python" in project.language else ()
 
 
 # --- the source ---
@@ -193,13 +198,12 @@ def tag(name: str) -> str:
     return f"job-{clean}" if clean == name else f"job-{clean}-{zlib.crc32(name.encode()):08x}"
 
 
-def environment(project: Project, job: Job, caller: Mapped[str, str]) -> tuple[tuple[str, str], ...]:
+def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> tuple[tuple[str, str], ...]:
     """The variables of a job: the root's file, the root's own, the job's file, the job's own."""
     layers: list[Environment] = []
-    for env_file, own in (
-        (project.env_file, project.environment),
-        (job.env_file, job.environment),
-    ):
+    sources = [(project.env_file, project.environment)]
+    sources += [(job.env_file, job.environment)] if job else []
+    for env_file, own in sources:
         layers += [read_env_file(project.root, env_file) if env_file else (), own]
     merged: dict[str, str] = {}
     for name, value in (pair for layer in layers for pair in layer):

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from skelebot import console, ignores, plan, runners
+from skelebot import console, ignores, launch, plan, runners
 from skelebot.component import Command, Component, Link, Session
-from skelebot.config import env_files, job_params, script
+from skelebot.config import job_params, script
 from skelebot.errors import UsageError
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
@@ -32,7 +32,7 @@ def _run(session: Session, job: Job, values: Values) -> int:
     if not session.flags.dry_run:
         _check_source(session, job, ())
     if not (session.flags.dry_run or session.flags.skip_build):
-        _fetch_dependencies(_project(session))
+        launch.fetch_dependencies(session)
     image, task = _prepare(session, job, values)
     runner = runners.choose(task, session.flags)
     if session.flags.dry_run:
@@ -42,39 +42,13 @@ def _run(session: Session, job: Job, values: Values) -> int:
     return runner.run(image, task, session.flags)
 
 
-def _fetch_dependencies(project: Project) -> None:
-    if any(entry.startswith("ca_file:") for entry in project.dependencies):
-        from skelebot import codeartifact, dependencies
-
-        codeartifact.fetch(project.root, dependencies.python(project.root, project.dependencies))
-
-
 def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
     """What to build and what to run for a job, with what each component makes of them."""
-    project = _project(session)
-    task = plan.task(project, job, values, session.flags, os.environ)
-    for component in session.components:
-        task = component.task(task, project)
+    project = launch.project_of(session)
+    task = launch.amended(session, plan.task(project, job, values, session.flags, os.environ))
     if runners.is_native(task, session.flags):
         return Image(project.image, project.name, base="", context=project.root), task
-    from skelebot import dependencies, dockerfile  # only for Docker
-
-    image = dockerfile.image(
-        project,
-        dependencies.python(project.root, task.dependencies, project.places),
-        job,
-        own_ignores=ignores.of_user(project.root),
-        default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
-        env_files=env_files(project.root),
-    )
-    for component in session.components:
-        image = component.image(image, project)
-    return image, task
-
-
-def _project(session: Session) -> Project:
-    assert session.project, "jobs are commands of a project"
-    return session.project
+    return launch.image(session, job), task
 
 
 # --- what can be known before anything runs ---
@@ -88,7 +62,7 @@ def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) 
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
-    project = _project(session)
+    project = launch.project_of(session)
     path = script(project.root, job.source)
     if path is None:
         return

@@ -12,6 +12,7 @@ from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
 from skelebot.errors import Interrupted, SkelebotError, UsageError
+from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, key, pattern
 from skelebot.options import Values
 
@@ -145,7 +146,7 @@ class Repository(Component):
 
     def _store(self, session: Session, values: Values) -> Store:
         user, token = values.get("user"), values.get("token")
-        return self.store(_project(session), _text(user), _text(token))
+        return self.store(project_of(session), _text(user), _text(token))
 
     def _chosen(self, values: Values) -> list[Artifact]:
         name = values.get("<name>", ALL)
@@ -154,7 +155,7 @@ class Repository(Component):
     # --- the commands ---
 
     def _push(self, session: Session, values: Values) -> int:
-        project, prefix = _project(session), _text(values.get("prefix")) or ""
+        project, prefix = project_of(session), _text(values.get("prefix")) or ""
         chosen = self._chosen(values)
         version = None
         if not all(artifact.singular for artifact in chosen):
@@ -168,7 +169,7 @@ class Repository(Component):
         return _carry_out([item.name for item in items], work, bool(values.get("json")))
 
     def _pull(self, session: Session, values: Values) -> int:
-        project, prefix = _project(session), _text(values.get("prefix")) or ""
+        project, prefix = project_of(session), _text(values.get("prefix")) or ""
         version, override = str(values["<version>"]), bool(values.get("override"))
         if version != LATEST and not names.is_version(version):
             raise UsageError(f"pull: expected a version, as in 1.4.0, or {LATEST}; found {version!r}")
@@ -202,7 +203,7 @@ class Repository(Component):
         return self._pulling(self.store(project), project, artifact, version, override, prefix)().path
 
     def _list(self, session: Session, values: Values) -> int:
-        project, prefix = _project(session), _text(values.get("prefix")) or ""
+        project, prefix = project_of(session), _text(values.get("prefix")) or ""
         single = "<name>" in values
         if session.flags.dry_run:
             return _show([f"list {artifact.name}" for artifact in self._chosen(values)])
@@ -223,11 +224,6 @@ _PREFIX = Param("prefix", "p", help="Text before the name in the store, as in st
 _JSON = Param("json", accepts="boolean", help="Print what was done as JSON")
 _USER = Param("user", "u", help="The user of Artifactory")
 _TOKEN = Param("token", "t", secret=True, help="The password, token or API key")
-
-
-def _project(session: Session) -> Project:
-    assert session.project, "a repository is a project's"
-    return session.project
 
 
 def _text(value: object) -> str | None:

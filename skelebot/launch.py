@@ -1,0 +1,70 @@
+"""What every command that builds or runs something goes through: the project's image, and tasks in it."""
+
+import os
+
+from skelebot import ignores, plan
+from skelebot.component import Session
+from skelebot.config import env_files
+from skelebot.errors import UsageError
+from skelebot.model import Image, Job, Project, Task
+
+
+def project_of(session: Session) -> Project:
+    """The project that a command works on. Raises UsageError outside of one."""
+    if session.project is None:
+        raise UsageError("there is no skelebot.yaml here or above; change into a project")
+    return session.project
+
+
+def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) -> Image:
+    """The project's image, or that of a job with ignores of its own, as the components amend it.
+
+    also: Python dependencies besides the project's, installed after them. Raises ConfigError.
+    """
+    from skelebot import dependencies, dockerfile  # only for Docker
+
+    project = project_of(session)
+    entries = (*plan.python_entries(project), *also)
+    made = dockerfile.image(
+        project,
+        dependencies.python(project.root, entries, project.places),
+        job,
+        own_ignores=ignores.of_user(project.root),
+        default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
+        env_files=env_files(project.root),
+    )
+    for component in session.components:
+        made = component.image(made, project)
+    return made
+
+
+def fetch_dependencies(session: Session) -> None:
+    """Brings what the image needs and no builder can fetch. Raises SkelebotError."""
+    project = project_of(session)
+    if any(entry.startswith("ca_file:") for entry in project.dependencies):
+        from skelebot import codeartifact, dependencies
+
+        codeartifact.fetch(project.root, dependencies.python(project.root, project.dependencies))
+
+
+def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
+    """A task of Skelebot's own in the project's surroundings: its host, variables, user."""
+    project = project_of(session)
+    return Task(
+        name=name,
+        argv=argv,
+        root=project.root,
+        dependencies=plan.python_entries(project),
+        python_version=project.python_version,
+        host=session.flags.docker_host or project.host,
+        env=plan.environment(project, None, os.environ),
+        user=project.user,
+        gpu=project.gpu,
+    )
+
+
+def amended(session: Session, task: Task) -> Task:
+    """The task with what each component adds to its run."""
+    for component in session.components:
+        task = component.task(task, project_of(session))
+    return task
