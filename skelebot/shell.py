@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from skelebot import console
 from skelebot.errors import Interrupted, ProgramMissing, SkelebotError
@@ -14,6 +14,8 @@ from skelebot.model import Step, shown
 
 if TYPE_CHECKING:
     import subprocess
+
+T = TypeVar("T")
 
 GRACE = 10.0  # seconds between asking a job to end and ending it
 
@@ -54,17 +56,18 @@ def _raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:
 def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a short program.
 
-    Raises ProgramMissing, and SkelebotError when it takes longer than `timeout` seconds.
+    Raises ProgramMissing, and TimeoutError when it takes longer than `timeout` seconds; it and what it
+    has started are ended then.
     """
     import subprocess
 
-    with _started(step, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    alone = timeout is not None
+    with _started(step, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=alone) as child:
         try:
             out, err = child.communicate(_bytes(step.stdin), timeout)
         except subprocess.TimeoutExpired:
-            raise SkelebotError(
-                f"{display(step)} gave no answer in {timeout:g} seconds; check that its host is up"
-            ) from None
+            os.killpg(child.pid, signal.SIGKILL)
+            raise TimeoutError from None
     return child.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
@@ -100,6 +103,41 @@ def _feed(feed: Callable[[IO[bytes]], None], stdin: IO[bytes]) -> None:
             feed(stdin)
     except BrokenPipeError:
         pass  # the program ended early and says why itself
+
+
+def pipe(
+    step: Step, feed: Callable[[IO[bytes]], None] | None, take: Callable[[IO[bytes]], T]
+) -> tuple[int, T, str]:
+    """Exit code of a program, what `take` makes of its stdout, and its stderr.
+
+    feed: writes the program's stdin, in a thread of its own; what it raises is raised here.
+    Raises ProgramMissing.
+    """
+    import subprocess
+    import tempfile
+    import threading
+
+    failed: list[BaseException] = []
+
+    def guarded(stdin: IO[bytes]) -> None:
+        try:
+            _feed(feed, stdin) if feed else stdin.close()
+        except BaseException as error:
+            failed.append(error)
+
+    with tempfile.TemporaryFile() as said:
+        with _started(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said) as child:
+            assert child.stdin
+            assert child.stdout
+            feeding = threading.Thread(target=guarded, args=(child.stdin,), daemon=True)
+            feeding.start()
+            result = take(child.stdout)
+            code = child.wait()
+            feeding.join()
+        said.seek(0)
+        if failed:
+            raise failed[0]
+        return code, result, said.read().decode(errors="replace")
 
 
 @contextmanager

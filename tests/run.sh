@@ -159,7 +159,8 @@ use_environment() {
 provide_engine() {
     local exports
     if may_install; then
-        exports=$("$ROOT/tests/provision.sh") && eval "$exports" && return
+        exports=$("$ROOT/tests/provision.sh") && eval "$exports" &&
+            exports=$("$ROOT/tests/remote_engine.sh") && eval "$exports" && return
         unset SKELEBOT_TEST_BASE
         return 1
     fi

@@ -6,14 +6,17 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO
+from functools import cached_property
+from typing import IO, TYPE_CHECKING
 
 from skelebot import console, dockerfile, plan, shell
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
-from skelebot.runners import build
-from skelebot.runners.engine import Client, Found, or_natively
-from skelebot.runners.folders import make_folders
+from skelebot.runners import build, folders
+from skelebot.runners.engine import Client, Found, csv, or_natively
+
+if TYPE_CHECKING:
+    from skelebot.runners.remote import Volumes
 
 JOB_LABEL = "skelebot.job"
 
@@ -30,7 +33,8 @@ def run(image: Image, task: Task, flags: Flags) -> int:
                 found = build.last(client, image, task)
             else:
                 found = build.current(client, image, task, lock)
-            make_folders(task)
+            folders.make_folders(task)
+            folders.remember_host(task.root, client.host)
             container = Container(client, image, found, task, os.urandom(4).hex())
             return container.detach() if task.mode == "d" else container.attend()
     except ProgramMissing as error:
@@ -87,15 +91,27 @@ class Container:
         job = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.task.name)
         return f"{self.image.tag.partition(':')[0]}-{job}-{self.token}"
 
+    @cached_property
+    def remote(self) -> "Volumes | None":
+        """What stands for the mapped folders on an engine that does not see them."""
+        if not (self.task.mounts and self.client.is_remote):
+            return None
+        from skelebot.runners.remote import Volumes
+
+        mounts = tuple(self._mount(mount) for mount in self.task.mounts)
+        return Volumes(self.client, self.built.id, self.image.project, self.task.root, mounts)
+
     def attend(self) -> int:
         """Runs the container on Skelebot's own streams; leaves none behind."""
         try:
             outcome = self._attended()
+            self._bring_back()
         except BaseException:
             self._remove(patience=2)
             raise
+        if outcome.signal or self.remote:
+            self._remove(patience=2 if outcome.signal else 0)
         if outcome.signal:
-            self._remove(patience=2)
             return 128 + outcome.signal
         if outcome.code in self._engine_codes() and not self._was_started():
             self._remove()
@@ -108,8 +124,8 @@ class Container:
     def _attended(self) -> shell.Outcome:
         with ExitStack() as files:
             env_words, env, fds = self._environment(files)
-            if self._has_secrets():
-                self._create(["--rm", *env_words], env, fds)
+            if self._is_created_first():
+                self._create([*([] if self.remote else ["--rm"]), *env_words], env, fds)
                 step = self.client.step("start", "--attach", "--interactive", self.name)
             else:
                 words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
@@ -131,13 +147,20 @@ class Container:
     def _detached(self) -> None:
         with ExitStack() as files:
             env_words, env, fds = self._environment(files)
-            if self._has_secrets():
+            if self._is_created_first():
                 self._create(env_words, env, fds)
                 step = self.client.step("start", self.name)
             else:
                 words = ["run", "--detach", *env_words, *self._words(self.task.argv)]
                 step = self.client.step(*words, env=env)
             self._check(step, fds)
+
+    def _bring_back(self) -> None:
+        """Brings back what the job wrote, of which the engine keeps a copy should that fail."""
+        if self.remote:
+            self.client.capture("kill", self.name)  # where Skelebot was asked to stop and the job was not
+            self.remote.fetch()
+            self.remote.fetch_files(self.name)
 
     # --- what the engine is told ---
 
@@ -150,16 +173,26 @@ class Container:
         if task.mode != "d":
             words += ["--interactive", *(["--tty"] if self._terminal() else [])]
         mounts = [self._mount(m) for m in task.mounts]
-        for mount in mounts:
-            words += ["--mount", _csv(mount)]
+        if self.remote:
+            words += self._remote_words(self.remote)
+        else:
+            words += [word for mount in mounts for word in ("--mount", _bind(mount))]
         for port in dict.fromkeys(task.ports):
             words += ["--publish", port]
         if task.gpu:
             words += ["--gpus", "all"]
-        folders = "\n".join(m.target for m in mounts if not m.read_only)
+        written = "" if self.remote else "\n".join(m.target for m in mounts if not m.read_only)
         limit = f"{task.timeout:f}".rstrip("0").rstrip(".")
         words += [self.built.id, "-c", _script(), "skelebot"]
-        return [*words, self._user(), _owner(), limit, words_file, folders, *argv]
+        return [*words, self._user(), _owner(), limit, words_file, written, *argv]
+
+    @staticmethod
+    def _remote_words(remote: "Volumes") -> list[str]:
+        words = [w for name, value in remote.labels() for w in ("--label", f"{name}={value}")]
+        for mount in remote.folders:
+            fields = remote.fields(mount, mount.target) + ["readonly"] * mount.read_only
+            words += ["--mount", csv(fields)]
+        return words
 
     def _terminal(self) -> bool:
         return self.task.mode != "d" and shell.are_terminals()
@@ -211,10 +244,23 @@ class Container:
     def _has_secrets(self) -> bool:
         return any(isinstance(word, Secret) for word in self.task.argv)
 
+    def _is_created_first(self) -> bool:
+        """Whether something has to be put into the container before it starts."""
+        return self._has_secrets() or self.remote is not None
+
     def _create(self, options: list[str], env: tuple[tuple[str, str], ...], fds: tuple[int, ...]) -> None:
-        """Makes the container and puts the job's words into it as a file that the job's start removes."""
-        words = ["create", *options, *self._words((), _WORDS)]
-        self._check(self.client.step(*words, env=env), fds)
+        """Makes the container, and puts into it what an engine elsewhere lacks and what nobody may see."""
+        if self.remote:
+            self.remote.send()
+        words = self._words((), _WORDS) if self._has_secrets() else self._words(self.task.argv)
+        self._check(self.client.step("create", *options, *words, env=env), fds)
+        if self.remote:
+            self.remote.send_files(self.name)
+        if self._has_secrets():
+            self._hand_over_words()
+
+    def _hand_over_words(self) -> None:
+        """Puts the job's words into the container as a file that the job's start removes."""
         lines = (w.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for w in self.task.argv)
         step = self.client.step("cp", "-", f"{self.name}:/")
         shell.trace(self.client.verbose, step)
@@ -233,7 +279,7 @@ class Container:
 
     def _engine_codes(self) -> tuple[int, ...]:
         """Exit codes of the client that may be the engine's rather than the job's."""
-        return (1, 125, 126, 127) if self._has_secrets() else (125, 126, 127)
+        return (1, 125, 126, 127) if self._is_created_first() else (125, 126, 127)
 
     def _send(self, pid: int, signum: int) -> None:
         """Passes a signal to the job; while its container is still on the way, tries again.
@@ -278,6 +324,11 @@ class Container:
         ended = ("--filter", "status=exited", "--filter", "status=created")
         code, out, _ = self.client.capture("ps", "--all", "--quiet", *words, *ended)
         if code == 0 and out.split():
+            if self.remote:
+                from skelebot.runners.remote import bring_back
+
+                for name in out.split():
+                    bring_back(self.client, self.task.root, name)
             self.client.capture("rm", "--volumes", *out.split())
 
 
@@ -286,11 +337,9 @@ def _fits_a_line(value: str) -> bool:
     return not re.search("[\r\n]", value) and len(value.encode()) < _LONGEST_ENV_LINE
 
 
-def _csv(mount: Mount) -> str:
-    """A mount as the client reads it: fields with commas and quotes in the manner of CSV."""
+def _bind(mount: Mount) -> str:
     fields = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    quoted = ('"' + field.replace('"', '""') + '"' for field in fields + ["readonly"] * mount.read_only)
-    return ",".join(quoted)
+    return csv(fields + ["readonly"] * mount.read_only)
 
 
 def _owner() -> str:

@@ -4,11 +4,19 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from skelebot import shell
 from skelebot.errors import SkelebotError
 from skelebot.model import Step, Task
+
+_PATIENCE = 9.0  # seconds for a first answer
+
+
+def csv(fields: list[str]) -> str:
+    """The fields of a --mount as the client reads them: with commas and quotes in the manner of CSV."""
+    return ",".join('"' + field.replace('"', '""') + '"' for field in fields)
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,25 @@ class Client:
     host: str | None
     verbose: bool = False
 
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether the engine is one of another machine, which does not see this one's folders."""
+        endpoint = self.host or os.environ.get("DOCKER_HOST") or ""
+        if "://" not in endpoint:
+            if not endpoint and not _has_context():
+                return False
+            _, out, _ = self.capture(
+                "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", *[endpoint] * bool(endpoint)
+            )
+            endpoint = out.strip()
+        return "://" in endpoint and not endpoint.startswith(("unix://", "npipe://", "fd://"))
+
+    @property
+    def where(self) -> str:
+        """The engine's place as its user names it."""
+        named = self.host or os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+        return named or "the default socket"
+
     def step(self, *words: str, env: tuple[tuple[str, str], ...] = ()) -> Step:
         where: tuple[str, ...] = ()
         if self.host:
@@ -38,6 +65,18 @@ class Client:
         shell.trace(self.verbose, step)
         return shell.capture(step)
 
+    def first_answer(self, *words: str) -> tuple[int, str, str]:
+        """The same, for what is asked first: raises SkelebotError where no engine answers in time."""
+        step = self.step(*words)
+        shell.trace(self.verbose, step)
+        try:
+            return shell.capture(step, _PATIENCE)
+        except TimeoutError:
+            raise SkelebotError(
+                f"no Docker engine answers at {self.where} in {_PATIENCE:g} seconds; check that it is up, "
+                "and that ssh needs no password for it (ssh-agent)"
+            ) from None
+
     def inspect(self, name: str, task: Task) -> Found | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""
         answer = self._ask(f"/images/{name}/json")
@@ -48,7 +87,7 @@ class Client:
         return _found(self._ask(f"/images/{name}/json"))
 
     def _ask_client(self, name: str, task: Task) -> dict[str, Any] | None:
-        code, out, err = self.capture("image", "inspect", "--format", "{{json .}}", name)
+        code, out, err = self.first_answer("image", "inspect", "--format", "{{json .}}", name)
         if code == 0:
             return dict(json.loads(out))
         if "no such image" in err.lower():
@@ -154,12 +193,11 @@ def explained(client: Client, output: str, task: Task, name: str, pulling: bool 
     name: the image that was asked for; pulling: whether it was being fetched.
     """
     natively = or_natively(task)
-    where = client.host or os.environ.get("DOCKER_HOST") or "the default socket"
     meanings = _MEANINGS if pulling else _MEANINGS[:-1]
     text = f"the image {name} could not be built; the builder's message stands above"
     for pattern, meaning in meanings:
         if re.search(pattern, output.lower()):
-            text = meaning.format(where=where, natively=natively, name=name)
+            text = meaning.format(where=client.where, natively=natively, name=name)
             break
     last = [line.strip() for line in output.splitlines() if line.strip()]
     return SkelebotError(text + (f" ({last[-1]})" if last else ""))

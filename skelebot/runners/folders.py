@@ -1,6 +1,7 @@
 """The folders of this machine that runners use: the mappings' host side, and Skelebot's own."""
 
 import os
+from contextlib import suppress
 
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Mount, Task
@@ -46,3 +47,25 @@ def _make_folder(mount: Mount) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise SkelebotError(f"the mapped folder {mount.source} cannot be made: {reason}") from None
+
+
+# --- where the project's containers may be ---
+
+
+def remember_host(root: str, host: str | None) -> None:
+    """Notes a Docker host on which the project runs something, for `ps` and the like to look at."""
+    if host is None or host in known_hosts(root):
+        return
+    with suppress(OSError, SkelebotError), open(_hosts_file(root), "a", encoding="utf-8") as file:
+        file.write(f"{host}\n")
+
+
+def known_hosts(root: str) -> list[str]:
+    """The Docker hosts that were named for the project's jobs, but for the default one."""
+    with suppress(OSError), open(os.path.join(root, OWN, "hosts"), encoding="utf-8") as file:
+        return list(dict.fromkeys(file.read().split()))
+    return []
+
+
+def _hosts_file(root: str) -> str:
+    return os.path.join(own_folder(root), "hosts")
