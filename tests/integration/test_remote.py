@@ -1,15 +1,11 @@
-"""Jobs on the engine of another machine: a second one behind a real sshd, which sees no folder of this one."""
+"""Jobs on the engine of another machine: a second one behind a real sshd, with no view of our folders."""
 
-import json
 import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import SKELEBOT, Sandbox, Terminal, docker, job, project, wait_for
+from harness import Sandbox, docker, job, project
 
 pytestmark = pytest.mark.engine
 
@@ -25,9 +21,7 @@ def far(sandbox: Sandbox, name: str) -> Iterator[Sandbox]:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     config = sandbox.root.parent / "ssh_config"
     key = os.environ["SKELEBOT_TEST_REMOTE_KEY"]
-    config.write_text(
-        f"Host *\nIdentityFile {key}\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
-    )
+    config.write_text(f"Host *\nIdentityFile {key}\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")
     # ssh looks for its settings in the home of the password file, whatever HOME says.
     ssh = sandbox.root.parent / "bin/ssh"
     ssh.parent.mkdir()
