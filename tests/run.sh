@@ -8,13 +8,14 @@ usage() {
     cat <<'X'
 usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
 
-  --provision   install and start a Docker engine where none answers (root, Debian or Ubuntu; implied by CI=true)
+  --provision   install and start a Docker engine where none answers, and an S3 server (root, Debian or Ubuntu;
+                implied by CI=true)
   --unit        no integration tests, hence no engine
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
 the Python it finds. Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests
-that need one are skipped; with CI=true that is a failure.
+that need one are skipped; with CI=true that is a failure. Without the S3 server, moto's takes its place.
 X
 }
 
@@ -185,6 +186,17 @@ base_at_hand() {
     docker image inspect "$1" >/dev/null 2>&1 || timeout "$PULL_SECONDS" docker pull -q "$1" >/dev/null 2>&1
 }
 
+# --- the S3 server --------------------------------------------------------------------------------------------
+
+provide_s3() {
+    local exports
+    if may_install; then
+        exports=$("$ROOT/tests/s3_server.sh") && eval "$exports"
+    else
+        echo "the tests use ${SKELEBOT_TEST_S3:-a server of moto}"
+    fi
+}
+
 # --- the parts ------------------------------------------------------------------------------------------------
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
@@ -215,7 +227,8 @@ names_tests() {
 }
 
 run_parts() {
-    part engine provide_engine_unless_unit
+    part engine unless_unit provide_engine
+    part s3 unless_unit provide_s3
     if names_tests; then
         part tests run_pytest -n 4 -rs --no-fold-skipped
         return
@@ -227,8 +240,8 @@ run_parts() {
     "$UNIT_ONLY" || part integration run_pytest tests/integration -n 4 -rs --no-fold-skipped
 }
 
-provide_engine_unless_unit() {
-    if "$UNIT_ONLY"; then echo "not needed"; else provide_engine; fi
+unless_unit() {
+    if "$UNIT_ONLY"; then echo "not needed"; else "$@"; fi
 }
 
 report() {
