@@ -13,6 +13,9 @@ from skelebot.model import Image, Job, Project
 PROJECT_LABEL = "skelebot.project"
 
 _DEFAULT_PYTHON = "3.12"
+# Of the official images with R the one with a tag for each minor version, a compiler, and a mirror that
+# gives packages compiled for it: https://rocker-project.org/images/versioned/r-ver.html
+_DEFAULT_R = "rocker/r-ver:4.5"
 
 
 def image(
@@ -71,7 +74,7 @@ def base_image(project: Project, default: str | None) -> str:
     if default:
         return default
     if project.language == "R":
-        return "r-base:latest"
+        return _DEFAULT_R
     return f"python:{project.python_version or _DEFAULT_PYTHON}-slim"
 
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from harness import BASE, CLIENTS, ORDINARY, Sandbox, docker, has_buildkit, make_sandbox
+from harness import BASE, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
 
 
 def pytest_configure() -> None:
@@ -14,20 +14,24 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What the tests with a mark need, and which variable names it.
+NEEDED = {"engine": (BASE, "SKELEBOT_TEST_BASE"), "r": (R_BASE, "SKELEBOT_TEST_R_BASE")}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without an engine its tests are skipped, by name; on CI that is a failure."""
-    if BASE:
-        return
-    skip = pytest.mark.skip(reason="no Docker engine with a base image (SKELEBOT_TEST_BASE)")
-    fail = pytest.mark.usefixtures("missing_engine")
-    for item in items:
-        if item.get_closest_marker("engine"):
-            item.add_marker(fail if os.environ.get("CI") == "true" else skip)
+    """Without an engine its tests are skipped, by name, and so are those of R; on CI that is a failure."""
+    for mark, (image, variable) in NEEDED.items():
+        skip = pytest.mark.skip(reason=f"no Docker engine with a base image ({variable})")
+        fail = pytest.mark.usefixtures("missing_engine")
+        for item in items:
+            if not image and item.get_closest_marker(mark):
+                item.add_marker(fail if os.environ.get("CI") == "true" else skip)
 
 
 @pytest.fixture
 def missing_engine() -> None:
-    pytest.fail("this test needs a Docker engine: SKELEBOT_TEST_BASE is not set")
+    unset = [variable for image, variable in NEEDED.values() if not image]
+    pytest.fail(f"this test needs a Docker engine with base images: not set are {', '.join(unset)}")
 
 
 @pytest.fixture

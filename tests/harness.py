@@ -19,6 +19,7 @@ from typing import Any
 import skelebot
 
 BASE = os.environ.get("SKELEBOT_TEST_BASE", "")
+R_BASE = os.environ.get("SKELEBOT_TEST_R_BASE", "")  # R without Python
 CLIENTS = os.environ.get("SKELEBOT_TEST_CLIENTS", "docker").split()
 
 SKELEBOT = f"{sys.executable} -m skelebot"  # in a shell's words
@@ -151,7 +152,8 @@ def containers(name: str) -> list[str]:
 
 def project(sandbox: Sandbox, name: str, *jobs: str, **keys: str) -> None:
     """A project on the test's base image, with jobs as YAML flow mappings."""
-    lines = [f"name: {name}", f"baseImage: {BASE}", *(f"{k}: {v}" for k, v in keys.items()), "jobs:"]
+    keys = {"name": name, "baseImage": BASE, **keys}
+    lines = [*(f"{k}: {v}" for k, v in keys.items()), "jobs:"]
     sandbox.write("skelebot.yaml", "\n".join([*lines, *(f"- {job}" for job in jobs)]) + "\n")
 
 

@@ -17,6 +17,7 @@ SUITE=bookworm
 DEBIAN=skelebot-test/debian:$SUITE
 BASE=skelebot-test/python:$SUITE
 SCIENCE=skelebot-test/science:$SUITE
+R=skelebot-test/r:$SUITE
 CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt
 READY_SECONDS=60
 STOP_SECONDS=40
@@ -177,28 +178,52 @@ RUN pip install --no-cache-dir numpy scikit-learn
 X
 }
 
-# What the images are made of: images and cache files made by another recipe, or with another CA, are not taken.
-recipe_key() {
-    { uname -m; base_dockerfile; science_dockerfile; cat "$CA_BUNDLE"; } | sha256sum | cut -c1-16
+# R without Python; and the source of a package that the tests' own mirror serves, from a later Debian that has it.
+r_dockerfile() {
+    cat <<X
+FROM $DEBIAN
+RUN cd /etc/apt && sed -n 's/^deb \([^ ]*\) $SUITE .*/deb-src \1 trixie main/p' sources.list >sources.list.d/later.list \\
+ && apt-get update \\
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \\
+        -o DPkg::Options::=--path-exclude=/usr/share/doc/* -o DPkg::Options::=--path-exclude=/usr/share/locale/* \\
+        r-base-core git \\
+ && mkdir /usr/local/share/skelebot-test && cd /usr/local/share/skelebot-test \\
+ && { apt-get source --tar-only r-cran-renv; apt-get clean; rm -rf /var/lib/apt/lists/* /etc/apt/sources.list.d/later*; }
+COPY ca.crt /etc/ssl/certs/ca-certificates.crt
+COPY ca.crt /usr/local/share/skelebot-test/ca.crt
+ENV PIP_CERT=/usr/local/share/skelebot-test/ca.crt SSL_CERT_FILE=/usr/local/share/skelebot-test/ca.crt
+CMD ["R"]
+X
 }
 
+# What a set of images is made of: images and cache files made by another recipe, or with another CA, are not taken.
+key_of() {
+    local image
+    { uname -m; for image; do "${image}_dockerfile"; done; cat "$CA_BUNDLE"; } | sha256sum | cut -c1-16
+}
+
+provide_images() {
+    provide python "$(key_of base science)" "$BASE" "$SCIENCE"
+    provide r "$(key_of r)" "$R"
+}
+
+# provide SET KEY IMAGE…: the images of a set, as they are in the engine or in the cache, or made anew
+provide() {
+    local saved=$CACHE/images-$1-$2.tar.zst
+    images_are_there "${@:2}" && return
+    load_images "$saved" && images_are_there "${@:2}" && return
+    "make_$1_images" "$2"
+    save_images "$1" "$saved" "${@:3}"
+}
+
+# images_are_there KEY IMAGE…
 images_are_there() {
     local image
-    for image in "$BASE" "$SCIENCE"; do
+    for image in "${@:2}"; do
         [ "$(docker image inspect --format '{{index .Config.Labels "skelebot-test.key"}}' "$image" 2>/dev/null)" \
             = "$1" ] || return 1
     done
     docker image inspect "$DEBIAN" >/dev/null 2>&1
-}
-
-provide_images() {
-    local key saved
-    key=$(recipe_key)
-    saved=$CACHE/images-$key.tar.zst
-    images_are_there "$key" && return
-    load_images "$saved" && images_are_there "$key" && return
-    make_images "$key"
-    save_images "$saved"
 }
 
 load_images() {
@@ -207,17 +232,22 @@ load_images() {
     zstd -dc "$1" | docker load
 }
 
-make_images() {
+make_python_images() {
     import_debian
     build_image "$BASE" "$1" < <(base_dockerfile)
     build_image "$SCIENCE" "$1" < <(science_dockerfile)
 }
 
+make_r_images() {
+    build_image "$R" "$1" < <(r_dockerfile)
+}
+
+# save_images SET FILE IMAGE…
 save_images() {
-    say "saving the images in $1"
-    rm -f "$CACHE"/images-*.tar.zst
-    docker save "$DEBIAN" "$BASE" "$SCIENCE" | zstd -q -3 >"$1.part"
-    mv "$1.part" "$1"
+    say "saving the images in $2"
+    rm -f "$CACHE/images-$1"-*.tar.zst
+    docker save "$DEBIAN" "${@:3}" | zstd -q -3 >"$2.part"
+    mv "$2.part" "$2"
 }
 
 build_image() {
@@ -288,7 +318,7 @@ print_exports() {
     local clients
     clients=$(working_clients)
     printf 'export %s=%q\n' DOCKER_HOST "$DOCKER_HOST" SKELEBOT_TEST_BASE "$BASE" SKELEBOT_TEST_SCIENCE "$SCIENCE" \
-        SKELEBOT_TEST_DEBIAN "$DEBIAN" SKELEBOT_TEST_CLIENTS "${clients% }" >&3
+        SKELEBOT_TEST_DEBIAN "$DEBIAN" SKELEBOT_TEST_R_BASE "$R" SKELEBOT_TEST_CLIENTS "${clients% }" >&3
 }
 
 check_machine() {
