@@ -160,3 +160,118 @@ use_environment() {
 provide_engine() {
     local exports
     if may_install; then
+        exports=$("$ROOT/tests/provision.sh") && eval "$exports" &&
+            exports=$("$ROOT/tests/remote_engine.sh") && eval "$exports" && return
+        unset SKELEBOT_TEST_BASE SKELEBOT_TEST_R_BASE
+        return 1
+    fi
+    ! "$PROVISION" || die "--provision needs root on Debian or Ubuntu; elsewhere start an engine and leave it out"
+    find_engine
+}
+
+find_engine() {
+    local base=${SKELEBOT_TEST_BASE:-python:3.11-slim}
+    local r_base=${SKELEBOT_TEST_R_BASE:-rocker/r-ver:4.5}
+    unset SKELEBOT_TEST_BASE SKELEBOT_TEST_R_BASE
+    if ! have docker || ! timeout 20 docker version >/dev/null 2>&1; then
+        echo "no Docker engine answers: the tests that need one are skipped (as root, --provision starts one)"
+    elif ! base_at_hand "$base"; then
+        echo "the image $base cannot be had: the tests that need an engine are skipped (name one with SKELEBOT_TEST_BASE)"
+    else
+        export SKELEBOT_TEST_BASE=$base SKELEBOT_TEST_CLIENTS=${SKELEBOT_TEST_CLIENTS:-$(command -v docker)}
+        echo "engine tests build from $base"
+        if docker image inspect "$r_base" >/dev/null 2>&1; then export SKELEBOT_TEST_R_BASE=$r_base
+        else echo "the image $r_base is not here: the tests of R are skipped (name one with SKELEBOT_TEST_R_BASE)"
+        fi
+    fi
+}
+
+base_at_hand() {
+    docker image inspect "$1" >/dev/null 2>&1 || timeout "$PULL_SECONDS" docker pull -q "$1" >/dev/null 2>&1
+}
+
+# --- the S3 server --------------------------------------------------------------------------------------------
+
+provide_s3() {
+    local exports
+    if may_install; then
+        exports=$("$ROOT/tests/s3_server.sh") && eval "$exports"
+    else
+        echo "the tests use ${SKELEBOT_TEST_S3:-a server of moto}"
+    fi
+}
+
+# --- the parts ------------------------------------------------------------------------------------------------
+
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
+
+# part NAME COMMAND…: a failing part does not keep the next from running.
+part() {
+    local name=$1 begin=$EPOCHREALTIME status=ok
+    shift
+    say "$name"
+    "$@" 9>&- || { status=FAILED; FAILED+=("$name"); }
+    RESULTS+=("$(printf '%-7s %-12s %7s s' "$status" "$name" "$(seconds_since "$begin")")")
+}
+
+run_pytest() {
+    pytest "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
+    local code=$?
+    # With a choice of tests (-k, -m), a part in which none was chosen is no failure.
+    if [ "$code" = 5 ] && [ "${#PYTEST_ARGS[@]}" -gt 0 ]; then return 0; fi
+    return "$code"
+}
+
+names_tests() {
+    local word
+    for word in ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"}; do
+        if [[ $word != -* && -e ${word%%::*} ]]; then return 0; fi
+    done
+    return 1
+}
+
+run_parts() {
+    part engine unless_unit provide_engine
+    part s3 unless_unit provide_s3
+    if names_tests; then
+        part tests run_pytest -n 4 -rs --no-fold-skipped
+        return
+    fi
+    part lint ruff check
+    part format ruff format --check
+    part types mypy
+    part unit run_pytest tests/unit -n auto
+    "$UNIT_ONLY" || part integration run_pytest tests/integration -n 4 -rs --no-fold-skipped
+}
+
+unless_unit() {
+    if "$UNIT_ONLY"; then echo "not needed"; else "$@"; fi
+}
+
+report() {
+    say "results ($(seconds_since "$STARTED") s in all)"
+    printf '%s\n' "${RESULTS[@]}"
+    if [ "${#FAILED[@]}" -gt 0 ]; then
+        echo "FAILED: ${FAILED[*]}"
+        return 1
+    fi
+    echo "all parts passed"
+}
+
+main() {
+    parse_words "$@"
+    cd "$ROOT" || exit 1
+    provide_python
+    part_environment
+    use_environment
+    run_parts
+    report
+}
+
+part_environment() {
+    local begin=$EPOCHREALTIME
+    make_environment
+    RESULTS+=("$(printf '%-7s %-12s %7s s' ok environment "$(seconds_since "$begin")")")
+}
+
+main "$@"
