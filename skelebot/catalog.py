@@ -29,6 +29,12 @@ BUILT_IN = (
     Entry("jobs", "skelebot.components.jobs:Jobs", Activation.PROJECT),
     Entry("ports", "skelebot.components.ports:Ports", Activation.PROJECT),
     Entry(
+        "containers",
+        "skelebot.components.containers:Containers",
+        Activation.PROJECT,
+        ("ps", "logs", "stop", "exec", "clean"),
+    ),
+    Entry(
         "repository",
         "skelebot.components.repository:Repository",
         Activation.CONFIGURED,

@@ -2,7 +2,7 @@
 
 import os
 
-from skelebot import ignores, plan
+from skelebot import console, ignores, plan, runners
 from skelebot.component import Session
 from skelebot.config import env_files
 from skelebot.errors import UsageError
@@ -39,8 +39,10 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
 
 def fetch_dependencies(session: Session) -> None:
-    """Brings what the image needs and no builder can fetch. Raises SkelebotError."""
+    """Brings what a build will need and no builder can fetch. Raises SkelebotError."""
     project = project_of(session)
+    if session.flags.dry_run or session.flags.skip_build:
+        return
     if any(entry.startswith("ca_file:") for entry in project.dependencies):
         from skelebot import codeartifact, dependencies
 
@@ -68,3 +70,17 @@ def amended(session: Session, task: Task) -> Task:
     for component in session.components:
         task = component.task(task, project_of(session))
     return task
+
+
+def start(session: Session, image: Image, task: Task) -> int:
+    """Builds what has changed, runs the task and gives its exit code; with --dry-run, shows it all.
+
+    Raises SkelebotError.
+    """
+    runner = runners.choose(task, session.flags)
+    if not session.flags.dry_run:
+        return runner.run(image, task, session.flags)
+    console.out(task.name)
+    for line in runner.describe(image, task, session.flags):
+        console.out(f"  {line}")
+    return 0

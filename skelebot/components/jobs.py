@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from skelebot import console, ignores, launch, plan, runners
+from skelebot import ignores, launch, plan, runners
 from skelebot.component import Command, Component, Link, Session
 from skelebot.config import job_params, script
 from skelebot.errors import UsageError
@@ -31,15 +31,9 @@ def _command(project: Project, job: Job) -> Command:
 def _run(session: Session, job: Job, values: Values) -> int:
     if not session.flags.dry_run:
         _check_source(session, job, ())
-    if not (session.flags.dry_run or session.flags.skip_build):
-        launch.fetch_dependencies(session)
+    launch.fetch_dependencies(session)
     image, task = _prepare(session, job, values)
-    runner = runners.choose(task, session.flags)
-    if session.flags.dry_run:
-        for line in [task.name, *runner.describe(image, task, session.flags)]:
-            console.out(line if line == task.name else f"  {line}")
-        return 0
-    return runner.run(image, task, session.flags)
+    return launch.start(session, image, task)
 
 
 def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:

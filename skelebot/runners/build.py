@@ -163,7 +163,8 @@ def _base(client: Client, image: Image, task: Task) -> Found | None:
         shell.trace(client.verbose, step)
         code, lines = shell.tee(step, console.detail)
         if code != 0:
-            raise explained(client, "\n".join(lines), task, image.base, pulling=True)
+            said = "\n".join(lines)
+            raise explained(client, said, f"{image.base} cannot be pulled", task, pulled=image.base)
         found = client.inspect(image.base, task)
     return found
 
@@ -275,7 +276,8 @@ class Builder:
         if failed:
             raise failed[0]
         if code != 0:
-            raise explained(self.client, "\n".join(lines), self.task, tag)
+            otherwise = f"the image {tag} could not be built; the builder's message stands above"
+            raise explained(self.client, "\n".join(lines), otherwise, self.task)
 
 
 _ADVICE = re.compile(
@@ -354,8 +356,9 @@ def _lock_path(image: Image) -> str:
         return os.path.join(tempfile.gettempdir(), name)
 
 
-def tidy(client: Client, image: Image) -> None:
-    """Removes what builds have superseded and no container uses."""
+def tidy(client: Client, image: Image) -> list[str]:
+    """Removes what builds have superseded and no container uses; gives what has gone."""
+    gone: list[str] = []
     whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
     name = image.tag.partition(":")[0]
     _, tags, _ = client.capture("images", "--format", "{{.Tag}}", name)
@@ -367,12 +370,20 @@ def tidy(client: Client, image: Image) -> None:
             client.capture("image", "inspect", "--format", wanted, *others) if others else (0, "", "")
         )
         if unused := [f"{name}:{tag}" for tag in files if f"{name}:{tag}" not in used.split()]:
-            client.capture("rmi", *unused)
+            gone += _removed(client, unused)
     # Not `image prune`, of which an engine runs one at a time and refuses a second.
     listed = ("images", "--quiet", "--no-trunc", "--filter", "dangling=true", "--filter", whose)
     _, superseded, _ = client.capture(*listed)
     if superseded.split():
-        client.capture("rmi", *superseded.split())
+        gone += _removed(client, superseded.split())
+    return gone
+
+
+def _removed(client: Client, images: list[str]) -> list[str]:
+    """Those of the images that could be removed; the engine keeps what a container uses."""
+    _, out, _ = client.capture("rmi", *images)
+    words = set(out.split())
+    return [image for image in images if image in words]
 
 
 # --- the Dockerfile that the user sees ---

@@ -65,8 +65,20 @@ class Client:
         shell.trace(self.verbose, step)
         return shell.capture(step)
 
-    def first_answer(self, *words: str) -> tuple[int, str, str]:
-        """The same, for what is asked first: raises SkelebotError where no engine answers in time."""
+    def answer(self, *words: str) -> str:
+        """What the client prints. Raises SkelebotError with what its complaint means."""
+        return self._checked(words, *self.capture(*words))
+
+    def first_answer(self, *words: str) -> str:
+        """The same, for what is asked first: raises SkelebotError also where no engine answers in time."""
+        return self._checked(words, *self._in_time(*words))
+
+    def _checked(self, words: tuple[str, ...], code: int, out: str, err: str) -> str:
+        if code != 0:
+            raise explained(self, err, f"`docker {words[0]}` failed")
+        return out
+
+    def _in_time(self, *words: str) -> tuple[int, str, str]:
         step = self.step(*words)
         shell.trace(self.verbose, step)
         try:
@@ -76,6 +88,16 @@ class Client:
                 f"no Docker engine answers at {self.where} in {_PATIENCE:g} seconds; check that it is up, "
                 "and that ssh needs no password for it (ssh-agent)"
             ) from None
+
+    def disk_usage(self) -> int:
+        """The bytes that images and containers take, to the byte where the engine can be asked itself."""
+        answer = self._ask("/system/df")
+        if answer is not None and "LayersSize" in answer:
+            of_containers = (found.get("SizeRw") or 0 for found in answer.get("Containers") or ())
+            return int(answer["LayersSize"]) + sum(of_containers)
+        code, out, _ = self.capture("system", "df", "--format", "{{.Type}}:{{.Size}}")
+        sizes = dict(line.partition(":")[::2] for line in out.splitlines())
+        return sum(_bytes(sizes.get(kind, "0B")) for kind in ("Images", "Containers")) if code == 0 else 0
 
     def inspect(self, name: str, task: Task) -> Found | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""
@@ -87,12 +109,12 @@ class Client:
         return _found(self._ask(f"/images/{name}/json"))
 
     def _ask_client(self, name: str, task: Task) -> dict[str, Any] | None:
-        code, out, err = self.first_answer("image", "inspect", "--format", "{{json .}}", name)
+        code, out, err = self._in_time("image", "inspect", "--format", "{{json .}}", name)
         if code == 0:
             return dict(json.loads(out))
         if "no such image" in err.lower():
             return None
-        raise explained(self, err, task, name)
+        raise explained(self, err, f"the image {name} cannot be looked at", task)
 
     def _ask(self, path: str) -> dict[str, Any] | None:
         """The engine's answer through its socket, which takes a tenth of the client's time.
@@ -187,17 +209,26 @@ def or_natively(task: Task) -> str:
     return "" if task.native == "never" else ", or run the job natively with -n"
 
 
-def explained(client: Client, output: str, task: Task, name: str, pulling: bool = False) -> SkelebotError:
+def explained(
+    client: Client, output: str, otherwise: str, task: Task | None = None, pulled: str | None = None
+) -> SkelebotError:
     """What a failed client's output means to the user, and what to do about it.
 
-    name: the image that was asked for; pulling: whether it was being fetched.
+    otherwise: what to say where that is not known. task: the one that cannot be run so. pulled: the
+    image that was being fetched.
     """
-    natively = or_natively(task)
-    meanings = _MEANINGS if pulling else _MEANINGS[:-1]
-    text = f"the image {name} could not be built; the builder's message stands above"
+    natively = or_natively(task) if task else ""
+    meanings = _MEANINGS if pulled else _MEANINGS[:-1]
+    text = otherwise
     for pattern, meaning in meanings:
         if re.search(pattern, output.lower()):
-            text = meaning.format(where=client.where, natively=natively, name=name)
+            text = meaning.format(where=client.where, natively=natively, name=pulled)
             break
     last = [line.strip() for line in output.splitlines() if line.strip()]
     return SkelebotError(text + (f" ({last[-1]})" if last else ""))
+
+
+def _bytes(text: str) -> int:
+    """Of a size as the client shows it, as in 1.23GB."""
+    match = re.match(r"([\d.]+)([kMGT]?)B", text)
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else 0

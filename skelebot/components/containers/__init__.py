@@ -1,0 +1,36 @@
+"""`ps`, `logs`, `stop`, `exec` and `clean`: looking after the project's containers."""
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from skelebot.component import Command, Component, Session
+from skelebot.model import Arg, Param, Project
+from skelebot.options import Values
+
+_JOB = Arg("job", (), "The job")
+_ANY_JOB = Arg("job", (), "The job; without it, any", optional=True)
+_FOLLOW = Param("follow", "f", accepts="boolean", help="Go on as more is written")
+_MAP = Param("map", "m", accepts="boolean", help="Map the project folder into a new container")
+_JSON = Param("json", accepts="boolean", help="Print it as JSON")
+
+
+class Containers(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (
+            Command("ps", "List the project's containers", _later("ps"), (), (_JSON,)),
+            Command("logs", "Show what a job's last container wrote", _later("logs"), (_JOB,), (_FOLLOW,)),
+            Command("stop", "Stop the project's containers, or one job's", _later("stop"), (_ANY_JOB,)),
+            Command("exec", "Open a shell in a job's image", _later("open_shell"), (_ANY_JOB,), (_MAP,)),
+            Command("clean", "Remove stopped containers, old images", _later("clean"), (), (_JSON,)),
+        )
+
+
+def _later(name: str) -> Callable[[Session, Values], int]:
+    """The function of that name, whose file is not needed to list the commands."""
+
+    def run(session: Session, values: Values) -> int:
+        from skelebot.components.containers import work
+
+        return cast(int, getattr(work, name)(session, values))
+
+    return run
