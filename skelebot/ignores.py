@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from skelebot.errors import UsageError
 
+PART = ".skelebot-part"  # ends the name of a file that is still being written
+
 # Never wanted in an image; `ignores: ["!.env"]` brings one back.
 DEFAULTS = (
     "**/.git",
@@ -24,6 +26,7 @@ DEFAULTS = (
     "**/.ipynb_checkpoints",
     "**/.Rproj.user",
     "**/.DS_Store",
+    f"**/*{PART}",
     ".skelebot",
     ".dockerignore",
 )

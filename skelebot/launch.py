@@ -22,14 +22,16 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
     also: Python dependencies besides the project's, installed after them. Raises ConfigError.
     """
     from skelebot import dependencies, dockerfile  # only for Docker
+    from skelebot.runners.folders import outputs
 
     project = project_of(session)
+    written = map(ignores.literal, outputs(project.root))
     entries = (*plan.python_entries(project), *also)
     made = dockerfile.image(
         project,
         dependencies.python(project.root, entries, project.places),
         job,
-        own_ignores=ignores.of_user(project.root),
+        own_ignores=(*written, *ignores.of_user(project.root)),
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
         env_files=env_files(project.root),
     )

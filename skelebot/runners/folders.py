@@ -1,9 +1,13 @@
 """The folders of this machine that runners use: the mappings' host side, and Skelebot's own."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
 
+from skelebot import shell
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.ignores import PART
 from skelebot.model import Mount, Task
 
 OWN = ".skelebot"
@@ -69,3 +73,66 @@ def known_hosts(root: str) -> list[str]:
 
 def _hosts_file(root: str) -> str:
     return os.path.join(own_folder(root), "hosts")
+
+
+# --- files that Skelebot writes for the user ---
+
+
+def output_path(text: str) -> str:
+    """The absolute path of a file to be written, named from the current folder; links are followed.
+
+    Raises UsageError where no file can be put.
+    """
+    path = os.path.realpath(text)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise UsageError(f"{text} cannot be written: there is no folder {folder}; make it first")
+    if os.path.isdir(path) or text.endswith("/"):
+        raise UsageError(f"{text} is a folder; name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{text} is no ordinary file; name another")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{text} cannot be written: the folder {folder} does not let you")
+    return path
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A file that takes its place when the block has ended well, and else leaves what was there.
+
+    Raises SkelebotError where it cannot be written.
+    """
+    part = os.path.join(os.path.dirname(path), f".{os.urandom(6).hex()}{PART}")
+    try:
+        with open(part, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # some file servers tell only now that there is no room
+        os.replace(part, path)
+    except BaseException as error:
+        with shell.undisturbed(), suppress(OSError):
+            os.unlink(part)
+        if isinstance(error, OSError) and error.filename in (None, part):
+            reason = (error.strerror or str(error)).lower()
+            raise SkelebotError(f"{path} cannot be written: {reason}") from None
+        raise
+
+
+def remember_output(root: str, path: str) -> None:
+    """Notes a file that was written for the user, so that the project's images leave it out."""
+    inside = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+    if inside.split(os.sep)[0] == os.pardir or "\n" in inside or inside in outputs(root):
+        return
+    with suppress(OSError, SkelebotError):  # a project that cannot be written holds no such file
+        file_of_outputs = os.path.join(own_folder(root), "outputs")
+        with open(file_of_outputs, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{inside}\n")
+
+
+def outputs(root: str) -> tuple[str, ...]:
+    """The paths, from the project root, of the files that were written for the user."""
+    with suppress(OSError):
+        file_of_outputs = os.path.join(root, OWN, "outputs")
+        with open(file_of_outputs, encoding="utf-8", errors="surrogateescape") as file:
+            return tuple(dict.fromkeys(file.read().split("\n")[:-1]))
+    return ()
