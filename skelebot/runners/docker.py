@@ -158,7 +158,6 @@ class Container:
     def _bring_back(self) -> None:
         """Brings back what the job wrote, of which the engine keeps a copy should that fail."""
         if self.remote:
-            self.client.capture("kill", self.name)  # where Skelebot was asked to stop and the job was not
             self.remote.fetch()
             self.remote.fetch_files(self.name)
 

@@ -14,11 +14,12 @@ import json
 import os
 import stat
 import tarfile
+import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from skelebot import console, shell
 from skelebot.dockerfile import PROJECT_LABEL
@@ -58,11 +59,19 @@ Agreed = dict[str, "Entry | None"]
 
 @dataclass
 class Difference:
-    """The paths to send, to delete there, and to fetch, parents first."""
+    """The paths to send, to delete there, and to fetch, parents first.
+
+    clash: what the job has made of another kind than what is here.
+    """
 
     send: list[str] = field(default_factory=list)
     delete: list[str] = field(default_factory=list)
     fetch: list[str] = field(default_factory=list)
+    clash: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> tuple[list[str], list[str], list[str]]:
+        return self.send, self.delete, self.fetch
 
 
 def compare(here: Listing, there: Listing, agreed: Agreed, read_only: bool) -> Difference:
@@ -79,6 +88,8 @@ def compare(here: Listing, there: Listing, agreed: Agreed, read_only: bool) -> D
         if other and _is_theirs(path, own, other, agreed, read_only):
             found.fetch.append(path)
         else:
+            if own and other and own.kind != other.kind and not other.is_same(agreed.get(path)):
+                found.clash.append(path)
             if other and (own is None or own.kind != other.kind):
                 found.delete.append(path)
             if own:
@@ -134,7 +145,7 @@ def _list(folder: str, prefix: str, without: str, found: Listing) -> None:
 
 
 def parse_listing(data: bytes) -> dict[int, Listing]:
-    """The output of _LIST: of each volume, by its number, what is below it."""
+    """The listing of _SCRIPT: of each volume, by its number, what is below it."""
     found: dict[int, Listing] = {}
     fields = [os.fsdecode(text) for text in data.split(b"\0")]
     for at in range(0, len(fields) - 6, 6):
@@ -187,15 +198,11 @@ class Volumes:
 
     def send(self) -> None:
         """Brings the volumes in step with the folders; what an earlier job wrote comes back first."""
-        with self._sides() as sides:
-            self._fetch(sides)
-            self._delete(sides)
-            self._send(sides)
+        self._in_step(both_ways=True)
 
     def fetch(self) -> None:
         """Brings back what a job has written."""
-        with self._sides() as sides:
-            self._fetch(sides)
+        self._in_step(both_ways=False)
 
     def send_files(self, container: str) -> None:
         """Copies the mapped files into a container that was not started yet."""
@@ -223,17 +230,52 @@ class Volumes:
 
     # --- the steps ---
 
-    @contextmanager
-    def _sides(self) -> Iterator[list["_Side"]]:
-        """Both sides of each folder as they are; what they agree on in the end is remembered."""
+    def _in_step(self, both_ways: bool) -> None:
+        """One container there says what it has, packs what is asked of it, and takes what it is sent."""
         if not self.folders:
-            yield []
             return
         with open(os.path.join(_state_folder(self.root), "lock"), "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            there = parse_listing(self._run(_LIST, take=lambda stdout: stdout.read()))
-            sides = [self._side(n, mount, there.get(n, {})) for n, mount in enumerate(self.folders)]
-            yield sides
+            self._exchange(both_ways)
+
+    def _exchange(self, both_ways: bool) -> None:
+        sides: list[_Side] = []
+        compared = threading.Event()
+
+        def take(stdout: IO[bytes]) -> None:
+            try:
+                there = parse_listing(stdout.read(int(stdout.readline() or 0)))
+                sides.extend(self._compared(there, both_ways))
+            finally:
+                compared.set()
+            self._fetch(stdout, sides)
+
+        def feed(stdin: IO[bytes]) -> None:
+            compared.wait()
+            if sides:
+                self._send(stdin, sides)
+
+        self._run(feed, take)
+        for side in sides:
+            if both_ways:
+                side.agreed = dict(side.here)
+            side.save()
+
+    def _compared(self, there: dict[int, Listing], both_ways: bool) -> "list[_Side]":
+        sides = [self._side(n, mount, there.get(n, {})) for n, mount in enumerate(self.folders)]
+        for side in sides:
+            if not both_ways:
+                side.warn_of_clashes()
+                side.found = Difference(fetch=side.found.fetch)
+            if side.found.send:
+                side.agreed |= dict.fromkeys(side.found.send)  # on their way
+                side.save()
+        if self.client.verbose:
+            numbers = (
+                sum(len(p) for p in each) for each in zip(*(s.found.parts for s in sides), strict=True)
+            )
+            console.detail("  {} to send, {} to delete there, {} to fetch".format(*numbers))
+        return sides
 
     def _side(self, number: int, mount: Mount, there: Listing) -> "_Side":
         own = os.path.join(self.root, OWN)
@@ -245,75 +287,67 @@ class Volumes:
         agreed = _read_state(state)
         return _Side(number, mount, here, there, agreed, state, compare(here, there, agreed, mount.read_only))
 
-    def _fetch(self, sides: list["_Side"]) -> None:
+    def _fetch(self, stdout: IO[bytes], sides: "list[_Side]") -> None:
         wanted = {f"{side.number}/{path}": (side, path) for side in sides for path in side.found.fetch}
         if not wanted:
             return
-        names = b"".join(os.fsencode(f"./{name}") + b"\0" for name in wanted)
         total = sum(side.there[path].size for side, path in wanted.values())
-        with _progress(f"results of {self.client.where}", total) as moved:
+        shown = _progress(f"results of {self.client.where}", total)
+        with shown as moved, tarfile.open(fileobj=stdout, mode="r|") as tar:
+            for member in tar:
+                if found := wanted.get(os.path.normpath(member.name)):
+                    _put(tar, member, *found, moved)
 
-            def take(stdout: IO[bytes]) -> None:
-                with tarfile.open(fileobj=stdout, mode="r|") as tar:
-                    for member in tar:
-                        if found := wanted.get(os.path.normpath(member.name)):
-                            _put(tar, member, *found, moved)
-
-            self._run(_PACK, feed=lambda stdin: _write(stdin, names), take=take)
-        for side in sides:
-            side.save()
-
-    def _delete(self, sides: list["_Side"]) -> None:
-        names = [f"{s.number}/{path}" for s in sides for path in reversed(s.found.delete)]
-        if names:
-            data = b"".join(os.fsencode(f"./{name}") + b"\0" for name in names)
-            self._run(_DELETE, feed=lambda stdin: _write(stdin, data))
-
-    def _send(self, sides: list["_Side"]) -> None:
+    def _send(self, stdin: IO[bytes], sides: "list[_Side]") -> None:
+        fetch = _names(f"{side.number}/{path}" for side in sides for path in side.found.fetch)
+        delete = _names(f"{side.number}/{path}" for side in sides for path in reversed(side.found.delete))
         total = sum(side.here[path].size for side in sides for path in side.found.send)
-        if any(side.found.send for side in sides):
-            for side in sides:
-                side.agreed |= dict.fromkeys(side.found.send)  # on their way
-                side.save()
+        any_to_send = any(side.found.send for side in sides)
+        stdin.write(f"{len(fetch)} {len(delete)} {int(any_to_send)}\n".encode() + fetch + delete)
+        stdin.flush()
+        if any_to_send:
             with _progress(f"mappings to {self.client.where}", total) as moved:
-                self._run(_UNPACK, feed=lambda stdin: _pack(stdin, sides, moved))
-        for side in sides:
-            side.agreed = dict(side.here)
-            side.save()
+                _pack(stdin, sides, moved)
 
     def _name(self, mount: Mount) -> str:
         source = hashlib.sha256(os.fsencode(mount.source)).hexdigest()[:10]
         return f"{image_name(self.project)}-{checkout_id(self.root)}-{source}"
 
-    def _run(
-        self,
-        script: str,
-        feed: Callable[[IO[bytes]], None] | None = None,
-        take: Callable[[IO[bytes]], Any] = lambda stdout: stdout.read(),
-    ) -> Any:
-        """What `take` makes of the output of a script that sees all volumes. Raises SkelebotError."""
+    def _run(self, feed: Callable[[IO[bytes]], None], take: Callable[[IO[bytes]], None]) -> None:
+        """Runs the script in a container that sees all volumes. Raises SkelebotError."""
         words = ["run", "--rm", "--init", "--interactive", "--user", "0:0", "--network", "none"]
         words += ["--label", f"{PROJECT_LABEL}={self.project}", "--entrypoint", "/bin/sh"]
         for number, mount in enumerate(self.folders):
             words += ["--mount", csv(self.fields(mount, f"{_TOP}/{number}"))]
-        step = self.client.step(*words, self.image, "-c", f"cd {_TOP} && {script}")
+        step = self.client.step(*words, self.image, "-c", _SCRIPT)
         shell.trace(self.client.verbose, step)
-        code, result, said = shell.pipe(step, feed, take)
+        code, _, said = shell.pipe(step, feed, take)
         if code != 0:
             last = said.strip().splitlines()[-1:] or ["no reason given"]
             raise SkelebotError(
                 f"the mappings could not be brought in step with {self.client.where}: {last[0]}"
             )
-        return result
 
 
-# Each runs as root where the volumes stand, with one folder for each by its number.
-_LIST = (
-    "exec find . -mindepth 2 '(' -type f -o -type d -o -type l ')' -printf '%y\\0%s\\0%T@\\0%m\\0%l\\0%P\\0'"
-)
-_PACK = "exec tar --create --format=posix --no-recursion --null --files-from=- --ignore-failed-read"
-_UNPACK = "exec tar --extract --preserve-permissions --same-owner"
-_DELETE = "xargs -0 rm -df -- 2>/dev/null; true"  # a folder that still holds something stays
+# Runs as root where the volumes stand, with a folder for each by its number. stdout: the size of the
+# listing in a line, the listing, and a tar of what is asked for. stdin: a line with the sizes of the two
+# lists that follow it, of what to pack and what to delete, and whether a tar to unpack comes then.
+_SCRIPT = f"""\
+set -e
+cd {_TOP}
+find . -mindepth 2 '(' -type f -o -type d -o -type l ')' -printf '%y\\0%s\\0%T@\\0%m\\0%l\\0%P\\0' >/tmp/list
+wc -c </tmp/list
+cat /tmp/list
+read -r pack delete unpack || exit 0
+[ "$pack" = 0 ] ||
+    head -c "$pack" | tar --create --format=posix --no-recursion --null --files-from=- --ignore-failed-read
+[ "$delete" = 0 ] || head -c "$delete" | xargs -0 rm -df -- 2>/dev/null || true # a folder not empty stays
+[ "$unpack" = 0 ] || exec tar --extract --preserve-permissions --same-owner
+"""
+
+
+def _names(paths: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(f"./{path}") + b"\0" for path in paths)
 
 
 @dataclass
@@ -327,6 +361,11 @@ class _Side:
     agreed: Agreed
     state: str
     found: Difference
+
+    def warn_of_clashes(self) -> None:
+        for path in self.found.clash:
+            named = os.path.join(self.mount.source, path)
+            console.warn(f"{named} stays as it is: the job has made something of another kind of it")
 
     def save(self) -> None:
         data = {path: entry and list(entry) for path, entry in self.agreed.items()}
@@ -370,10 +409,6 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     else:
         with console.progress(what, total) as moved:
             yield moved
-
-
-def _write(stream: IO[bytes], data: bytes) -> None:
-    stream.write(data)
 
 
 # --- what a job has left behind ---
@@ -452,7 +487,7 @@ def _put(
     target = os.path.join(side.mount.source, path)
     if not _folder_of(side.mount.source, path) or (os.path.isdir(target) and not os.path.islink(target)):
         if not member.isdir():
-            console.warn(f"{target} stays as it is: the job wrote a file where a folder or link is here")
+            console.warn(f"{target} stays as it is: a folder above it is a link or a file here")
         return
     fresh = os.path.join(os.path.dirname(target), f".{os.getpid()}.skelebot")
     try:
