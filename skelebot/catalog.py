@@ -34,6 +34,7 @@ BUILT_IN = (
         Activation.PROJECT,
         ("ps", "logs", "stop", "exec", "clean"),
     ),
+    Entry("kerberos", "skelebot.components.kerberos:Kerberos", Activation.CONFIGURED),
     Entry(
         "repository",
         "skelebot.components.repository:Repository",

@@ -38,6 +38,7 @@ def image(
     patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *of_job, *never)
     copied = tuple(dict.fromkeys(path for d in dependencies for path in d.files))
     left_out = ignores.Ignores(patterns)
+    entrypoint, command = _primary(project)
     kept = tuple(f"!{ignores.literal(path)}" for path in copied if left_out.excludes(path))
     return Image(
         tag=tag,
@@ -46,7 +47,9 @@ def image(
         context=project.root,
         setup=tuple(_setup(project, dependencies)),
         lines=tuple(shell_form("RUN", command) for command in project.commands),
-        final=tuple(_final(project)),
+        user=project.user if project.user != "caller" else None,
+        entrypoint=entrypoint,
+        command=command,
         ignores=(*patterns, *kept),
         copied=copied,
         labels=tuple(_labels(project)),
@@ -117,7 +120,11 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     lines.append(exec_form("COPY", (".", plan.WORKDIR + "/")))
     lines += image.lines
     lines += map(_label, image.labels)
-    return lines + [f"USER {user}"] * bool(user) + list(image.final)
+    user = image.user or user
+    lines += [f"USER {user}"] * bool(user)
+    for instruction, words in (("ENTRYPOINT", image.entrypoint), ("CMD", image.command)):
+        lines += [exec_form(instruction, words)] if words is not None else []
+    return lines
 
 
 def from_folder(lines: list[str], folder: str) -> list[str]:
@@ -234,15 +241,15 @@ def _has_step(number: int, count: int) -> bool:
 # --- the primary job ---
 
 
-def _final(project: Project) -> list[str]:
-    lines = [f"USER {project.user}"] if project.user and project.user != "caller" else []
+def _primary(project: Project) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """The entrypoint and the command of the image; None where they are the base's own."""
     if not project.primary_job:
-        return lines
+        return None, None
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
-        return [*lines, exec_form("ENTRYPOINT", plan.argv(project, job, ()))]
+        return plan.argv(project, job, ()), None
     # An entrypoint of the base would take the command for its arguments.
-    return [*lines, "ENTRYPOINT []", exec_form("CMD", primary_command(project, job))]
+    return (), primary_command(project, job)
 
 
 def primary_command(project: Project, job: Job) -> tuple[str, ...]:

@@ -357,12 +357,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Image:
-    """What to build, in this order of lines: `base`, `setup`, the project's files, `lines`, `final`.
+    """What to build, in this order of lines: `base`, `setup`, the project's files, `lines`.
 
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
     are left out. copied: files that `setup` needs. dockerfile: one of the user's own, instead of the
     lines. inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
-    the user to see. views: for each kind of job the paths that its mappings hide.
+    the user to see. views: for each kind of job the paths that its mappings hide. user, entrypoint,
+    command: how the bare image runs; None where the base's own stand.
     """
 
     tag: str
@@ -371,7 +372,9 @@ class Image:
     context: str
     setup: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
-    final: tuple[str, ...] = ()
+    user: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
     ignores: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     dockerfile: str | None = None

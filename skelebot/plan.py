@@ -40,7 +40,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         root=project.root,
         dependencies=python_entries(project),
         python_version=project.python_version,
-        native=job.native,
+        native="always" if flags.native and job.native == "optional" else job.native,
         host=flags.docker_host or job.host or project.host,
         mode=job.mode,
         ports=job.ports,

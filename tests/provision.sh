@@ -31,6 +31,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 missing_packages() {
     have zstd || echo zstd
     have debootstrap || echo debootstrap
+    have krb5kdc || echo krb5-kdc krb5-admin-server krb5-user
+    have gss-server || echo krb5-gss-samples
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring    # Ubuntu has none
     [ -s "$CA_BUNDLE" ] || echo ca-certificates
     engine_at_hand && return
@@ -40,7 +42,7 @@ missing_packages() {
 
 install_packages() {
     local packages
-    mapfile -t packages < <(missing_packages)
+    mapfile -t packages < <(missing_packages | tr ' ' '\n')
     [ "${#packages[@]}" -gt 0 ] || return 0
     say "installing ${packages[*]}"
     # A foreign apt source that is down must not matter: whether the packages can be had is for install to say.

@@ -359,7 +359,7 @@ def test_a_secret_may_be_a_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["primaryExe: CMD", "primaryExe: ENTRYPOINT"], ids=["CMD", "ENTRYPOINT"])
 def test_the_primary_job_is_the_images_command(tmp_path: Path, text: str) -> None:
     body = f"name: demo\n{text}\nprimaryJob: a\njobs: [{{name: a, source: a.py, help: A}}]\n"
-    last = image(load(tmp_path, body)).final[-1]
+    last = dockerfile.text(image(load(tmp_path, body))).splitlines()[-1]
     assert last == f'{text.split()[1]} ["python", "-u", "a.py"]'
 
 

@@ -67,7 +67,7 @@ def test_both_sides_agree_in_the_end(here: Listing, there: Listing, agreed: Agre
     then_here = here | {path: there[path] for path in fetch}
     left = {path: entry for path, entry in there.items() if path not in delete}
     then_there = left | {path: here[path] for path in send}
-    assert then_here.keys() == then_there.keys() | set()
+    assert then_here.keys() == then_there.keys()
     assert all(entry.is_same(then_there[path]) for path, entry in then_here.items())
     assert here.keys() <= then_here.keys()
     assert not (read_only and fetch)
