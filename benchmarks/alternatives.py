@@ -55,10 +55,20 @@ for number in range(500):
 """,
 }
 
+# Which installed distributions bring a plugin.
+FINDERS = {
+    "skelebot, plugins": "import argparse, yaml; from skelebot import plugins; plugins.find()",
+    "importlib, metadata": """
+import argparse, yaml
+from importlib.metadata import entry_points
+entry_points(group="skelebot.components")
+""",
+}
+
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    named = {**MODELS, **{f"{name}, 500 jobs": code for name, code in PARSERS.items()}}
+    named = {**MODELS, **FINDERS, **{f"{name}, 500 jobs": code for name, code in PARSERS.items()}}
     found = {n: code for n, code in named.items() if importlib.util.find_spec(n.partition(",")[0])}
     runs = [Command(n, (sys.executable, "-c", code), ".") for n, code in {IMPORTS: IMPORTS, **found}.items()]
     times = measure(runs, rounds)

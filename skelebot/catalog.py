@@ -1,8 +1,9 @@
 """Which components there are, which are active, and what they offer together."""
 
 import importlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from skelebot import console, schema
 from skelebot.component import Activation, Command, Component, Session
@@ -10,15 +11,23 @@ from skelebot.config import FILE
 from skelebot.model import Project
 from skelebot.options import Values
 
+if TYPE_CHECKING:
+    from skelebot.guard import Guard  # at a start only where there are plugins
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A component by its name, without importing it; `commands` are the names of its commands."""
+    """A built-in component by its name, without importing it.
+
+    commands: the names of its commands. robust: they work whatever the configuration and the plugins
+    are like, and are given neither where they are broken.
+    """
 
     name: str
     target: str
     activation: Activation
     commands: tuple[str, ...] = ()
+    robust: bool = False
 
     def load(self) -> type[Component]:
         module, _, name = self.target.partition(":")
@@ -41,36 +50,56 @@ BUILT_IN = (
         Activation.CONFIGURED,
         ("push", "pull", "artifacts"),
     ),
+    Entry("plugin", "skelebot.components.plugin:PluginCommand", Activation.ALWAYS, ("plugin",), robust=True),
+    Entry("doctor", "skelebot.components.doctor:Doctor", Activation.ALWAYS, ("doctor",), robust=True),
 )
 
 _OWN_COMMANDS = ("schema",)
 
 
-def active(project: Project | None, report: schema.Report) -> tuple[Component, ...]:
-    """The components that take part, with their settings; what is wrong with those is reported."""
+def is_robust(command: str) -> bool:
+    """Whether a command works whatever the configuration and the plugins are like."""
+    return command in _OWN_COMMANDS or any(e.robust and command in e.commands for e in BUILT_IN)
+
+
+def active(
+    project: Project | None, report: schema.Report, plugins: "Sequence[Guard]" = ()
+) -> tuple[Component, ...]:
+    """The components that take part, with their settings; what is wrong with those is reported.
+
+    plugins: those that are installed, which take part as the built-in components do.
+    """
     sections = dict(project.components) if project else {}
     if project:
-        _check_names(project, report)
+        _check_names(project, report, plugins)
     made = []
     for entry in BUILT_IN:
-        if entry.activation in _activations(project, entry, sections):
+        if entry.activation in _activations(project, entry.name, sections):
             component = _configured(entry.load(), entry.name, sections.get(entry.name), report)
             if component is not None:
                 made.append(component)
+    for guard in _without_clashes(plugins):
+        if component := _plugged_in(guard, project, sections, report):
+            made.append(component)
     return tuple(made)
 
 
-def _activations(project: Project | None, entry: Entry, sections: dict[str, Any]) -> tuple[Activation, ...]:
+def _activations(project: Project | None, name: str, sections: dict[str, Any]) -> tuple[Activation, ...]:
     if project is None:
         return (Activation.ALWAYS, Activation.OUTSIDE)
-    configured = (Activation.CONFIGURED,) if entry.name in sections else ()
+    configured = (Activation.CONFIGURED,) if name in sections else ()
     return (Activation.ALWAYS, Activation.PROJECT, *configured)
 
 
 def _configured(cls: type[Component], name: str, node: Any, report: schema.Report) -> Component | None:
-    if node is None or not is_dataclass(cls):
-        return cls()
     path = f"components.{name}"
+    if node is None:
+        return cls()
+    node = schema.or_empty(node)
+    if not is_dataclass(cls):
+        for key, _ in schema.items(node, path, report):
+            report.problem(key, schema.join(path, key.value), f"{name} has no settings; remove the key")
+        return cls()
     before = len(report.problems)
     component = cast("Component | None", schema.record(node, cls, path, report))
     if component is not None and len(report.problems) == before:
@@ -79,16 +108,16 @@ def _configured(cls: type[Component], name: str, node: Any, report: schema.Repor
     return component
 
 
-def _check_names(project: Project, report: schema.Report) -> None:
+def _check_names(project: Project, report: schema.Report, plugins: "Sequence[Guard]") -> None:
     sections = dict(project.components)
-    offered = (e for e in BUILT_IN if e.activation in _activations(project, e, sections))
+    offered = (e for e in BUILT_IN if e.activation in _activations(project, e.name, sections))
     reserved = {*_OWN_COMMANDS, *(name for entry in offered for name in entry.commands)}
     for job in project.jobs:
         if job.name in reserved:
             report.problems.append(
                 f"{job.place}.name: {job.name!r} is a command of Skelebot; choose another name"
             )
-    known = {entry.name for entry in BUILT_IN}
+    known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
             hint = schema.did_you_mean(name, known)
@@ -96,10 +125,68 @@ def _check_names(project: Project, report: schema.Report) -> None:
             report.warning(node, schema.join("components", name), text)
 
 
+# --- plugins among them ---
+
+
+def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
+    """The plugins that have a name of their own; the others are switched off."""
+    taken = {entry.name: "a component of Skelebot's own" for entry in BUILT_IN}
+    for guard in plugins:
+        name = guard.plugin.name
+        if name in taken and guard.off is None:
+            guard.clash(f"{taken[name]} has the same name")
+        taken.setdefault(name, f"the plugin of {guard.plugin.origin}")
+        if guard.off is None:
+            yield guard
+
+
+def _plugged_in(
+    guard: "Guard", project: Project | None, sections: dict[str, Any], report: schema.Report
+) -> Component | None:
+    """The plugin's component, if this is where it takes part."""
+    from skelebot.guard import Guarded
+
+    name = guard.plugin.name
+    if name not in sections and guard.is_idle():
+        return None
+    cls = guard.load()
+    if cls is None or cls.activation not in _activations(project, name, sections):
+        return None
+
+    def configured() -> Component | None:
+        return _configured(cls, name, sections.get(name), report)
+
+    component = guard.attempt(configured, None)
+    return Guarded(component, guard) if component else None
+
+
 def commands(project: Project | None, components: tuple[Component, ...]) -> dict[str, Command]:
     """Every command that is offered, by name: the project's jobs first."""
-    found = {c.name: c for component in components for c in component.commands(project)}
+    found: dict[str, Command] = {}
+    for component in components:
+        offered = {command.name: command for command in component.commands(project)}
+        if guard := getattr(component, "guard", None):  # it is a plugin's
+            offered = _not_taken(offered, guard, found, project)
+        found |= offered
     return found | {"schema": _SCHEMA}
+
+
+def _not_taken(
+    offered: dict[str, Command], guard: "Guard", found: dict[str, Command], project: Project | None
+) -> dict[str, Command]:
+    """A plugin's commands, less those that have the name of a job.
+
+    The name of another command switches the plugin off. A job's does not, as a project must not
+    depend on who has installed what: there the job is meant, and a warning says so.
+    """
+    jobs = {job.name for job in project.jobs} if project else set()
+    reserved = {*_OWN_COMMANDS, *(name for entry in BUILT_IN for name in entry.commands), *found} - jobs
+    if clashing := sorted(offered.keys() & reserved):
+        guard.clash(f"there is another command {clashing[0]!r}")
+        return {}
+    for name in sorted(offered.keys() & jobs):
+        console.warn(f"{name!r} is the project's job; the plugin {guard.plugin.name} has such a command too")
+    return {name: command for name, command in offered.items() if name not in jobs}
 
 
 # --- the schema: only the catalog knows every component ---

@@ -2,15 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import skelebot
-from skelebot import catalog, config, console, options, schema, shell
+from skelebot import catalog, config, console, options, plugins, schema, shell
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
 from skelebot.model import Flags, Param, Project
 from skelebot.options import HelpWanted, Values
+
+if TYPE_CHECKING:
+    from skelebot.guard import Guard
 
 OPTIONS = (
     Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
@@ -72,12 +76,12 @@ def _main(argv: list[str]) -> int:
         console.out(f"skelebot {skelebot.__version__}")
         return 0
     flags = _flags(Flags(), given)
-    loader = _Loader(None if words[:1] == ["schema"] else config.find_root())
-    first = loader.load(flags)
+    alone = len(chain) == 1 and not given.get("help")
+    loader = _Loader(config.find_root(), _plugins(words[0] if words and alone else ""))
     if given.get("help") or (not words and len(chain) == 1 and not given.get("contact")):
-        return _help(first)
+        return _help(loader.load(flags))
     if given.get("contact"):
-        return _contact(first.session)
+        return _contact(loader.load(flags).session)
     return _run_chain(chain, flags, loader)
 
 
@@ -116,33 +120,71 @@ class _Loaded:
 class _Loader:
     """Reads the project once for each environment that the chain names."""
 
-    def __init__(self, root: str | None) -> None:
-        self._root = root
-        self._known: dict[str | None, tuple[Project | None, tuple[Component, ...]]] = {}
+    def __init__(self, root: str | None, plugins: "Sequence[Guard]") -> None:
+        self._root, self._plugins = root, plugins
+        self._known: dict[str | None, _Loaded] = {}
 
-    def load(self, flags: Flags) -> _Loaded:
-        """Raises ConfigError with every mistake of the configuration."""
+    def load(self, flags: Flags, command: str = "") -> _Loaded:
+        """What there is for a command. Raises ConfigError with every mistake, unless it bears them."""
         if flags.env not in self._known:
             self._known[flags.env] = self._read(flags.env)
-        project, components = self._known[flags.env]
-        session = Session(project, components, flags)
-        return _Loaded(session, catalog.commands(project, components))
+        known = self._known[flags.env]
+        if not catalog.is_robust(command):
+            self._known[flags.env] = known = _sound(known)
+        return replace(known, session=replace(known.session, flags=flags))
 
     def forget(self) -> None:
         """Lets the project be read again, whose files have changed."""
         self._known.clear()
 
-    def _read(self, env: str | None) -> tuple[Project | None, tuple[Component, ...]]:
+    def _read(self, env: str | None) -> _Loaded:
         if self._root is None:
             if env is not None:
                 raise UsageError(f"there is no {config.FILE} here or above, so no environment {env!r}")
-            return None, catalog.active(None, schema.Report())
-        project, report = config.read(self._root, env)
-        components = catalog.active(project, report) if project else ()
-        for warning in report.warnings:
-            console.warn(warning)
-        config.raise_problems(report)
-        return project, components
+            return _loaded(None, catalog.active(None, schema.Report(), self._plugins))
+        try:
+            project, report = config.read(self._root, env)
+        except UsageError as error:
+            return _wrong([str(error)], [])
+        components = catalog.active(project, report, self._plugins) if project else ()
+        if report.problems:
+            return _wrong(config.in_order(report), report.warnings)
+        return _loaded(project, components, warnings=report.warnings)
+
+
+def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:
+    """What there is where the configuration is wrong: no more than outside of a project."""
+    return _loaded(None, catalog.active(None, schema.Report()), problems, warnings)
+
+
+def _loaded(
+    project: Project | None,
+    components: tuple[Component, ...],
+    problems: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> _Loaded:
+    session = Session(project, components, Flags(), tuple(problems), tuple(warnings))
+    return _Loaded(session, catalog.commands(project, components))
+
+
+def _sound(loaded: _Loaded) -> _Loaded:
+    """The same, once its warnings are told. Raises ConfigError where there is something wrong."""
+    for warning in loaded.session.warnings:
+        console.warn(warning)
+    if loaded.session.problems:
+        raise ConfigError(list(loaded.session.problems))
+    return replace(loaded, session=replace(loaded.session, warnings=()))
+
+
+def _plugins(command: str) -> "list[Guard]":
+    """The plugins that are installed, asleep where the command is to work whatever they are like."""
+    found = plugins.find()
+    if not found:
+        return []
+    from skelebot.guard import Guard
+
+    off = "not asked for" if catalog.is_robust(command) else None
+    return [Guard(plugin, off) for plugin in found]
 
 
 def _contact(session: Session) -> int:
@@ -177,7 +219,7 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
 
 def _again(link: Link, loader: _Loader) -> Link:
     """The link in the project as it is now. Raises ConfigError, and UsageError where it has gone."""
-    loaded = loader.load(link.session.flags)
+    loaded = loader.load(link.session.flags, link.command.name)
     command = loaded.commands.get(link.command.name)
     if command is None:
         raise _unknown(link.command.name, loaded)
@@ -214,7 +256,7 @@ def _link(words: list[str], flags: Flags, loader: _Loader, first: bool) -> Link:
     for name in ("help", "version", "contact"):
         if not first and name in given:
             raise UsageError(f"--{name} stands before the first command of a chain")
-    loaded = loader.load(_flags(flags, given))
+    loaded = loader.load(_flags(flags, given), rest[0] if rest else "")
     if not rest:
         raise UsageError("a command is missing; see skelebot -h")
     command = loaded.commands.get(rest[0])

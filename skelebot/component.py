@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
 from skelebot.options import Values
@@ -20,8 +21,11 @@ class Activation(Enum):
 class Component:
     """The hooks, each of which changes nothing unless it is overridden.
 
-    The fields of a component that is a dataclass are the schema of its settings.
+    The fields of a component that is a dataclass are the schema of its settings. activation: when a
+    plugin takes part; for the built-in ones the catalog says it, which does not import them to know.
     """
+
+    activation: ClassVar[Activation] = Activation.CONFIGURED
 
     def problems(self) -> Iterable[str]:
         """What is wrong with the settings beyond the type of each."""
@@ -52,14 +56,26 @@ class Check:
     found: str
     advice: str | None = None
 
+    @classmethod
+    def failed(cls, name: str, error: Exception) -> "Check":
+        """The check that an error ended, whose line says what was wrong; and then what to do."""
+        found, _, advice = str(error).partition("; ")
+        return cls(name, found, advice or "mend that and look again")
+
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with: the project it belongs to, the components, the flags."""
+    """What a command works with: the project it belongs to, the components, the flags.
+
+    problems: what is wrong with the configuration, in which case there is no project; warnings: what
+    is doubtful in it. Only a robust command gets to see either (see catalog.Entry).
+    """
 
     project: Project | None
     components: tuple[Component, ...]
     flags: Flags
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

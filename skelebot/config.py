@@ -49,9 +49,14 @@ def read(root: str, env: str | None) -> tuple[Project | None, schema.Report]:
 
 
 def raise_problems(report: schema.Report) -> None:
-    """Raises ConfigError with every problem of the report, in the order of the files' lines."""
+    """Raises ConfigError with every problem of the report."""
     if report.problems:
-        raise ConfigError(sorted(report.problems, key=_by_line))
+        raise ConfigError(in_order(report))
+
+
+def in_order(report: schema.Report) -> list[str]:
+    """The problems of the report, in the order of the files' lines."""
+    return sorted(report.problems, key=_by_line)
 
 
 def _by_line(problem: str) -> tuple[str, int, int]:

@@ -394,6 +394,11 @@ def is_null(node: yaml.Node) -> bool:
     return node.tag == _TAG + "null"
 
 
+def or_empty(node: yaml.Node) -> yaml.Node:
+    """The node; for nothing an empty mapping at its place."""
+    return yaml.MappingNode(_TAG + "map", [], node.start_mark, node.end_mark) if is_null(node) else node
+
+
 def kind(node: yaml.Node) -> str:
     if isinstance(node, yaml.MappingNode):
         return "keys with values"
@@ -420,7 +425,12 @@ _CACHE: dict[type, list[tuple[str, Field[Any]]]] = {}
 def _keys(cls: type) -> list[tuple[str, Field[Any]]]:
     """The keys of a record with their fields; fields without metadata are not the file's."""
     if cls not in _CACHE:
-        _CACHE[cls] = [(yaml_name(f), f) for f in fields(cls) if "help" in f.metadata]
+        own = fields(cls)
+        if any(isinstance(field.type, str) for field in own):  # `from __future__ import annotations`
+            meant = typing.get_type_hints(cls)
+            for field in own:
+                field.type = meant[field.name]
+        _CACHE[cls] = [(yaml_name(f), f) for f in own if "help" in f.metadata]
     return _CACHE[cls]
 
 
@@ -429,6 +439,34 @@ def yaml_name(field: Field[Any]) -> str:
         return str(field.metadata["name"])
     first, *rest = field.name.split("_")
     return first + "".join(part.capitalize() for part in rest)
+
+
+# --- whether a record can be read at all ---
+
+
+def unreadable(cls: type) -> str | None:
+    """What is wrong with a record as the schema of settings, of those that others write; or None."""
+    _keys(cls)
+    for field in fields(cls):
+        if field.init and "help" not in field.metadata:
+            return f"{field.name} is not declared with key(...)"
+        if field.init and not _is_readable(field.type):
+            return f"{field.name} is of a type that settings cannot have"
+    return None
+
+
+def _is_readable(want: Any) -> bool:
+    origin, inside = typing.get_origin(want), typing.get_args(want)
+    if want in (str, bool, int, Environment, Sections):
+        return True
+    if is_dataclass(want):
+        return unreadable(typing.cast(type, want)) is None
+    if origin is typing.Literal:
+        return all(isinstance(choice, str) for choice in inside)
+    if origin is tuple:
+        return inside[1:] == (...,) and _is_readable(inside[0])
+    others = [option for option in inside if option is not types.NoneType]
+    return origin in (types.UnionType, typing.Union) and all(map(_is_readable, others))
 
 
 # --- the same, for editors ---

@@ -26,7 +26,10 @@ SKELEBOT = f"{sys.executable} -m skelebot"  # in a shell's words
 ORDINARY = 12345  # the UID and GID of an ordinary user; root can be any
 
 # What a caller's environment must not bring into a test.
-_FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "SKELEBOT_BASE_IMAGE", "SKELEBOT_DOCKER")
+_FOREIGN = (
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "SKELEBOT_BASE_IMAGE", "SKELEBOT_DOCKER"),
+    "XDG_DATA_HOME",
+)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _build(client: Client, source: Source, task: Task) -> Found:
     views = {frozenset[str](), task.hidden, *image.views}
     labels = {_view_label(source.seen(hidden)): source.fingerprint(hidden, entries) for hidden in views}
     labels[FILES_LABEL] = ""  # a base that is a project's image has one of its own
-    builder = Builder(client, source, task, _has_buildkit(client))
+    builder = Builder(client, source, task, has_buildkit(client))
     if image.dockerfile:
         return builder.build_own(entries, labels)
     base = _base(client, image, task)
@@ -169,7 +169,7 @@ def _base(client: Client, image: Image, task: Task) -> Found | None:
     return found
 
 
-def _has_buildkit(client: Client) -> bool:
+def has_buildkit(client: Client) -> bool:
     """Whether client and engine together have BuildKit: the one question on which all else depends."""
     if os.environ.get("DOCKER_BUILDKIT") == "0":
         return False

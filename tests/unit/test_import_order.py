@@ -12,7 +12,18 @@ ROOT = Path(skelebot.__file__).parent
 ORDER = (
     *("errors", "console", "model", "schema", "options", "shell", "config", "plan"),
     *("dependencies", "codeartifact", "ignores", "context", "dockerfile", "runners"),
-    *("component", "launch", "components", "catalog", "artifacts", "cli", "__main__"),
+    *(
+        "component",
+        "launch",
+        "plugins",
+        "guard",
+        "components",
+        "catalog",
+        "trial",
+        "artifacts",
+        "cli",
+        "__main__",
+    ),
 )
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))

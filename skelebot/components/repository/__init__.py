@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from skelebot import console
-from skelebot.component import Command, Component, Session
+from skelebot.component import Check, Command, Component, Session
 from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
@@ -118,6 +118,21 @@ class Repository(Component):
             Command("artifacts", "List what the store holds", self._list, (one,), common),
         )
 
+    def checks(self, session: Session) -> Iterator[Check]:
+        """Whether the store can be reached, and lets one in with what is set; nobody is asked."""
+        try:
+            self.store(project_of(session), ask=False).check()
+            yield Check("store", f"{self._kept_in()} can be used")
+        except SkelebotError as error:
+            yield Check.failed("store", error)
+
+    def _kept_in(self) -> str:
+        if self.s3:
+            return f"the bucket {self.s3.bucket}"
+        if self.artifactory:
+            return f"Artifactory's repository {self.artifactory.repo}"
+        return f"the folder {self.local.path if self.local else ''}"
+
     def _credential_params(self) -> tuple[Param, ...]:
         auth = self.artifactory.auth if self.artifactory else None
         if auth is None or auth.aws:
@@ -126,8 +141,13 @@ class Repository(Component):
 
     # --- the store ---
 
-    def store(self, project: Project, user: str | None = None, token: str | None = None) -> Store:
-        """The configured store, logged in to. Raises SkelebotError."""
+    def store(
+        self, project: Project, user: str | None = None, token: str | None = None, ask: bool = True
+    ) -> Store:
+        """The configured store, logged in to. Raises SkelebotError.
+
+        ask: what is missing of the credentials may be asked for on the terminal.
+        """
         if self.s3:
             from skelebot.components.repository.s3 import S3Store  # brings boto3
 
@@ -137,7 +157,7 @@ class Repository(Component):
 
             settings = self.artifactory
             url = artifactory.base_url(settings.url, settings.insecure)
-            found = credentials.find(settings.auth, user, token)
+            found = credentials.find(settings.auth, user, token, ask)
             return artifactory.ArtifactoryStore(url, settings.repo, settings.path, settings.auth.kind, found)
         from skelebot.components.repository.local import LocalStore
 

@@ -5,7 +5,7 @@ The values are held by the caller alone: never printed, logged or put into an ar
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from skelebot import console
 from skelebot.errors import SkelebotError
@@ -36,18 +36,19 @@ class Credentials:
         return {"Authorization": f"Basic {pair}"}
 
 
-def find(auth: "Auth", user: str | None, token: str | None) -> Credentials:
+def find(auth: "Auth", user: str | None, token: str | None, ask: bool = True) -> Credentials:
     """The credentials of a call; user and token are those of its options.
 
-    Raises SkelebotError where they are missing and nobody can be asked.
+    Raises SkelebotError where they are missing and nobody can be asked, or nobody is to be.
     """
     if auth.aws:
         return _from_aws(auth)
+    inquire = _ask if ask else _demand
     if auth.kind == "user_pass":
-        user = user or os.environ.get(USER) or _ask("Artifactory user", USER)
+        user = user or os.environ.get(USER) or inquire("Artifactory user", USER)
     label = {"user_pass": "Artifactory password", "token": "Artifactory token"}
     label_of_kind = label.get(auth.kind, "Artifactory API key")
-    token = token or os.environ.get(TOKEN) or _ask(label_of_kind, TOKEN, hidden=True)
+    token = token or os.environ.get(TOKEN) or inquire(label_of_kind, TOKEN, hidden=True)
     return _sendable(auth.kind, user, token)
 
 
@@ -59,6 +60,10 @@ def _ask(question: str, variable: str, hidden: bool = False) -> str:
     if not answer:
         raise SkelebotError(f"no {question} was given; run again, or set {variable}")
     return answer
+
+
+def _demand(question: str, variable: str, hidden: bool = False) -> NoReturn:
+    raise SkelebotError(f"the {question} is not set, and would be asked for; set {variable}")
 
 
 def _sendable(kind: str, user: str | None, token: str) -> Credentials:

@@ -28,7 +28,8 @@ class LocalStore:
         self._folder = folder
 
     def check(self) -> None:
-        """The folder is made by the first push."""
+        """Reads the folder, if it is there; the first push makes it."""
+        next(iter(self.list("")), None)
 
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = os.path.join(self._folder, os.path.dirname(prefix))

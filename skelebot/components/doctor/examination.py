@@ -1,0 +1,175 @@
+"""Looks at all that Skelebot needs, at once."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import skelebot
+from skelebot import config, console, guard, plugins
+from skelebot.component import Check, Component, Session
+from skelebot.errors import FAILED, ConfigError, ProgramMissing, SkelebotError
+from skelebot.guard import Trial
+from skelebot.plugins import Plugin
+
+SECONDS = 15.0  # that the examination may take, of whatever does not answer
+_PLUGIN_SECONDS = 10.0
+_LEAST_FREE = 2_000_000_000  # bytes of disk, below which an image or a model may not fit any more
+
+Part = tuple[str, Callable[[], Iterable[Check]]]
+
+
+def show(session: Session, as_json: bool) -> int:
+    """Prints what was found; gives an exit code of 1 where something is wrong."""
+    found = []
+    for warning in session.warnings:
+        console.warn(warning)
+    for check in _examined(list(_parts(session))):
+        found.append(check)
+        if not as_json:
+            console.out(_line(check))
+    if as_json:
+        import json
+
+        rows = [{"name": c.name, "ok": not c.advice, "found": c.found, "advice": c.advice} for c in found]
+        console.out(json.dumps(rows, indent=2))
+    return FAILED if any(check.advice for check in found) else 0
+
+
+def _line(check: Check) -> str:
+    text = check.found if check.advice is None else f"{check.found}; {check.advice}"
+    return console.one_line(f"{'ok   ' if check.advice is None else 'WRONG'} | {check.name}: {text}")
+
+
+def _examined(parts: list[Part]) -> Iterator[Check]:
+    """What was found, part after part; all are looked at meanwhile, and none is waited for forever."""
+    import threading
+    import time
+
+    end = time.monotonic() + SECONDS
+    found: list[list[Check]] = [[] for _ in parts]
+    # Daemons: the program ends without the one that does not come back.
+    threads = [
+        threading.Thread(target=_examine, args=(*part, checks), daemon=True)
+        for part, checks in zip(parts, found, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for (name, _), thread, checks in zip(parts, threads, found, strict=True):
+        thread.join(max(end - time.monotonic(), 0))
+        yield from tuple(checks)
+        if thread.is_alive():
+            yield Check(name, f"no answer in {SECONDS:g} seconds", "see whether it is up and can be reached")
+
+
+def _examine(name: str, look: Callable[[], Iterable[Check]], checks: list[Check]) -> None:
+    try:
+        for check in look():
+            checks.append(check)
+    except ConfigError as error:
+        checks += map(_mistake, error.problems)
+    except SkelebotError as error:
+        checks.append(Check.failed(name, error))
+    except Exception as error:
+        checks.append(Check(name, guard.told(error), "this is a mistake of Skelebot's; report it"))
+
+
+# --- the parts ---
+
+
+def _parts(session: Session) -> Iterator[Part]:
+    yield "Python", _python
+    yield "configuration", lambda: _configuration(session)
+    if not session.flags.native:
+        yield "Docker", lambda: _docker(session)
+    yield "disk", _disk
+    for component in session.components:
+        if type(component).checks is not Component.checks:
+            yield type(component).__name__.lower(), _of_component(component, session)
+    origins: dict[str, str] = {}
+    for plugin in plugins.find():
+        other = origins.setdefault(plugin.name, plugin.origin)
+        same = None if other == plugin.origin else f"there is another plugin of that name, of {other}"
+        yield f"plugin {plugin.name}", _of_plugin(plugin, session, same)
+
+
+def _python() -> Iterator[Check]:
+    import platform
+    import shutil
+    import sys
+    from importlib.util import find_spec
+
+    where = f"Skelebot {skelebot.__version__} in Python {platform.python_version()}, {sys.executable}"
+    installers = [*filter(None, [shutil.which("uv")]), *filter(find_spec, ("pip", "ensurepip"))]
+    yield Check("Python", where, None if installers else "install uv or pip, for native runs")
+
+
+def _configuration(session: Session) -> Iterator[Check]:
+    from skelebot import launch
+
+    for problem in session.problems:
+        yield _mistake(problem)
+    if session.problems:
+        return
+    project = session.project
+    if project is None:
+        yield Check("configuration", f"no {config.FILE} here or above")
+        return
+    launch.image(session)  # reads the files that the dependencies name
+    env = f" in the environment {project.env}" if project.env else ""
+    yield Check("configuration", f"{os.path.join(project.root, config.FILE)}{env}")
+
+
+def _mistake(problem: str) -> Check:
+    return Check("configuration", problem, "mend it, and look again")
+
+
+def _docker(session: Session) -> Iterator[Check]:
+    from skelebot.runners import build, engine
+
+    host = session.project.host if session.project else None
+    client = engine.Client(session.flags.docker_host or host)
+    try:
+        versions = client.first_answer("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+    except ProgramMissing as error:
+        yield Check("Docker", str(error), "install Docker, or run natively with -n")
+        return
+    theirs, its = versions.split()
+    yield Check("Docker", f"engine {its} at {client.where}, client {theirs}")
+    yield Check("builder", "BuildKit" if build.has_buildkit(client) else "the classic one, without BuildKit")
+    if not client.is_remote:
+        folder = client.first_answer("info", "--format", "{{.DockerRootDir}}").strip()
+        if os.path.isdir(folder):  # else it is in a machine of its own, as on a Mac
+            yield _free("Docker's disk", folder)
+
+
+def _disk() -> Iterator[Check]:
+    yield _free("disk", config.find_root() or os.getcwd())
+
+
+def _free(name: str, folder: str) -> Check:
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    advice = None if free >= _LEAST_FREE else f"free some, to have {_LEAST_FREE / 1e9:g} GB"
+    return Check(name, f"{free / 1e9:.1f} GB free in {folder}", advice)
+
+
+def _of_component(component: Component, session: Session) -> Callable[[], Iterable[Check]]:
+    return lambda: component.checks(session)
+
+
+def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[[], Iterable[Check]]:
+    """Its own process looks at a plugin: whatever it does, the others are told about."""
+    name = f"plugin {plugin.name}"
+    remedy = f"skelebot plugin remove {plugin.name}" if plugin.owned else f"uninstall {plugin.origin}"
+    root = session.project.root if session.project else None
+
+    def look() -> Iterator[Check]:
+        trial = Trial(clash) if clash else guard.try_out(plugin, _PLUGIN_SECONDS, root, session.flags)
+        if trial.off is not None:
+            yield Check(name, f"it is switched off: {trial.off}", f"mend it, or remove it: {remedy}")
+        elif trial.checks:
+            yield from trial.checks
+        else:
+            yield Check(name, f"{plugin.origin}; it takes no part here")
+
+    return look

@@ -1,0 +1,79 @@
+"""`plugin`: install, list and remove plugins."""
+
+from collections.abc import Iterable
+
+from skelebot import console, plugins
+from skelebot.component import Activation, Command, Component, Session
+from skelebot.errors import UsageError
+from skelebot.model import Arg, Param, Project
+from skelebot.options import Values
+
+_ARGS = (
+    Arg("action", ("install", "list", "remove"), "What to do"),
+    Arg("plugin", (), "A zip file or a folder to install, or the name of a plugin to remove", optional=True),
+)
+_PARAMS = (
+    Param("force", "f", accepts="boolean", help="Replace an installed plugin of the same name"),
+    Param("json", accepts="boolean", help="Print the list as JSON"),
+)
+
+
+class PluginCommand(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (Command("plugin", "Install, list and remove plugins", _run, _ARGS, _PARAMS),)
+
+
+def _run(session: Session, values: Values) -> int:
+    action, subject = values["<action>"], values.get("<plugin>")
+    if action == "list":
+        if subject is not None:
+            raise UsageError("plugin list: takes no further word")
+        return _list(as_json=bool(values.get("json")))
+    if not isinstance(subject, str):
+        wanted = "a zip file or a folder" if action == "install" else "the name of a plugin"
+        raise UsageError(f"plugin {action}: {wanted} is missing")
+    if session.flags.dry_run:
+        console.out(f"{action} {subject}")
+        return 0
+    return _install(subject, bool(values.get("force"))) if action == "install" else _remove(subject)
+
+
+def _list(as_json: bool) -> int:
+    import json  # like what installs, only where it is asked for
+
+    found = plugins.find()
+    if as_json:
+        rows = [{"name": p.name, "origin": p.origin, "target": p.target, "owned": p.owned} for p in found]
+        console.out(json.dumps(rows, indent=2))
+        return 0
+    for plugin in found:
+        console.out(f"{plugin.name} {plugin.origin}")
+    if not found:
+        console.info("there are no plugins; see `skelebot plugin -h`")
+    return 0
+
+
+_USE = {
+    Activation.CONFIGURED: "it takes part where `components` of skelebot.yaml name it",
+    Activation.PROJECT: "it takes part in every project",
+    Activation.OUTSIDE: "it takes part outside of projects",
+    Activation.ALWAYS: "it always takes part",
+}
+
+
+def _install(path: str, force: bool) -> int:
+    from skelebot.components.plugin import kept
+
+    plugin, trial = kept.install(path, force)
+    if trial.off:
+        console.warn(f"{plugin.name} fails with the defaults of its settings: {trial.off}")
+    console.info(f"the plugin {plugin.name} is installed; {_USE[trial.activation]}")
+    return 0
+
+
+def _remove(name: str) -> int:
+    from skelebot.components.plugin import kept
+
+    kept.remove(name)
+    console.info(f"the plugin {name} is removed")
+    return 0
