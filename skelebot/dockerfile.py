@@ -56,8 +56,14 @@ def image(
         dockerfile=project.dockerfile,
         inherit=project.build.inherit,
         ephemeral=project.ephemeral,
-        views=tuple(dict.fromkeys(plan.hidden(project, other) for other in project.jobs)),
+        views=_views(project),
     )
+
+
+def _views(project: Project) -> tuple[frozenset[str], ...]:
+    """What is hidden for each job, and for those of Skelebot's own tools that map the whole project."""
+    of_jobs = (plan.hidden(project, job) for job in project.jobs)
+    return tuple(dict.fromkeys((*of_jobs, frozenset({""}))))
 
 
 def _secret_paths(root: str, env_files: Iterable[str]) -> set[str]:
