@@ -50,12 +50,12 @@ def ask(question: str, variable: str, hidden: bool = False) -> str:
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise SkelebotError(f"the {question} is missing, and nobody can be asked; set {variable}")
-    sys.stderr.write(f"{question}: ")
-    sys.stderr.flush()
     if hidden:
         import getpass
 
-        return getpass.getpass("")
+        return getpass.getpass(f"{question}: ")  # which asks only once the terminal hides what is typed
+    sys.stderr.write(f"{question}: ")
+    sys.stderr.flush()
     return sys.stdin.readline().rstrip("\n")
 
 

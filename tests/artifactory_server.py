@@ -42,6 +42,7 @@ class Faults:
     code: int = 503
     drop_every: int = 0  # of the requests, each n-th has its connection cut, a body in its middle
     cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
+    lost: int = 0  # so many deploys are done, and not answered
     hold_after: int | None = None  # the next body waits there for `release`
     corrupt: bool = False  # a byte of each body is another one
     redirect: str = ""  # files are to be had from this server
@@ -357,6 +358,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._deploy_by_checksum(place, told)
         else:
             self._deploy(place, told)
+            if self.server.faults.lost > 0:
+                self.server.faults.lost -= 1
+                raise _Cut
         size, sha256 = place.stat().st_size, self.server.sha256(place)
         made = {"path": f"/{place.name}", "size": str(size), "checksums": {"sha256": sha256}}
         self._say(201, made | {"created": _iso(place), "downloadUri": f"{self.server.url}{path}"})

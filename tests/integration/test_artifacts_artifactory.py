@@ -94,7 +94,7 @@ def failed(result: Result, said: str, code: int = 1) -> None:
 
 
 def part_of(sandbox: Sandbox) -> Path | None:
-    return next((sandbox.root / ".skelebot").glob("parts/*.part"), None)
+    return next((sandbox.root / ".skelebot").glob("parts/*/data"), None)
 
 
 # --- push and pull ---
@@ -337,6 +337,20 @@ def test_a_server_that_drops_connections(ada: Sandbox, server: Server, every: in
     assert {name: (ada.root / name).read_bytes() for name in files} == files
 
 
+def test_a_deploy_whose_answer_is_lost_is_not_sent_again(ada: Sandbox, server: Server) -> None:
+    """As where a proxy has less patience than the server needs to store a large file."""
+    size = 17 << 20
+    ada.write("models/m.pkl", os.urandom(size))
+    server.faults.lost = 1
+    [done] = json.loads(ada.ok("push", "model", "--json"))
+    assert (done["sent"], server.received) == (size, size)
+    assert place(server, "model_v1.4.0.pkl").read_bytes() == (ada.root / "models/m.pkl").read_bytes()
+    ada.write("models/m.pkl", b"a small one")
+    server.faults.lost = 1
+    ada.ok("push", "model", "-f")
+    assert place(server, "model_v1.4.0.pkl").read_bytes() == b"a small one"
+
+
 def test_a_download_that_is_cut_goes_on_where_it_was(ada: Sandbox, server: Server) -> None:
     size = put_large(server, 8 << 20).stat().st_size
     server.faults.cuts = [3_000_000, 2_500_000]
@@ -518,7 +532,7 @@ def test_without_a_terminal_nobody_is_asked(sandbox: Sandbox, server: Server, gi
 def _asked(screen: Terminal, question: str) -> None:
     """The question is there, and the terminal does not show what is typed."""
     screen.expect(f"{question}: ")
-    wait_for(lambda: not termios.tcgetattr(screen.fd)[3] & termios.ECHO)
+    assert not termios.tcgetattr(screen.fd)[3] & termios.ECHO  # from the very moment at which it asks
 
 
 def test_a_prompt_that_does_not_show_what_is_typed(sandbox: Sandbox, server: Server) -> None:

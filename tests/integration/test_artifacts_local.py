@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,8 +60,8 @@ def failed(result: Result, said: str) -> None:
 
 def nothing_left(sandbox: Sandbox) -> None:
     """No half-finished file anywhere."""
-    below = [path.name for path in sandbox.root.rglob("*")]
-    assert [name for name in below if name.endswith((".part", ".new", ".old", ".lock", ".json"))] == []
+    assert [path for path in sandbox.root.rglob("*") if ".skelebot-" in path.name] == []
+    assert [*sandbox.root.glob(".skelebot/parts/*")] == []
 
 
 # --- push ---
@@ -270,7 +271,7 @@ def test_latest_is_of_exactly_this_artifact(sandbox: Sandbox) -> None:
         "model_big_v1.10.4.pkl",
         "model_v1.10.4.h5",
         "model_v1.10.4.pkl.gz",
-        "model_v1.10.3.pkl.123.part",
+        "model_v1.10.3.pkl.0123abcd.skelebot-part",
         "sub/model_v1.10.4.pkl",
     ):
         put(sandbox, key, key.encode())
@@ -584,6 +585,7 @@ def test_a_hostile_archive_is_refused(sandbox: Sandbox, what: str) -> None:
     assert not os.path.exists("/tmp/skelebot-victim")
     left = [path.name for path in sandbox.root.iterdir() if not path.name.startswith(".")]
     assert sorted(left) == ["VERSION", "model", "skelebot.yaml", "victim"]
+    nothing_left(sandbox)
 
 
 def test_an_archive_gives_no_rights_away(sandbox: Sandbox) -> None:
@@ -638,7 +640,7 @@ def test_of_two_pushes_at_once_one_is_told(sandbox: Sandbox) -> None:
     store = sandbox.root.parent / "store"
 
     def is_sending() -> bool:
-        sizes = [path.stat().st_size for path in store.glob("*.part")]
+        sizes = [path.stat().st_size for path in store.glob("*.skelebot-part")]
         if sizes or not (store / "model_v1.4.0.pkl").exists():
             return any(0 < size < 90 << 20 for size in sizes)
         (store / "model_v1.4.0.pkl").unlink()  # it was too fast; again
@@ -686,7 +688,7 @@ def test_who_waited_for_a_lock_that_went_waits_for_the_next(sandbox: Sandbox) ->
     sandbox.ok("push", "model")
     parts = sandbox.root / ".skelebot/parts"
     child = _stopped(sandbox, ("pull", "model", "LATEST"), lambda: any(parts.glob("*.lock")))
-    [path] = parts.glob("*.lock")  # which stays where a pull is killed
+    path = next(parts.glob("*.lock"))  # which stays where a pull is killed
     child.kill()
     child.communicate()
     with open(path, "w") as first:
@@ -714,7 +716,7 @@ def test_an_interrupted_pull_leaves_the_old_file_and_goes_on(sandbox: Sandbox, s
     parts = sandbox.root / ".skelebot/parts"
 
     def is_half_way() -> bool:
-        return any(0 < path.stat().st_size < size - (4 << 20) for path in parts.glob("*.part"))
+        return any(0 < path.stat().st_size < size - (4 << 20) for path in parts.glob("*/data"))
 
     child = _stopped(sandbox, ("pull", "model", "LATEST", "-o"), is_half_way)
     child.send_signal(signum)
@@ -722,7 +724,7 @@ def test_an_interrupted_pull_leaves_the_old_file_and_goes_on(sandbox: Sandbox, s
     child.communicate(timeout=60)
     assert child.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
     assert sandbox.read("models/m.pkl") == "mine"
-    [part] = parts.glob("*.part")
+    [part] = parts.glob("*/data")
     have = part.stat().st_size
     [done] = json.loads(sandbox.ok("pull", "model", "LATEST", "-o", "--json"))
     assert done["sent"] == size - have
@@ -738,7 +740,7 @@ def test_an_interrupted_push_stores_nothing(sandbox: Sandbox, signum: int) -> No
 
     def is_sending() -> bool:
         (store / "model_v1.4.0.pkl").unlink(missing_ok=True)
-        return any(0 < path.stat().st_size < 90 << 20 for path in store.glob("*.part"))
+        return any(0 < path.stat().st_size < 90 << 20 for path in store.glob("*.skelebot-part"))
 
     child = _stopped(sandbox, ("push", "model"), is_sending)
     child.send_signal(signum)
@@ -747,6 +749,85 @@ def test_an_interrupted_push_stores_nothing(sandbox: Sandbox, signum: int) -> No
     assert json.loads(sandbox.ok("artifacts", "--json")) == []
     sandbox.ok("push", "model")
     assert sandbox.ok("pull", "model", "LATEST")
+
+
+def test_a_pull_that_is_killed_while_it_unpacks(sandbox: Sandbox) -> None:
+    project(sandbox, FOLDER)
+    _big(sandbox.write("model/m.bin", b""), 64 << 20)
+    sandbox.ok("push", "model")
+    shutil.rmtree(sandbox.root / "model")
+    sandbox.write("model/mine", b"mine")
+    fresh = sandbox.root / "model.skelebot-new"
+    child = _stopped(sandbox, ("pull", "model", "LATEST", "-o"), fresh.exists)
+    child.kill()
+    child.communicate()
+    assert fresh.exists()
+    assert os.listdir(sandbox.root / "model") == ["mine"]
+    [done] = json.loads(sandbox.ok("pull", "model", "LATEST", "-o", "--json"))
+    assert done["sent"] == 0
+    assert os.listdir(sandbox.root / "model") == ["m.bin"]
+    nothing_left(sandbox)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_a_folder_that_a_killed_pull_had_moved_away(sandbox: Sandbox, is_good: bool) -> None:
+    """It was about to put the new one in its place."""
+    project(sandbox, FOLDER)
+    put(sandbox, "model_v1.4.0.tar.gz", _archive(_member("new")) if is_good else b"no archive")
+    sandbox.write("model.skelebot-old/mine", b"mine")
+    sandbox.write("model.skelebot-new/half", b"half of it")
+    assert sandbox.run("pull", "model", "LATEST", "-o").code == (0 if is_good else 1)
+    assert os.listdir(sandbox.root / "model") == ["new" if is_good else "mine"]
+    nothing_left(sandbox)
+
+
+def test_a_folder_that_is_write_protected_is_replaced(anyone: Sandbox) -> None:
+    project(anyone, FOLDER)
+    put(anyone, "model_v1.4.0.tar.gz", _archive(_member("new")))
+    anyone.write("model/inner/mine", b"mine")
+    for folder in ("model/inner", "model"):
+        (anyone.root / folder).chmod(0o555)
+    anyone.ok("pull", "model", "LATEST", "-o")
+    assert os.listdir(anyone.root / "model") == ["new"]
+    nothing_left(anyone)
+
+
+def test_what_came_of_a_pull_is_kept_for_a_week(sandbox: Sandbox) -> None:
+    project(sandbox, MODEL)
+    put(sandbox, "model_v1.4.0.pkl")
+    parts, now = sandbox.root / ".skelebot/parts", time.time()
+    for name, days in (("older", 7.1), ("younger", 6.9)):
+        sandbox.write(f".skelebot/parts/{name}/data", b"half")
+        sandbox.write(f".skelebot/parts/{name}.lock", b"")
+        for path in (parts / name, parts / f"{name}.lock"):
+            os.utime(path, (now, now - days * 24 * 3600))
+    sandbox.ok("pull", "model", "LATEST", "-o")
+    assert sorted(os.listdir(parts)) == ["younger", "younger.lock"]
+
+
+def test_what_a_killed_push_left_in_the_store_goes_after_a_day(sandbox: Sandbox) -> None:
+    project(sandbox, MODEL)
+    sandbox.write("models/m.pkl", b"mine")
+    old = ["model_v1.4.0.pkl.01234567.skelebot-part", "model_v1.4.0.pkl.sha256.01234567.skelebot-part"]
+    others = ["model_v1.4.0.pkl.bak.01234567.skelebot-part", "model_v1.4.0.pkl.1.skelebot-part"]
+    young = ["model_v1.4.0.pkl.89abcdef.skelebot-part"]
+    for name in (*old, *others, *young):
+        put(sandbox, name)
+    for name in (*old, *others):
+        then = time.time() - 25 * 3600
+        os.utime(sandbox.root.parent / "store" / name, (then, then))
+    sandbox.ok("push", "model")
+    assert sorted(stored(sandbox)) == sorted(["model_v1.4.0.pkl", *others, *young])
+
+
+@pytest.mark.parametrize("ending", [".part", ".sha256", ".lock"])
+def test_endings_that_look_like_our_own(sandbox: Sandbox, ending: str) -> None:
+    project(sandbox, f"{{name: model, file: m{ending}}}")
+    sandbox.write(f"m{ending}", b"mine")
+    sandbox.ok("push", "model")
+    sandbox.write(f"m{ending}", b"another")
+    sandbox.ok("pull", "model", "LATEST", "-o")
+    assert sandbox.read(f"m{ending}") == "mine"
 
 
 # --- a full disk ---
@@ -812,7 +893,7 @@ def test_a_full_disk_while_a_folder_is_unpacked(sandbox: Sandbox, small_disk: Ca
     sandbox.write("model/mine", b"mine")
     failed(sandbox.run("pull", "model", "LATEST", "-o"), "no space left")
     assert [path.name for path in (sandbox.root / "model").iterdir()] == ["mine"]
-    assert [path.name for path in sandbox.root.iterdir() if path.name.endswith((".new", ".old"))] == []
+    assert [path for path in sandbox.root.iterdir() if ".skelebot-" in path.name] == []
 
 
 def test_a_full_store(sandbox: Sandbox, small_disk: Callable[[Path], None]) -> None:

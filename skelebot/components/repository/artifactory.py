@@ -5,7 +5,7 @@ https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -15,10 +15,12 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from skelebot.components.repository.credentials import Credentials
-from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Stored
+from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Source, Stored
 from skelebot.errors import SkelebotError
 
-_TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+_CONNECTS, _ANSWERS = 10, 60  # seconds to connect, and between two pieces of an answer
+_STORES = 10 << 20  # bytes a second: how slowly a server may store what it has received, before it answers
+_LARGE = 16 << 20  # bytes that are not sent again before it was asked whether they are there
 _TRIES = 5
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -55,6 +57,9 @@ class ArtifactoryStore:
     # --- requests ---
 
     def _ask(self, method: str, url: str, **options: Any) -> requests.Response:
+        return self._again(lambda: self._once(method, url, **options))
+
+    def _again(self, ask: Callable[[], requests.Response]) -> requests.Response:
         """An answer below 400, or 404; tried again while the server or the network fails.
 
         Raises SkelebotError.
@@ -62,7 +67,7 @@ class ArtifactoryStore:
         for attempt in range(_TRIES):
             last = attempt == _TRIES - 1
             try:
-                answer = self._once(method, url, **options)
+                answer = ask()
             except requests.RequestException as error:
                 if last or isinstance(error, requests.exceptions.SSLError):
                     raise SkelebotError(f"{self._host} cannot be reached: {_short(error)}") from None
@@ -70,17 +75,21 @@ class ArtifactoryStore:
                 if last or (answer.status_code < 500 and answer.status_code != 429):
                     return self._checked(answer)
                 answer.close()
-            if hasattr(options.get("data"), "seek"):
-                options["data"].seek(0)
             time.sleep(min(0.2 * 2**attempt, 5))
         raise AssertionError("the last try returns or raises")
 
-    def _once(self, method: str, url: str, **options: Any) -> requests.Response:
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        answers: float = _ANSWERS,
+        **options: Any,
+    ) -> requests.Response:
         """One request, redirects followed; to another host the credentials do not go along."""
-        headers = options.pop("headers", {})
         for _ in range(5):
-            headers_here = {**headers, **(self._headers if self._is_home(url) else {})}
-            options |= {"headers": headers_here, "timeout": _TIMEOUT, "proxies": _proxies(url)}
+            options["headers"] = {**(headers or {}), **(self._headers if self._is_home(url) else {})}
+            options |= {"timeout": (_CONNECTS, answers), "proxies": _proxies(url)}
             answer = self._session.request(method, url, allow_redirects=False, **options)
             if not answer.is_redirect or method == "PUT":
                 return answer
@@ -151,25 +160,36 @@ class ArtifactoryStore:
 
     # --- push ---
 
-    def push(self, key: str, file: str, sha256: str, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
         """There is no call that creates only what is not there: it is looked up just before."""
         if not force and self.head(key):
             raise AlreadyThere(key)
-        headers = {"X-Checksum-Sha256": sha256}
-        size = os.path.getsize(file)
-        # The server may have the content already, under whatever name.
-        by_sum = {**headers, "X-Checksum-Deploy": "true"}
-        with self._ask("PUT", self._url(key), headers=by_sum) as answer:
+        with self._again(lambda: self._by_sum(key, source)) as answer:
             if answer.status_code != 404:
-                progress(size)
+                progress(source.size)
                 return 0
-        with open(file, "rb") as source:
-            body = _Body(source, size, progress)
-            with self._ask("PUT", self._url(key), headers=headers, data=body) as answer:
+        with open(source.path, "rb") as file:
+            body = _Body(file, source.size, progress)
+            with self._again(lambda: self._deploy(key, source, body)) as answer:
                 if answer.status_code == 404:
                     self.check()
                     raise SkelebotError(f"{self._host} has no place for {key}; mend `path`")
-        return size
+        return source.size
+
+    def _by_sum(self, key: str, source: Source) -> requests.Response:
+        """Has the server take content that it has already, under whatever name; 404 where it has not."""
+        headers = {"X-Checksum-Sha256": source.sha256, "X-Checksum-Deploy": "true"}
+        return self._once("PUT", self._url(key), headers)
+
+    def _deploy(self, key: str, source: Source, body: "_Body") -> requests.Response:
+        if body.tell() == source.size > _LARGE:  # all had gone, and just the answer was lost
+            answer = self._by_sum(key, source)
+            if answer.status_code != 404:
+                return answer
+            answer.close()
+        body.seek(0)
+        answers = _ANSWERS + source.size / _STORES
+        return self._once("PUT", self._url(key), {"X-Checksum-Sha256": source.sha256}, answers, data=body)
 
     # --- pull ---
 
@@ -179,7 +199,7 @@ class ArtifactoryStore:
         progress(min(have, stored.size))
         while fruitless < _TRIES:
             try:
-                self._pull_from(stored, part, have, BLOCK >> 5 * fruitless, progress)
+                self._pull_from(stored, part, have, BLOCK >> 4 * fruitless, progress)
             except requests.RequestException as error:
                 said = f" ({_short(error)})"
             now = _size(part)

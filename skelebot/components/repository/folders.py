@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from typing import Any
 
-from skelebot.components.repository.store import BLOCK, reason
+from skelebot.components.repository.store import BLOCK, Unusable, reason
 from skelebot.errors import SkelebotError
 
 
@@ -36,7 +36,11 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(archive: str, folder: str) -> None:
-    """Unpacks into a new folder. Raises SkelebotError for a path or link that would leave it."""
+    """Unpacks into a new folder.
+
+    Raises Unusable for what is no such archive, or has a path or link that would leave the folder, and
+    OSError where the folder cannot be written.
+    """
     import gzip
 
     links: set[str] = set()
@@ -52,9 +56,7 @@ def unpack(archive: str, folder: str) -> None:
         for link in links:
             _check_link(folder, link)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
-        raise SkelebotError(f"the archive is not one that can be unpacked: {error}") from None
-    except OSError as error:
-        raise SkelebotError(f"{folder} cannot be written: {reason(error)}") from None
+        raise Unusable(f"the archive is not one that can be unpacked: {error}") from None
 
 
 # Python's own guard, in those versions that have it: https://docs.python.org/3/library/tarfile.html
@@ -72,7 +74,7 @@ def _check(member: tarfile.TarInfo) -> None:
         if os.path.isabs(clean) or clean == ".." or clean.startswith("../"):
             raise _leaves(target)
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise SkelebotError(f"the folder's {member.name!r} is no file, folder or link; it is refused")
+        raise Unusable(f"the folder's {member.name!r} is no file, folder or link; it is refused")
 
 
 def _check_way(member: tarfile.TarInfo, links: set[str]) -> None:
@@ -105,5 +107,5 @@ def _tamed(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _leaves(path: str) -> SkelebotError:
-    return SkelebotError(f"the folder holds {path!r}, which would leave it; it is refused")
+def _leaves(path: str) -> Unusable:
+    return Unusable(f"the folder holds {path!r}, which would leave it; it is refused")

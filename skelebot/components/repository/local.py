@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
@@ -10,6 +12,7 @@ from skelebot.components.repository.store import (
     BLOCK,
     AlreadyThere,
     Progress,
+    Source,
     Stored,
     file_sha256,
     forget,
@@ -18,6 +21,10 @@ from skelebot.components.repository.store import (
 from skelebot.errors import SkelebotError
 
 _SUM = ".sha256"  # beside each object a file with its checksum, as sha256sum writes it
+
+_PART = ".skelebot-part"  # what is on its way has another name, with something random before this
+_IS_PART = re.compile(r"\.[0-9a-f]{8}" + re.escape(_PART))
+_DEAD = 24 * 3600  # seconds after which a part that nobody writes to is that of a killed push
 
 # What file systems without hard links say, as some network shares.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -39,9 +46,10 @@ class LocalStore:
             return
         except OSError as error:
             raise SkelebotError(f"{folder} cannot be read: {reason(error)}") from None
+        there = set(names)
         for name in names:
             key = os.path.join(os.path.dirname(prefix), name)
-            if key.startswith(prefix) and not name.endswith((_SUM, ".part")):
+            if key.startswith(prefix) and not name.endswith(_PART) and not _is_sum(name, there):
                 found = self._found(key)
                 if found:
                     yield found
@@ -75,18 +83,19 @@ class LocalStore:
             raise SkelebotError(f"{key} would lie outside of the store {self._folder}; mend the prefix")
         return path
 
-    def push(self, key: str, file: str, sha256: str, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
         path = self._path(key)
         if not force and os.path.lexists(path):
             raise AlreadyThere(key)
-        part = f"{path}.{os.getpid()}.part"
+        part = _part(path)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            sent = _copy(file, part, 0, progress)
-            if file_sha256(part) != sha256:
-                raise SkelebotError(f"{file} changed while it was pushed; push it again")
+            sent = _copy(source.path, part, 0, progress)
+            _drop_dead(path, os.stat(part).st_mtime)
+            if file_sha256(part) != source.sha256:
+                raise SkelebotError(f"{source.path} changed while it was pushed; push it again")
             self._place(part, path, force)
-            _write(path + _SUM, f"{sha256}  {os.path.basename(path)}\n")
+            _write(path + _SUM, f"{source.sha256}  {os.path.basename(path)}\n")
         except OSError as error:
             raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
         finally:
@@ -131,8 +140,26 @@ def _copy(source: str, target: str, start: int, progress: Progress) -> int:
     return sent
 
 
+def _part(path: str) -> str:
+    return f"{path}.{secrets.token_hex(4)}{_PART}"
+
+
+def _drop_dead(path: str, now: float) -> None:
+    """Removes what killed pushes of that object have left. now: by the clock that stamps files there."""
+    folder, name = os.path.split(path)
+    for other in os.listdir(folder):
+        if other.startswith(name) and _IS_PART.fullmatch(other.removeprefix(name).removeprefix(_SUM)):
+            with contextlib.suppress(OSError):
+                if now - os.stat(os.path.join(folder, other)).st_mtime > _DEAD:
+                    os.unlink(os.path.join(folder, other))
+
+
+def _is_sum(name: str, there: set[str]) -> bool:
+    return name.endswith(_SUM) and name.removesuffix(_SUM) in there
+
+
 def _write(path: str, text: str) -> None:
-    fresh = f"{path}.{os.getpid()}.part"
+    fresh = _part(path)
     with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     os.replace(fresh, path)

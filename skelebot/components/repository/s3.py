@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,14 +24,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from skelebot import console
-from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Stored, forget
+from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Source, Stored
 from skelebot.errors import SkelebotError
 
 _PART = 8 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
 _AT_ONCE = 10  # parts
 _MOST_PARTS = 10_000
 _TRIES = 5  # of a range that brings nothing
-_LOCK_SECONDS = 30
+_LOCK_SECONDS = 30  # after which a lock is that of a dead push
 _LOCK = "~lock"  # no version has a tilde, so that it is never taken for one
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
@@ -49,6 +51,7 @@ _MEANINGS = {
     "PreconditionFailed": "it was replaced in the store meanwhile; run again",
     "NoSuchKey": "it was removed from the store meanwhile",
     "NoSuchUpload": "another push of it ended meanwhile; run again",
+    "ConditionalRequestConflict": "another push of it is under way; run again",
 }
 
 
@@ -137,33 +140,39 @@ class S3Store:
 
     # --- push ---
 
-    def push(self, key: str, file: str, sha256: str, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
         before = self.head(key)
         if before and not force:
             raise AlreadyThere(key)
-        size = os.path.getsize(file)
-        if before and before.sha256 == sha256 and before.size == size:
-            progress(size)
+        if before and before.sha256 == source.sha256 and before.size == source.size:
+            progress(source.size)
             return 0
+        condition = {} if force else {"IfNoneMatch": "*"}
+        send = self._push_whole if source.size <= _PART else self._push_in_parts
         try:
             with self._explained():
-                return self._push(key, file, sha256, {} if force else {"IfNoneMatch": "*"}, progress)
+                return send(key, source, condition, progress)
         except _Taken:
             raise AlreadyThere(key) from None
 
-    def _push(self, key: str, file: str, sha256: str, condition: dict[str, str], progress: Progress) -> int:
+    def _push_whole(self, key: str, source: Source, condition: dict[str, str], progress: Progress) -> int:
+        with open(source.path, "rb") as file:
+            body = file.read()
+        source.check()
+        at = {"Bucket": self._bucket, "Key": self._folder + key}
+        with self._storing(key, source):
+            self._client.put_object(**at, Body=body, Metadata={"sha256": source.sha256}, **condition)
+        progress(source.size)
+        return source.size
+
+    def _push_in_parts(self, key: str, source: Source, condition: dict[str, str], progress: Progress) -> int:
         at: dict[str, Any] = {"Bucket": self._bucket, "Key": self._folder + key}
-        size = os.path.getsize(file)
-        if size <= _PART:
-            with open(file, "rb") as body, _taken():
-                self._client.put_object(**at, Body=body, Metadata={"sha256": sha256}, **condition)
-            progress(size)
-            return size
         unfinished = self._unfinished(at)
-        at["UploadId"], have = self._upload(at, unfinished, file, sha256)
+        at["UploadId"], have = self._upload(at, unfinished, source)
         try:
-            sent = self._send_parts(at, file, have, progress)
-            self._complete(at, key, have, condition)
+            sent = self._send_parts(at, source, have, progress)
+            source.check()
+            self._complete(at, key, source, have, condition)
         except ClientError as error:
             # Of two pushes of the same content the second helps the first, whose end is its own.
             if _code(error) == "NoSuchUpload" and condition and self.head(key):
@@ -177,6 +186,22 @@ class S3Store:
                 self._abort(at, upload)  # of other content, which would be kept, and paid for, for ever
         return sent
 
+    @contextmanager
+    def _storing(self, key: str, source: Source) -> Iterator[None]:
+        """Raises _Taken where somebody else has stored that key meanwhile."""
+        try:
+            yield
+        except ClientError as error:
+            if _status(error) not in (404, 409, 412):
+                raise
+            there = self.head(key)
+            # Where an answer was lost, the library has asked again, and met what it had itself stored.
+            if _is_repeated(error) and there and there.sha256 == source.sha256:
+                return
+            if there and _status(error) != 404:
+                raise _Taken from None
+            raise
+
     def _unfinished(self, at: dict[str, Any]) -> tuple[str, ...]:
         """The uploads of that key that have not ended, the latest first; none where one may not ask."""
         try:
@@ -187,7 +212,7 @@ class S3Store:
         return tuple(u["UploadId"] for u in sorted(found, key=lambda u: u["Initiated"], reverse=True))
 
     def _upload(
-        self, at: dict[str, Any], unfinished: Sequence[str], file: str, sha256: str
+        self, at: dict[str, Any], unfinished: Sequence[str], source: Source
     ) -> tuple[str, dict[int, str]]:
         """An upload of this very content that was cut off, with its parts, or a fresh one.
 
@@ -195,10 +220,10 @@ class S3Store:
         """
         for upload in unfinished:
             with suppress(ClientError):  # it may have been completed or aborted meanwhile
-                have = self._parts_there(at, upload, file)
+                have = self._parts_there(at, upload, source)
                 if have:
                     return upload, have
-        made = self._client.create_multipart_upload(**at, Metadata={"sha256": sha256})
+        made = self._client.create_multipart_upload(**at, Metadata={"sha256": source.sha256})
         return made["UploadId"], {}
 
     def _abort(self, at: dict[str, Any], upload: str) -> None:
@@ -206,11 +231,11 @@ class S3Store:
             self._client.abort_multipart_upload(Bucket=at["Bucket"], Key=at["Key"], UploadId=upload)
 
     def _complete(
-        self, at: dict[str, Any], key: str, have: dict[int, str], condition: dict[str, str]
+        self, at: dict[str, Any], key: str, source: Source, have: dict[int, str], condition: dict[str, str]
     ) -> None:
         """Makes the parts an object. Raises _Taken where somebody else has stored that key meanwhile."""
         parts = {"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in sorted(have.items())]}
-        with self._alone(key, bool(condition)), _taken():
+        with self._alone(key, bool(condition)), self._storing(key, source):
             self._client.complete_multipart_upload(**at, MultipartUpload=parts, **condition)
 
     @contextmanager
@@ -234,44 +259,53 @@ class S3Store:
                 self._client.delete_object(**lock)
 
     def _acquire(self, lock: dict[str, str], key: str) -> None:
-        """Stores the lock. One whose holder has not stored the key in time is that of a dead push."""
-        end = 0.0
+        """Stores the lock, as soon as nobody else's is there. Raises _Taken where the key is."""
+        mine, is_told = {"push": secrets.token_hex(8)}, False
         while True:
-            with suppress(_Taken), _taken():
-                self._client.put_object(**lock, Body=b"", IfNoneMatch="*")
+            try:
+                self._client.put_object(**lock, Body=b"", Metadata=mine, IfNoneMatch="*")
                 return
+            except ClientError as error:
+                if _status(error) not in (409, 412):
+                    raise
             if self.head(key):
                 raise _Taken
-            if not end:
+            with suppress(ClientError):  # it may go meanwhile
+                there = self._client.head_object(**lock)
+                if there["Metadata"] == mine:  # an answer was lost, and the library has asked again
+                    return
+                if _age(there) > _LOCK_SECONDS:
+                    self._client.delete_object(**lock)
+                    continue
+            if not is_told:
                 console.info(f"waiting for another push of {key}")
-                end = time.monotonic() + _LOCK_SECONDS
-            elif time.monotonic() > end:
-                self._client.delete_object(**lock)
-                end = 0.0
+                is_told = True
             time.sleep(0.5)
 
-    def _parts_there(self, at: dict[str, Any], upload: str, file: str) -> dict[int, str]:
-        expected = {part.number: part for part in parts_of(os.path.getsize(file))}
+    def _parts_there(self, at: dict[str, Any], upload: str, source: Source) -> dict[int, str]:
+        expected = {part.number: part for part in parts_of(source.size)}
         have: dict[int, str] = {}
         for page in self._client.get_paginator("list_parts").paginate(**at, UploadId=upload):
             for found in page.get("Parts", ()):
                 part = expected.get(found["PartNumber"])
                 if part is None or found["Size"] != part.size:
                     return {}
-                if found["ETag"].strip('"') != _range_md5(file, part):
+                if found["ETag"].strip('"') != _range_md5(source.path, part):
                     return {}
                 have[part.number] = found["ETag"]
         return have
 
-    def _send_parts(self, at: dict[str, Any], file: str, have: dict[int, str], progress: Progress) -> int:
+    def _send_parts(
+        self, at: dict[str, Any], source: Source, have: dict[int, str], progress: Progress
+    ) -> int:
         """Sends the parts that are missing from `have`, adds them there, and gives the bytes sent."""
-        parts = parts_of(os.path.getsize(file))
+        parts = parts_of(source.size)
         missing = [part for part in parts if part.number not in have]
         progress(sum(part.size for part in parts if part.number in have))
 
         def send(part: Part, stop: threading.Event) -> None:
-            with open(file, "rb") as source:
-                body = _Slice(source, part, progress, stop)
+            with open(source.path, "rb") as file:
+                body = _Slice(file, part, progress, stop)
                 answer = self._client.upload_part(
                     **at, PartNumber=part.number, Body=body, ContentLength=part.size
                 )
@@ -298,7 +332,6 @@ class S3Store:
 
         with self._explained():
             _in_parallel(fetch, missing)
-        forget(record.path)
         return sum(p.size for p in missing)
 
     def _fetch(
@@ -337,22 +370,22 @@ class _Taken(Exception):
     """Somebody else has stored that key meanwhile."""
 
 
-@contextmanager
-def _taken() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if _status(error) in (409, 412):
-            raise _Taken from None
-        raise
-
-
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _age(answer: dict[str, Any]) -> float:
+    """The seconds since an object was stored, by the server's own clock."""
+    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return float((now - answer["LastModified"]).total_seconds())
+
+
+def _is_repeated(error: ClientError) -> bool:
+    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def _line(error: Exception) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from skelebot import console
@@ -16,13 +17,20 @@ from skelebot.components.repository.store import (
     AlreadyThere,
     Store,
     Stored,
+    Unusable,
     file_sha256,
     forget,
     reason,
+    source,
 )
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Project
 from skelebot.runners.folders import own_folder
+
+# Beside a target: what is about to take its place, and what was there before.
+_NEW, _OLD = ".skelebot-new", ".skelebot-old"
+
+_KEPT = 7 * 24 * 3600  # seconds for which what has come of a pull waits for the rest
 
 
 @dataclass(frozen=True)
@@ -148,12 +156,12 @@ def _check_push(store: Store, one: Item, force: bool) -> None:
 
 def _pushed(store: Store, one: Item, file: str, force: bool) -> Done:
     try:
-        size, sha256 = os.path.getsize(file), file_sha256(file)
+        found = source(file)
     except OSError as error:
         raise SkelebotError(f"{one.file} cannot be read: {reason(error)}") from None
-    with console.progress(f"pushing {one.key}", size) as tell:
-        sent = store.push(one.key, file, sha256, force, tell)
-    return Done(one.name, one.version, one.key, one.file, size, sha256, sent, False)
+    with console.progress(f"pushing {one.key}", found.size) as tell:
+        sent = store.push(one.key, found, force, tell)
+    return Done(one.name, one.version, one.key, one.file, found.size, found.sha256, sent, False)
 
 
 @contextmanager
@@ -188,32 +196,58 @@ def pull(store: Store, one: Item, root: str, override: bool) -> Callable[[], Don
 
 
 def _pulled(store: Store, one: Item, stored: Stored, root: str, target: str) -> Done:
-    with _part_file(root, one.key, stored) as part:
-        with console.progress(f"pulling {one.key}", stored.size) as tell:
-            sent = store.pull(stored, part, tell)
-        sha256 = _checked(part, one, stored)
-        _place(part, target, one.is_folder)
+    parts = os.path.join(own_folder(root), "parts")
+    os.makedirs(parts, exist_ok=True)
+    lock = os.path.join(parts, f"{_digest(target)}.lock")
+    with _alone(lock, f"waiting for another pull to {target}"):
+        _clear_away(target)
+        with _arriving(parts, one.key, stored) as part:
+            with console.progress(f"pulling {one.key}", stored.size) as tell:
+                sent = store.pull(stored, part, tell)
+            sha256 = _checked(part, one, stored)
+            _place(part, target, one.is_folder)
     return Done(one.name, one.version, one.key, target, stored.size, sha256, sent, True)
 
 
 def _checked(part: str, one: Item, stored: Stored) -> str:
-    """The SHA-256 of what arrived. Raises SkelebotError, and forgets it, where it is not what was stored."""
+    """The SHA-256 of what arrived. Raises Unusable where it is not what was stored."""
     sha256 = file_sha256(part)
     if os.path.getsize(part) != stored.size or (stored.sha256 and stored.sha256 != sha256):
-        forget(part)
-        raise SkelebotError(f"{one.key} arrived damaged; nothing was replaced, run again")
+        raise Unusable(f"{one.key} arrived damaged; nothing was replaced, run again")
     return sha256
 
 
 @contextmanager
-def _part_file(root: str, key: str, stored: Stored) -> Iterator[str]:
-    """A file for what has arrived so far, the same in the next call, and only one call's at a time."""
-    folder = os.path.join(own_folder(root), "parts")
-    os.makedirs(folder, exist_ok=True)
-    name = hashlib.sha256(f"{key}\0{stored.size}\0{stored.sha256 or stored.tag}".encode()).hexdigest()[:32]
-    part = os.path.join(folder, f"{name}.part")
-    with _alone(f"{part}.lock", f"waiting for another pull of {key}"):
-        yield part
+def _arriving(parts: str, key: str, stored: Stored) -> Iterator[str]:
+    """A file for what has arrived so far, the same in the next call, and only one call's at a time.
+
+    It is kept where the call fails, unless it is Unusable; after a week it goes in any case.
+    """
+    folder = os.path.join(parts, _digest(f"{key}\0{stored.size}\0{stored.sha256 or stored.tag}"))
+    with _alone(f"{folder}.lock", f"waiting for another pull of {key}"):
+        os.makedirs(folder, exist_ok=True)
+        os.utime(folder)
+        _drop_old(parts)
+        try:
+            yield os.path.join(folder, "data")
+        except Unusable:
+            _remove(folder)
+            raise
+        _remove(folder)
+
+
+def _drop_old(parts: str) -> None:
+    """Removes what nobody has gone on with."""
+    oldest = time.time() - _KEPT
+    for name in os.listdir(parts):
+        path = os.path.join(parts, name)
+        with suppress(FileNotFoundError):  # which is what another pull has removed
+            if os.lstat(path).st_mtime < oldest:
+                _remove(path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 @contextmanager
@@ -243,41 +277,38 @@ def _is_at(number: int, path: str) -> bool:
         return False
 
 
+# --- in its place ---
+
+
 def _place(part: str, target: str, is_folder: bool) -> None:
     """Puts what arrived in its place in one step; what was there before is replaced."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    if not is_folder:
-        _replace(part, target)
-        return
-    fresh = f"{target}.{os.getpid()}.new"
-    _remove(fresh)
     try:
-        folders.unpack(part, fresh)
-        _swap(fresh, target)
-        forget(part)
+        if is_folder:
+            folders.unpack(part, target + _NEW)
+            _swap(target)
+        else:
+            _replace(part, target)
     finally:
-        _remove(fresh)
+        _remove(target + _NEW)
 
 
-def _swap(fresh: str, target: str) -> None:
-    """Puts a folder in the place of another, which is put back where that fails."""
-    old = f"{target}.{os.getpid()}.old"
+def _swap(target: str) -> None:
+    """Puts the new folder in the place of the old one, which is put back where that fails."""
     try:
         if os.path.lexists(target):
-            os.rename(target, old)
-        os.rename(fresh, target)
-    except BaseException:
-        if os.path.lexists(old) and not os.path.lexists(target):
-            os.rename(old, target)
-        raise
-    _remove(old)
+            os.rename(target, target + _OLD)
+        os.rename(target + _NEW, target)
+    finally:
+        _clear_away(target)
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        forget(path)
+def _clear_away(target: str) -> None:
+    """Ends what a swap has left undone, also one of a call that was killed."""
+    if os.path.lexists(target + _OLD) and not os.path.lexists(target):
+        os.rename(target + _OLD, target)
+    _remove(target + _OLD)
+    _remove(target + _NEW)
 
 
 def _replace(part: str, target: str) -> None:
@@ -288,10 +319,21 @@ def _replace(part: str, target: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        fresh = f"{target}.{os.getpid()}.new"  # on the target's own disk
-        try:
-            shutil.copyfile(part, fresh)
-            os.replace(fresh, target)
-        finally:
-            forget(fresh)
-        forget(part)
+        shutil.copyfile(part, target + _NEW)  # on the target's own disk
+        os.replace(target + _NEW, target)
+
+
+def _remove(path: str) -> None:
+    """Removes a file, or a folder with all that is in it, also where that is write-protected."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        forget(path)
+        return
+    try:
+        os.chmod(path, 0o700)
+        for folder, inner, _ in os.walk(path):
+            for one in (os.path.join(folder, name) for name in inner):
+                if not os.path.islink(one):
+                    os.chmod(one, 0o700)
+        shutil.rmtree(path)
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be removed: {reason(error)}; remove it yourself") from None
