@@ -20,7 +20,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["skelebot", "skelebot.*"]),
-    package_data={"skelebot": ["py.typed", "runners/*.sh", "components/*.sh"]},
+    package_data={"skelebot": ["py.typed", "install.R", "runners/*.sh", "components/*.sh"]},
     python_requires=">=3.10",
     # Each has its line in docs/architecture.md.
     install_requires=[

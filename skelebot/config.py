@@ -9,7 +9,7 @@ import yaml
 
 from skelebot import schema
 from skelebot.errors import ConfigError, UsageError
-from skelebot.model import Job, Param, Project
+from skelebot.model import Job, Packages, Param, Project
 
 FILE = "skelebot.yaml"
 
@@ -173,6 +173,7 @@ def _checks(project: Project) -> Iterator[str]:
         yield from _check_flags(job_params(project, job, is_script), job.params)
         for param in job.params:
             yield from _check_param(param)
+    yield from _check_languages(project)
     yield from _check_flags(project.params, project.params)
     for param in project.params:
         yield from _check_param(param)
@@ -183,6 +184,22 @@ def _checks(project: Project) -> Iterator[str]:
         yield from _check_command(project, seen[project.primary_job])
     if project.timezone and not _is_timezone(project.timezone):
         yield f"{project.places['timezone']}: expected a name of the time zone database, as in Europe/Berlin"
+
+
+def _check_languages(project: Project) -> Iterator[str]:
+    """Each list of dependencies belongs to a language of the project."""
+    listed = project.dependencies
+    if not isinstance(listed, Packages):
+        if listed and project.language == "R+Python":
+            where = project.places["dependencies"]
+            yield f"{where}: with language R+Python, expected a list below `R:` and one below `Python:`"
+        return
+    for name, entries in (("R", listed.r), ("Python", listed.python)):
+        if entries and name not in project.language.split("+"):
+            yield (
+                f"{project.places[f'dependencies.{name}']}: the project's language is {project.language}; "
+                f"for packages of {name} too, write `language: R+Python`"
+            )
 
 
 def _check_args(job: Job) -> Iterator[str]:

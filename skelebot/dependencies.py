@@ -1,9 +1,12 @@
-"""A dependency entry becomes the words an installer takes and the files it needs."""
+"""A dependency entry becomes the words an installer takes and the files it needs: Python's entries.
+
+Those of R are in dependencies_r.py, which shares what stands in the first part.
+"""
 
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from skelebot.errors import ConfigError, UsageError
@@ -41,7 +44,7 @@ class CodeArtifact:
 
 @dataclass(frozen=True)
 class Dependency:
-    """What one entry means to pip or uv.
+    """What one entry means to its language's installer.
 
     words: name it. files: the project's files and folders that they refer to. git: whether git
     fetches it. fetch: what has to be in the project's own folder first.
@@ -54,23 +57,64 @@ class Dependency:
     fetch: CodeArtifact | None = None
 
 
-def python(
-    root: str, entries: tuple[str, ...], places: Mapping[str, str] | None = None
-) -> tuple[Dependency, ...]:
-    """The Python entries of a project. Raises ConfigError with a line for each wrong one.
+@dataclass(frozen=True)
+class Dependencies:
+    """What the entries of a project mean, by their languages."""
 
-    places: where the entries stand in the configuration.
+    python: tuple[Dependency, ...] = ()
+    r: tuple[Dependency, ...] = ()
+
+
+# Given the root, the entries and where they stand in the configuration.
+Reader = Callable[[str, Sequence[str], Sequence[str]], tuple[Dependency, ...]]
+
+
+def read(
+    entries: Sequence[str], places: Sequence[str], one: Callable[[str], Dependency]
+) -> tuple[Dependency, ...]:
+    """What `one` makes of each entry. Raises ConfigError with a line for each wrong one.
+
+    places: where the first of the entries stand in the configuration.
     """
     found, problems = [], []
     for number, entry in enumerate(entries):
         try:
-            found.append(_python(root, entry.strip()))
+            found.append(one(entry.strip()))
         except UsageError as error:
-            name = f"dependencies[{number}]"
-            problems.append(f"{(places or {}).get(name, name)}: {error}")
+            place = places[number] if number < len(places) else f"dependencies[{number}]"
+            problems.append(f"{place}: {error}")
     if problems:
         raise ConfigError(problems)
     return tuple(found)
+
+
+def inside(root: str, path: str) -> str:
+    """The path from the project root, normalized. Raises UsageError for a file outside or missing."""
+    clean = os.path.normpath(path)
+    if not path or os.path.isabs(clean) or clean.startswith("..") or not path.isprintable():
+        raise UsageError(f"expected a file inside the project, found {path!r}")
+    if not os.path.isfile(os.path.join(root, clean)):
+        raise UsageError(f"there is no file {path!r} in the project")
+    if ODD_NAME.search(clean):
+        raise UsageError(f"Docker would read {path!r} otherwise than as a name; rename the file")
+    return clean
+
+
+def repository(entry: str, rest: str) -> str:
+    """The address of a `github:` entry, with its @REF. Raises UsageError."""
+    if _REPOSITORY.fullmatch(rest):
+        return f"https://github.com/{rest}"
+    if _URL.fullmatch(rest):
+        return rest
+    raise UsageError(f"expected github:OWNER/REPO or github:URL, with or without @REF; found {entry!r}")
+
+
+# --- Python ---
+
+
+def python(root: str, entries: Sequence[str], places: Sequence[str] = ()) -> tuple[Dependency, ...]:
+    """The Python entries of a project. Raises ConfigError with a line for each wrong one."""
+    return read(entries, places, lambda entry: _python(root, entry))
 
 
 def _python(root: str, entry: str) -> Dependency:
@@ -99,11 +143,11 @@ def _requirement(entry: str) -> str:
 
 
 def _requirements(root: str, entry: str, path: str) -> Dependency:
-    return Dependency(entry, ("-r", _inside(root, path)), tuple(_requirement_files(root, path)))
+    return Dependency(entry, ("-r", inside(root, path)), tuple(_requirement_files(root, path)))
 
 
 def _file(root: str, entry: str, path: str) -> Dependency:
-    path = _inside(root, path)
+    path = inside(root, path)
     if not path.endswith((".whl", ".tar.gz", ".zip")):
         raise UsageError(f"expected a .whl, .tar.gz or .zip, found {path!r}")
     return Dependency(entry, (f"./{path}",), (path,))
@@ -116,7 +160,7 @@ def _project(root: str, entry: str, path: str) -> Dependency:
     else:
         import tomli as tomllib
 
-    path = _inside(root, path)
+    path = inside(root, path)
     try:
         with open(os.path.join(root, path), "rb") as file:
             project = tomllib.load(file).get("project", {})
@@ -136,13 +180,7 @@ def _normalized(name: str) -> str:
 
 
 def _github(root: str, entry: str, rest: str) -> Dependency:
-    if _REPOSITORY.fullmatch(rest):
-        url = f"https://github.com/{rest}"
-    elif _URL.fullmatch(rest):
-        url = rest
-    else:
-        raise UsageError(f"expected github:OWNER/REPO or github:URL, with or without @REF; found {entry!r}")
-    return Dependency(entry, (f"git+{url}",), git=True)
+    return Dependency(entry, (f"git+{repository(entry, rest)}",), git=True)
 
 
 def _ca_file(root: str, entry: str, rest: str) -> Dependency:
@@ -168,21 +206,9 @@ def _fetched(root: str, fetch: CodeArtifact) -> tuple[str, ...]:
     return ("--find-links", f"./{fetch.folder}", f"{fetch.package}=={fetch.version}")
 
 
-def _inside(root: str, path: str) -> str:
-    """The path from the project root, normalized. Raises UsageError for a file outside or missing."""
-    clean = os.path.normpath(path)
-    if not path or os.path.isabs(clean) or clean.startswith("..") or not path.isprintable():
-        raise UsageError(f"expected a file inside the project, found {path!r}")
-    if not os.path.isfile(os.path.join(root, clean)):
-        raise UsageError(f"there is no file {path!r} in the project")
-    if ODD_NAME.search(clean):
-        raise UsageError(f"Docker would read {path!r} otherwise than as a name; rename the file")
-    return clean
-
-
 def _requirement_files(root: str, path: str, seen: tuple[str, ...] = ()) -> list[str]:
     """A requirements file and all that it names with -r and -c."""
-    path = _inside(root, path)
+    path = inside(root, path)
     if path in seen:
         return []
     files = [path]
@@ -209,6 +235,7 @@ set -eu
 if python -m pip config list 2>/dev/null | grep -qE '(index-url|find-links|no-index)='; then
     uv=
 else
+    export PIP_BREAK_SYSTEM_PACKAGES=1
     command -v uv >/dev/null || python -m pip install --quiet --no-cache-dir uv || true
     uv=$(command -v uv) || uv=
 fi

@@ -3,11 +3,11 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from skelebot import ignores, plan
+from skelebot import dependencies_r, ignores, plan
 from skelebot.config import job_params, script
-from skelebot.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependency
+from skelebot.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
 from skelebot.model import Image, Job, Project
 
 PROJECT_LABEL = "skelebot.project"
@@ -20,23 +20,24 @@ _DEFAULT_R = "rocker/r-ver:4.5"
 
 def image(
     project: Project,
-    dependencies: tuple[Dependency, ...],
+    dependencies: Dependencies,
     job: Job | None = None,
     own_ignores: tuple[str, ...] = (),
     default_base: str | None = None,
+    default_cran: str | None = None,
     env_files: Iterable[str] = (),
 ) -> Image:
     """The image of a project, in which `job` runs.
 
     A job that leaves out files of its own has an image of its own. own_ignores: the lines of the
-    project's .dockerignore. default_base: stands in for the official image where the project names
-    none. env_files: what no image is to hold.
+    project's .dockerignore. default_base, default_cran: stand in for the official image, and for R's
+    own mirror, where the project names none. env_files: what no image is to hold.
     """
     never = tuple(ignores.literal(path) for path in sorted(_secret_paths(project.root, env_files)))
     of_job = job.ignores if job else ()
     tag = f"{project.image}:{plan.tag(job.name)}" if job and of_job else f"{project.image}:latest"
     patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *of_job, *never)
-    copied = tuple(dict.fromkeys(path for d in dependencies for path in d.files))
+    copied = tuple(dict.fromkeys(path for d in (*dependencies.r, *dependencies.python) for path in d.files))
     left_out = ignores.Ignores(patterns)
     entrypoint, command = _primary(project)
     kept = tuple(f"!{ignores.literal(path)}" for path in copied if left_out.excludes(path))
@@ -45,7 +46,7 @@ def image(
         project=project.name,
         base=base_image(project, default_base),
         context=project.root,
-        setup=tuple(_setup(project, dependencies)),
+        setup=tuple(_setup(project, dependencies, project.build.cran or default_cran or "")),
         lines=tuple(shell_form("RUN", command) for command in project.commands),
         user=project.user if project.user != "caller" else None,
         entrypoint=entrypoint,
@@ -82,7 +83,7 @@ def base_image(project: Project, default: str | None) -> str:
         return project.base_image
     if default:
         return default
-    if project.language == "R":
+    if project.language != "Python":
         return _DEFAULT_R
     return f"python:{project.python_version or _DEFAULT_PYTHON}-slim"
 
@@ -198,7 +199,19 @@ ln -snf "/usr/share/zoneinfo/$1" /etc/localtime && echo "$1" >/etc/timezone"""
 _GIT = f"command -v git >/dev/null || {{ {_APT} git ca-certificates && {_APT_END}; }}"
 
 
-def _setup(project: Project, dependencies: tuple[Dependency, ...]) -> list[str]:
+# An image with R seldom has Python too, or just one without pip. What comes is the distribution's.
+_PYTHON = f"""\
+set -eu
+python3 -m pip --version >/dev/null 2>&1 || {{ {_APT} python3 python3-pip && {_APT_END}; }}
+command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python
+[ -n "$1" ] || exit 0
+found=$(python -c 'import platform; print(platform.python_version())')
+case $found. in "$1".*) exit 0 ;; esac
+echo "the image's Python is $found, and pythonVersion $1; name a baseImage that has R and that Python" >&2
+exit 1"""
+
+
+def _setup(project: Project, dependencies: Dependencies, cran: str) -> list[str]:
     lines = []
     if project.timezone:
         lines += [f"ENV TZ={quoted(project.timezone)}"]
@@ -207,41 +220,63 @@ def _setup(project: Project, dependencies: tuple[Dependency, ...]) -> list[str]:
         lines.append(f"RUN {_APT} {' '.join(project.build.packages)} && {_APT_END}")
     lines += [shell_form("RUN", command) for command in project.build.commands]
     lines.append(f"WORKDIR {plan.WORKDIR}")
-    return lines + _install(dependencies)
+    if project.language == "R+Python" or (project.language == "R" and dependencies.python):
+        wanted = "" if project.base_image else project.python_version or ""
+        lines.append(exec_form("RUN", ("sh", "-c", _PYTHON, "python", wanted)))
+    return lines + _install(dependencies, cran)
 
 
-def _install(dependencies: tuple[Dependency, ...]) -> list[str]:
+# The .Rprofile of a project with renv would put a library of its own, empty here, in the image's place:
+# https://rstudio.github.io/renv/reference/config.html
+_NO_OWN_LIBRARY = 'ENV RENV_CONFIG_AUTOLOADER_ENABLED="FALSE"'
+
+
+def _install(dependencies: Dependencies, cran: str) -> list[str]:
     """A step for each entry, so that one added at the bottom finds those above it in the cache.
 
-    The nth step names the entries 1 to n: they are resolved together, and a conflict fails.
+    R's come first, as they take longer. The nth step of Python's names the entries 1 to n: they are
+    resolved together, and a conflict fails. R's installer itself remembers what came before.
     """
-    if not dependencies:
-        return []
-    lines = [exec_form("RUN", ("sh", "-c", CHOOSE_INSTALLER))]
-    words: list[str] = []
-    copied: set[str] = set()
-    has_git = False
-    for number, dependency in enumerate(dependencies, 1):
-        for path in dependency.files:
-            if path not in copied:
-                end = "/" if dependency.fetch else ""
-                lines.append(exec_form("COPY", (path, f"{plan.WORKDIR}/{path}{end}")))
-                copied.add(path)
-        if dependency.git and not has_git:
-            lines.append(f"RUN {_GIT}")
-            has_git = True
-        words += dependency.words
-        if _has_step(number, len(dependencies)):
-            lines.append(exec_form("RUN", (INSTALLER, *words)))
+    lines: list[str] = []
+    crowded = len(dependencies.r) + len(dependencies.python) > _MOST_STEPS
+    if dependencies.r:
+        lines += [_NO_OWN_LIBRARY, exec_form("RUN", ("sh", "-c", dependencies_r.CHECK_R))]
+        lines.append(exec_form("RUN", dependencies_r.write_installer()))
+    for group in _groups(dependencies.r, crowded):
+        lines += [line for line in _needed(group) if line not in lines]
+        lines.append(exec_form("RUN", (dependencies_r.INSTALLER, cran, *_words(group))))
+    if dependencies.python:
+        lines.append(exec_form("RUN", ("sh", "-c", CHOOSE_INSTALLER)))
+    so_far: tuple[str, ...] = ()
+    for group in _groups(dependencies.python, crowded):
+        lines += [line for line in _needed(group) if line not in lines]
+        so_far += _words(group)
+        lines.append(exec_form("RUN", (INSTALLER, *so_far)))
     return lines
 
 
-def _has_step(number: int, count: int) -> bool:
-    """Whether the entry has a step of its own; of very many only each tenth and the last ones.
+_MOST_STEPS = 60  # an image has at most some 120 layers, and an entry may need three
 
-    An image has at most some 120 layers.
-    """
-    return count <= 60 or number % 10 == 0 or number > (count - 1) // 10 * 10
+
+def _groups(dependencies: tuple[Dependency, ...], crowded: bool) -> list[tuple[Dependency, ...]]:
+    """The entries that share a step: each has its own, but of very many only the last ones."""
+    together = (len(dependencies) - 1) // 10 * 10 if crowded else 0
+    tens = [dependencies[i : i + 10] for i in range(0, together, 10)]
+    return tens + [(dependency,) for dependency in dependencies[together:]]
+
+
+def _needed(group: tuple[Dependency, ...]) -> Iterator[str]:
+    """What has to be in the image before the entries can be installed."""
+    for dependency in group:
+        for path in dependency.files:
+            end = "/" if dependency.fetch else ""
+            yield exec_form("COPY", (path, f"{plan.WORKDIR}/{path}{end}"))
+        if dependency.git:
+            yield f"RUN {_GIT}"
+
+
+def _words(group: tuple[Dependency, ...]) -> tuple[str, ...]:
+    return tuple(word for dependency in group for word in dependency.words)
 
 
 # --- the primary job ---

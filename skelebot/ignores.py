@@ -25,6 +25,7 @@ DEFAULTS = (
     "**/.ruff_cache",
     "**/.ipynb_checkpoints",
     "**/.Rproj.user",
+    "**/renv/library",
     "**/.DS_Store",
     f"**/*{PART}",
     ".skelebot",

@@ -1,12 +1,16 @@
 """What every command that builds or runs something goes through: the project's image, and tasks in it."""
 
 import os
+from typing import TYPE_CHECKING
 
 from skelebot import console, ignores, plan, runners
 from skelebot.component import Session
 from skelebot.config import env_files
-from skelebot.errors import UsageError
-from skelebot.model import Image, Job, Project, Task
+from skelebot.errors import ConfigError, UsageError
+from skelebot.model import Image, Job, Language, Project, Task, cran_mirror
+
+if TYPE_CHECKING:
+    from skelebot.dependencies import Dependencies, Reader
 
 
 def project_of(session: Session) -> Project:
@@ -21,18 +25,18 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
     also: Python dependencies besides the project's, installed after them. Raises ConfigError.
     """
-    from skelebot import dependencies, dockerfile  # only for Docker
+    from skelebot import dockerfile  # only for Docker
     from skelebot.runners.folders import outputs
 
     project = project_of(session)
     written = map(ignores.literal, outputs(project.root))
-    entries = (*plan.python_entries(project), *also)
     made = dockerfile.image(
         project,
-        dependencies.python(project.root, entries, project.places),
+        _dependencies(project, also),
         job,
         own_ignores=(*written, *ignores.of_user(project.root)),
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
+        default_cran=_cran_of_the_machine(),
         env_files=env_files(project.root),
     )
     for component in session.components:
@@ -40,15 +44,40 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
     return made
 
 
+def _dependencies(project: Project, also: tuple[str, ...]) -> "Dependencies":
+    """What all entries mean. Raises ConfigError with what is wrong in either language."""
+    from skelebot import dependencies, dependencies_r
+
+    readers: dict[Language, Reader] = {"Python": dependencies.python, "R": dependencies_r.r}
+    found, problems = [], []
+    for language, read in readers.items():
+        entries = (*project.entries(language), *(also if language == "Python" else ()))
+        try:
+            found.append(read(project.root, entries, project.entry_places(language)))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return dependencies.Dependencies(*found)
+
+
+def _cran_of_the_machine() -> str | None:
+    mirror = os.environ.get("SKELEBOT_CRAN") or None
+    if mirror and (expected := cran_mirror(mirror)):
+        raise UsageError(f"SKELEBOT_CRAN: expected {expected}")
+    return mirror
+
+
 def fetch_dependencies(session: Session) -> None:
     """Brings what a build will need and no builder can fetch. Raises SkelebotError."""
     project = project_of(session)
     if session.flags.dry_run or session.flags.skip_build:
         return
-    if any(entry.startswith("ca_file:") for entry in project.dependencies):
+    entries = project.entries("Python")
+    if any(entry.startswith("ca_file:") for entry in entries):
         from skelebot import codeartifact, dependencies
 
-        codeartifact.fetch(project.root, dependencies.python(project.root, project.dependencies))
+        codeartifact.fetch(project.root, dependencies.python(project.root, entries))
 
 
 def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
@@ -58,7 +87,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
         name=name,
         argv=argv,
         root=project.root,
-        dependencies=plan.python_entries(project),
+        dependencies=project.entries("Python"),
         python_version=project.python_version,
         host=session.flags.docker_host or project.host,
         env=plan.environment(project, None, os.environ),

@@ -126,6 +126,27 @@ _user = pattern(
 _image_reference = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "an image's name, as in python:3.12-slim")
 _python_version = pattern(r"\d+(\.\d+){0,2}[A-Za-z0-9.-]*", "a version of Python, as in 3.12")
 _package = pattern(r"[a-z0-9][a-z0-9+.:=~-]*", "the name of a Debian package")
+
+
+def cran_mirror(text: str) -> str | None:
+    """What is wrong with the address of a CRAN mirror, which gives packages without a signature."""
+    import ipaddress  # only for a mirror
+    from urllib.parse import urlsplit
+
+    expected = "https://HOST/FOLDER, file:///FOLDER, or http:// and a private address"
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname or "", url.port
+        private = host == "localhost" or (url.scheme == "http" and ipaddress.ip_address(host).is_private)
+    except ValueError:
+        return expected
+    if url.username or url.password:
+        return f"{expected}, without a user or a password, which would stand in the image"
+    local = url.scheme == "file" and not host and url.path.startswith("/")
+    known = local or (url.scheme == "https" and host) or (url.scheme == "http" and private)
+    return None if known and re.fullmatch(r"[!-~]+", text) else expected
+
+
 _host = pattern(
     r"(ssh|tcp|unix|npipe|http|https)://\S+|[A-Za-z0-9][A-Za-z0-9._-]*",
     "ssh://user@host, tcp://host:port or the name of a Docker context",
@@ -139,6 +160,8 @@ Sections = tuple[tuple[str, Any], ...]
 
 
 # --- the configuration ---
+
+Language = Literal["Python", "R"]
 
 
 @dataclass(frozen=True)
@@ -284,6 +307,15 @@ class Build:
     inherit: tuple[Literal["pip", "proxy", "ca"], ...] = key(
         (), help="Settings of the caller that the build may use"
     )
+    cran: str | None = key(None, help="The CRAN mirror that R's packages come from", check=cran_mirror)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The dependencies of a project with two languages."""
+
+    python: tuple[str, ...] = key((), name="Python", help="Python packages to install", check=not_blank)
+    r: tuple[str, ...] = key((), name="R", help="R packages to install", check=not_blank)
 
 
 @dataclass(frozen=True)
@@ -300,7 +332,9 @@ class Project:
     host: str | None = key(None, help="The Docker host to run on", check=_host)
     timezone: str | None = key(None, help="The time zone of the image, as in Europe/Berlin")
     ephemeral: bool = key(False, help="Leave no Dockerfile in the project folder")
-    dependencies: tuple[str, ...] = key((), help="Packages to install", check=not_blank)
+    dependencies: tuple[str, ...] | Packages = key(
+        (), help="Packages to install; with R+Python a list for each language", check=not_blank
+    )
     ignores: tuple[str, ...] = key(
         (), help="Patterns of files the image leaves out", check=one_line, old="ignore"
     )
@@ -330,6 +364,18 @@ class Project:
             return name
         # An environment may have a name that leaves nothing; it is not to share the others' image.
         return f"{name}-{image_name(self.env) or format(zlib.crc32(self.env.encode()), 'x')}"
+
+    def entries(self, language: Language) -> tuple[str, ...]:
+        """The dependencies that are Python's, or R's."""
+        if isinstance(self.dependencies, Packages):
+            return self.dependencies.python if language == "Python" else self.dependencies.r
+        return self.dependencies if language == self.language else ()
+
+    def entry_places(self, language: Language) -> tuple[str, ...]:
+        """Where each of these entries stands in the configuration."""
+        above = f"dependencies.{language}" if isinstance(self.dependencies, Packages) else "dependencies"
+        names = (f"{above}[{i}]" for i in range(len(self.entries(language))))
+        return tuple(self.places.get(name, name) for name in names)
 
 
 # --- what is built and run ---
@@ -397,6 +443,7 @@ class Mount:
 class Task:
     """What to run: `argv` with its surroundings, for whichever runner takes it.
 
+    dependencies: those of Python, for an environment of the task's own.
     hidden: the project's paths that the mounts lie over, whose content in the image nobody sees.
     """
 

@@ -38,7 +38,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         name=job.name,
         argv=argv(project, job, words(project, job, values, known)),
         root=project.root,
-        dependencies=python_entries(project),
+        dependencies=project.entries("Python"),
         python_version=project.python_version,
         native="always" if flags.native and job.native == "optional" else job.native,
         host=flags.docker_host or job.host or project.host,
@@ -51,11 +51,6 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         timeout=seconds(job.timeout) if job.timeout else 0,
         hidden=hidden(project, job),
     )
-
-
-def python_entries(project: Project) -> tuple[str, ...]:
-    """The dependencies that are Python's."""
-    return project.dependencies if "Python" in project.language else ()
 
 
 # --- the source ---

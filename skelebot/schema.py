@@ -235,12 +235,22 @@ def _build(
 
 
 def _places(node: yaml.Node, report: Report) -> Iterator[tuple[str, str]]:
-    """Where each value below a mapping stands, and each entry of those that are lists."""
-    for name, below in items(node, "", report) if isinstance(node, yaml.MappingNode) else ():
-        yield name.value, f"{place(below)}: {name.value}"
-        if isinstance(below, yaml.SequenceNode):
-            for i, entry in enumerate(below.value):
-                yield f"{name.value}[{i}]", f"{place(entry)}: {name.value}[{i}]"
+    """Where each value below a mapping stands, and each entry of those that are lists.
+
+    Also those of the mappings right below it; further down aliases may be without number.
+    """
+    for path, below in _named(node, "", report):
+        deeper = _named(below, path, report) if isinstance(below, yaml.MappingNode) else ()
+        for name, value in ((path, below), *deeper):
+            yield name, f"{place(value)}: {name}"
+            if isinstance(value, yaml.SequenceNode):
+                for i, entry in enumerate(value.value):
+                    yield f"{name}[{i}]", f"{place(entry)}: {name}[{i}]"
+
+
+def _named(node: yaml.Node, path: str, report: Report) -> Iterator[tuple[str, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from ((join(path, name.value), below) for name, below in items(node, path, report))
 
 
 def _short_form(node: yaml.Node, known: dict[str, Field[Any]]) -> tuple[yaml.Node, yaml.Node] | None:
@@ -319,9 +329,12 @@ def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) ->
 
 def _union(node: yaml.Node, inside: tuple[Any, ...], path: str, report: Report, check: Any) -> Any:
     wants = [w for w in inside if w is not types.NoneType]
-    lists = [w for w in wants if typing.get_origin(w) is tuple]
-    is_list = isinstance(node, yaml.SequenceNode) and lists
-    return value(node, lists[0] if is_list else wants[0], path, report, check)
+    fitting = wants
+    if isinstance(node, yaml.SequenceNode):
+        fitting = [w for w in wants if typing.get_origin(w) is tuple]
+    elif isinstance(node, yaml.MappingNode):
+        fitting = [w for w in wants if is_dataclass(w)]
+    return value(node, (fitting or wants)[0], path, report, check)
 
 
 def _text(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
@@ -334,7 +347,8 @@ def _text(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
     elif "\0" in text or not _encodable(text):
         report.problem(node, path, "expected text without NUL and without half characters")
     elif check and (expected := check(text)):
-        report.problem(node, path, f"expected {expected}; found {text!r}")
+        shown = re.sub(r"//[^/@]*@", "//***@", text)  # an address may have a password
+        report.problem(node, path, f"expected {expected}; found {shown!r}")
     else:
         return text
     return MISSING

@@ -3,10 +3,12 @@
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from harness import BASE, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
+from page_server import Server, make_authority
 
 
 def pytest_configure() -> None:
@@ -84,3 +86,30 @@ def name() -> Iterator[str]:
         found = docker(kind, "-aq", "--filter", label, check=False).split()
         if found:
             docker(*remove, *found, check=False)
+
+
+@pytest.fixture
+def gateway() -> str:
+    """The address at which containers and builds reach this machine."""
+    return docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts servers of pages: `serve(address, pages, password)`."""
+    servers: list[Server] = []
+
+    def start(address: str, pages: dict[str, bytes], password: str = "") -> Server:
+        servers.append(Server(address, pages, password))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """The folder of a CA that nobody trusts yet."""
+    return make_authority(tmp_path)

@@ -286,10 +286,16 @@ _ADVICE = re.compile(
 )
 
 
+# A step as the builder names it, which may be a whole script.
+_STEP = re.compile(r"(?:Step \d+/\d+ :|#\d+ \[).{120}", re.DOTALL)
+
+
 def _show(line: str) -> None:
     """A line of the builder, less its advice to the owner of the client."""
-    if not _ADVICE.match(line):
-        console.detail(line)
+    if _ADVICE.match(line):
+        return
+    step = _STEP.match(line)
+    console.detail(f"{step[0]} ..." if step else line)
 
 
 def _warn_if_large(entries: list[Entry]) -> None:

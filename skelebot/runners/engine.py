@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,6 +178,10 @@ def _has_context() -> bool:
 
 # --- what a failed client's output means ---
 
+_DISK_FULL = (
+    r"no space left on device|disk quota exceeded",
+    "the Docker engine's disk is full; free some with `docker system prune`{natively}",
+)
 _MEANINGS = (
     (
         r"permission denied.*(docker daemon|dial unix)|dial unix.*permission denied",
@@ -191,10 +196,7 @@ _MEANINGS = (
         r"|unable to resolve docker endpoint|connection refused",
         "no Docker engine answers at {where}; start it or name another with -d{natively}",
     ),
-    (
-        r"no space left on device|disk quota exceeded",
-        "the Docker engine's disk is full; free some with `docker system prune`{natively}",
-    ),
+    _DISK_FULL,
     (
         r"pull access denied|manifest unknown|manifest for|failed to resolve|no such host|i/o timeout"
         r"|client\.timeout|tls handshake|x509|failed to do request|error getting credentials"
@@ -202,6 +204,9 @@ _MEANINGS = (
         "the base image {name} cannot be pulled; check its name, the network and `docker login`{natively}",
     ),
 )
+
+# The classic builder's words, and BuildKit's.
+_STEP_FAILED = re.compile(r"returned a non-zero code: \d|did not complete successfully: exit code")
 
 
 def or_natively(task: Task) -> str:
@@ -218,7 +223,9 @@ def explained(
     image that was being fetched.
     """
     natively = or_natively(task) if task else ""
-    meanings = _MEANINGS if pulled else _MEANINGS[:-1]
+    meanings: Sequence[tuple[str, str]] = _MEANINGS if pulled else _MEANINGS[:-1]
+    if _STEP_FAILED.search(output):  # whatever its program could not reach, the engine was there
+        meanings = [_DISK_FULL]
     text = otherwise
     for pattern, meaning in meanings:
         if re.search(pattern, output.lower()):

@@ -1,21 +1,18 @@
 """Dependencies of every kind in real images, and builds in a company's network."""
 
 import hashlib
-import http.server
 import io
 import json
 import re
 import shutil
-import ssl
 import subprocess
-import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Sandbox, docker, job, project
+from page_server import repository, sign
 
 pytestmark = pytest.mark.engine
 
@@ -35,60 +32,6 @@ def wheel(name: str, version: str, requires: str = "") -> bytes:
         for file, text in {**files, f"{info}/RECORD": record}.items():
             archive.writestr(file, text)
     return out.getvalue()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `pages`, to those with the right password where the server has one."""
-
-    def do_GET(self) -> None:
-        server: Any = self.server
-        server.asked.append((self.path, dict(self.headers)))
-        if server.password and server.password not in self.headers.get("Authorization", ""):
-            self.send_response(401)
-            self.send_header("WWW-Authenticate", "Basic realm=x")
-            self.end_headers()
-            return
-        body = server.pages.get(self.path.split("?")[0])
-        self.send_response(200 if body is not None else 404)
-        self.send_header("Content-Length", str(len(body or b"")))
-        kind = "application/json" if (body or b"").startswith(b"{") else "text/html"
-        self.send_header("Content-Type", kind)
-        self.end_headers()
-        self.wfile.write(body or b"")
-
-    do_POST = do_GET  # noqa: N815 - the library's name
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    def __init__(self, address: str, pages: dict[str, bytes], password: str = "") -> None:
-        super().__init__((address, 0), Handler)
-        self.pages, self.password = pages, password
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        self.host = f"{address}:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def gateway() -> str:
-    """The address at which containers and builds reach this machine."""
-    return docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
-
-
-@pytest.fixture
-def serve() -> Iterator[Any]:
-    servers: list[Server] = []
-
-    def start(address: str, pages: dict[str, bytes], password: str = "") -> Server:
-        servers.append(Server(address, pages, password))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def shows(module: str) -> str:
@@ -119,22 +62,13 @@ END"""
 
 
 def test_github_with_a_protocol_and_a_ref(sandbox: Sandbox, name: str, gateway: str, serve: Any) -> None:
+    pyproject = '[project]\nname = "gitmod"\nversion = "0.1"\n[tool.setuptools]\npy-modules=["gitmod"]\n'
     repo = sandbox.root.parent / "repo"
-    repo.mkdir()
-    git = ("git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(repo))
-    (repo / "pyproject.toml").write_text(
-        '[project]\nname = "gitmod"\nversion = "0.1"\n[tool.setuptools]\npy-modules=["gitmod"]\n'
-    )
-    for version in ("one", "two"):
-        (repo / "gitmod.py").write_text(f"version = {version!r}\n")
-        for words in (("init", "-q"), ("add", "."), ("commit", "-qm", version), ("tag", f"v-{version}")):
-            subprocess.run([*git, *words], check=True)
-    subprocess.run([*git, "update-server-info"], check=True)
-    files = {
-        f"/o/gitmod/{p.relative_to(repo / '.git')}": p.read_bytes()
-        for p in (repo / ".git").rglob("*")
-        if p.is_file()
+    tags = {
+        f"v-{version}": {"pyproject.toml": pyproject, "gitmod.py": f"version = {version!r}\n"}
+        for version in ("one", "two")
     }
+    files = repository(repo, tags, "/o/gitmod")
     server = serve(gateway, files)
     project(
         sandbox, name, job(shows("gitmod")), dependencies=f"['github:http://{server.host}/o/gitmod@v-one']"
@@ -237,50 +171,6 @@ def test_bytecode_is_compiled_once(sandbox: Sandbox, name: str) -> None:
 # --- company networks ---
 
 PASSWORD = "pr1vate-pass"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Path:
-    """The folder of a CA that nobody trusts yet."""
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test-ca"]
-    words += ["-keyout", "ca.key", "-out", "ca.pem"]
-    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path
-
-
-def sign(authority: Path, address: str) -> ssl.SSLContext:
-    request = [
-        "openssl",
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        f"/CN={address}",
-        "-keyout",
-        "s.key",
-        "-out",
-        "s.csr",
-    ]
-    subprocess.run(request, cwd=authority, check=True, capture_output=True)
-    (authority / "ext").write_text(f"subjectAltName=IP:{address}\n")
-    words = [
-        "openssl",
-        "x509",
-        "-req",
-        "-in",
-        "s.csr",
-        "-CA",
-        "ca.pem",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-    ]
-    words += ["-days", "2", "-out", "s.pem", "-extfile", "ext"]
-    subprocess.run(words, cwd=authority, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "s.pem", authority / "s.key")
-    return context
 
 
 def history_and_layers(name: str) -> str:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import BASE, Sandbox, docker
+from harness import BASE, R_BASE, Sandbox, docker
 
 from skelebot.model import image_name
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITHOUT_COMMANDS = {"index.md", "contributing.md", "architecture.md"}
+WITH_R = {ROOT / "docs" / "r.md"}
 MOST_NOT_RUN = 10
 SCIENCE = os.environ.get("SKELEBOT_TEST_SCIENCE", BASE)  # has what the example would have to install
 
@@ -94,7 +95,7 @@ def run(page: Path, sandbox: Sandbox, engine: bool) -> list[Done]:
     """Runs a page's commands in one shell, in a folder that holds nothing but the page's files."""
     known: list[Command] = []
     has_example = "examples/iris" in page.read_text(encoding="utf-8")
-    image = SCIENCE if has_example else BASE
+    image = SCIENCE if has_example else R_BASE if page in WITH_R else BASE
     script = ["exec 2>&1"]
     for block in blocks(page):
         if block.file:
@@ -175,7 +176,10 @@ WITH_ENGINE = [page for page in PAGES if any(block.mark == "engine" for block in
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("page", WITH_ENGINE, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.r] * (page in WITH_R), id=page.name) for page in WITH_ENGINE],
+)
 def test_page_with_engine(page: Path, sandbox: Sandbox) -> None:
     before = _made_for(page)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from skelebot import config, dependencies, dockerfile
+from skelebot import config, dependencies, dependencies_r, dockerfile
 from skelebot.errors import ConfigError
 from skelebot.ignores import DEFAULTS
 from skelebot.model import Image, Job, Param, Project
@@ -58,7 +58,20 @@ jobs:
       - {name: "$(touch evil)", default: "\nRUN touch evil"}
       - {name: home, default: $HOME}
 """,
-    "r": "name: demo\nlanguage: R\n",
+    "r": """\
+name: demo
+language: R
+build: {cran: https://cran.example.org}
+dependencies: [data.table, zoo=1.8-12, github:owner/repo@v1, "file:libs/own 1.tar.gz", renv:renv.lock]
+""",
+    "both": """\
+name: demo
+language: R+Python
+pythonVersion: 3.11
+dependencies:
+  R: [zoo, github:owner/repo]
+  Python: [numpy, github:owner/tool]
+""",
     "entrypoint": """\
 name: demo
 primaryJob: train
@@ -90,7 +103,13 @@ jobs:
 
 
 def project(root: Path, text: str) -> Project:
-    for name in ("requirements.txt", "dist/own.whl", "it's $(touch evil).py"):
+    for name in (
+        "requirements.txt",
+        "dist/own.whl",
+        "libs/own 1.tar.gz",
+        "renv.lock",
+        "it's $(touch evil).py",
+    ):
         write(root, "", name)
     write(root, "", "train.py")
     return load(root, text)
@@ -100,7 +119,10 @@ ANY = Job(name="any", source="ls", help="")
 
 
 def image(the_project: Project, job: Job = ANY, **more: Any) -> Image:
-    found = dependencies.python(the_project.root, the_project.dependencies)
+    found = dependencies.Dependencies(
+        dependencies.python(the_project.root, the_project.entries("Python")),
+        dependencies_r.r(the_project.root, the_project.entries("R")),
+    )
     return dockerfile.image(the_project, found, job, **more)
 
 
@@ -225,7 +247,7 @@ def test_the_base_image_is_the_projects_before_the_machines(
     tmp_path: Path, text: str, default: str | None, base: str
 ) -> None:
     the_project = load(tmp_path, f"name: demo\n{text}\n")
-    assert dockerfile.image(the_project, (), ANY, default_base=default).base == base
+    assert dockerfile.image(the_project, dependencies.Dependencies(), ANY, default_base=default).base == base
 
 
 # --- ignores and labels ---

@@ -11,7 +11,7 @@ ROOT = Path(skelebot.__file__).parent
 # A file imports only from those before its own, anywhere in its text.
 ORDER = (
     *("errors", "console", "model", "schema", "options", "shell", "config", "plan"),
-    *("dependencies", "codeartifact", "ignores", "context", "dockerfile", "runners"),
+    *("dependencies", "dependencies_r", "codeartifact", "ignores", "context", "dockerfile", "runners"),
     *(
         "component",
         "launch",

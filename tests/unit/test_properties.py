@@ -314,10 +314,11 @@ def test_no_name_adds_a_line_to_a_dockerfile(
     if loaded is None or report.problems:
         return
     try:
-        found = dependencies.python(loaded.root, loaded.dependencies)
+        found = dependencies.python(loaded.root, loaded.entries("Python"))
     except SkelebotError:
         found = ()
-    lines = dockerfile.text(dockerfile.image(loaded, found, loaded.jobs[0])).split("\n")
+    image = dockerfile.image(loaded, dependencies.Dependencies(found), loaded.jobs[0])
+    lines = dockerfile.text(image).split("\n")
     assert lines.pop() == ""
     for line in lines:
         assert INSTRUCTION.match(line), line

@@ -112,7 +112,7 @@ def test_an_unknown_word_comes_with_the_nearest_known_one(tmp_path: Path, text: 
         ("gpu: 'true'", "expected true or false, found the text 'true'"),
         ("language: python", "expected Python or R or R+Python; found 'python'"),
         ("primaryExe: RUN", "expected CMD or ENTRYPOINT; found 'RUN'"),
-        ("dependencies: {a: b}", "expected a list, found keys with values"),
+        ("dependencies: {a: b}", "unknown key; known are Python, R"),
         ("dependencies: [{req: a}]", "expected text, found keys with values"),
         ("dependencies: [null]", "expected text, found nothing"),
         ("dependencies: ['']", "expected text that is not empty"),
