@@ -34,9 +34,12 @@ class ProgramMissing(SkelebotError):
     code = NOT_FOUND
 
 
-class Interrupted(SkelebotError):
-    """A signal asked Skelebot to stop; the exit code is the shell's, 128 and the signal's number."""
+class Interrupted(BaseException):
+    """A signal asked Skelebot to stop; the exit code is the shell's, 128 and the signal's number.
+
+    Like KeyboardInterrupt no Exception, so that nothing on the way takes it for a failure to live with.
+    """
 
     def __init__(self, signum: int) -> None:
-        super().__init__("")
+        super().__init__()
         self.code = 128 + signum

@@ -224,7 +224,9 @@ def _shell_in_new(session: Session, values: Values) -> int:
     if values.get("map"):
         task = replace(task, mounts=(Mount(project.root, plan.WORKDIR), *task.mounts), hidden=frozenset({""}))
     launch.fetch_dependencies(session)
-    return launch.start(session, launch.image(session, job), launch.amended(session, task))
+    # The project's ports are its jobs': one of them may have them already.
+    task = replace(launch.amended(session, task), ports=())
+    return launch.start(session, launch.image(session, job), task)
 
 
 # --- tidying up ---
