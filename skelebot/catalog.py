@@ -199,7 +199,7 @@ def json_schema() -> dict[str, Any]:
     for entry in BUILT_IN:
         cls = entry.load()
         if is_dataclass(cls) and fields(cls):
-            settings[entry.name] = schema.json_schema(cls)
+            settings[entry.name] = {"anyOf": [schema.json_schema(cls), {"type": "null"}]}
     described = {"description": "Settings of the components, by name"}
     sections = {"type": ["object", "null"], "properties": settings}
     whole["properties"]["components"] = sections | described

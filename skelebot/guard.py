@@ -301,33 +301,34 @@ _TRY = (
 class Trial:
     """What came of trying a plugin.
 
-    off: why it can take no part. loads: whether its class is there, and its names are its own. active:
-    whether it takes part in that place.
+    off: why it can take no part. loads: whether its class is there, and its names are its own. checks:
+    what was seen of it; nothing where it takes no part.
     """
 
     off: str | None
     loads: bool = False
     activation: Activation = Activation.CONFIGURED
-    active: bool = False
     checks: tuple[Check, ...] = ()
 
 
-def try_out(plugin: Plugin, seconds: float, root: str | None = None, flags: Flags | None = None) -> Trial:
+def try_out(
+    plugin: Plugin, seconds: float, root: str | None, flags: Flags | None = None, look: bool = False
+) -> Trial:
     """Loads a plugin and calls its hooks in a process of its own, where nothing it does can hurt.
 
-    root: the project to do it in, in the environment of the flags. A trial that takes longer than so
-    many seconds is ended, and has failed.
+    root: the project to do it in, in the environment of the flags. look: its own checks take part. A
+    trial that takes longer than so many seconds is ended, and has failed.
     """
     import json  # like subprocess, only here
 
-    request = {"path": sys.path, "plugin": plugin._asdict(), "root": root, "flags": asdict(flags or Flags())}
-    step = Step((sys.executable, "-I", "-c", _TRY), stdin=json.dumps(request))
+    flags = flags or Flags()
+    request = {"plugin": plugin._asdict(), "root": root, "flags": asdict(flags), "look": look}
+    step = Step((sys.executable, "-I", "-c", _TRY), stdin=json.dumps({"path": sys.path, **request}))
     try:
         code, out, _ = shell.capture(step, seconds)
         answer = json.loads(out)
         checks = tuple(Check(**check) for check in answer["checks"])
-        activation = Activation[answer["activation"]]
-        return Trial(answer["off"], answer["loads"], activation, answer["active"], checks)
+        return Trial(answer["off"], answer["loads"], Activation[answer["activation"]], checks)
     except TimeoutError:
         return Trial(f"it is not done after {seconds:g} seconds")
     except (ValueError, TypeError, KeyError):

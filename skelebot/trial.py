@@ -19,20 +19,19 @@ def main(request: dict[str, Any]) -> NoReturn:
     answer = os.dup(1)
     os.dup2(2, 1)
     guard = Guard(Plugin(**request["plugin"]))
-    checks = list(_tried(guard, request["root"], Flags(**request["flags"])))
+    checks = list(_tried(guard, request["root"], Flags(**request["flags"]), request["look"]))
     cls = guard.load()
     result = {
         "off": guard.off,
         "loads": cls is not None and not guard.clashes,
         "activation": (cls.activation if cls else Activation.CONFIGURED).name,
-        "active": bool(checks),
         "checks": [asdict(check) for check in checks],
     }
     os.write(answer, json.dumps(result).encode())
     os._exit(0)  # whatever the plugin has left running
 
 
-def _tried(guard: Guard, root: str | None, flags: Flags) -> Iterator[Check]:
+def _tried(guard: Guard, root: str | None, flags: Flags, look: bool) -> Iterator[Check]:
     """What its settings, its hooks and its own checks come to; nothing where it takes no part."""
     name = f"plugin {guard.plugin.name}"
     project, report = config.read(root, flags.env) if root else (None, schema.Report())
@@ -47,7 +46,7 @@ def _tried(guard: Guard, root: str | None, flags: Flags) -> Iterator[Check]:
     try:
         _amend(plugin, session)
         yield Check(name, guard.plugin.origin)
-        yield from plugin.checks(session)
+        yield from plugin.checks(session) if look else ()
     except SkelebotError as error:
         yield Check.failed(name, SkelebotError(str(error).removeprefix(f"{name}: ")))
 

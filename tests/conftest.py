@@ -12,8 +12,12 @@ from page_server import Server, make_authority
 
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C through to what the tests start, also where they were themselves started without it."""
+    """Lets Ctrl-C through to what the tests start, also where they were themselves started without it.
+
+    And keeps the plugins of the one who runs them out.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["XDG_DATA_HOME"] = "/nonexistent"
 
 
 # What the tests with a mark need, and which variable names it.

@@ -473,9 +473,10 @@ def test_a_command_that_breaks_ends_with_one_line(
 # --- in a process of its own ---
 
 
-def tried(folder: Path, code: str, seconds: float = 60, **more: Any) -> Trial:
+def tried(folder: Path, code: str, seconds: float = 60, root: Path | None = None, look: bool = True) -> Trial:
     write(folder, code, "notes/__init__.py")
-    return try_out(Plugin("notes", "notes:COMPONENT", str(folder / "notes"), True), seconds, **more)
+    plugin = Plugin("notes", "notes:COMPONENT", str(folder / "notes"), True)
+    return try_out(plugin, seconds, str(root) if root else None, look=look)
 
 
 NOTES = """
@@ -490,8 +491,9 @@ COMPONENT = Notes
 
 def test_a_plugin_is_tried(tmp_path: Path) -> None:
     trial = tried(tmp_path, "print('noise')\nimport os; os.write(1, b'more')\n" + NOTES)
-    assert (trial.off, trial.loads, trial.active, trial.activation.name) == (None, True, True, "ALWAYS")
+    assert (trial.off, trial.loads, trial.activation.name) == (None, True, "ALWAYS")
     assert [check.name for check in trial.checks] == ["plugin notes", "notes"]
+    assert [check.name for check in tried(tmp_path, NOTES, look=False).checks] == ["plugin notes"]
 
 
 @pytest.mark.parametrize(
@@ -532,6 +534,6 @@ def test_a_trial_comes_to_an_end(code: str, tmp_path: Path) -> None:
 def test_a_trial_in_a_project_calls_the_hooks(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\ncomponents:\n  notes: {}\n")
     code = NOTES.replace("ALWAYS", "CONFIGURED").replace("checks(self, session)", "image(self, *words)")
-    trial = tried(tmp_path, code, root=str(tmp_path))
+    trial = tried(tmp_path, code, root=tmp_path)
     assert "a hook gave [Check(" in str(trial.off)
     assert trial.loads

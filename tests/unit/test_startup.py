@@ -103,3 +103,12 @@ def test_a_command_imports_no_runner_but_its_own(project: Path) -> None:
     assert not {"skelebot.runners.docker", "skelebot.runners.native"} & helped
     assert "skelebot.runners.native" in native
     assert "skelebot.runners.docker" not in native
+
+
+def test_a_start_without_plugins_imports_nothing_for_them(project: Path) -> None:
+    modules, _ = imported(project, "-h")
+    assert "skelebot.plugins" in modules
+    assert not {"skelebot.guard", "skelebot.trial"} & modules
+    assert not [
+        m for m in modules if m.startswith(("skelebot.components.plugin.", "skelebot.components.doctor."))
+    ]

@@ -164,7 +164,9 @@ def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[
     root = session.project.root if session.project else None
 
     def look() -> Iterator[Check]:
-        trial = Trial(clash) if clash else guard.try_out(plugin, _PLUGIN_SECONDS, root, session.flags)
+        trial = Trial(clash)
+        if clash is None:
+            trial = guard.try_out(plugin, _PLUGIN_SECONDS, root, session.flags, look=True)
         if trial.off is not None:
             yield Check(name, f"it is switched off: {trial.off}", f"mend it, or remove it: {remedy}")
         elif trial.checks:

@@ -59,6 +59,8 @@ def opened(path: str) -> Iterator[Package]:
     if os.path.isdir(path):
         yield _package(path, *_of_folder(path))
     elif os.path.isfile(path):
+        if os.path.getsize(path) > MOST_BYTES:
+            raise _too_large(path)
         try:
             archive = zipfile.ZipFile(path)
         except _DAMAGED as error:
@@ -80,11 +82,15 @@ def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
         raise SkelebotError(f"{path}: {name!r} cannot be the name of a package; rename the folder")
     kept = tuple(f for f in files if f.path.startswith(f"{name}/") and not _is_left_out(f.path))
     if len(kept) > MOST_FILES or sum(file.size for file in kept) > MOST_BYTES:
-        raise SkelebotError(
-            f"{path}: a plugin may have {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; leave "
-            "out what it does not need"
-        )
+        raise _too_large(path)
     return Package(name, kept)
+
+
+def _too_large(path: str) -> SkelebotError:
+    return SkelebotError(
+        f"{path}: a plugin may have {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; leave out "
+        "what it does not need"
+    )
 
 
 def _is_left_out(path: str) -> bool:
