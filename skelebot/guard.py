@@ -6,6 +6,7 @@ everything else goes on.
 
 import importlib
 import os
+import re
 import sys
 import types
 import typing
@@ -153,9 +154,11 @@ class Guard:
 
     def named(self, error: BaseException) -> SkelebotError:
         """The error of a command or a refusal, with the plugin's name."""
-        known = isinstance(error, SkelebotError)
-        named = SkelebotError(f"plugin {self.plugin.name}: {error if known else told(error)}")
-        named.code = error.code if isinstance(error, SkelebotError) else SkelebotError.code
+        if not isinstance(error, SkelebotError):
+            return SkelebotError(f"plugin {self.plugin.name}: {told(error)}")
+        text = str(error).replace("\n", "; ")
+        named = SkelebotError(f"plugin {self.plugin.name}: {text}")
+        named.code = error.code
         return named
 
 
@@ -255,19 +258,27 @@ def _all(values: Iterable[T], cls: type[T]) -> list[T]:
 
 
 def _expected(value: T, cls: type[T]) -> T:
-    """The value, if it and each of its fields are of the type they are declared to be of."""
+    """The value, if it and each of its fields are of the type they are declared to be of.
+
+    What they are instead is told by the type alone: a field may hold a secret.
+    """
     if not isinstance(value, cls):
-        raise TypeError(f"a hook gave {_short(value)}, not {cls.__name__}")
+        raise TypeError(f"a hook gave {type(value).__name__}, not {cls.__name__}")
     for field in fields(typing.cast(Any, cls)):
         found = getattr(value, field.name)
         if not _fits(found, field.type):
-            raise TypeError(f"{cls.__name__}.{field.name} cannot be {_short(found)}")
+            raise TypeError(f"{cls.__name__}.{field.name} is {_type_of(found)}, not {_shown(field.type)}")
     return value
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 100 else f"{text[:100]}..."
+def _type_of(value: object) -> str:
+    inside = sorted({type(each).__name__ for each in value}) if isinstance(value, (tuple, list)) else ()
+    return type(value).__name__ + (f" of {' and '.join(inside)}" if inside else "")
+
+
+def _shown(want: Any) -> str:
+    text = str(want) if typing.get_args(want) else want.__name__
+    return re.sub(r"[\w.]+\.(?=\w)", "", text)  # without the names of modules
 
 
 def _fits(value: object, want: Any) -> bool:
@@ -285,7 +296,7 @@ def _fits(value: object, want: Any) -> bool:
         return own and all(_fits(getattr(value, field.name), field.type) for field in fields(want))
     if want is float:
         return isinstance(value, (int, float))
-    return isinstance(value, origin or want)
+    return want is Any or isinstance(value, origin or want)
 
 
 # --- trying one ---

@@ -413,6 +413,15 @@ def test_a_value_with_a_field_of_the_wrong_type_is_not_taken(
     assert "is switched off" in capsys.readouterr().err
 
 
+def test_a_value_of_the_wrong_type_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a secret."""
+    task = replace(TASK, env=[("TOKEN", "hunter2")])  # type: ignore[arg-type]
+    guarded(task=lambda *words: task).task(TASK, PROJECT)
+    err = capsys.readouterr().err
+    assert "Task.env is list of tuple, not tuple[tuple[str, str], ...]" in err
+    assert "hunter2" not in err
+
+
 def test_proper_values_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     """Of every type that a field of them can have."""
     mounts = (Mount("/data", "/app/data"),)
@@ -509,7 +518,7 @@ def test_a_plugin_is_tried(tmp_path: Path) -> None:
         ("COMPONENT = 3\n", "TypeError: notes:COMPONENT is not a class made from"),
         ("class COMPONENT: pass\n", "TypeError: notes:COMPONENT is not a class made from"),
         (NOTES.replace("Activation.ALWAYS", "'always'"), "TypeError: notes:COMPONENT.activation is not one"),
-        (NOTES.replace("[Check(", "[print("), "TypeError: a hook gave None, not Check"),
+        (NOTES.replace("[Check(", "[print("), "TypeError: a hook gave NoneType, not Check"),
         (NOTES + "class A(Notes):\n  def __init__(self): 1/0\nCOMPONENT = A\n", "ZeroDivisionError"),
     ],
 )
@@ -535,5 +544,5 @@ def test_a_trial_in_a_project_calls_the_hooks(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\ncomponents:\n  notes: {}\n")
     code = NOTES.replace("ALWAYS", "CONFIGURED").replace("checks(self, session)", "image(self, *words)")
     trial = tried(tmp_path, code, root=tmp_path)
-    assert "a hook gave [Check(" in str(trial.off)
+    assert "TypeError: a hook gave list, not Image" in str(trial.off)
     assert trial.loads
