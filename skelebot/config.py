@@ -183,7 +183,7 @@ def _checks(project: Project) -> Iterator[str]:
     elif project.primary_job and project.primary_exe == "CMD":
         yield from _check_command(project, seen[project.primary_job])
     if project.timezone and not _is_timezone(project.timezone):
-        yield f"{project.places['timezone']}: expected a name of the time zone database, as in Europe/Berlin"
+        yield f"{project.places['timezone']}: {_timezones_like(project.timezone)}"
 
 
 def _check_languages(project: Project) -> Iterator[str]:
@@ -249,6 +249,13 @@ def _check_command(project: Project, job: Job) -> Iterator[str]:
     for param in job_params(project, job, True):
         if param.secret and param.default is not None and not param.reference:
             yield (f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME")
+
+
+def _timezones_like(name: str) -> str:
+    import zoneinfo
+
+    hint = schema.did_you_mean(name, zoneinfo.available_timezones())
+    return f"expected a name of the time zone database, as in Europe/Berlin; found {name!r}{hint}"
 
 
 def _is_timezone(name: str) -> bool:

@@ -158,7 +158,7 @@ def default(param: Param, env: Mapped[str, str | None]) -> Value | None:
         return value
     if param.accepts == "boolean":
         return param.on
-    return param.default
+    return param.default or None if isinstance(param.default, tuple) else param.default
 
 
 def param_words(param: Param, value: Value | None) -> list[str]:

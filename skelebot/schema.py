@@ -86,7 +86,9 @@ def parse(name: str, data: bytes, report: Report) -> yaml.Node | None:
         report.problems.append(_yaml_problem(name, text, error))
         return None
     if node is None:
-        report.problems.append(f"{name}:1:1: the file is empty; it needs at least `name: my-project`")
+        report.problems.append(
+            f"{name}:1:1: the file is empty; it needs keys with values, as in `name: my-project`"
+        )
     elif wrong := _loop_or_depth(node, (), set()):
         report.problem(wrong[0], "", wrong[1])
         return None

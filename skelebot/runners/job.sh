@@ -130,5 +130,8 @@ if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%
         echo "WARN  | some files could not be handed over to the caller" >&2
 fi
 
-[ -z "$_sk_late" ] || _sk_code=124
+if [ -n "$_sk_late" ]; then
+    echo "ERROR | the job was ended: it took longer than its timeout of $_sk_limit seconds" >&2
+    _sk_code=124
+fi
 exit "$_sk_code"

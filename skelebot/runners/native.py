@@ -35,7 +35,10 @@ def run(image: Image, task: Task, flags: Flags) -> int:
         tree.settle()
     if outcome.signal:
         return 128 + outcome.signal
-    return TIMED_OUT if outcome.timed_out else outcome.code
+    if outcome.timed_out:
+        console.error(f"the job was ended: it took longer than its timeout of {task.timeout:g} seconds")
+        return TIMED_OUT
+    return outcome.code
 
 
 def check(image: Image, task: Task) -> None:

@@ -174,6 +174,7 @@ def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox) -> None:
     project(sandbox, "n", job("python clean.py && echo no", timeout="2"))
     result = sandbox.run("-n", "run")
     assert (result.code, result.out) == (124, "")
+    assert "longer than its timeout of" in result.errors[0]
     assert sandbox.read("cleaned") == "15"
 
 

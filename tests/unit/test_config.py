@@ -175,6 +175,7 @@ def test_an_argument_named_like_a_param_is_told(tmp_path: Path) -> None:
     [
         (jobs("train") + "primaryJob: trian\n", "skelebot.yaml:6:", "did you mean `train`?"),
         ("name: demo\nprimaryJob: train\n", "skelebot.yaml:2:", "there is no job named 'train'"),
+        ("name: demo\n\ntimezone: Europe/Berln\n", "skelebot.yaml:3:", "did you mean `Europe/Berlin`?"),
         ("name: demo\n\ntimezone: Mars/North\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
         ("name: demo\n\ntimezone: ../../etc/passwd\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
         ("name: demo\n\ntimezone: /etc/localtime\n", "skelebot.yaml:3:", "as in Europe/Berlin"),

@@ -297,6 +297,7 @@ def test_the_script_gets_the_full_name(tmp_path: Path, alt: str, typed: list[str
         (Param("p"), {}, ()),
         (Param("p"), {"p": ""}, ("-p", "")),
         (Param("pp", default="1.0"), {}, ("--pp", "1.0")),
+        (Param("pp", accepts="list", default=()), {}, ()),
         (Param("pp", default="1.0"), {"pp": "2"}, ("--pp", "2")),
         (Param("pp", default=""), {}, ("--pp", "")),
         (Param("two words", default="1"), {}, ("--two words", "1")),
