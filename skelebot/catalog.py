@@ -52,6 +52,13 @@ BUILT_IN = (
     ),
     Entry("plugin", "skelebot.components.plugin:PluginCommand", Activation.ALWAYS, ("plugin",), robust=True),
     Entry("doctor", "skelebot.components.doctor:Doctor", Activation.ALWAYS, ("doctor",), robust=True),
+    Entry("bump", "skelebot.components.bump:Bump", Activation.PROJECT, ("bump",)),
+    Entry(
+        "environments",
+        "skelebot.components.environments:Environments",
+        Activation.PROJECT,
+        ("envs", "config"),
+    ),
 )
 
 _OWN_COMMANDS = ("schema",)

@@ -4,14 +4,24 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import yaml
 
 from skelebot import schema
+<<<<<<< HEAD
 from skelebot.errors import ConfigError, UsageError
 from skelebot.model import Job, Packages, Param, Project
+=======
+from skelebot.errors import ConfigError, SkelebotError, UsageError
+from skelebot.model import Job, Param, Project
+>>>>>>> 8a83490 (bump, envs and config: the project's next version, its environments, and what holds in them)
+
+if TYPE_CHECKING:
+    from semver import Version
 
 FILE = "skelebot.yaml"
+VERSION = "VERSION"
 
 
 def find_root() -> str | None:
@@ -36,16 +46,23 @@ def read(root: str, env: str | None) -> tuple[Project | None, schema.Report]:
     the catalog's to add, so the caller raises what the report holds (see `raise_problems`).
     """
     report = schema.Report()
-    base = _compose(root, FILE, report)
-    over = None if env is None else _compose(root, _environment_file(root, env), report)
-    if base is None or (env is not None and over is None):
+    node = merged(root, env, report)
+    if node is None:
         return None, report
     version = _version(root, report)
-    node = _overlay(base, over, report) if over else base
     project = schema.record(node, Project, "", report, root=root, env=env, version=version)
     if project is not None:
         report.problems.extend(p for p in _checks(project) if p not in report.problems)
     return project, report
+
+
+def merged(root: str, env: str | None, report: schema.Report) -> yaml.Node | None:
+    """What the project's file says, and the environment's over it; None where one cannot be read."""
+    base = _compose(root, FILE, report)
+    over = None if env is None else _compose(root, environment_file(root, env), report)
+    if base is None or (env is not None and over is None):
+        return None
+    return _overlay(base, over, report) if over else base
 
 
 def raise_problems(report: schema.Report) -> None:
@@ -98,10 +115,11 @@ def read_file(root: str, name: str) -> bytes:
         raise UsageError(f"{name!r} is not the name of a file") from None
 
 
-def _environment_file(root: str, env: str | None) -> str:
+def environment_file(root: str, env: str) -> str:
+    """The name of an environment's file. Raises UsageError where there is none."""
     known = environments(root)
     if env not in known:
-        hint = schema.did_you_mean(env or "", known) or "; there is no skelebot-*.yaml here"
+        hint = schema.did_you_mean(env, known) or "; there is no skelebot-*.yaml here"
         raise UsageError(f"unknown environment {env!r}{hint}")
     return f"skelebot-{env}.yaml"
 
@@ -121,16 +139,28 @@ def _overlay(base: yaml.Node, over: yaml.Node, report: schema.Report) -> yaml.No
 
 def _version(root: str, report: schema.Report) -> str | None:
     """The text of VERSION, or None without such a file."""
-    if not os.path.exists(os.path.join(root, "VERSION")):
+    if not os.path.exists(os.path.join(root, VERSION)):
         return None
     try:
-        version = read_file(root, "VERSION").decode("utf-8-sig").strip()
+        version = read_file(root, VERSION).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         version = "\0"
     if not version.isprintable():
-        report.problems.append("VERSION:1:1: expected one line with the version, as in 1.4.0")
+        report.problems.append(f"{VERSION}:1:1: expected one line with the version, as in 1.4.0")
         return None
     return version or None
+
+
+def parsed_version(text: str | None) -> "Version":
+    """A project's version as one of https://semver.org. Raises SkelebotError where it is missing or none."""
+    from semver import Version  # only where versions are compared
+
+    if text is None:
+        raise SkelebotError(f"the project has no {VERSION} file; write one, as in 0.1.0")
+    try:
+        return Version.parse(text)
+    except ValueError:
+        raise SkelebotError(f"{VERSION} holds {text!r}, not a version such as 1.4.0") from None
 
 
 # --- sources ---

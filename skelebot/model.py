@@ -166,12 +166,16 @@ Language = Literal["Python", "R"]
 
 @dataclass(frozen=True)
 class Arg:
-    """A required word that follows a command, by its position."""
+    """A required word that follows a command, by its position.
+
+    offered: what shell completion suggests where `choices` do not say all that is allowed.
+    """
 
     name: str = key(help="The argument's name in help and errors", check=_option_name)
     choices: tuple[str, ...] = key((), help="The values that are allowed")
     help: str = key("", help="What the argument is for")
     optional: bool = False
+    offered: tuple[str, ...] = ()
     place: str = ""
 
     @property

@@ -191,7 +191,7 @@ def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) 
 
     `extra` are fields that do not come from the file; `place` is filled in where the class has it.
     """
-    known = dict(_keys(cls))
+    known = dict(keys(cls))
     values = dict(extra)
     given: dict[str, Field[Any]] = {}
     if (short := _short_form(node, known)) is not None:
@@ -438,7 +438,7 @@ def join(path: str, name: str) -> str:
 _CACHE: dict[type, list[tuple[str, Field[Any]]]] = {}
 
 
-def _keys(cls: type) -> list[tuple[str, Field[Any]]]:
+def keys(cls: type) -> list[tuple[str, Field[Any]]]:
     """The keys of a record with their fields; fields without metadata are not the file's."""
     if cls not in _CACHE:
         own = fields(cls)
@@ -492,7 +492,7 @@ def json_schema(cls: type) -> dict[str, Any]:
     """The JSON Schema (draft 7) of a record: https://json-schema.org/draft-07/schema."""
     properties: dict[str, Any] = {}
     required: list[str] = []
-    for name, field in _keys(cls):
+    for name, field in keys(cls):
         properties[name] = {**_json_type(field.type), "description": field.metadata["help"]}
         if field.metadata["old"]:
             old = {"deprecationMessage": f"Now spelt {name}"}
@@ -504,7 +504,7 @@ def json_schema(cls: type) -> dict[str, Any]:
                 "description": field.metadata["help"]
             }
     whole = {"type": "object", "properties": properties, "additionalProperties": False}
-    short = [_json_type(f.type) for _, f in _keys(cls) if f.metadata["short"]]
+    short = [_json_type(f.type) for _, f in keys(cls) if f.metadata["short"]]
     whole |= {"required": required} if required else {}
     return {"anyOf": [whole, *short]} if short else whole
 

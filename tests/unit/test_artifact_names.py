@@ -7,6 +7,7 @@ from semver import Version
 
 from skelebot.components.repository import names
 from skelebot.components.repository.artifactory import base_url
+from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError
 
 from .helpers import problems
@@ -116,7 +117,7 @@ def test_no_compatible_version_lists_those_there_are(there: str) -> None:
 @pytest.mark.parametrize("text", ["", "1.4", "v1.4.0", "1.4.0.0", "one", "1.4.0 beta", "01.4.0", "../1.4.0"])
 def test_a_malformed_project_version(text: str) -> None:
     with pytest.raises(SkelebotError, match="VERSION"):
-        names.project_version(text)
+        parsed_version(text)
 
 
 # --- the address of Artifactory ---

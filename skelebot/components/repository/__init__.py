@@ -11,6 +11,7 @@ from skelebot.component import Check, Command, Component, Session
 from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
+from skelebot.config import parsed_version
 from skelebot.errors import Interrupted, SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, key, pattern
@@ -179,7 +180,7 @@ class Repository(Component):
         chosen = self._chosen(values)
         version = None
         if not all(artifact.singular for artifact in chosen):
-            version = str(names.project_version(project.version))
+            version = str(parsed_version(project.version))
         items = [transfer.item(project.root, a.name, a.file, a.singular, prefix, version) for a in chosen]
         if session.flags.dry_run:
             return _show([f"push {item.file} -> {item.key}" for item in items])

@@ -46,18 +46,6 @@ def is_version(text: str) -> bool:
     return Version.is_valid(text)
 
 
-def project_version(text: str | None) -> "Version":
-    """The project's version. Raises SkelebotError where VERSION is missing or malformed."""
-    from semver import Version
-
-    if text is None:
-        raise SkelebotError("the project has no VERSION file; write one, as in 0.1.0")
-    try:
-        return Version.parse(text)
-    except ValueError:
-        raise SkelebotError(f"VERSION holds {text!r}, not a version such as 1.4.0") from None
-
-
 def latest(found: "dict[str, Version]", project: "Version", name: str) -> str:
     """The key of the highest version of the project's major version that is not above the project's.
 

@@ -23,6 +23,7 @@ from skelebot.components.repository.store import (
     reason,
     source,
 )
+from skelebot.config import parsed_version
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Project
 from skelebot.runners.folders import own_folder
@@ -93,7 +94,7 @@ def latest_of(listed: list[tuple[Stored, str | None]], project: Project, name: s
     if not versions:
         return listed[0][0].key if listed else None
     try:
-        return names.latest(versions, names.project_version(project.version), name)
+        return names.latest(versions, parsed_version(project.version), name)
     except SkelebotError:
         return None
 
@@ -107,7 +108,7 @@ def found(
     """
     one = item(project.root, name, file, singular, prefix, version)
     if version == "LATEST" and not singular:
-        current = names.project_version(project.version)
+        current = parsed_version(project.version)
         keys = [stored.key for stored in store.list(f"{prefix}{name}_v")]
         versions = names.versions(keys, prefix, name, names.extension(file, one.is_folder))
         one = item(

@@ -1,0 +1,198 @@
+"""`bump`: the project's next version, in VERSION and, if wanted, as a tag of git."""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from skelebot import config, console, shell
+from skelebot.component import Command, Component, Link, Session
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.launch import project_of
+from skelebot.model import Arg, Param, Project, Step
+from skelebot.options import Values
+from skelebot.runners.folders import whole_file
+
+if TYPE_CHECKING:
+    from semver import Version
+
+_PARTS = ("major", "minor", "patch")
+
+
+class Bump(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (_BUMP,)
+
+
+def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
+    """What no earlier link can change; the version before is read when the command runs."""
+    word = str(values["<version>"])
+    if word not in _PARTS and not _is_version(word):
+        found = console.one_line(word)
+        raise UsageError(f"bump: expected major, minor, patch or a version as in 1.5.0-rc.1; found {found!r}")
+    if values.get("tag"):
+        _repository(session)
+
+
+def _run(session: Session, values: Values) -> int:
+    project = project_of(session)
+    version = _next(project.version, str(values["<version>"]), bool(values.get("force")))
+    git, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
+    if git:
+        _check_free(git, tag)
+    if session.flags.dry_run:
+        then = f", committed and tagged {tag}" if git else ""
+        console.out(f"VERSION {project.version or '(none)'} -> {version}{then}")
+        return 0
+    if git:
+        _commit(git, f"{version}\n")
+        _tag(git, tag)
+    else:
+        _write(project.root, f"{version}\n".encode())
+    console.out(str(version))
+    return 0
+
+
+_BUMP = Command(
+    "bump",
+    "Give the project its next version",
+    _run,
+    (Arg("version", (), "major, minor or patch, or the version itself, as in 1.5.0-rc.1", offered=_PARTS),),
+    (
+        Param("tag", "t", accepts="boolean", help="Commit VERSION, and tag the commit as in v1.5.0"),
+        Param("force", "f", accepts="boolean", help="Set a version that is not above the one there is"),
+    ),
+    _check,
+    changes=True,
+)
+
+
+# --- the version ---
+
+
+def _is_version(word: str) -> bool:
+    from semver import Version  # only where versions are compared
+
+    return Version.is_valid(word)
+
+
+def _next(text: str | None, word: str, force: bool) -> "Version":
+    """The version that `word` asks for, where VERSION holds `text`. Raises SkelebotError."""
+    from semver import Version
+
+    if word not in _PARTS:
+        wanted = Version.parse(word)
+        if not force and wanted <= config.parsed_version(text):
+            raise SkelebotError(
+                f"{wanted} is not above {text}, the version there is; -f sets it all the same"
+            )
+        return wanted
+    # A pre-release is followed by its release: 1.5.0-rc.1 by 1.5.0, for minor as for patch. A build is not:
+    # 1.4.2+build counts as 1.4.2.
+    return config.parsed_version(text).replace(build=None).next_version(word)
+
+
+def _write(root: str, data: bytes) -> None:
+    """Replaces VERSION, or the file that it links to. Raises SkelebotError."""
+    path = os.path.realpath(os.path.join(root, config.VERSION))
+    with whole_file(path) as file:
+        with suppress(FileNotFoundError):
+            _make_alike(file.fileno(), os.stat(path))
+        file.write(data)
+
+
+def _make_alike(fd: int, before: os.stat_result) -> None:
+    """Gives a new file the mode of the old one, and its owner where the caller may."""
+    with suppress(PermissionError):
+        os.fchown(fd, before.st_uid, before.st_gid)
+    os.fchmod(fd, stat.S_IMODE(before.st_mode))
+
+
+# --- git ---
+
+
+class _Git:
+    """The repository that a folder belongs to."""
+
+    def __init__(self, root: str, verbose: bool) -> None:
+        self.root, self._verbose = root, verbose
+
+    def ask(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of git."""
+        return shell.capture(self._step(words))
+
+    def do(self, *words: str) -> None:
+        """Runs git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
+        code, lines = shell.tee(self._step(words), console.detail)
+        if code:
+            why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+            raise SkelebotError(f"git {words[0]} failed: {why}")
+
+    def _step(self, words: tuple[str, ...]) -> Step:
+        step = Step(("git", "-C", self.root, *words))
+        shell.trace(self._verbose, step)
+        return step
+
+
+def _repository(session: Session) -> _Git:
+    """Raises SkelebotError where there is none."""
+    git = _Git(project_of(session).root, session.flags.verbose)
+    code, answer, said = git.ask("rev-parse", "--is-inside-work-tree")
+    if code or answer.strip() != "true":
+        why = (said.strip().splitlines() or ["it is a bare repository"])[0].removeprefix("fatal: ")
+        raise SkelebotError(f"{git.root} cannot be tagged: {why}; leave --tag out, or see to it with git")
+    return git
+
+
+def _check_free(git: _Git, tag: str) -> None:
+    code, _, _ = git.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
+    if code == 0:
+        raise SkelebotError(f"the tag {tag} is there already, so VERSION was left; bump to another version")
+
+
+def _commit(git: _Git, text: str) -> None:
+    """Writes and commits VERSION alone, or leaves it as it was. Raises SkelebotError."""
+    before = _content(git.root)
+    untracked = not git.ask("ls-files", "--", config.VERSION)[1]
+    _write(git.root, text.encode())
+    try:
+        if untracked:
+            git.do("add", "--", config.VERSION)
+        if not _is_committed(git, text):
+            # Of what else has changed or is staged, nothing goes along.
+            git.do("commit", "--quiet", "-m", f"Version {text.strip()}", "--only", "--", config.VERSION)
+    except BaseException:
+        with shell.undisturbed():
+            if not _is_committed(git, text):
+                _restore(git, before, untracked)
+        raise
+
+
+def _content(root: str) -> bytes | None:
+    try:
+        return config.read_file(root, config.VERSION)
+    except UsageError:
+        return None
+
+
+def _is_committed(git: _Git, text: str) -> bool:
+    code, committed, _ = git.ask("cat-file", "-p", f"HEAD:./{config.VERSION}")
+    return code == 0 and committed == text
+
+
+def _restore(git: _Git, before: bytes | None, untracked: bool) -> None:
+    if untracked:
+        git.ask("rm", "--cached", "--quiet", "--ignore-unmatch", "--", config.VERSION)
+    if before is None:
+        os.unlink(os.path.join(git.root, config.VERSION))
+    else:
+        _write(git.root, before)
+
+
+def _tag(git: _Git, tag: str) -> None:
+    try:
+        git.do("tag", "-a", "-m", tag, tag)
+    except SkelebotError as error:
+        raise SkelebotError(f"VERSION is committed, but {error}; then: git tag -a -m {tag} {tag}") from None
+    console.info(f"committed VERSION and tagged it {tag}; `git push --follow-tags` pushes both")

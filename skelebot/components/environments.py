@@ -1,0 +1,204 @@
+"""`envs` and `config`: which environments there are, and what holds in one of them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import yaml
+
+from skelebot import config, console, schema
+from skelebot.component import Command, Component, Session
+from skelebot.launch import project_of
+from skelebot.model import Environment, Job, Param, Project, Sections
+from skelebot.options import Values
+
+DEFAULT = "[default]"
+
+
+class Environments(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (_ENVS, _CONFIG)
+
+
+def _envs(session: Session, values: Values) -> int:
+    project = project_of(session)
+    rows = [(DEFAULT, config.FILE, project.env is None)]
+    for name in config.environments(project.root):
+        rows.append((name, config.environment_file(project.root, name), name == project.env))
+    if values.get("json"):
+        keys = ("name", "file", "active")
+        _print_json([dict(zip(keys, row, strict=True)) for row in rows])
+        return 0
+    width = max(len(console.one_line(name)) for name, _, _ in rows)
+    for name, file, active in rows:
+        mark = "*" if active else " "
+        console.out(f"{mark} {console.one_line(name):<{width}}  {console.one_line(file)}")
+    return 0
+
+
+def _config(session: Session, values: Values) -> int:
+    project = project_of(session)
+    tree = _record(project)
+    source = config.merged(project.root, project.env, schema.Report()) if values.get("origin") else None
+    if values.get("json"):
+        _print_json(_plain(tree, (), source))
+        return 0
+    # One value to a line, however long, so that its origin can stand behind it.
+    text = yaml.serialize(tree, Dumper=yaml.SafeDumper, allow_unicode=True, width=float("inf"))
+    console.out((_with_origins(text, source) if source else text).rstrip("\n"))
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    import json  # only where it is asked for
+
+    console.out(json.dumps(value, indent=2))
+
+
+_JSON = Param("json", accepts="boolean", help="Print it as JSON")
+_ENVS = Command("envs", "List the environments; * marks the active one", _envs, (), (_JSON,))
+_CONFIG = Command(
+    "config",
+    "Print the configuration in force, with the defaults",
+    _config,
+    (),
+    (Param("origin", "o", accepts="boolean", help="Show the file and line each value comes from"), _JSON),
+)
+
+
+# --- the configuration as YAML ---
+
+
+def _record(value: Any) -> yaml.MappingNode:
+    """The keys of a record that say something: of those which are empty by default, the others."""
+    if isinstance(value, Param):
+        value = _without_secret(value)
+    pairs = []
+    for name, field in schema.keys(type(value)):
+        given = getattr(value, field.name)
+        if given != field.default or not (given in (None, (), "") or is_dataclass(given)):
+            pairs.append((_text(name), _node(given, field.type)))
+    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=False)
+
+
+def _without_secret(param: Param) -> Param:
+    if not param.secret or param.default is None or param.reference or param.accepts == "boolean":
+        return param
+    # It has to be among the choices, which show it anyway.
+    return replace(param, default=None if param.choices else "***")
+
+
+def _node(value: Any, want: Any) -> yaml.Node:
+    if want == Sections:
+        return _mapping((name, _copy(below, {})) for name, below in value)
+    if want == Environment:
+        return _mapping((name, _text(text)) for name, text in value)
+    if is_dataclass(value):
+        return _record(value)
+    if isinstance(value, tuple):
+        return yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(v, None) for v in value], flow_style=False)
+    if isinstance(value, bool):
+        return yaml.ScalarNode("tag:yaml.org,2002:bool", str(value).lower())
+    return _text(value)
+
+
+def _text(value: str | None) -> yaml.ScalarNode:
+    tag = "null" if value is None else "str"
+    style = "|" if value and "\n" in value else None
+    return yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", "null" if value is None else value, style=style)
+
+
+def _mapping(pairs: Iterable[tuple[str, yaml.Node]]) -> yaml.MappingNode:
+    return yaml.MappingNode("tag:yaml.org,2002:map", [(_text(k), v) for k, v in pairs], flow_style=False)
+
+
+def _copy(node: yaml.Node, known: dict[int, yaml.Node]) -> yaml.Node:
+    """What stands in the file, with aliases and merges resolved as far as their number allows."""
+    if id(node) not in known:
+        if isinstance(node, yaml.MappingNode):
+            pairs = schema.items(node, "", schema.Report())
+            known[id(node)] = _mapping((str(name.value), _copy(below, known)) for name, below in pairs)
+        elif isinstance(node, yaml.SequenceNode):
+            entries = [_copy(below, known) for below in node.value]
+            known[id(node)] = yaml.SequenceNode(node.tag, entries, flow_style=False)
+        else:
+            assert isinstance(node, yaml.ScalarNode)
+            known[id(node)] = yaml.ScalarNode(node.tag, node.value, style=node.style)
+    return known[id(node)]
+
+
+# --- where it comes from ---
+
+Path = tuple[str | int, ...]
+
+_OLD = {name: f.metadata["old"] for cls in (Project, Job) for name, f in schema.keys(cls)}
+
+
+def _origin(source: yaml.Node, path: Path) -> str:
+    """The file and line of a value, of what stands in the files."""
+    node: yaml.Node | None = source
+    for step in path:
+        node = _below(node, step)
+        if node is None:
+            return "default"
+    assert node
+    return f"{node.start_mark.name}:{node.start_mark.line + 1}"
+
+
+def _below(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
+    if isinstance(step, int):
+        # A single entry may stand where a list is meant.
+        return node.value[step] if isinstance(node, yaml.SequenceNode) else node
+    found = {name.value: below for name, below in schema.items(node, "", schema.Report())} if node else {}
+    return found.get(step) or found.get(_OLD.get(step))
+
+
+def _with_origins(text: str, source: yaml.Node) -> str:
+    """The YAML with a comment behind each value."""
+    tree = yaml.compose(text, yaml.SafeLoader)
+    assert tree
+    pieces, done = [], 0
+    for path, node in _leaves(tree, (), set()):
+        in_block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+        at = text.index("\n", node.start_mark.index) if in_block else node.end_mark.index
+        pieces += [text[done:at], f"  # {_origin(source, path)}"]
+        done = at
+    return "".join([*pieces, text[done:]])
+
+
+def _leaves(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[tuple[Path, yaml.Node]]:
+    """Each value with the way to it; one that is repeated by an alias stands in the text but once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode) or not node.value:
+        yield path, node
+    for step, below in _children(node):
+        yield from _leaves(below, (*path, step), seen)
+
+
+def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from ((name.value, below) for name, below in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from enumerate(node.value)
+
+
+# --- the same as JSON ---
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() in ("true", "yes", "on"),
+    "int": lambda text: int(text) if text.isdigit() else text,
+}
+
+
+def _plain(node: yaml.Node, path: Path, source: yaml.Node | None) -> Any:
+    """The values; with a source, each as an object that has its origin beside it."""
+    if isinstance(node, yaml.MappingNode):
+        return {name: _plain(below, (*path, name), source) for name, below in _children(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(below, (*path, i), source) for i, below in _children(node)]
+    convert = _SCALARS.get(node.tag.rpartition(":")[2], str)
+    value = convert(node.value)
+    return {"value": value, "origin": _origin(source, path)} if source else value

@@ -1,0 +1,141 @@
+"""`skelebot bump`: which version follows which, and how VERSION is written."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from .helpers import run_cli, write
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write(tmp_path, "name: demo\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def bumped(project: Path, before: str, *words: str) -> str:
+    """What VERSION holds after a bump that succeeds."""
+    write(project, before, "VERSION")
+    assert run_cli(["bump", *words]) == 0
+    return (project / "VERSION").read_text()
+
+
+def refused(project: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The exit code and the one line that a failing bump ends with."""
+    code = run_cli(["bump", *words])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ERROR | ")
+    assert err.count("\n") == 1
+    return code, err
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "after"),
+    [
+        ("1.4.2\n", "major", "2.0.0"),
+        ("1.4.2\n", "minor", "1.5.0"),
+        ("1.4.2", "patch", "1.4.3"),
+        ("0.9.9\n", "minor", "0.10.0"),
+        ("1.5.0-rc.1\n", "patch", "1.5.0"),
+        ("1.5.0-rc.1\n", "minor", "1.5.0"),
+        ("1.5.0-rc.1\n", "major", "2.0.0"),
+        ("1.5.1-rc.1\n", "minor", "1.6.0"),
+        ("2.0.0-rc.1\n", "major", "2.0.0"),
+        ("1.4.2+build.7\n", "patch", "1.4.3"),
+        ("1.4.2\n", "1.5.0-rc.1", "1.5.0-rc.1"),
+        ("1.5.0-rc.9\n", "1.5.0-rc.10", "1.5.0-rc.10"),
+        ("1.5.0-rc.1\n", "1.5.0", "1.5.0"),
+        ("1.9.0\n", "1.10.0", "1.10.0"),
+        ("  1.4.2\r\n", "patch", "1.4.3"),
+        ("\ufeff1.4.2\n", "patch", "1.4.3"),
+    ],
+)
+def test_what_follows(project: Path, before: str, word: str, after: str) -> None:
+    assert bumped(project, before, word) == f"{after}\n"
+
+
+def test_stdout_holds_the_new_version_alone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bumped(project, "1.4.2\n", "minor")
+    assert capsys.readouterr() == ("1.5.0\n", "")
+
+
+@pytest.mark.parametrize("word", ["1.4.2", "1.4.1", "0.9.0", "1.4.2-rc.1", "1.4.2+build"])
+def test_a_version_that_is_not_above_needs_force(
+    project: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    write(project, "1.4.2\n", "VERSION")
+    code, said = refused(project, capsys, word)
+    assert code == 1
+    assert "not above 1.4.2" in said
+    assert (project / "VERSION").read_text() == "1.4.2\n"
+    assert bumped(project, "1.4.2\n", word, "--force") == f"{word}\n"
+
+
+@pytest.mark.parametrize(
+    "word", ["v1.5.0", "1.5", "1.5.0.0", "01.5.0", "Minor", "", "1.5.0-", "1.5.0\n", "1.5.0\x1b[31m", "../x"]
+)
+def test_a_word_that_is_no_version(project: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+    write(project, "1.4.2\n", "VERSION")
+    code, said = refused(project, capsys, word)
+    assert code == 2
+    assert "major, minor, patch or a version" in said
+    assert (project / "VERSION").read_text() == "1.4.2\n"
+
+
+@pytest.mark.parametrize("word", ["minor", "2.0.0"])
+@pytest.mark.parametrize("text", [None, "", "1.4\n", "one\n", "v1.4.2\n"])
+def test_a_missing_or_malformed_version(
+    project: Path, capsys: pytest.CaptureFixture[str], text: str | None, word: str
+) -> None:
+    if text is not None:
+        write(project, text, "VERSION")
+    code, said = refused(project, capsys, word)
+    assert code == 1
+    assert "VERSION" in said
+    assert (project / "VERSION").exists() == (text is not None)
+
+
+def test_force_sets_a_version_where_there_is_none(project: Path) -> None:
+    assert run_cli(["bump", "-f", "0.1.0"]) == 0
+    assert (project / "VERSION").read_text() == "0.1.0\n"
+    assert bumped(project, "one\n", "-f", "0.1.0") == "0.1.0\n"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o664, 0o444])
+def test_the_mode_stays(project: Path, mode: int) -> None:
+    write(project, "1.4.2\n", "VERSION").chmod(mode)
+    assert run_cli(["bump", "patch"]) == 0
+    assert stat.S_IMODE((project / "VERSION").stat().st_mode) == mode
+    assert sorted(path.name for path in project.iterdir()) == ["VERSION", "skelebot.yaml"]
+
+
+def test_a_linked_version_is_written_where_it_is(project: Path) -> None:
+    write(project, "1.4.2\n", "of/all/VERSION")
+    (project / "VERSION").symlink_to("of/all/VERSION")
+    assert run_cli(["bump", "patch"]) == 0
+    assert (project / "VERSION").is_symlink()
+    assert (project / "of/all/VERSION").read_text() == "1.4.3\n"
+
+
+def test_dry_run_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, "1.4.2\n", "VERSION")
+    assert run_cli(["--dry-run", "bump", "minor"]) == 0
+    assert capsys.readouterr().out == "VERSION 1.4.2 -> 1.5.0\n"
+    assert (project / "VERSION").read_text() == "1.4.2\n"
+
+
+def test_each_link_sees_what_the_one_before_has_made(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(project, "1.4.2\n", "VERSION")
+    assert run_cli(["bump", "minor", "+", "bump", "2.0.0-rc.1", "+", "bump", "major"]) == 0
+    assert capsys.readouterr().out == "1.5.0\n2.0.0-rc.1\n2.0.0\n"
+
+
+def test_a_wrong_later_link_lets_none_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, "1.4.2\n", "VERSION")
+    assert refused(project, capsys, "minor", "+", "bump", "x")[0] == 2
+    assert (project / "VERSION").read_text() == "1.4.2\n"
