@@ -59,6 +59,7 @@ BUILT_IN = (
         Activation.PROJECT,
         ("envs", "config"),
     ),
+    Entry("package", "skelebot.components.package:Package", Activation.PROJECT, ("package",)),
 )
 
 _OWN_COMMANDS = ("schema",)

@@ -74,7 +74,7 @@ class Source:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.text = text(image)
-        self.ignores = Ignores((*image.ignores, *_own_dockerfile(image)))
+        self.ignores = Ignores((*image.ignores, *own_dockerfile(image)))
         self._memory = _memory(image)
 
     def fingerprint(self, hidden: frozenset[str], entries: list[Entry] | None = None) -> str:
@@ -413,7 +413,7 @@ def _is_written(root: str) -> bool | None:
     return first == _header(body)
 
 
-def _own_dockerfile(image: Image) -> tuple[str, ...]:
+def own_dockerfile(image: Image) -> tuple[str, ...]:
     """The pattern that keeps the Dockerfile for the user out of the context it describes."""
     return ("Dockerfile",) if _is_written(image.context) is not False and not image.dockerfile else ()
 

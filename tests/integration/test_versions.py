@@ -1,11 +1,12 @@
-"""Versions: `bump` in a real git repository, and in a chain with what depends on the version."""
+"""Versions: `bump` in a real git repository and in chains; packages."""
 
 import os
 import subprocess
 from dataclasses import replace
 
 import pytest
-from harness import ORDINARY, SKELEBOT, Sandbox, Terminal, make_sandbox
+from harness import ORDINARY, SKELEBOT, Sandbox, Terminal, job, make_sandbox
+from harness import project as of_image
 
 
 def project(sandbox: Sandbox, version: str = "1.4.2") -> None:
@@ -213,3 +214,27 @@ def test_a_tag_that_cannot_be_made_lets_no_link_run(sandbox: Sandbox) -> None:
     project(sandbox)
     result = sandbox.run("-n", "show", "+", "bump", "minor", "-t")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
+
+
+# --- packages ---
+
+
+def test_a_file_that_cannot_be_read(anyone: Sandbox) -> None:
+    if anyone.uid == 0:
+        pytest.skip("root can read everything")
+    project(anyone)
+    anyone.write("secret", "mine", 0o000)
+    result = anyone.run("package")
+    assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
+    assert "secret cannot be read: permission denied; mend that, or add it to" in result.err
+    assert sorted(os.listdir(anyone.root)) == ["VERSION", "secret", "skelebot.yaml"]
+
+
+@pytest.mark.engine
+def test_an_image_holds_no_package(sandbox: Sandbox, name: str) -> None:
+    of_image(sandbox, name, job("ls"))
+    before = sandbox.ok("run").split()
+    package = os.path.basename(sandbox.ok("package").strip())
+    assert package == f"{name}.zip"
+    assert sandbox.ok("run").split() == before
+    assert "skelebot.yaml" in before

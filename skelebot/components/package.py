@@ -1,0 +1,164 @@
+"""`package`: the code base as a zip, of the same bytes wherever the same files are."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from skelebot import console, launch
+from skelebot.component import Command, Component, Session
+from skelebot.errors import SkelebotError
+from skelebot.model import Param, Project, image_name, key, not_blank, one_line
+from skelebot.options import Values
+from skelebot.plan import at_home
+
+if TYPE_CHECKING:
+    import zipfile
+
+    from skelebot.context import Entry
+
+
+@dataclass(frozen=True)
+class Package(Component):
+    """The code base as a zip."""
+
+    path: str | None = key(None, help="The zip file; NAME-VERSION.zip without it", check=not_blank)
+    ignores: tuple[str, ...] = key((), help="Patterns of files the zip leaves out", check=one_line)
+
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (Command("package", "Put the code base into a zip", self._run, (), (_FORCE,)),)
+
+    def _run(self, session: Session, values: Values) -> int:
+        project = launch.project_of(session)
+        target = self._target(project)
+        # By this, at its end, a package is known, also where nothing remembers that it was written.
+        mark = f"skelebot package of {image_name(project.name)}".encode()
+        if os.path.isfile(target) and not (values.get("force") or _ends_with(target, mark)):
+            raise SkelebotError(
+                f"{target} is no package of this project; move it away, or replace it with -f"
+            )
+        entries = [entry for entry in self._files(session, target) if not _is_package(entry, mark)]
+        _check(entries, project.root)
+        if session.flags.dry_run:
+            for line in (target, *(f"  {entry.path}" for entry in entries)):
+                console.out(line)
+            return 0
+        console.out(_written(target, entries, mark, project.root))
+        return 0
+
+    def _target(self, project: Project) -> str:
+        """The absolute path of the zip."""
+        version = f"-{re.sub('[^A-Za-z0-9.+_-]', '-', project.version)}" if project.version else ""
+        path = at_home(self.path) if self.path else f"{image_name(project.name)}{version}.zip"
+        return os.path.join(project.root, path)
+
+    def _files(self, session: Session, target: str) -> "list[Entry]":
+        """What the project's image holds, less the own `ignores`."""
+        from skelebot import context, ignores
+        from skelebot.runners.build import own_dockerfile
+
+        image = launch.image(session)
+        itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))
+        # An image has no use for a .dockerignore; whoever builds one from the code base has.
+        own = ("!.dockerignore", *self.ignores, ignores.literal(itself))
+        return context.walk(image.context, ignores.Ignores((*image.ignores, *own_dockerfile(image), *own)))
+
+
+_FORCE = Param("force", "f", accepts="boolean", help="Replace a file that is not a package of this project")
+
+
+def _written(target: str, entries: "list[Entry]", mark: bytes, root: str) -> str:
+    """Writes the zip, and gives its path with links followed. Raises SkelebotError."""
+    from skelebot.runners.folders import output_path, remember_output, whole_file
+
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    target = output_path(target)
+    with whole_file(target) as file:
+        _write(file, entries, mark)
+    remember_output(root, target)
+    return target
+
+
+# --- what may be in it ---
+
+
+def _is_package(entry: "Entry", mark: bytes) -> bool:
+    return entry.path.endswith(".zip") and stat.S_ISREG(entry.stat.st_mode) and _ends_with(entry.file, mark)
+
+
+def _ends_with(file: str, mark: bytes) -> bool:
+    try:
+        with open(file, "rb") as zip:
+            zip.seek(-min(len(mark), os.fstat(zip.fileno()).st_size), os.SEEK_END)
+            return zip.read() == mark
+    except OSError:
+        return False
+
+
+def _check(entries: "list[Entry]", root: str) -> None:
+    """Raises SkelebotError where a zip of the entries would not be the code base, whole, elsewhere."""
+    if all(stat.S_ISDIR(entry.stat.st_mode) for entry in entries):
+        raise SkelebotError("there is nothing to package: all files are left out by `ignores`")
+    for entry in entries:
+        mode = entry.stat.st_mode
+        if stat.S_ISLNK(mode):
+            _check_link(entry, root)
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise _refused(entry, "is no file, folder or link")
+        try:
+            entry.path.encode()
+        except UnicodeEncodeError:
+            raise _refused(entry, "has a name that is not UTF-8") from None
+
+
+def _check_link(entry: "Entry", root: str) -> None:
+    """A link has to lead somewhere in the project, wherever that is unpacked."""
+    link = os.readlink(entry.file)
+    beside = os.path.normpath(os.path.join(os.path.dirname(entry.path), link))
+    inside = os.path.realpath(root)
+    leads_out = os.path.isabs(link) or beside.split("/")[0] == ".."
+    if leads_out or os.path.commonpath([inside, os.path.realpath(entry.file)]) != inside:
+        raise _refused(entry, f"is a link out of the project, to {link}")
+
+
+def _refused(entry: "Entry", why: str) -> SkelebotError:
+    return SkelebotError(f"{entry.path} {why}; mend that, or add it to components.package.ignores")
+
+
+# --- the zip ---
+
+
+def _write(file: IO[bytes], entries: "list[Entry]", mark: bytes) -> None:
+    """Writes a zip that owes nothing to the times, owners and umask of this checkout."""
+    import zipfile
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = mark
+        for entry in entries:
+            try:
+                _add(archive, entry)
+            except OSError as error:
+                if error.filename != entry.file:
+                    raise
+                raise _refused(entry, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def _add(archive: "zipfile.ZipFile", entry: "Entry") -> None:
+    import shutil
+    import zipfile
+
+    mode = entry.stat.st_mode
+    is_folder, is_link = stat.S_ISDIR(mode), stat.S_ISLNK(mode)
+    info = zipfile.ZipInfo(entry.path + "/" * is_folder, (1980, 1, 1, 0, 0, 0))
+    info.create_system = 3  # Unix, whose modes and links the attributes are
+    executable = is_folder or bool(mode & stat.S_IXUSR)
+    info.external_attr = (stat.S_IFMT(mode) | (0o755 if executable else 0o644)) << 16 | is_folder << 4
+    if is_folder or is_link:
+        archive.writestr(info, os.readlink(os.fsencode(entry.file)) if is_link else b"")
+        return
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.file_size = entry.stat.st_size  # by which it is known how much room its sizes need
+    with open(entry.file, "rb") as source, archive.open(info, "w") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
