@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from skelebot import schema
-<<<<<<< HEAD
-from skelebot.errors import ConfigError, UsageError
-from skelebot.model import Job, Packages, Param, Project
-=======
 from skelebot.errors import ConfigError, SkelebotError, UsageError
-from skelebot.model import Job, Param, Project
->>>>>>> 8a83490 (bump, envs and config: the project's next version, its environments, and what holds in them)
+from skelebot.model import Job, Packages, Param, Project
 
 if TYPE_CHECKING:
     from semver import Version

@@ -462,7 +462,7 @@ def yaml_name(field: Field[Any]) -> str:
 
 def unreadable(cls: type) -> str | None:
     """What is wrong with a record as the schema of settings, of those that others write; or None."""
-    _keys(cls)
+    keys(cls)
     for field in fields(cls):
         if field.init and "help" not in field.metadata:
             return f"{field.name} is not declared with key(...)"

@@ -260,3 +260,10 @@ def test_a_long_value_stays_on_one_line(project: Path, capsys: pytest.CaptureFix
         f"description: {text}  # skelebot.yaml:2",
         f"contact: '# {text}'  # skelebot.yaml:3",
     ]
+
+
+def test_dependencies_of_two_languages(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = load(project, "name: a\nlanguage: R+Python\ndependencies: {Python: [numpy], R: [zoo, abc]}\n")
+    text = said(capsys, "config", "-o")
+    assert "- abc  # skelebot.yaml:3\n" in text
+    assert load(project, text) == before
