@@ -151,12 +151,17 @@ def _started(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
         yield child
     except BaseException:
         child.terminate()
+        _close(child)  # one that is just writing would otherwise wait for a reader
         child.wait()
         raise
     finally:
-        for stream in (child.stdout, child.stderr):
-            if stream:
-                stream.close()
+        _close(child)
+
+
+def _close(child: "subprocess.Popen[bytes]") -> None:
+    for stream in (child.stdout, child.stderr):
+        if stream:
+            stream.close()
 
 
 def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":

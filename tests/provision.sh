@@ -35,6 +35,8 @@ missing_packages() {
     have gss-server || echo krb5-gss-samples
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring    # Ubuntu has none
     [ -s "$CA_BUNDLE" ] || echo ca-certificates
+    have docker-registry || echo docker-registry
+    have htpasswd || echo apache2-utils
     engine_at_hand && return
     have dockerd || echo docker.io
     have iptables || echo iptables

@@ -22,10 +22,17 @@ CONTEXT_LABEL = "skelebot.context"
 BASE_LABEL = "skelebot.base"
 FILES_LABEL = "skelebot.files"
 
+_FILES = "files-"  # begins the tags of what goes when no other image is made of it
+
 _FOLDER = "project/"  # where the project's files stand in the context, beside the Dockerfile
 
 _HEAVY = 10_000_000  # bytes from which a file or folder gets a layer of its own
 _LARGE = 50_000_000  # bytes of context from which a warning names what is largest
+
+
+def provided(client: Client, image: Image, task: Task, lock: "Lock", skip_build: bool) -> Found:
+    """The image, built where something has changed, or as it was built last. Raises SkelebotError."""
+    return last(client, image, task) if skip_build else current(client, image, task, lock)
 
 
 def last(client: Client, image: Image, task: Task) -> Found:
@@ -43,19 +50,35 @@ def current(client: Client, image: Image, task: Task, lock: "Lock") -> Found:
     """
     found = client.inspect(image.tag, task)
     source = Source(image)
-    if found and _is_current(client, found, source, task):
+    if found and is_current(client, found, source, task):
         return found
     built = _build(client, source, task)
     lock.untidy()  # a failed build's steps stay, for the next attempt to go on from
     return built
 
 
-def _is_current(client: Client, found: Found, source: "Source", task: Task) -> bool:
+def is_current(client: Client, found: Found, source: "Source", task: Task) -> bool:
+    """Whether an image holds what the project now is."""
     if found.labels.get(_view_label(source.seen(task.hidden))) != source.fingerprint(task.hidden):
         return False
     # Another image may go by the base's name by now; through the client the question takes too long.
     base = client.quickly(source.image.base)
     return base is None or found.labels.get(BASE_LABEL, base.id) == base.id
+
+
+@contextmanager
+def labelled(
+    client: Client, image: Image, found: Found, labels: dict[str, str], task: Task
+) -> Iterator[Found]:
+    """The image with further labels; it goes again at the end unless it was given a name meanwhile."""
+    # BuildKit takes no id to build upon. Should the name be left behind, it goes as a files image does.
+    name = f"{image.tag.partition(':')[0]}:{_FILES}{os.urandom(8).hex()}"
+    client.answer("tag", found.id, name)
+    try:
+        yield Builder(client, Source(image), task, has_buildkit(client)).build_upon(name, labels)
+    finally:
+        with shell.undisturbed():
+            client.capture("rmi", name)
 
 
 def _view_label(hidden: frozenset[str]) -> str:
@@ -212,7 +235,7 @@ class Builder:
         copied = (*heavy, *self.source.image.copied)
         needed = [e for e in entries if context.is_below(e.path, copied)]
         content = self.source.content("\n".join([base.id if base else "", *lines]), needed)
-        tag = f"{self.source.image.tag.partition(':')[0]}:files-{content[:16]}"
+        tag = f"{self.source.image.tag.partition(':')[0]}:{_FILES}{content[:16]}"
         if self.client.inspect(tag, self.task) is None:
             self.build(lines, needed, {}, tag)
         return tag
@@ -244,6 +267,15 @@ class Builder:
 
             own = labels | dict(image.labels)
             return self._build(feed, path, loan.words, own, image.tag, folder)
+
+    def build_upon(self, tag: str, labels: dict[str, str]) -> Found:
+        """Builds what the image of a tag holds once more, with further labels; the tag moves to it."""
+
+        def feed(stream: IO[bytes]) -> None:
+            context.write_tar(stream, [], "", ("Dockerfile", f"FROM {tag}\n"))
+
+        with _private_folder() as folder:
+            return self._build(feed, "Dockerfile", (), labels, tag, folder)
 
     def _build(
         self, feed: Feed, file: str, loan: tuple[str, ...], labels: dict[str, str], tag: str, folder: str
@@ -368,7 +400,7 @@ def tidy(client: Client, image: Image) -> list[str]:
     whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
     name = image.tag.partition(":")[0]
     _, tags, _ = client.capture("images", "--format", "{{.Tag}}", name)
-    files = {tag for tag in tags.split() if tag.startswith("files-")}
+    files = {tag for tag in tags.split() if tag.startswith(_FILES)}
     if files:
         others = [f"{name}:{tag}" for tag in tags.split() if tag not in files]
         wanted = f'{{{{index .Config.Labels "{FILES_LABEL}"}}}}'
@@ -379,9 +411,10 @@ def tidy(client: Client, image: Image) -> list[str]:
             gone += _removed(client, unused)
     # Not `image prune`, of which an engine runs one at a time and refuses a second.
     listed = ("images", "--quiet", "--no-trunc", "--filter", "dangling=true", "--filter", whose)
-    _, superseded, _ = client.capture(*listed)
-    if superseded.split():
-        gone += _removed(client, superseded.split())
+    before: list[str] = []
+    while (superseded := client.capture(*listed)[1].split()) and superseded != before:
+        gone += _removed(client, superseded)
+        before = superseded  # with these has gone, what else nothing is built upon any more shows up
     return gone
 
 

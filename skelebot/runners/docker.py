@@ -29,10 +29,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
     client = Client(task.host, flags.verbose)
     try:
         with build.images_in_use(client, image) as lock:
-            if flags.skip_build:
-                found = build.last(client, image, task)
-            else:
-                found = build.current(client, image, task, lock)
+            found = build.provided(client, image, task, lock, flags.skip_build)
             folders.make_folders(task)
             folders.remember_host(task.root, client.host)
             container = Container(client, image, found, task, os.urandom(4).hex())

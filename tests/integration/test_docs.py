@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import registry_server
 from harness import BASE, R_BASE, Sandbox, docker
 
 from skelebot.model import image_name
@@ -91,13 +93,28 @@ class Done:
     output: str
 
 
+# The registries that pages speak of, by their ports there; the second asks for this login.
+REGISTRIES: dict[str, tuple[str, ...]] = {"5000": (), "5001": ("ada", "lovelace")}
+
+
 def run(page: Path, sandbox: Sandbox, engine: bool) -> list[Done]:
     """Runs a page's commands in one shell, in a folder that holds nothing but the page's files."""
+    with ExitStack() as servers:
+        ports = {}
+        if engine and "localhost:5000" in page.read_text(encoding="utf-8"):
+            for port, login in REGISTRIES.items():
+                folder = sandbox.write(f"../registry-{port}/x", "").parent
+                ports[port] = servers.enter_context(registry_server.running(folder, *login)).port
+        return _run(page, sandbox, engine, ports)
+
+
+def _run(page: Path, sandbox: Sandbox, engine: bool, ports: dict[str, int]) -> list[Done]:
     known: list[Command] = []
     has_example = "examples/iris" in page.read_text(encoding="utf-8")
     image = SCIENCE if has_example else R_BASE if page in WITH_R else BASE
+    image = registry_server.tiny() if ports else image
     script = ["exec 2>&1"]
-    for block in blocks(page):
+    for block in (_at_ports(block, ports) for block in blocks(page)):
         if block.file:
             script.append(_write(block))
         elif block.is_run and (engine or block.mark != "engine"):
@@ -116,6 +133,12 @@ def run(page: Path, sandbox: Sandbox, engine: bool) -> list[Done]:
     parts = _shell(sandbox, "\n".join(script)).split("\x1e")
     assert len(parts) == 2 * len(known) + 1, f"the shell ended early, after {parts[-3:]}"
     return [Done(c, int(parts[2 * i + 1]), parts[2 * i]) for i, c in enumerate(known)]
+
+
+def _at_ports(block: Block, ports: dict[str, int]) -> Block:
+    """The block with the ports at which this test's registries are."""
+    text = re.sub(r"\b500[01]\b", lambda match: str(ports.get(match[0], match[0])), block.text)
+    return replace(block, text=text)
 
 
 def _write(block: Block) -> str:

@@ -1,0 +1,116 @@
+"""`prime`: builds what runs will need, and saves the project's image to a file."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO
+
+from skelebot import console, launch, runners
+from skelebot.component import Command, Component, Link, Session
+from skelebot.errors import UsageError
+from skelebot.model import Image, Param, Project, Task
+from skelebot.options import Values
+
+_OUTPUT = Param("output", "o", placeholder="FILE", help="Save the project's image, compressed for .tar.gz")
+
+_COMPRESSED = (".gz", ".tgz")
+_UNKNOWN = (".zst", ".xz", ".bz2", ".zip", ".7z")
+
+
+class Prime(Component):
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        text = "Build what the jobs run in, and save it to a file"
+        return (Command("prime", text, _run, params=(_OUTPUT,), check=_check),)
+
+
+def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
+    """Raises UsageError or ConfigError for what would keep it from building or saving."""
+    output, task = _output(values), _task(session)
+    if output and session.flags.native:
+        raise UsageError("a native run has no image to save; leave out -n, or -o")
+    for image in _images(session):
+        runners.choose(task, session.flags).check(image, task)
+
+
+def _run(session: Session, values: Values) -> int:
+    output, task = _output(values), _task(session)
+    if session.flags.native:
+        return launch.start(session, launch.image(session), task)
+    launch.fetch_dependencies(session)
+    images = _images(session)
+    if session.flags.dry_run:
+        return _show(images, output)
+    for image in images[1 if output else 0 :]:
+        _build(image, task, session)
+    if output:
+        _save(images[0], task, session, output)
+        console.out(output)
+    return 0
+
+
+def _task(session: Session) -> Task:
+    """A task that does nothing; natively, what comes before it is what is wanted."""
+    task = launch.tool(session, "prime", ("true",))
+    return task if session.flags.native else replace(task, native="never")
+
+
+def _images(session: Session) -> list[Image]:
+    """The project's image, and those of the jobs that leave out files of their own."""
+    project = launch.project_of(session)
+    jobs = [job for job in project.jobs if job.ignores and job.native != "always"]
+    return [launch.image(session), *(launch.image(session, job) for job in jobs)]
+
+
+def _show(images: list[Image], output: str | None) -> int:
+    for image in images:
+        console.out(f"build {image.tag}")
+    if output:
+        console.out(f"save {images[0].tag} to {output}")
+    return 0
+
+
+def _build(image: Image, task: Task, session: Session) -> None:
+    from skelebot.runners import build
+    from skelebot.runners.engine import Client
+
+    client = Client(task.host, session.flags.verbose)
+    with build.images_in_use(client, image) as lock:
+        build.provided(client, image, task, lock, session.flags.skip_build)
+
+
+# --- the file ---
+
+
+def _output(values: Values) -> str | None:
+    """The path of the file that is wanted. Raises UsageError where it cannot be written."""
+    from skelebot.runners.folders import output_path
+
+    given = values.get("output")
+    if not isinstance(given, str):
+        return None
+    if given.endswith(_UNKNOWN):
+        raise UsageError(f"{given}: an image is saved as .tar, or compressed as .tar.gz")
+    return output_path(given)
+
+
+def _save(image: Image, task: Task, session: Session, path: str) -> None:
+    from skelebot.runners import folders, release
+
+    with release.released(image, task, session.flags) as (client, found):
+        console.info(f"saving {image.tag} to {path}")
+        with folders.whole_file(path) as file:
+            with _packed(file, path) as target:
+                release.save(client, found, image.tag, target)
+            folders.remember_output(image.context, path)
+
+
+@contextmanager
+def _packed(file: IO[bytes], path: str) -> Iterator[IO[bytes]]:
+    if not path.endswith(_COMPRESSED):
+        yield file
+        return
+    import gzip
+
+    # Neither the name nor the time goes in: the same image makes the same file.
+    with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        yield packed  # type: ignore[misc]

@@ -1,0 +1,190 @@
+"""`publish`: the project's image, pushed to a registry."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from skelebot import console, launch, runners
+from skelebot.component import Check, Command, Component, Link, Session
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.launch import project_of
+from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
+from skelebot.options import Values
+
+if TYPE_CHECKING:
+    from skelebot.runners.engine import Client, Found
+
+LATEST = "latest"
+
+# https://github.com/distribution/reference/blob/main/reference.go
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_WORD = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+
+_host = pattern(
+    rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, as in registry.example.com; `port` has its own key"
+)
+_user = pattern(
+    rf"{_WORD}(/{_WORD})*", "lower-case letters and digits, with single dots, dashes and slashes between"
+)
+
+
+@dataclass(frozen=True)
+class Aws:
+    """How to log in to Amazon's registry, ECR."""
+
+    region: str | None = key(None, help="The registry's region, where its host does not name it")
+    profile: str | None = key(None, help="The profile of ~/.aws to use")
+
+
+@dataclass(frozen=True)
+class Registry(Component):
+    """Where the project's image is published."""
+
+    host: str = key(
+        help="The registry's host, as in registry.example.com; docker.io is Docker Hub", check=_host
+    )
+    port: int | None = key(None, help="Its port, where it is not the usual one")
+    user: str | None = key(None, help="The user or group there whom the image belongs to", check=_user)
+    aws: Aws | None = key(None, help="Log in to Amazon ECR")
+
+    def problems(self) -> Iterator[str]:
+        if self.port is not None and not 1 <= self.port <= 65535:
+            yield f"port: expected a number from 1 to 65535, found {self.port}"
+        if self.port is None and "." not in self.host and self.host != "localhost":
+            yield f"host: Docker takes {self.host!r} for a user of Docker Hub; write the full name, or a port"
+
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        text = "Build the project's image and push it to the registry"
+        return (Command("publish", text, self._publish, params=_PARAMS, check=self._check),)
+
+    @property
+    def server(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+    def repository(self, project: Project) -> str:
+        """The image's name in the registry, without a tag."""
+        return "/".join(filter(None, (self.server, self.user, project.image)))
+
+    # --- publishing ---
+
+    def _check(self, session: Session, values: Values, earlier: Sequence[Link]) -> None:
+        """Raises SkelebotError for what would keep it from being published."""
+        _further(values)
+        if not any(link.command.changes for link in earlier):  # which may write VERSION
+            _tags(project_of(session), values)
+        task = _task(session)
+        runners.choose(task, session.flags).check(launch.image(session), task)
+
+    def _publish(self, session: Session, values: Values) -> int:
+        from skelebot.runners import release
+
+        project = project_of(session)
+        repository, tags = self.repository(project), _tags(project, values)
+        references = [f"{repository}:{tag}" for tag in tags]
+        image, task = launch.image(session), _task(session)
+        if session.flags.dry_run:
+            return _show(image, references, session.flags)
+        launch.fetch_dependencies(session)
+        with release.released(image, task, session.flags) as (client, found):
+            digest = self._pushed(client, found, references, task)
+        answer = {"image": repository, "tags": tags, "digest": digest}
+        console.out(json.dumps(answer, indent=2) if values.get("json") else digest)
+        return 0
+
+    def _pushed(self, client: "Client", found: "Found", references: list[str], task: Task) -> str:
+        """The digest. Nobody is asked for a login before the registry has refused the one there is."""
+        from skelebot.components.registry import login
+        from skelebot.components.registry.push import Refused, push
+
+        given = login.given(self.server, self.aws)
+        try:
+            with login.logged_in(client, self.server, given) as env:
+                return push(client, self.server, found, references, task, env)
+        except Refused as refused:
+            if given:
+                raise
+            asked = login.asked(self.server, refused)
+        with login.logged_in(client, self.server, asked) as env:
+            return push(client, self.server, found, references, task, env)
+
+    # --- doctor ---
+
+    def checks(self, session: Session) -> Iterator[Check]:
+        """Whether the engine reaches the registry, which takes the login. Raises SkelebotError."""
+        from skelebot.components.registry import login
+        from skelebot.components.registry.push import look
+        from skelebot.runners.engine import Client
+
+        project = project_of(session)
+        client = Client(session.flags.docker_host or project.host, session.flags.verbose)
+        with login.logged_in(client, self.server, login.given(self.server, self.aws)) as env:
+            look(client, self.server, self.repository(project), env)
+        yield Check("registry", f"{self.server} answers, and lets you in")
+
+
+_VERSION = Param("omit-version", "v", accepts="boolean", help="Leave out the tag of the project's version")
+_LATEST = Param("omit-latest", "l", accepts="boolean", help="Leave out the tag latest")
+_MORE = Param("tags", "t", accepts="list", placeholder="TAG", help="Further tags")
+_JSON = Param("json", accepts="boolean", help="Print the image, its tags and its digest as JSON")
+_PARAMS = (_VERSION, _LATEST, _MORE, _JSON)
+
+
+def _task(session: Session) -> Task:
+    return replace(launch.tool(session, "publish"), native="never")
+
+
+def _show(image: Image, references: list[str], flags: Flags) -> int:
+    for line in [*([] if flags.skip_build else [f"build {image.tag}"]), *(f"push {r}" for r in references)]:
+        console.out(line)
+    return 0
+
+
+# --- the tags ---
+
+
+def _tags(project: Project, values: Values) -> list[str]:
+    """What the image is called by, `latest` last: it must not lead to what did not arrive.
+
+    Raises SkelebotError where VERSION is to be one of them and cannot, and what `_further` raises.
+    """
+    version = [] if values.get("omit-version") else [_version(project)]
+    latest = [] if values.get("omit-latest") else [LATEST]
+    return list(dict.fromkeys((*version, *_further(values), *latest)))
+
+
+def _further(values: Values) -> tuple[str, ...]:
+    """The tags of -t. Raises UsageError for one that is none, and SkelebotError where no tag is left."""
+    given = values.get("tags")
+    tags = given if isinstance(given, tuple) else ()
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise UsageError(
+                f"publish: {console.one_line(tag)!r} cannot be a tag; expected letters, digits, dots, dashes "
+                "and underscores, at most 128, the first no dot and no dash"
+            )
+    if not tags and values.get("omit-version") and values.get("omit-latest"):
+        raise SkelebotError(
+            "there is nothing to publish: -v and -l leave out both tags; name another with -t"
+        )
+    return tags
+
+
+def _version(project: Project) -> str:
+    """The tag of the project's version, in which `_` stands for the `+` that no tag can hold.
+
+    So does Helm: https://helm.sh/docs/topics/registries/
+    """
+    from semver import Version
+
+    if project.version is None:
+        raise SkelebotError(
+            "the project has no VERSION file; write one, as in 0.1.0, or leave it out with -v"
+        )
+    if not Version.is_valid(project.version) or len(project.version) > 128:
+        raise SkelebotError(
+            f"VERSION holds {project.version!r}, not a version such as 1.4.0; mend it or leave it out (-v)"
+        )
+    return project.version.replace("+", "_")

@@ -1,0 +1,133 @@
+"""Logging in to a registry, in settings of the client that are gone when the push is over.
+
+The password goes to the client through its stdin, and nowhere else.
+"""
+
+import base64
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from skelebot import console, shell
+from skelebot.components.registry.push import Env, Refused, explained
+from skelebot.errors import Interrupted, SkelebotError
+from skelebot.runners.engine import Client
+
+if TYPE_CHECKING:
+    from skelebot.components.registry import Aws
+
+USER = "SKELEBOT_REGISTRY_USER"
+PASSWORD = "SKELEBOT_REGISTRY_PASSWORD"  # noqa: S105 - the name of a variable
+
+_OTHER_LOGINS = ("auths", "credsStore", "credHelpers")
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    user: str
+    password: str
+
+
+def given(server: str, aws: "Aws | None") -> Credentials | None:
+    """Those of AWS or of the environment; None where neither is set. Raises SkelebotError."""
+    if aws:
+        return _from_aws(server, aws)
+    user, password = os.environ.get(USER), os.environ.get(PASSWORD)
+    return _sendable(user, password) if user and password else None
+
+
+def asked(server: str, refused: Refused) -> Credentials:
+    """Those that are typed on the terminal. Raises SkelebotError without one."""
+    user = os.environ.get(USER) or _typed(f"user of {server}", USER, refused, server)
+    password = os.environ.get(PASSWORD) or _typed(f"password of {server}", PASSWORD, refused, server, True)
+    return _sendable(user, password)
+
+
+def _typed(question: str, variable: str, refused: Refused, server: str, hidden: bool = False) -> str:
+    try:
+        answer = console.ask(question, variable, hidden)
+    except EOFError:
+        answer = ""
+    except Interrupted:
+        raise
+    except SkelebotError:  # nobody can be asked
+        raise SkelebotError(f"{refused}; run `docker login {server}`, or set {USER} and {PASSWORD}") from None
+    if not answer:
+        raise SkelebotError(f"no {question} was given; run again, or set {variable}")
+    return answer
+
+
+def _sendable(user: str, password: str) -> Credentials:
+    if not (user.isprintable() and password.isprintable()):
+        raise SkelebotError("the credentials hold a line end or a control character; give them again")
+    return Credentials(user, password)
+
+
+def _from_aws(server: str, aws: "Aws") -> Credentials:
+    """https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html"""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    in_name = re.search(r"\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.", server)
+    region = aws.region or (in_name[1] if in_name else None)
+    try:
+        ecr = boto3.Session(profile_name=aws.profile, region_name=region).client("ecr")
+        token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+        user, _, password = base64.b64decode(token).decode().partition(":")
+    except (BotoCoreError, ClientError) as error:
+        raise SkelebotError(
+            f"AWS gives no login for {server} ({error}); check the settings of `aws`"
+        ) from None
+    return _sendable(user, password)
+
+
+# --- the client's settings ---
+
+
+@contextmanager
+def logged_in(client: Client, server: str, credentials: Credentials | None) -> Iterator[Env]:
+    """The variables with which the client has that login; without credentials, those that it has anyway.
+
+    Raises SkelebotError where the registry does not take them.
+    """
+    if credentials is None:
+        yield ()
+        return
+    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+        _fill(folder, server)
+        env = (("DOCKER_CONFIG", folder),)
+        _log_in(client, server, credentials, env)
+        yield env
+
+
+def _fill(folder: str, server: str) -> None:
+    """The caller's own settings (contexts, certificates, proxies) without the logins among them."""
+    own = os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
+    with suppress(OSError):
+        for name in os.listdir(own):
+            if name != "config.json":
+                os.symlink(os.path.join(own, name), os.path.join(folder, name))
+    settings: dict[str, Any] = {}
+    with suppress(OSError, ValueError, TypeError), open(os.path.join(own, "config.json"), "rb") as file:
+        settings = dict(json.load(file))
+    kept = {name: value for name, value in settings.items() if name not in _OTHER_LOGINS}
+    # Without any entry the client would look for a keychain, and leave the password there.
+    place = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT, 0o600)
+    with open(place, "w", encoding="utf-8") as file:
+        json.dump(kept | {"auths": {server: {}}}, file)
+
+
+def _log_in(client: Client, server: str, credentials: Credentials, env: Env) -> None:
+    words = ("login", "--username", credentials.user, "--password-stdin", server)
+    step = replace(client.step(*words, env=env), stdin=credentials.password)
+    shell.trace(client.verbose, step)
+    code, _, said = shell.capture(step)
+    if code == 0:
+        return
+    whose = f"the credentials of {credentials.user}"
+    raise explained(said.splitlines(), server, whose, "logging in to {server} failed")

@@ -1,0 +1,130 @@
+"""The project's image as it leaves this machine: built, and with the commit that it was made from."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from skelebot import console, shell
+from skelebot.errors import ProgramMissing, SkelebotError
+from skelebot.model import Flags, Image, Step, Task
+from skelebot.runners import build, folders
+from skelebot.runners.engine import Client, Found
+
+REVISION_LABEL = "org.opencontainers.image.revision"
+DIRTY_LABEL = "skelebot.dirty"
+
+
+@contextmanager
+def released(image: Image, task: Task, flags: Flags) -> Iterator[tuple[Client, Found]]:
+    """The image with its commit as labels, and the client of the engine that has it.
+
+    An image that is run has no such labels: a commit alone would build it anew. So this is another one,
+    of the same layers, which goes again at the end unless it was given a name meanwhile.
+    """
+    client = Client(task.host, flags.verbose)
+    labels = commit_labels(image)
+    with build.images_in_use(client, image) as lock:
+        found = build.provided(client, image, task, lock, flags.skip_build)
+        if labels and flags.skip_build and not build.is_current(client, found, build.Source(image), task):
+            console.warn(f"{image.tag} is older than the project's files, so it will not name their commit")
+            labels = {}
+        lock.untidy()  # a name that moves on leaves an image behind
+        if not labels:
+            yield client, found
+            return
+        with build.labelled(client, image, found, labels, task) as named:
+            yield client, named
+
+
+# --- the commit ---
+
+
+def commit_labels(image: Image) -> dict[str, str]:
+    """The commit that is checked out, and whether the project's files differ from it; none without git.
+
+    What Skelebot has written for the user is in no image and makes no difference.
+    """
+    own = (*folders.outputs(image.context), *build.own_dockerfile(image))
+    try:
+        commit = _git(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+        left_out = (f":(exclude,literal){path}" for path in own)
+        changes = _git(image.context, "status", "--porcelain", "--untracked-files=all", "--", ".", *left_out)
+    except ProgramMissing:
+        return {}
+    except SkelebotError as error:
+        if str(error) and "not a git repository" not in str(error):
+            console.warn(f"the image will not name its commit: {error}")
+        return {}
+    return {REVISION_LABEL: commit, DIRTY_LABEL: "true" if changes else "false"}
+
+
+def _git(folder: str, *words: str) -> str:
+    """What git prints. Raises SkelebotError with its complaint, and without text where it has none."""
+    env = (("LC_ALL", "C"), ("GIT_OPTIONAL_LOCKS", "0"))
+    code, out, err = shell.capture(Step(("git", *words), cwd=folder, env=env))
+    if code != 0:
+        raise SkelebotError(err.strip().partition("\n")[0])
+    return out
+
+
+# --- the file ---
+
+
+def save(client: Client, found: Found, name: str, target: IO[bytes]) -> None:
+    """Writes an image in the form of `docker save`, in which it has that name.
+
+    Raises SkelebotError with the engine's complaint, and OSError where `target` takes no more.
+    """
+    step = client.step("save", found.id)
+    shell.trace(client.verbose, step)
+    code, whole, said = shell.pipe(step, None, lambda source: _copy(source, target, name))
+    if code != 0 or not whole:
+        raise SkelebotError(f"the image {name} could not be saved: {said.strip() or 'the engine broke off'}")
+
+
+_BLOCK = 1 << 20
+
+
+def _copy(source: IO[bytes], target: IO[bytes], name: str) -> bool:
+    """Copies an archive, giving its image a name; whether it was all there."""
+    try:
+        with (
+            tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as old,
+            tarfile.open(fileobj=target, mode="w|", bufsize=_BLOCK, format=tarfile.PAX_FORMAT) as new,
+        ):
+            for member in old:
+                content = old.extractfile(member) if member.isreg() else None
+                if content and member.name in _NAMING:
+                    data = json.dumps(_NAMING[member.name](json.load(content), name)).encode()
+                    member.size, content = len(data), io.BytesIO(data)
+                new.addfile(member, content)
+        while source.read(_BLOCK):
+            pass  # what fills up the last block
+    except tarfile.ReadError:
+        return False
+    return True
+
+
+def _name_manifest(manifest: Any, name: str) -> Any:
+    """https://github.com/moby/docker-image-spec/blob/main/v1.1.md#combined-image-json--filesystem-changeset-format"""
+    return [{**image, "RepoTags": [name]} for image in manifest]
+
+
+def _name_index(index: Any, name: str) -> Any:
+    """https://github.com/opencontainers/image-spec/blob/main/image-layout.md#indexjson-file"""
+    tag = name.rpartition(":")[2]
+    names = {
+        "io.containerd.image.name": f"docker.io/library/{name}",
+        "org.opencontainers.image.ref.name": tag,
+    }
+    named = [
+        {**image, "annotations": {**(image.get("annotations") or {}), **names}}
+        for image in index["manifests"]
+    ]
+    return {**index, "manifests": named}
+
+
+_NAMING = {"manifest.json": _name_manifest, "index.json": _name_index}
