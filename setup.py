@@ -20,7 +20,16 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["skelebot", "skelebot.*"]),
-    package_data={"skelebot": ["py.typed", "install.R", "runners/*.sh", "components/*.sh"]},
+    package_data={
+        "skelebot": [
+            "py.typed",
+            "install.R",
+            "runners/*.sh",
+            "components/*.sh",
+            "templates/*",
+            "templates/*/*",
+        ]
+    },
     python_requires=">=3.10",
     # Each has its line in docs/architecture.md.
     install_requires=[
@@ -31,6 +40,7 @@ setup(
         "requests>=2.31",
         "semver>=3.0",
         "tqdm>=4.66",
+        "Jinja2>=3.1",
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={

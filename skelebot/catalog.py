@@ -46,6 +46,12 @@ BUILT_IN = (
     Entry("kerberos", "skelebot.components.kerberos:Kerberos", Activation.CONFIGURED),
     Entry("prime", "skelebot.components.prime:Prime", Activation.PROJECT, ("prime",)),
     Entry(
+        "scaffold",
+        "skelebot.components.scaffold:Scaffold",
+        Activation.ALWAYS,
+        ("scaffold", "template"),
+    ),
+    Entry(
         "repository",
         "skelebot.components.repository:Repository",
         Activation.CONFIGURED,
@@ -135,6 +141,11 @@ def _check_names(project: Project, report: schema.Report, plugins: "Sequence[Gua
             report.warning(node, schema.join("components", name), text)
 
 
+def names() -> frozenset[str]:
+    """The names of all commands that Skelebot has in one project or another."""
+    return frozenset((*_OWN_COMMANDS, *(name for entry in BUILT_IN for name in entry.commands)))
+
+
 # --- plugins among them ---
 
 
@@ -190,7 +201,7 @@ def _not_taken(
     depend on who has installed what: there the job is meant, and a warning says so.
     """
     jobs = {job.name for job in project.jobs} if project else set()
-    reserved = {*_OWN_COMMANDS, *(name for entry in BUILT_IN for name in entry.commands), *found} - jobs
+    reserved = {*names(), *found} - jobs
     if clashing := sorted(offered.keys() & reserved):
         guard.clash(f"there is another command {clashing[0]!r}")
         return {}

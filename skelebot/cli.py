@@ -163,7 +163,7 @@ def _loaded(
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> _Loaded:
-    session = Session(project, components, Flags(), tuple(problems), tuple(warnings))
+    session = Session(project, components, Flags(), tuple(problems), tuple(warnings), catalog.names())
     return _Loaded(session, catalog.commands(project, components))
 
 

@@ -69,6 +69,7 @@ class Session:
 
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a robust command gets to see either (see catalog.Entry).
+    taken: the names of Skelebot's own commands, which no job can have.
     """
 
     project: Project | None
@@ -76,6 +77,7 @@ class Session:
     flags: Flags
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

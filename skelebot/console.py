@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from skelebot.errors import SkelebotError
+from skelebot.errors import Interrupted, SkelebotError
 
 _COLOURS = {"INFO": "36", "WARN": "33", "ERROR": "31"}
 
@@ -48,7 +48,7 @@ def ask(question: str, variable: str, hidden: bool = False) -> str:
 
     Raises SkelebotError without one, naming the environment variable that would have answered.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise SkelebotError(f"the {question} is missing, and nobody can be asked; set {variable}")
     if hidden:
         import getpass
@@ -57,6 +57,41 @@ def ask(question: str, variable: str, hidden: bool = False) -> str:
     sys.stderr.write(f"{question}: ")
     sys.stderr.flush()
     return sys.stdin.readline().rstrip("\n")
+
+
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal, who sees a question and can answer it."""
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
+
+
+def prompt(question: str, default: str | None, check: Callable[[str], str | None]) -> str:
+    """An answer typed on the terminal, asked for until it fits; an empty one is the default.
+
+    check: gives what would be expected instead, or None. Raises SkelebotError where the input ends.
+    """
+    shown = f" [{one_line(default)}]" if default else ""
+    while True:
+        typed = _typed(f"{printable(question)}{shown}: ").strip()
+        answer = default if not typed and default is not None else typed
+        expected = check(answer)
+        if expected is None:
+            return answer
+        warn(f"expected {expected}")
+
+
+def _typed(question: str) -> str:
+    """A line from the terminal. Text of an other encoding than the terminal's comes as surrogates."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    try:
+        line = sys.stdin.buffer.readline()
+    except Interrupted:
+        detail("")  # the message is to stand on a line of its own
+        raise
+    if not line:
+        detail("")
+        raise SkelebotError("the input ended before all was answered; nothing was written")
+    return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 @contextmanager

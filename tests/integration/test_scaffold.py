@@ -1,0 +1,140 @@
+"""`skelebot scaffold` on a terminal, as different users, and what it makes, run."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ORDINARY, SKELEBOT, Sandbox, Terminal, make_sandbox
+
+QUESTIONS = ("Name of the project", "Description", "Maintainer", "Contact", "Language", "Template")
+
+
+@pytest.fixture
+def ordinary() -> Iterator[Sandbox]:
+    """Somebody who is not root."""
+    yield from make_sandbox(ORDINARY if os.getuid() == 0 else os.getuid())
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def answered(screen: Terminal, *answers: str) -> None:
+    """Gives the answers to the questions in their order."""
+    for question, answer in zip(QUESTIONS, answers, strict=False):
+        screen.expect(question)
+        screen.send(f"{answer}\n".encode())
+
+
+# --- on a terminal ---
+
+
+def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None:
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    answered(screen, "Zoë's {{ rain }}", "How much?", "", "", "Ruby")
+    screen.expect("expected Python or R or R+Python")
+    screen.send(b"\n")
+    screen.expect("Template (default, dash, or a Git URL or a folder")
+    screen.send(b"r\n")
+    screen.expect("expected default, dash, a Git URL or a folder")
+    screen.send(b"dash\n")
+    screen.expect("Port of the dashboard [8050]")
+    screen.send(b"8051\n")
+    screen.expect("src/dashboard.py")
+    screen.expect("Go on? (yes, no) [yes]")
+    assert names(sandbox.root) == set()  # nothing is written before it is asked for
+    screen.send(b"maybe\n")
+    screen.expect("expected yes or y or no or n")
+    screen.send(b"y\n")
+    screen.expect("code 0")
+    assert screen.close() == 0
+    help = sandbox.ok("-h")
+    assert help.startswith("Zoë's {{ rain }} · 0.1.0\nHow much?\n")
+    assert "http://127.0.0.1:8051 [src/dashboard.py]" in help
+
+
+def test_what_an_option_answers_is_not_asked(sandbox: Sandbox) -> None:
+    given = "--name x --description=d --maintainer m --contact c --language R --template r"
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold {given}; echo code $?")
+    screen.expect("Go on?")
+    assert not any(question.encode() in screen.output for question in QUESTIONS)
+    screen.send(b"no\n")
+    screen.expect("nothing was written")
+    screen.expect("code 1")
+    screen.close()
+    assert names(sandbox.root) == set()
+
+
+@pytest.mark.parametrize("count", [0, 3, 6])
+def test_ctrl_c_at_a_question(sandbox: Sandbox, count: int) -> None:
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    answered(screen, *[""] * count)
+    screen.expect([*QUESTIONS, "Go on?"][count])
+    screen.send(b"\x03")
+    screen.expect("\r\n\x1b[31mERROR\x1b[0m | interrupted\r\n")
+    screen.expect("code 130")
+    screen.close()
+    assert list(sandbox.root.iterdir()) == []
+
+
+def test_the_end_of_the_input_and_odd_bytes(sandbox: Sandbox) -> None:
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    screen.expect("Name of the project")
+    screen.send(b"\xff\xfe\n")
+    screen.expect("expected text on one line, without control characters")
+    screen.send(b"\x04")
+    screen.expect("the input ended before all was answered; nothing was written")
+    screen.expect("code 1")
+    screen.close()
+    assert list(sandbox.root.iterdir()) == []
+
+
+def test_without_a_terminal_it_neither_waits_nor_writes(sandbox: Sandbox) -> None:
+    with sandbox.start("scaffold", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stderr  # stdin stays open: whoever reads it would wait
+        assert b"nobody can be asked here; give --name, --description" in child.stderr.read()
+        assert child.wait(60) == 2
+    assert list(sandbox.root.iterdir()) == []
+
+
+# --- all or nothing ---
+
+
+def test_it_is_the_callers(anyone: Sandbox) -> None:
+    anyone.ok("scaffold", "-y", "--name", "x")
+    assert {path.lstat().st_uid for path in anyone.root.rglob("*")} == {anyone.uid}
+    assert (anyone.root / "src/jobs/example.py").stat().st_mode & 0o777 == 0o644
+    anyone.ok("-n", "--dry-run", "example")
+
+
+def test_a_failure_half_way_takes_everything_back(ordinary: Sandbox) -> None:
+    ordinary.write("README.md", "mine", 0o600)
+    ordinary.write("tests/x", "mine")
+    (ordinary.root / "tests").chmod(0o555)  # among the last to be written to
+    before = sorted(ordinary.root.rglob("*"))
+    result = ordinary.run("scaffold", "-y", "--force")
+    assert result.code == 1
+    said = "ERROR | tests/test_example.py cannot be written: permission denied; nothing was changed"
+    assert result.errors == [said]
+    assert sorted(ordinary.root.rglob("*")) == before
+    assert ordinary.read("README.md") == "mine"
+
+
+def test_a_folder_that_cannot_be_written(ordinary: Sandbox) -> None:
+    ordinary.root.chmod(0o555)
+    result = ordinary.run("scaffold", "-y")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert result.errors[0].endswith("cannot be written: permission denied")
+
+
+def test_of_two_at_once_one_makes_the_project(sandbox: Sandbox) -> None:
+    children = [sandbox.start("scaffold", "-y", "--name", n, stderr=subprocess.DEVNULL) for n in ("a", "b")]
+    codes = [child.wait(60) for child in children]
+    assert sorted(codes) in ([0, 1], [0, 2])
+    name = "ab"[codes.index(0)]
+    assert sandbox.ok("-h").startswith(f"{name} · 0.1.0\n")
+    assert sandbox.read("README.md").startswith(f"# {name}\n")
+    assert [p.name for p in sandbox.root.iterdir() if p.name.startswith(".skelebot-new")] == []

@@ -1,0 +1,190 @@
+"""`skelebot scaffold -e`: what is found in a folder, and that nothing of it is changed."""
+
+from pathlib import Path
+
+import pytest
+
+from skelebot import catalog
+
+from .helpers import load, run_cli, warnings, write
+
+MAIN = '"""Trains a model. And more.\n\nDetails."""\nif __name__ == "__main__":\n    print(1)\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "rain"
+    made.mkdir()
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    return made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def adopt(*words: str) -> int:
+    return run_cli(["scaffold", "-e", "-y", *words])
+
+
+def jobs(folder: Path) -> dict[str, str]:
+    return {job.name: job.source for job in load(folder).jobs}
+
+
+def test_only_what_is_needed_is_added(folder: Path) -> None:
+    for name in ("README.md", "Dockerfile", ".gitignore", "VERSION", ".dockerignore"):
+        write(folder, f"my {name}\n", name)
+    write(folder, MAIN, "src/train.py").chmod(0o400)
+    write(folder, "1", "data/a.csv")
+    write(folder, "print(1)\n", "setup.py")
+    before = contents(folder)
+    assert adopt() == 0
+    after = contents(folder)
+    assert after.keys() - before.keys() == {"skelebot.yaml"}
+    assert {name: after[name] for name in before} == before
+    assert warnings(folder, (folder / "skelebot.yaml").read_text()) == []
+    assert load(folder).version == "my VERSION"
+
+
+def test_a_version_is_added_where_there_is_none(folder: Path) -> None:
+    assert adopt() == 0
+    assert contents(folder).keys() == {"skelebot.yaml", "VERSION"}
+    assert load(folder).version == "0.1.0"
+    assert "# - name: train\n" in (folder / "skelebot.yaml").read_text()
+
+
+def test_scripts_become_jobs(folder: Path) -> None:
+    write(folder, MAIN, "src/train.py")
+    write(folder, "def helper(): ...\n", "src/helper.py")
+    write(folder, "if __name__ == '__main__':\n    main(\n", "src/broken.py")
+    write(folder, "import sys\nif not sys.argv or __name__ != '__main__':\n    pass\n", "score.py")
+    write(folder, "echo 1\n", "src/deep/er/fetch data.sh")
+    for left_out in ("tests/run.py", ".hidden/a.py", "venv/lib/a.py", "src/__pycache__/a.py", "data/a.py"):
+        write(folder, MAIN, left_out)
+    (folder / "models").mkdir()
+    assert adopt() == 0
+    found = {job.name: job for job in load(folder).jobs}
+    assert {job.name: job.source for job in found.values()} == {
+        "train": "src/train.py",
+        "score": "score.py",
+        "fetch-data": "src/deep/er/fetch data.sh",
+    }
+    assert found["train"].help == "Trains a model. And more."
+    assert found["fetch-data"].help == "Run src/deep/er/fetch data.sh"
+    assert found["train"].mappings == ("data/", "models/")
+    assert load(folder).ignores == ("data/", "models/")
+
+
+def test_names_of_jobs_are_free(folder: Path) -> None:
+    """They neither take each other's, nor those of Skelebot's commands in any project."""
+    for path in (
+        "a/train.sh",
+        "b/train.sh",
+        "push.sh",
+        "scaffold.sh",
+        "x/schema.sh",
+        "TRAIN.sh",
+        "日本.sh",
+        "+.sh",
+    ):
+        write(folder, "true\n", path)
+    assert adopt() == 0
+    names = jobs(folder)
+    assert len(names) == 8
+    assert set(names) & catalog.names() == set()
+    assert {names["train"], names["a-train"], names["b-train"]} == {"TRAIN.sh", "a/train.sh", "b/train.sh"}
+    assert names["x-schema"] == "x/schema.sh"
+
+
+def test_odd_names_of_files(folder: Path) -> None:
+    for name in ("-x.sh", "a\nb.sh", "it's.sh", "a: b #c.sh", "{{ x }}.sh", "\x1b[31m.sh"):
+        write(folder, "true\n", f"src/{name}")
+    assert adopt() == 0
+    assert sorted(jobs(folder).values()) == ["src/a: b #c.sh", "src/it's.sh", "src/{{ x }}.sh"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"requirements.txt": "tabulate\n"}, ("req:requirements.txt",)),
+        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['numpy']\n"}, ("proj:pyproject.toml",)),
+        (
+            {
+                "requirements.txt": "a\n",
+                "pyproject.toml": "[project]\nname = 'x'\ndependencies = ['numpy']\n",
+            },
+            ("req:requirements.txt", "proj:pyproject.toml"),
+        ),
+        ({}, ()),
+    ],
+)
+def test_python_dependencies(folder: Path, files: dict[str, str], expected: tuple[str, ...]) -> None:
+    for name, text in files.items():
+        write(folder, text, name)
+    assert adopt() == 0
+    assert load(folder).dependencies == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.poetry.dependencies]\nnumpy = '*'\n", "not toml", "\xff", "project = 1"]
+)
+def test_a_pyproject_that_names_no_dependencies_is_told_of(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    write(folder, text, "pyproject.toml")
+    assert adopt() == 0
+    assert "WARN  | pyproject.toml gives no dependencies: " in capsys.readouterr().err
+    assert load(folder).dependencies == ()
+
+
+def test_what_a_pyproject_says_about_the_project(folder: Path) -> None:
+    write(
+        folder,
+        "[project]\nname = 'Snow'\nversion = '3.1.4'\ndescription = 'White: #1'\ndependencies = ['numpy']\n",
+        "pyproject.toml",
+    )
+    assert adopt("--contact", "me") == 0
+    project = load(folder)
+    assert (project.name, project.description, project.version) == ("Snow", "White: #1", "3.1.4")
+    assert project.contact == "me"
+
+
+def test_an_r_package(folder: Path) -> None:
+    write(
+        folder,
+        "Package: snow\nTitle: How much\n  falls\nVersion: 0.2\nDepends: R (>= 4.1), methods\n"
+        "Imports:\n    data.table (>= 1.14),\n    jsonlite, stats\nLinkingTo: Rcpp\n",
+        "DESCRIPTION",
+    )
+    write(folder, "f <- 1\n", "R/library.R")
+    write(folder, "cat(1)\n", "scripts/fit.R")
+    assert adopt() == 0
+    project = load(folder)
+    assert (project.name, project.description, project.version) == ("snow", "How much falls", "0.2")
+    assert (project.language, project.dependencies) == ("R", ("data.table", "jsonlite", "Rcpp"))
+    assert jobs(folder) == {"fit": "scripts/fit.R"}
+
+
+def test_a_lock_file_of_renv(folder: Path) -> None:
+    write(folder, "{}", "renv.lock")
+    write(folder, "source('x')\n", "renv/activate.R")
+    assert adopt() == 0
+    assert (load(folder).language, load(folder).dependencies) == ("R", ("renv:renv.lock",))
+    assert jobs(folder) == {}
+
+
+def test_the_language_decides_which_scripts_count(folder: Path) -> None:
+    write(folder, MAIN, "train.py")
+    write(folder, "cat(1)\n", "fit.R")
+    write(folder, "true\n", "fetch.sh")
+    assert adopt("--language", "Python") == 0
+    assert jobs(folder) == {"train": "train.py", "fetch": "fetch.sh"}
+
+
+def test_a_project_is_not_adopted_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, "name: mine\n")
+    assert adopt() == 2
+    assert "there is a project here already, mine" in capsys.readouterr().err
+    assert contents(folder) == {"skelebot.yaml": b"name: mine\n"}

@@ -1,0 +1,461 @@
+"""Templates under git: how they are named and fetched, and how a project follows their changes."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from skelebot.components.scaffold.source import Source, parse
+from skelebot.errors import UsageError
+
+from .helpers import load, run_cli, write
+
+RECORD = ".skelebot-template.yaml"
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A template under git, whose first commit has the tag v1, beside the empty folder that is changed to."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    made = tmp_path / "template"
+    made.mkdir()
+    git(made, "init", "--quiet", "--initial-branch", "main")
+    commit(
+        made, {"template.yaml": TEMPLATE, "a.txt": lines("a"), "b.txt": lines("b"), "run.sh": lines("echo")}
+    )
+    git(made, "tag", "v1")
+    (tmp_path / "rain").mkdir()
+    monkeypatch.chdir(tmp_path / "rain")
+    return made
+
+
+TEMPLATE = """\
+prompts:
+- {var: unit, message: Which unit?, default: cm}
+files:
+- {name: a.txt, template: a.txt}
+- {name: sub/b.txt, template: b.txt}
+- {name: run.sh, template: run.sh}
+config:
+  description: "In {{ unit }}"
+  jobs: [{name: go, source: echo go, help: h}]
+"""
+
+
+def lines(word: str, **changed: str) -> str:
+    """Ten lines, some of them changed: `_3="x"` is the third."""
+    return "".join(f"{changed.get(f'_{i}', f'{word} {i}')}\n" for i in range(1, 11))
+
+
+def commit(template: Path, files: dict[str, str | bytes | None]) -> str:
+    for name, content in files.items():
+        if content is None:
+            (template / name).unlink()
+        else:
+            (template / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    git(template, "add", "--all")
+    git(template, "commit", "--quiet", "-m", "c")
+    return git(template, "rev-parse", "HEAD")
+
+
+def scaffold(template: object, *words: str) -> int:
+    return run_cli(["scaffold", "-y", "--template", str(template), *words])
+
+
+def update(*words: str) -> int:
+    return run_cli(["template", "update", "-y", *words])
+
+
+def record() -> dict[str, Any]:
+    return dict(yaml.safe_load(Path(RECORD).read_text()))
+
+
+def contents() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int) -> str:
+    """The one error of a command that changes nothing."""
+    before = contents()
+    assert run_cli(list(words)) == code
+    assert contents() == before
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR | ")]
+    return error.removeprefix("ERROR | ")
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "ref"),
+    [
+        ("https://x.org/o/t", "https://x.org/o/t", None),
+        ("https://x.org/o/t.git@v1", "https://x.org/o/t.git", "v1"),
+        ("https://x.org/o/t@feature/a-b", "https://x.org/o/t", "feature/a-b"),
+        ("https://token@x.org/o/t@v1", "https://x.org/o/t", "v1"),
+        ("ssh://git@x.org:2222/o/t", "ssh://git@x.org:2222/o/t", None),
+        ("ssh://git@x.org/o/t@v1", "ssh://git@x.org/o/t", "v1"),
+        ("git@x.org:o/t.git", "git@x.org:o/t.git", None),
+        ("git@x.org:o/t.git@v1.0", "git@x.org:o/t.git", "v1.0"),
+        ("file:///a/b@v1", "file:///a/b", "v1"),
+    ],
+)
+def test_addresses(text: str, address: str, ref: str | None) -> None:
+    assert parse(text) == Source("git", address, ref)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://me:secret@x.org/o/t", "holds a password"),
+        ("https://x.org/o/t@--upload-pack=x", "expected a branch, tag or commit after the @"),
+        ("https://x.org/o/t@", "expected a branch, tag or commit after the @"),
+        ("--upload-pack=touch x", "names no template"),
+        ("https://x.org/\x1b[2Jt", "names no template"),
+    ],
+)
+def test_what_is_no_address(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        parse(text)
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+# --- fetching ---
+
+
+def test_what_is_committed_is_taken_and_remembered(
+    template: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(template, "not committed", "a.txt")
+    assert scaffold(template) == 0
+    assert "has changes that are not committed; they are left out" in capsys.readouterr().err
+    assert Path("a.txt").read_text() == lines("a")
+    head = git(template, "rev-parse", "HEAD")
+    assert (record()["template"], record()["commit"], "ref" in record()) == (str(template), head, False)
+    assert record()["answers"]["unit"] == "cm"
+
+
+def test_branches_tags_and_commits(template: Path) -> None:
+    first = git(template, "rev-parse", "v1")
+    git(template, "checkout", "--quiet", "-b", "feature/x")
+    commit(template, {"a.txt": "of the branch"})
+    git(template, "checkout", "--quiet", "main")
+    commit(template, {"a.txt": "newest"})
+    for ref, content in (("v1", lines("a")), ("feature/x", "of the branch"), (first[:10], lines("a"))):
+        assert scaffold(f"{template}@{ref}", "--force") == 0
+        assert Path("a.txt").read_text() == content
+        assert record()["ref"] == ref
+        assert record()["commit"] == git(template, "rev-parse", ref)
+
+
+@pytest.mark.parametrize("kind", ["url", "bare", "relative"])
+def test_other_ways_to_name_it(template: Path, kind: str) -> None:
+    if kind == "bare":
+        git(template, "clone", "--quiet", "--bare", ".", "../bare")
+    named = {"url": f"file://{template}@v1", "bare": "../bare@v1", "relative": "../template@v1"}[kind]
+    assert scaffold(named) == 0
+    assert Path("a.txt").read_text() == lines("a")
+    assert not Path("bare").exists()
+    assert record()["template"].endswith(str(template) if kind != "bare" else "/bare")
+    assert os.path.isabs(record()["template"].removeprefix("file://"))
+
+
+def test_what_cannot_be_fetched(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("scaffold", "-y", "--template")
+    said = refused(capsys, *words, "file:///nowhere/t", code=1)
+    assert said.startswith(
+        "file:///nowhere/t cannot be fetched: '/nowhere/t' does not appear to be a git repo"
+    )
+    said = refused(capsys, *words, "http://127.0.0.1:9/t", code=1)
+    assert said.startswith("http://127.0.0.1:9/t cannot be fetched: unable to access")
+    said = refused(capsys, *words, f"{template}@nope", code=1)
+    assert said == f"{template} has no branch, tag or commit 'nope'"
+    said = refused(capsys, *words, "ext::sh -c touch% pwned", code=2)
+    git(template, "init", "--quiet", "../fresh")
+    said = refused(capsys, *words, "../fresh", code=1)
+    assert said == f"{template.parent}/fresh has no commit yet"
+    write(template.parent / "plain", "{}", "template.yaml")
+    said = refused(capsys, *words, "../plain@v1", code=2)
+    assert said == f"{template.parent}/plain is not under git, so it has no 'v1'"
+
+
+def test_without_git(
+    template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = refused(capsys, "scaffold", "-y", "--template", str(template), code=127)
+    assert said == "git is needed for this, and is not installed or not on PATH"
+
+
+def test_a_link_in_a_repository_leads_nowhere(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (template / "b.txt").unlink()
+    (template / "b.txt").symlink_to("/etc/hostname")
+    commit(template, {})
+    said = refused(capsys, "scaffold", "-y", "--template", str(template), code=2)
+    assert said == "template.yaml:5:3: files[1].template: 'b.txt' is outside of the template"
+
+
+def test_nothing_of_a_repository_is_run(template: Path) -> None:
+    """Neither a hook nor a filter that it brings along."""
+    write(template, "*.txt filter=evil\n", ".gitattributes")
+    write(template, '[filter "evil"]\n\tsmudge = touch pwned\n', ".gitconfig")
+    write(template, "#!/bin/sh\ntouch pwned\n", ".githooks/post-checkout").chmod(0o755)
+    commit(template, {})
+    assert scaffold(template) == 0
+    assert not list(template.parent.rglob("pwned"))
+
+
+# --- update ---
+
+
+def test_an_update_brings_in_what_is_new_and_keeps_edits(template: Path) -> None:
+    scaffold(template)
+    Path("a.txt").write_text(lines("a", _2="mine"))
+    Path("run.sh").write_text("mine alone\n")
+    text = Path("skelebot.yaml").read_text()
+    Path("skelebot.yaml").write_text(f"{text}timezone: Europe/Berlin\n")
+    Path("README.md").unlink()
+    head = commit(
+        template,
+        {
+            "a.txt": lines("a", _9="theirs"),
+            "b.txt": lines("b", _1="theirs"),
+            "c.txt": "new {{ unit }}\n",
+            "template.yaml": TEMPLATE.replace("In {{", "Measured in {{").replace(
+                "config:", "- {name: c.txt, template: c.txt}\ndirs: [more]\nconfig:"
+            ),
+        },
+    )
+    assert update() == 0
+    assert Path("a.txt").read_text() == lines("a", _2="mine", _9="theirs")
+    assert Path("sub/b.txt").read_text() == lines("b", _1="theirs")
+    assert Path("c.txt").read_text() == "new cm\n"
+    assert Path("run.sh").read_text() == "mine alone\n"
+    assert not Path("README.md").exists()
+    assert Path("more/.gitkeep").exists()
+    project = load(Path())
+    assert (project.description, project.timezone) == ("Measured in cm", "Europe/Berlin")
+    assert record()["commit"] == head
+
+
+def test_a_second_update_finds_nothing_new(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    Path("a.txt").write_text("mine\n")
+    commit(template, {"b.txt": "theirs\n"})
+    assert update() == 0
+    before = contents()
+    capsys.readouterr()
+    assert update() == 0
+    assert f"there is nothing new in {template}" in capsys.readouterr().err
+    assert contents() == before
+
+
+def test_a_conflict_is_marked_and_told(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    Path("a.txt").write_text(lines("a", _5="mine"))
+    Path("a.txt").chmod(0o600)
+    head = commit(template, {"a.txt": lines("a", _5="theirs"), "b.txt": "theirs\n"})
+    assert update() == 1
+    marked = f"<<<<<<< yours\nmine\n=======\ntheirs\n>>>>>>> {template}"
+    assert Path("a.txt").read_text() == lines("a", _5=marked)
+    assert Path("a.txt").stat().st_mode & 0o777 == 0o600
+    assert Path("sub/b.txt").read_text() == "theirs\n"
+    assert record()["commit"] == head  # all of it has come in: the rest is in the marks
+    said = capsys.readouterr().err
+    assert "  a.txt (conflict: look for <<<<<<<)" in said
+    assert "look at a.txt: the template and you have changed the same lines" in said
+
+
+def test_what_was_removed_on_either_side(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    Path("run.sh").write_text("mine\n")
+    Path("a.txt").unlink()
+    without = TEMPLATE.replace(
+        "- {name: sub/b.txt, template: b.txt}\n- {name: run.sh, template: run.sh}\n", ""
+    )
+    commit(template, {"template.yaml": without, "a.txt": "changed\n"})
+    assert update() == 0
+    assert not Path("sub/b.txt").exists()
+    assert Path("run.sh").read_text() == "mine\n"
+    assert not Path("a.txt").exists()
+    said = capsys.readouterr().err
+    assert "  sub/b.txt (removed)" in said
+    assert "  run.sh (removed from the template, changed here; left alone)" in said
+    assert "  a.txt (changed in the template, removed here; left out)" in said
+
+
+def test_a_new_file_where_the_project_has_one(template: Path) -> None:
+    scaffold(template)
+    Path("c.txt").write_text("mine\n")
+    Path("same.txt").write_text("same\n")
+    more = "- {name: c.txt, template: c.txt}\n- {name: same.txt, template: same.txt}\nconfig:"
+    text = TEMPLATE.replace("config:", more)
+    commit(template, {"template.yaml": text, "c.txt": "theirs\n", "same.txt": "same\n"})
+    assert update() == 1
+    assert Path("c.txt").read_text() == f"<<<<<<< yours\nmine\n=======\ntheirs\n>>>>>>> {template}\n"
+    assert Path("same.txt").read_text() == "same\n"
+
+
+def test_what_is_no_text_is_never_merged(template: Path) -> None:
+    text = TEMPLATE.replace("template: a.txt", "template: a.txt, render: false")
+    commit(template, {"template.yaml": text, "a.txt": b"\0one"})
+    scaffold(template)
+    commit(template, {"a.txt": b"\0two"})
+    Path("a.txt").write_bytes(b"\0mine")
+    assert update() == 1
+    assert Path("a.txt").read_bytes() == b"\0mine"
+
+
+def test_bytes_that_are_not_utf_8_survive_a_merge(template: Path) -> None:
+    scaffold(template)
+    Path("a.txt").write_bytes(b"\xff mine\n" + lines("a").encode())
+    commit(template, {"a.txt": lines("a", _9="theirs")})
+    assert update() == 0
+    assert Path("a.txt").read_bytes() == b"\xff mine\n" + lines("a", _9="theirs").encode()
+
+
+def test_nothing_is_written_behind_a_link(template: Path) -> None:
+    scaffold(template)
+    outside = write(template.parent, lines("a"), "outside")
+    Path("a.txt").unlink()
+    Path("a.txt").symlink_to(outside)
+    commit(template, {"a.txt": "theirs\n"})
+    assert update() == 1
+    assert outside.read_text() == lines("a")
+    assert Path("a.txt").is_symlink()
+
+
+def test_a_folder_that_became_a_link(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    Path("sub").rename("../elsewhere")
+    Path("sub").symlink_to("../elsewhere")
+    commit(template, {"b.txt": "theirs\n"})
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said == "nothing was written: sub is a link, behind which nothing is written; move it away"
+
+
+def test_to_another_version_and_back(template: Path) -> None:
+    scaffold(f"{template}@v1")
+    commit(template, {"a.txt": "two\n"})
+    git(template, "tag", "v2")
+    assert update() == 0
+    assert record()["ref"] == "v1"
+    assert update("--to", "v2") == 0
+    assert (Path("a.txt").read_text(), record()["ref"]) == ("two\n", "v2")
+    assert update("--to", "v1") == 0
+    assert (Path("a.txt").read_text(), record()["ref"]) == (lines("a"), "v1")
+
+
+def test_answers_are_kept_and_can_be_changed(template: Path) -> None:
+    scaffold(template, "--var", "unit=m", "--name", "a: b")
+    commit(template, {"a.txt": "{{ unit }} {{ name }}\n"})
+    assert update() == 0
+    assert Path("a.txt").read_text() == "m a: b\n"
+    assert update("--var", "unit=km") == 0
+    assert Path("a.txt").read_text() == "km a: b\n"
+    assert record()["answers"]["unit"] == "km"
+    assert load(Path()).description == "In km"
+
+
+def test_a_prompt_that_is_new_is_asked(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    more = TEMPLATE.replace("files:", "- {var: height, message: How high?}\nfiles:", 1)
+    commit(template, {"template.yaml": more, "a.txt": "{{ height }}\n"})
+    said = refused(capsys, "template", "update", "-y", code=2)
+    assert said == "missing, and without a default: --var height"
+    assert update("--var", "height=2") == 0
+    assert Path("a.txt").read_text() == "2\n"
+
+
+def test_an_update_can_be_looked_at_first(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaffold(template)
+    commit(template, {"a.txt": "theirs\n"})
+    before = contents()
+    capsys.readouterr()
+    assert run_cli(["--dry-run", "template", "update"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == (
+        f"what has changed in {template}, in {Path().resolve()}:\n  .skelebot-template.yaml (changed)\n"
+        "  a.txt (changed)\n"
+    )
+    assert contents() == before
+
+
+def test_it_works_from_a_folder_below(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaffold(template)
+    commit(template, {"a.txt": "theirs\n"})
+    root = Path().resolve()
+    monkeypatch.chdir(root / "sub")
+    assert update() == 0
+    assert (root / "a.txt").read_text() == "theirs\n"
+
+
+def test_an_older_config_that_is_wrong_by_now_can_be_left(template: Path) -> None:
+    bad = commit(
+        template, {"template.yaml": TEMPLATE.replace("description:", "descripton:"), "a.txt": "old\n"}
+    )
+    commit(template, {"template.yaml": TEMPLATE})
+    scaffold(template)
+    text = Path(RECORD).read_text()
+    Path(RECORD).write_text(text.replace(record()["commit"], bad))
+    assert update() == 0
+
+
+def test_updates_that_cannot_be(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("template", "update", "-y")
+    Path("skelebot.yaml").write_text("name: x\n")
+    assert refused(capsys, *words, code=2).startswith(f"there is no {RECORD} in {Path().resolve()}")
+    Path(RECORD).write_text("template: dash\nversion: 2.9.0\n")
+    said = refused(capsys, *words, code=2)
+    assert said.startswith("the template dash came with Skelebot 2.9.0, which has no other version of it")
+    Path(RECORD).write_text("template: /plain\n")
+    assert refused(capsys, *words, code=2).startswith("the template /plain was not under git")
+    gone = "0" * 40
+    Path(RECORD).write_text(f"template: {template}\ncommit: '{gone}'\n")
+    assert refused(capsys, *words, code=1) == f"{template} has no branch, tag or commit {gone!r}"
+    Path(RECORD).write_text(f"template: /gone\ncommit: '{gone}'\n")
+    assert refused(capsys, *words, code=1).startswith("/gone cannot be fetched: ")
+    assert refused(capsys, "template", "update", code=2) == "nobody can be asked here; give -y"
+    assert refused(capsys, "template", "upgrade", code=2).startswith("template: action: expected update")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "1:1: the file is empty"),
+        ("template: x\ncommit: --help\n", "2:9: commit: expected the id of a commit"),
+        ("template: x\ncommit: [a]\n", "2:9: commit: expected text"),
+        ("answers: {}\n", "1:1: `template` is missing"),
+        ("template: x\nanswers: {a-b: c}\n", "2:11: answers: expected a variable's name"),
+        ("template: x\nevil: x\n", "2:1: evil: unknown key"),
+        ("<<<<<<< yours\ntemplate: x\n", "2:9: this is not YAML"),
+    ],
+)
+def test_a_record_that_is_wrong(
+    template: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    Path("skelebot.yaml").write_text("name: x\n")
+    Path(RECORD).write_text(text)
+    assert refused(capsys, "template", "update", "-y", code=2).startswith(f"{RECORD}:{said}")
+
+
+@pytest.mark.parametrize("address", ["ext::sh -c touch% pwned", "--upload-pack=touch pwned", "-x"])
+def test_a_record_cannot_run_anything(
+    template: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    """Whoever clones a project gets its record, too."""
+    Path("skelebot.yaml").write_text("name: x\n")
+    Path(RECORD).write_text(f"template: {address!r}\ncommit: '{'0' * 40}'\n")
+    assert "cannot be fetched" in refused(capsys, "template", "update", "-y", code=1)
+    assert not list(template.parent.rglob("pwned"))
