@@ -19,6 +19,7 @@ from typing import Any
 import skelebot
 
 BASE = os.environ.get("SKELEBOT_TEST_BASE", "")
+SCIENCE = os.environ.get("SKELEBOT_TEST_SCIENCE", BASE)  # has what the example would have to install
 R_BASE = os.environ.get("SKELEBOT_TEST_R_BASE", "")  # R without Python
 CLIENTS = os.environ.get("SKELEBOT_TEST_CLIENTS", "docker").split()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import registry_server
-from harness import BASE, R_BASE, Sandbox, docker
+from harness import BASE, R_BASE, SCIENCE, Sandbox, docker
 
 from skelebot.model import image_name
 
@@ -21,7 +21,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITHOUT_COMMANDS = {"index.md", "contributing.md", "architecture.md"}
 WITH_R = {ROOT / "docs" / "r.md"}
 MOST_NOT_RUN = 10
-SCIENCE = os.environ.get("SKELEBOT_TEST_SCIENCE", BASE)  # has what the example would have to install
 
 FENCE = re.compile(r"```(\w*)")
 FILE = re.compile(r"`([^`]+)`:")

@@ -53,11 +53,24 @@ def test_install_twice_and_uninstall(machine: Sandbox) -> None:
         [installed(machine), "-v"], capture_output=True, text=True, env=dict(machine.env)
     )
     assert version.stdout.startswith("skelebot "), version
+    scaffold_each(machine)
     assert sorted(p.name for p in machine.root.iterdir()) == before
     assert install(machine, "--uninstall").code == 0
     assert not installed(machine).exists()
     home = Path(machine.env["HOME"])
     assert not list(home.glob(".local/share/skelebot*"))
+
+
+def scaffold_each(machine: Sandbox) -> None:
+    """What was installed has the templates."""
+    for name, language in (("default", "Python"), ("dash", "Python"), ("r", "R")):
+        folder = machine.root.parent / "home" / name
+        made = machine.popen("mkdir", str(folder)).wait()
+        words = ("scaffold", "-y", "--template", name, "--language", language)
+        child = machine.popen(str(installed(machine)), *words, cwd=folder, stderr=subprocess.PIPE)
+        assert (made, child.communicate()[1] and child.returncode) == (0, 0)
+        assert (folder / "README.md").is_file()
+        assert (folder / "skelebot.yaml").is_file()
 
 
 def test_a_program_of_that_name_is_not_overwritten(machine: Sandbox) -> None:

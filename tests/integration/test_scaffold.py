@@ -1,12 +1,18 @@
 """`skelebot scaffold` on a terminal, as different users, and what it makes, run."""
 
+import json
 import os
+import socket
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import ORDINARY, SKELEBOT, Sandbox, Terminal, make_sandbox
+from harness import BASE, ORDINARY, SCIENCE, SKELEBOT, Sandbox, Terminal, make_sandbox, wait_for
 
 QUESTIONS = ("Name of the project", "Description", "Maintainer", "Contact", "Language", "Template")
 
@@ -138,3 +144,104 @@ def test_of_two_at_once_one_makes_the_project(sandbox: Sandbox) -> None:
     assert sandbox.ok("-h").startswith(f"{name} · 0.1.0\n")
     assert sandbox.read("README.md").startswith(f"# {name}\n")
     assert [p.name for p in sandbox.root.iterdir() if p.name.startswith(".skelebot-new")] == []
+
+
+# --- what is made works ---
+
+
+@pytest.mark.engine
+def test_the_default_project(sandbox: Sandbox, name: str) -> None:
+    """In Docker and natively; the science image has the heavier half of its packages."""
+    sandbox.ok("scaffold", "-y", "--name", name)
+    here = sandbox.with_env(SKELEBOT_BASE_IMAGE=SCIENCE)
+    out = here.ok("example", "--rows", "5", "+", "test")
+    assert "fitted to 5 rows; it is in models/example.json\n" in out
+    assert "2 passed" in out
+    assert len(sandbox.read("data/example.csv").splitlines()) == 6
+    assert json.loads(sandbox.read("models/example.json"))["slope"] == pytest.approx(2, abs=0.2)
+    assert "y = 2.0 x + 1.0, fitted to 100 rows" in here.ok("-n", "example")
+    tidy(sandbox)
+
+
+@pytest.mark.engine
+def test_the_dashboard(sandbox: Sandbox, name: str) -> None:
+    """It is served at once, in Docker and natively, and shows what the example makes."""
+    port = free_port()
+    sandbox.ok("scaffold", "-y", "--name", name, "--template", "dash", "--var", f"port={port}")
+    here = sandbox.with_env(SKELEBOT_BASE_IMAGE=BASE)
+    with served(here, port, "run"):
+        assert figure(port) == 90
+    out = here.ok("example", "--days", "12", "+", "test")
+    assert "12 days in data/example.csv" in out
+    assert "2 passed" in out
+    with served(here, port, "-n", "run"):
+        assert figure(port) == 12
+    tidy(sandbox)
+
+
+def tidy(sandbox: Sandbox) -> None:
+    """The project's code is as a linter would have it, and git is shown what belongs to it alone."""
+    ruff = [sys.executable, "-m", "ruff", "--isolated"]
+    for words in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [*ruff, *words, "src", "tests"], cwd=sandbox.root, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+    subprocess.run(["git", "init", "--quiet"], cwd=sandbox.root, check=True)
+    listed = ["git", "ls-files", "--others", "--exclude-standard"]
+    shown = subprocess.run(
+        listed, cwd=sandbox.root, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert {"skelebot.yaml", ".skelebot-template.yaml", "VERSION", "data/.gitkeep"} <= set(shown)
+    assert not [
+        n for n in shown if n.startswith((".skelebot/", "data/example", "models/example", "Dockerfile"))
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def served(sandbox: Sandbox, port: int, *words: str) -> Iterator[None]:
+    """The dashboard, while the block runs."""
+    with sandbox.start(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        try:
+            wait_for(lambda: child.poll() is not None or answers(port), 120)
+            assert child.poll() is None, child.stdout and child.stdout.read().decode()
+            yield
+        finally:
+            child.terminate()
+            child.communicate(timeout=60)
+    assert child.returncode == 143
+
+
+def answers(port: int) -> bool:
+    try:
+        return "<title>" in fetch(port, "/")
+    except OSError:
+        return False
+
+
+def figure(port: int) -> int:
+    """How many points the graph has, that the dashboard gives to a browser."""
+    (call,) = json.loads(fetch(port, "/_dash-dependencies"))
+    asked = {
+        "output": call["output"],
+        "outputs": {"id": "graph", "property": "figure"},
+        "inputs": [{"id": "measure", "property": "value", "value": "visitors"}],
+        "changedPropIds": [],
+    }
+    answer: Any = json.loads(fetch(port, "/_dash-update-component", json.dumps(asked).encode()))
+    return len(answer["response"]["graph"]["figure"]["data"][0]["x"])
+
+
+def fetch(port: int, path: str, body: bytes | None = None) -> str:
+    """What the server on this machine answers."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        return str(answer.read().decode())

@@ -95,7 +95,7 @@ def test_the_defaults_make_a_project(folder: Path) -> None:
     assert (project.name, project.version, project.language) == ("rain", "0.1.0", "Python")
     assert [job.name for job in project.jobs] == ["example", "test"]
     assert all(job.source.startswith("python") or (folder / job.source).is_file() for job in project.jobs)
-    assert {"pandas", "scikit-learn", "pytest"} == set(project.dependencies)
+    assert project.dependencies == ("pandas", "scikit-learn", "pytest")
     text = (folder / "skelebot.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=skelebot.schema.json\n")
     assert warnings(folder, text) == []
