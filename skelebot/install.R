@@ -120,7 +120,7 @@ install_locked <- function(lockfile) {
   quickly <- c("--no-docs", "--no-byte-compile", "--no-test-load")
   install.packages("renv", lib = library, INSTALL_opts = quickly)
   loadNamespace("renv", lib.loc = library)
-  # With a cache, the library would only have links to it.
+  # Nothing of its own is to stay in the image.
   Sys.setenv(RENV_CONFIG_CACHE_ENABLED = "FALSE", RENV_CONFIG_SANDBOX_ENABLED = "FALSE")
   Sys.setenv(RENV_PATHS_ROOT = tempfile("root"))
   options(renv.consent = TRUE)
@@ -131,9 +131,10 @@ install_locked <- function(lockfile) {
 
 # --- what is there in the end ---
 
-# The version of a package as its author wrote it; NA where it is not installed.
+# The version of a package as its author wrote it; NA where it is not installed. What this process has loaded
+# does not count.
 version_of <- function(name) {
-  folder <- system.file(package = name)
+  folder <- system.file(package = name, lib.loc = .libPaths())
   if (nzchar(folder)) read.dcf(file.path(folder, "DESCRIPTION"), "Version")[[1]] else NA_character_
 }
 

@@ -28,7 +28,14 @@ ORDINARY = 12345  # the UID and GID of an ordinary user; root can be any
 
 # What a caller's environment must not bring into a test.
 _FOREIGN = (
-    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "SKELEBOT_BASE_IMAGE", "SKELEBOT_DOCKER"),
+    *(
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "CONDA_DEFAULT_ENV",
+        "SKELEBOT_BASE_IMAGE",
+        "SKELEBOT_CRAN",
+        "SKELEBOT_DOCKER",
+    ),
     "XDG_DATA_HOME",
 )
 

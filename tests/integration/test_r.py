@@ -40,9 +40,8 @@ def test_words_arrive_as_they_were_typed(sandbox: Sandbox, name: str) -> None:
     show = job("src/my show.R", args="[{name: word}]", params="[{name: xs, accepts: list}]")
     project(sandbox, name, show, language="R", baseImage=R_BASE)
     listed = [f"--xs={word}" for word in WORDS]
-    for first in ("-e", "--args", "-g"):
-        out = sandbox.ok("run", *listed, "--", first)
-        assert out.split("\x1e") == [first, "--xs", *WORDS]
+    out = sandbox.ok("run", *listed, "--", "--args")
+    assert out.split("\x1e") == ["--args", "--xs", *WORDS]
 
 
 # --- packages ---
@@ -92,7 +91,6 @@ PAGES = mirror(
         "beta_2.0": package("beta", "2.0", Imports="alpha (>= 1.1)"),
         "delta_3.0": package("delta", "3.0", Imports="alpha"),
         "zeta_4.0-1": package("zeta", "4.0-1"),
-        "broken_1.0": package("broken", "1.0", code="two words\n"),
     },
     {"alpha_1.0": package("alpha", "1.0")},
 )
@@ -146,19 +144,21 @@ def test_packages_of_every_kind(sandbox: Sandbox, name: str, cran: Server) -> No
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entries", "told"),
     [
-        ("nosuch", "'nosuch' is not available for this version of R"),
-        ("alpha=9.9", "there is no version 9.9 of the package alpha"),
-        ("broken", "unexpected symbol"),
-        ("github:http://127.0.0.1:9/owner/repo", "git could not fetch"),
+        (["nosuch"], "'nosuch' is not available for this version of R"),
+        (["alpha=9.9"], "there is no version 9.9 of the package alpha"),
+        (["zeta", "file:libs/broken.tar.gz"], "unexpected symbol"),
+        (["beta", "alpha=1.0"], "the packages do not go together"),
+        (["github:http://127.0.0.1:9/owner/repo"], "git could not fetch"),
     ],
 )
 def test_what_cannot_be_installed_fails_the_build(
-    sandbox: Sandbox, name: str, cran: Server, entry: str, told: str
+    sandbox: Sandbox, name: str, cran: Server, entries: list[str], told: str
 ) -> None:
+    sandbox.write("libs/broken.tar.gz", package("zeta", "4.0-1", code="two words\n"))
     sandbox = sandbox.with_env(SKELEBOT_CRAN=f"http://{cran.host}")
-    r_project(sandbox, name, [entry], job("true"))
+    r_project(sandbox, name, entries, job("true"))
     result = sandbox.run("run")
     assert (result.code, len(result.errors)) == (1, 1)
     assert "could not be built" in result.errors[0]
@@ -208,11 +208,14 @@ def renv() -> bytes:
     return subprocess.run(reading, check=True, capture_output=True).stdout
 
 
-def lock(version: str, mirror: str) -> str:
-    """A lock file with one package."""
+def lock(mirror: str, **versions: str) -> str:
+    """A lock file with some packages."""
     r = {"Version": "4.2.2", "Repositories": [{"Name": "CRAN", "URL": mirror}]}
-    alpha = {"Package": "alpha", "Version": version, "Source": "Repository", "Repository": "CRAN"}
-    return json.dumps({"R": r, "Packages": {"alpha": alpha}})
+    packages = {
+        name: {"Package": name, "Version": version, "Source": "Repository", "Repository": "CRAN"}
+        for name, version in versions.items()
+    }
+    return json.dumps({"R": r, "Packages": packages})
 
 
 def activation(renv: bytes) -> str:
@@ -228,11 +231,13 @@ def test_a_lock_file(buildkit: Sandbox, name: str, cran: Server, renv: bytes) ->
     cran.pages["/src/contrib/PACKAGES"] += b"\nPackage: renv\nVersion: 1.1.2\n"
     buildkit.write(".Rprofile", 'source("renv/activate.R")\n')
     buildkit.write("renv/activate.R", activation(renv))
-    buildkit.write("renv.lock", lock("1.0", "https://nowhere.invalid"))
+    # Nearly every lock file names renv itself, and seldom in the version that restores it.
+    cran.pages["/src/contrib/Archive/renv/renv_0.9.tar.gz"] = package("renv", "0.9")
+    buildkit.write("renv.lock", lock("https://nowhere.invalid", alpha="1.0", renv="0.9"))
     build = f"{{cran: 'http://{cran.host}'}}"
-    r_project(buildkit, name, ["renv:renv.lock"], shows("alpha"), build=build)
-    assert buildkit.ok("run") == "1.0"
-    buildkit.write("renv.lock", lock("9.9", "https://nowhere.invalid"))
+    r_project(buildkit, name, ["renv:renv.lock"], shows("alpha", "renv"), build=build)
+    assert buildkit.ok("run") == "1.0 0.9"
+    buildkit.write("renv.lock", lock("https://nowhere.invalid", alpha="9.9"))
     result = buildkit.run("run")
     assert (result.code, len(result.errors)) == (1, 1)
     assert "failed to retrieve package 'alpha@9.9'" in result.err

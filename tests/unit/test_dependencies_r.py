@@ -221,6 +221,18 @@ def test_the_mirror_of_the_project_comes_before_that_of_the_machine(tmp_path: Pa
     assert '"", "zoo"' in installs(tmp_path, "dependencies: [zoo]")[0]
 
 
+@pytest.mark.parametrize(
+    ("language", "entries", "brings"),
+    [("R", (), False), ("R", ("jupyterlab",), True), ("R+Python", (), True), ("Python", ("numpy",), False)],
+)
+def test_python_is_brought_where_it_is_needed(
+    tmp_path: Path, language: str, entries: tuple[str, ...], brings: bool
+) -> None:
+    project = load(tmp_path, f"name: demo\nlanguage: {language}\n")
+    found = dependencies.Dependencies(dependencies.python(str(tmp_path), entries))
+    assert ("python3-pip" in dockerfile.text(dockerfile.image(project, found))) is brings
+
+
 def test_of_very_many_packages_ten_share_a_step(tmp_path: Path) -> None:
     names = [f"package{i}" for i in range(75)]
     lines = installs(tmp_path, f"dependencies: [{', '.join(names)}]")
