@@ -128,7 +128,12 @@ def image(the_project: Project, job: Job = ANY, **more: Any) -> Image:
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_the_dockerfile_is_the_golden_one(tmp_path: Path, name: str) -> None:
-    assert dockerfile.text(image(project(tmp_path, PROJECTS[name]))) == golden(name)
+    assert without_installer(dockerfile.text(image(project(tmp_path, PROJECTS[name])))) == golden(name)
+
+
+def without_installer(text: str) -> str:
+    """The text without the script that install.R is, which may change at any time."""
+    return text.replace(json.dumps(dependencies_r.write_installer()[-1]), '"..."')
 
 
 def golden(name: str) -> str:
