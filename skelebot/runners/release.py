@@ -51,7 +51,9 @@ def commit_labels(image: Image) -> dict[str, str]:
     try:
         commit = _git(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
         left_out = (f":(exclude,literal){path}" for path in own)
-        changes = _git(image.context, "status", "--porcelain", "--untracked-files=all", "--", ".", *left_out)
+        changes = _git(
+            image.context, "status", "--porcelain", "--untracked-files=normal", "--", ".", *left_out
+        )
     except ProgramMissing:
         return {}
     except SkelebotError as error:
@@ -82,7 +84,8 @@ def save(client: Client, found: Found, name: str, target: IO[bytes]) -> None:
     shell.trace(client.verbose, step)
     code, whole, said = shell.pipe(step, None, lambda source: _copy(source, target, name))
     if code != 0 or not whole:
-        raise SkelebotError(f"the image {name} could not be saved: {said.strip() or 'the engine broke off'}")
+        why = said.strip().rpartition("\n")[2] or "the engine broke off"
+        raise SkelebotError(f"the image {name} could not be saved: {why}")
 
 
 _BLOCK = 1 << 20

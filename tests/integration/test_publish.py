@@ -215,7 +215,8 @@ def test_the_password_is_in_no_argument_and_no_file(caller: Sandbox, name: str, 
     """Nor in a keychain, which the client would look for by itself."""
     project(caller, name, registry.port)
     caller.write("../home/.docker/contexts/meta/x", "")
-    caller.write("../home/.docker/config.json", json.dumps({"HttpHeaders": {"X-Mine": "1"}}))
+    keychains = {"credsStore": "secretservice", "credHelpers": {registry.server: "pass"}}
+    caller.write("../home/.docker/config.json", json.dumps({"HttpHeaders": {"X-Mine": "1"}, **keychains}))
     log = caller.root.parent / "log"
     spy = f"""\
         #!/bin/sh
@@ -312,6 +313,12 @@ def test_build_metadata_gets_an_underscore(caller: Sandbox, name: str, free: Reg
     assert free.tags(f"team/{name}") == {"1.0.0-rc.1_build.5"}
 
 
+def test_a_chain_publishes_the_version_that_it_has_made(caller: Sandbox, name: str, free: Registry) -> None:
+    project(caller, name, free.port)
+    caller.ok("bump", "minor", "+", "publish", "-l")
+    assert free.tags(f"team/{name}") == {"1.3.0"}
+
+
 def test_nothing_is_built_for_what_cannot_be_published(caller: Sandbox, name: str) -> None:
     repository = project(caller, name, 1)
     failed(caller.run("publish", "-t", "a/b"), "'a/b' cannot be a tag", code=2)
@@ -329,7 +336,9 @@ def test_refused_and_missing_logins(caller: Sandbox, name: str, registry: Regist
         f"run `docker login {registry.server}`, or set SKELEBOT_REGISTRY_USER and SKELEBOT_REGISTRY_PASSWORD"
     )
     failed(caller.run("publish"), registry.server, "asks for a login", login)
-    failed(with_login(caller, "wrong").run("publish"), registry.server, f"refuses the credentials of {USER}")
+    result = with_login(caller, "wrong").run("publish")
+    failed(result, registry.server, f"refuses the credentials of {USER}", "check the user, the password")
+    assert login not in result.err
     half = caller.with_env(SKELEBOT_REGISTRY_USER=USER)
     failed(half.run("publish"), "asks for a login", login)
     failed(with_login(caller, "two\nlines").run("publish"), "control character")
@@ -350,7 +359,9 @@ def test_a_push_that_is_cut_off(caller: Sandbox, name: str, free: Registry) -> N
     """The engine tries for most of a minute to go on."""
     with Line(free.port, b"PATCH ", breaks=True) as line:
         repository = project(caller, name, line.port)
-        failed(caller.run("publish"), f"push of {repository}:1.2.0 was cut off; run again")
+        result = caller.run("publish")
+    failed(result, f"push of {repository}:1.2.0 was cut off; run again")
+    assert 1 <= result.err.count("Retrying") <= 3  # not each second of each layer's
     assert tags_here(repository) == set()
 
 
@@ -365,6 +376,19 @@ def test_the_tags_that_arrived_are_named(caller: Sandbox, name: str, free: Regis
     assert "skelebot.project" not in labels(f"{repository}:latest")
     docker("rmi", f"{repository}:latest")
     assert free.tags(f"team/{name}") == {"1.2.0"}
+
+
+def test_another_image_by_the_same_name_is_not_taken_for_the_published_one(
+    caller: Sandbox, name: str, free: Registry
+) -> None:
+    repository = project(caller, name, free.port)
+    moved = f'case "$2" in *:latest) {CLIENTS[0]} tag {tiny()} "$2";; esac'
+    caller.write(
+        "../bin/docker", f'#!/bin/sh\n[ "$1" != push ] || {{ {moved}; }}\nexec {CLIENTS[0]} "$@"\n', 0o755
+    )
+    other = caller.with_env(PATH=f"{caller.root.parent}/bin:{caller.env['PATH']}")
+    failed(other.run("publish"), "somebody else published")
+    docker("rmi", f"{repository}:latest")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

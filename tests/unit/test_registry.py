@@ -137,7 +137,7 @@ def test_a_version_with_build_metadata(
         ((), None, "the project has no VERSION file", 1),
         ((), "one", "VERSION holds 'one', not a version", 1),
         ((), "1.4", "VERSION holds '1.4', not a version", 1),
-        ((), f"1.4.0-{'x' * 128}", "not a version", 1),
+        ((), f"1.4.0-{'x' * 128}", "too long for a tag", 1),
         (("-t", "good", "a/b"), "1.0.0", "'a/b' cannot be a tag", 2),
         (("-t", "a:b"), "1.0.0", "'a:b' cannot be a tag", 2),
         (("-t", ".a"), "1.0.0", "'.a' cannot be a tag", 2),

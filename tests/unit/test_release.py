@@ -56,6 +56,7 @@ def test_a_clean_tree(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "new.txt", "new/deep.txt", "Dockerfile"])
 def test_a_changed_or_new_file(root: Path, name: str) -> None:
+    git(root, "config", "status.showUntrackedFiles", "no")
     write(root, "2", name)
     assert labels(root)[DIRTY] == "true"
 
@@ -154,8 +155,11 @@ def test_an_image_gets_its_name_in_either_form_of_archive() -> None:
     manifest = json.dumps([{"Config": "c.json", "RepoTags": None, "Layers": ["layer"]}])
     index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": "sha256:1", "annotations": {"a": "b"}}]})
     target = io.BytesIO()
-    source = archive(layer="x" * 3_000_000, index_json=index, manifest_json=manifest)
-    assert release._copy(io.BytesIO(source), target, "demo:latest")
+    source = io.BytesIO(
+        archive(layer="x" * 3_000_000, index_json=index, manifest_json=manifest) + bytes(3_000_000)
+    )
+    assert release._copy(source, target, "demo:latest")
+    assert source.read() == b""  # or its writer would wait for a reader
     found = read(target.getvalue())
     assert json.loads(found["manifest.json"]) == [
         {"Config": "c.json", "RepoTags": ["demo:latest"], "Layers": ["layer"]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skelebot import console, launch, runners
 from skelebot.component import Check, Command, Component, Link, Session
+from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
@@ -120,8 +121,10 @@ class Registry(Component):
 
         project = project_of(session)
         client = Client(session.flags.docker_host or project.host, session.flags.verbose)
-        with login.logged_in(client, self.server, login.given(self.server, self.aws)) as env:
-            look(client, self.server, self.repository(project), env)
+        given = login.given(self.server, self.aws)
+        with login.logged_in(client, self.server, given) as env:
+            if given is None or self.aws:  # else logging in has shown it
+                look(client, self.server, self.repository(project), env)
         yield Check("registry", f"{self.server} answers, and lets you in")
 
 
@@ -175,16 +178,9 @@ def _further(values: Values) -> tuple[str, ...]:
 def _version(project: Project) -> str:
     """The tag of the project's version, in which `_` stands for the `+` that no tag can hold.
 
-    So does Helm: https://helm.sh/docs/topics/registries/
+    So does Helm: https://helm.sh/docs/topics/registries/. Raises SkelebotError.
     """
-    from semver import Version
-
-    if project.version is None:
-        raise SkelebotError(
-            "the project has no VERSION file; write one, as in 0.1.0, or leave it out with -v"
-        )
-    if not Version.is_valid(project.version) or len(project.version) > 128:
-        raise SkelebotError(
-            f"VERSION holds {project.version!r}, not a version such as 1.4.0; mend it or leave it out (-v)"
-        )
-    return project.version.replace("+", "_")
+    tag = str(parsed_version(project.version)).replace("+", "_")
+    if not _TAG.fullmatch(tag):
+        raise SkelebotError(f"the version {project.version} is too long for a tag; leave it out with -v")
+    return tag

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from skelebot import console, shell
 from skelebot.components.registry.push import Env, Refused, explained
-from skelebot.errors import Interrupted, SkelebotError
+from skelebot.errors import SkelebotError
 from skelebot.runners.engine import Client
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ def _typed(question: str, variable: str, refused: Refused, server: str, hidden: 
         answer = console.ask(question, variable, hidden)
     except EOFError:
         answer = ""
-    except Interrupted:
-        raise
     except SkelebotError:  # nobody can be asked
         raise SkelebotError(f"{refused}; run `docker login {server}`, or set {USER} and {PASSWORD}") from None
     if not answer:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from skelebot import console, shell
-from skelebot.errors import SkelebotError
+from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Task
 from skelebot.runners.engine import Client, Found
 
@@ -24,17 +24,18 @@ def push(client: Client, server: str, found: Found, references: Sequence[str], t
 
     env: the client's login. Raises Refused, and SkelebotError with what else the registry's answer means.
     """
-    digest, done = "", 0
+    digests: list[str] = []
     try:
         for reference in references:
             with _named(client, found, reference, task):
-                digest = _push(client, server, reference, env)
-            done += 1
-    except SkelebotError:
-        if done:
+                digests.append(_push(client, server, reference, env))
+    except (SkelebotError, Interrupted):
+        if done := len(digests):
             console.warn(f"published: {', '.join(references[:done])}; not: {', '.join(references[done:])}")
         raise
-    return digest
+    if len(set(digests)) > 1:  # the names on the engine are everyone's
+        raise SkelebotError(f"somebody else published to {server} by the same names meanwhile; run again")
+    return digests[0]
 
 
 @contextmanager
@@ -119,14 +120,14 @@ _MEANINGS = (
 )
 
 
+_REFUSALS = (
+    r"no basic auth credentials|unauthorized|authentication required|denied|forbidden|incorrect username"
+    r"|status: 40[13]|token has expired|insufficient.scope"
+)
+
+
 def _is_refusal(line: str) -> bool:
-    return bool(
-        re.search(
-            r"no basic auth credentials|unauthorized|authentication required|denied|forbidden"
-            r"|incorrect username|status: 40[13]|token has expired|insufficient.scope",
-            line.lower(),
-        )
-    )
+    return re.search(_REFUSALS, line.lower()) is not None
 
 
 def explained(lines: Sequence[str], server: str, reference: str, otherwise: str) -> SkelebotError:
