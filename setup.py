@@ -41,6 +41,7 @@ setup(
         "semver>=3.0",
         "tqdm>=4.66",
         "Jinja2>=3.1",
+        "click>=8.1",
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={

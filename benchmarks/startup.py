@@ -26,10 +26,11 @@ class Command:
     name: str
     argv: tuple[str, ...]
     folder: str
+    env: tuple[tuple[str, str], ...] = ()
 
     def seconds(self) -> float:
         """How long one run takes. Raises CalledProcessError when it fails."""
-        environment = {k: v for k, v in os.environ.items() if k not in _OTHERS_SETTINGS}
+        environment = {k: v for k, v in os.environ.items() if k not in _OTHERS_SETTINGS} | dict(self.env)
         start = time.perf_counter()
         subprocess.run(self.argv, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - start
@@ -49,7 +50,14 @@ class Row:
 
 
 IMPORTS, HELP, HELP_500, NATIVE = "import argparse, yaml", "-h, 10 jobs", "-h, 500 jobs", "-n, a trivial job"
-ROWS = (Row(HELP, IMPORTS, 2.0), Row(HELP_500, HELP, 4.0), Row(NATIVE, HELP, 1.3))
+TAB, TAB_500 = "a TAB, 10 jobs", "a TAB, 500 jobs"
+ROWS = (
+    Row(HELP, IMPORTS, 2.0),
+    Row(HELP_500, HELP, 4.0),
+    Row(NATIVE, HELP, 1.3),
+    Row(TAB, HELP, 1.0),
+    Row(TAB_500, HELP_500, 1.0),
+)
 
 
 def main() -> int:
@@ -72,7 +80,17 @@ def commands(folder: str) -> list[Command]:
         Command(HELP, (*skelebot, "-h"), small),
         Command(HELP_500, (*skelebot, "-h"), large),
         Command(NATIVE, (*skelebot, "-n", "trivial"), small),
+        Command(TAB, skelebot, small, _COMPLETING),
+        Command(TAB_500, skelebot, large, _COMPLETING),
     ]
+
+
+# What a shell asks, when TAB follows `skelebot job-7 --le`.
+_COMPLETING = (
+    ("_SKELEBOT_COMPLETE", "bash_complete"),
+    ("COMP_WORDS", "skelebot\njob-7\n--le"),
+    ("COMP_CWORD", "2"),
+)
 
 
 def installed() -> tuple[str, ...]:

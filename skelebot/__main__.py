@@ -1,6 +1,7 @@
 """`python -m skelebot` and the `skelebot` command."""
 
 import gc
+import os
 import signal
 import sys
 
@@ -10,9 +11,14 @@ def run() -> None:
     gc.disable()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to interrupt
-    from skelebot.cli import main
+    if "_SKELEBOT_COMPLETE" in os.environ:  # a shell asks, by the script of `skelebot completion`
+        from skelebot.complete import answer
 
-    code = main(sys.argv[1:])
+        code = answer()
+    else:
+        from skelebot.cli import main
+
+        code = main(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything once more as it ends
     raise SystemExit(code)
 

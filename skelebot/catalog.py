@@ -67,6 +67,13 @@ BUILT_IN = (
         Activation.PROJECT,
         ("envs", "config"),
     ),
+    Entry(
+        "completion",
+        "skelebot.components.completion:Completion",
+        Activation.ALWAYS,
+        ("completion",),
+        robust=True,
+    ),
     Entry("package", "skelebot.components.package:Package", Activation.PROJECT, ("package",)),
 )
 

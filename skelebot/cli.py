@@ -75,9 +75,9 @@ def _main(argv: list[str]) -> int:
     if given.get("version"):
         console.out(f"skelebot {skelebot.__version__}")
         return 0
-    flags = _flags(Flags(), given)
+    flags = with_options(Flags(), given)
     alone = len(chain) == 1 and not given.get("help")
-    loader = _Loader(config.find_root(), _plugins(words[0] if words and alone else ""))
+    loader = Loader.here(words[0] if words and alone else "")
     if given.get("help") or (not words and len(chain) == 1 and not given.get("contact")):
         return _help(loader.load(flags))
     if given.get("contact"):
@@ -86,6 +86,13 @@ def _main(argv: list[str]) -> int:
 
 
 def _split(argv: list[str]) -> list[list[str]]:
+    chain = links_of(argv)
+    if len(chain) > 1 and not all(chain):
+        raise UsageError("a command is missing before or after a `+`; a plus as a value goes after --")
+    return chain
+
+
+def links_of(argv: list[str]) -> list[list[str]]:
     """The links of a chain: split at each `+`, up to a `--` that gives its link all that follows."""
     links: list[list[str]] = [[]]
     for i, word in enumerate(argv):
@@ -96,12 +103,11 @@ def _split(argv: list[str]) -> list[list[str]]:
             links.append([])
         else:
             links[-1].append(word)
-    if len(links) > 1 and not all(links):
-        raise UsageError("a command is missing before or after a `+`; a plus as a value goes after --")
     return links
 
 
-def _flags(base: Flags, given: Values) -> Flags:
+def with_options(base: Flags, given: Values) -> Flags:
+    """The flags as the options before a command change them."""
     changes = {name.replace("-", "_"): value for name, value in given.items()}
     for name in ("help", "version", "contact"):
         changes.pop(name, None)
@@ -117,12 +123,17 @@ class _Loaded:
     commands: dict[str, Command]
 
 
-class _Loader:
+class Loader:
     """Reads the project once for each environment that the chain names."""
 
     def __init__(self, root: str | None, plugins: "Sequence[Guard]") -> None:
         self._root, self._plugins = root, plugins
         self._known: dict[str | None, _Loaded] = {}
+
+    @classmethod
+    def here(cls, command: str) -> "Loader":
+        """For the project that the current folder belongs to, and a command that stands alone."""
+        return cls(config.find_root(), _plugins(command))
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
         """What there is for a command. Raises ConfigError with every mistake, unless it bears them."""
@@ -197,7 +208,7 @@ def _contact(session: Session) -> int:
 # --- the chain ---
 
 
-def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
+def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     """Parses and checks every link before the first runs; a link that fails ends the chain."""
     links: list[Link] = []
     for words in chain:
@@ -217,7 +228,7 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: _Loader) -> int:
     return 0
 
 
-def _again(link: Link, loader: _Loader) -> Link:
+def _again(link: Link, loader: Loader) -> Link:
     """The link in the project as it is now. Raises ConfigError, and UsageError where it has gone."""
     loaded = loader.load(link.session.flags, link.command.name)
     command = loaded.commands.get(link.command.name)
@@ -251,12 +262,12 @@ class _CommandHelp(Exception):
         return _command_help(self.command)
 
 
-def _link(words: list[str], flags: Flags, loader: _Loader, first: bool) -> Link:
+def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link:
     given, rest = options.parse_options(OPTIONS, words)
     for name in ("help", "version", "contact"):
         if not first and name in given:
             raise UsageError(f"--{name} stands before the first command of a chain")
-    loaded = loader.load(_flags(flags, given), rest[0] if rest else "")
+    loaded = loader.load(with_options(flags, given), rest[0] if rest else "")
     if not rest:
         raise UsageError("a command is missing; see skelebot -h")
     command = loaded.commands.get(rest[0])

@@ -8,6 +8,7 @@ parsers to print one page; see docs/architecture.md.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
 from skelebot.console import one_line
@@ -48,6 +49,31 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
         _check_choice(arg.name, arg.choices, word)
         values[arg.key] = word
     return values
+
+
+class Next(NamedTuple):
+    """What a further word would be: the value of `param`, or else it comes after the words in `rest`."""
+
+    values: Values
+    rest: list[str]
+    param: Param | None
+
+
+_MARK = "\0"  # no word that was typed can be this one
+
+
+def upcoming(params: Sequence[Param], words: Sequence[str], stop: bool) -> Next:
+    """Where a word after `words` would be taken; with `stop`, up to the first that is no option's.
+
+    Raises UsageError and HelpWanted.
+    """
+    free = [replace(param, choices=()) for param in params]
+    values, rest = _Reader(free).read([*words, _MARK], stop)
+    for param in params:
+        value = values.get(param.name)
+        if value == _MARK or (isinstance(value, tuple) and _MARK in value):
+            return Next(values, rest, param)
+    return Next(values, rest[:-1], None)
 
 
 class HelpWanted(Exception):

@@ -29,12 +29,14 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # --- packages -------------------------------------------------------------------------------------------------
 
 missing_packages() {
+    local name
     have zstd || echo zstd
     have debootstrap || echo debootstrap
     have krb5kdc || echo krb5-kdc krb5-admin-server krb5-user
     have gss-server || echo krb5-gss-samples
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring    # Ubuntu has none
     [ -s "$CA_BUNDLE" ] || echo ca-certificates
+    for name in zsh fish unzip; do have "$name" || echo "$name"; done    # completion and packages are tested with them
     have docker-registry || echo docker-registry
     have htpasswd || echo apache2-utils
     engine_at_hand && return

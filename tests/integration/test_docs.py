@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import registry_server
-from harness import BASE, R_BASE, SCIENCE, Sandbox, docker
+from harness import BASE, R_BASE, SCIENCE, Sandbox, docker, with_skelebot
 
 from skelebot.model import image_name
 
@@ -146,19 +145,10 @@ def _write(block: Block) -> str:
 
 
 def _shell(sandbox: Sandbox, script: str) -> str:
-    path = f"{_folder_with_skelebot(sandbox)}{os.pathsep}{sandbox.env['PATH']}"
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    with sandbox.with_env(PATH=path).popen("bash", "-c", script, **streams) as shell:
+    with with_skelebot(sandbox).popen("bash", "-c", script, **streams) as shell:
         output, _ = shell.communicate(timeout=900)
     return str(output.decode())
-
-
-def _folder_with_skelebot(sandbox: Sandbox) -> str:
-    beside = os.path.dirname(sys.executable)
-    if shutil.which("skelebot", path=beside):
-        return beside
-    shim = sandbox.write("../bin/skelebot", f'#!/bin/sh\nexec "{sys.executable}" -m skelebot "$@"\n', 0o755)
-    return str(shim.parent.resolve())
 
 
 def check(done: list[Done]) -> None:

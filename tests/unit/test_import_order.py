@@ -22,6 +22,7 @@ ORDER = (
         "trial",
         "artifacts",
         "cli",
+        "complete",
         "__main__",
     ),
 )

@@ -83,6 +83,23 @@ def test_what_needs_no_job_to_run_imports_nothing_heavy(project: Path, words: li
     assert heavy(modules) - empty == set()
 
 
+ASKED = """\
+import os
+os.environ |= {"_SKELEBOT_COMPLETE": "bash_complete", "COMP_WORDS": "skelebot\\njob", "COMP_CWORD": "1"}
+errors = os.dup(2)
+from skelebot.complete import answer
+answer()
+os.dup2(errors, 2)
+"""
+
+
+def test_a_completion_imports_no_more_than_the_help(project: Path) -> None:
+    helped, _ = imported(project, "-h")
+    modules, out = imported(project, code=ASKED)
+    assert out.splitlines() == [f"plain,job{i}" for i in range(10)]
+    assert modules - helped - {"os"} == {"skelebot.complete"}
+
+
 def test_a_native_job_imports_nothing_of_docker_cloud_or_network(project: Path) -> None:
     modules, out = imported(project, "-n", "job3", "1")
     assert out == "ran 1\n"

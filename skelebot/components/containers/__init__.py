@@ -1,6 +1,7 @@
 """`ps`, `logs`, `stop`, `exec` and `clean`: looking after the project's containers."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import cast
 
 from skelebot.component import Command, Component, Session
@@ -16,11 +17,13 @@ _JSON = Param("json", accepts="boolean", help="Print it as JSON")
 
 class Containers(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
+        jobs = tuple(job.name for job in project.jobs) if project else ()
+        one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
         return (
             Command("ps", "List the project's containers", _later("ps"), (), (_JSON,)),
-            Command("logs", "Show what a job's last container wrote", _later("logs"), (_JOB,), (_FOLLOW,)),
-            Command("stop", "Stop the project's containers, or one job's", _later("stop"), (_ANY_JOB,)),
-            Command("exec", "Open a shell in a job's image", _later("open_shell"), (_ANY_JOB,), (_MAP,)),
+            Command("logs", "Show what a job's last container wrote", _later("logs"), (one,), (_FOLLOW,)),
+            Command("stop", "Stop the project's containers, or one job's", _later("stop"), (any_one,)),
+            Command("exec", "Open a shell in a job's image", _later("open_shell"), (any_one,), (_MAP,)),
             Command("clean", "Remove stopped containers, old images", _later("clean"), (), (_JSON,)),
         )
 

@@ -102,7 +102,9 @@ class Repository(Component):
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         which = Arg("name", (*(a.name for a in self.artifacts), ALL), "The artifact, or ALL of them")
-        version = Arg("version", (), f"The version, or {LATEST} for the latest compatible one")
+        version = Arg(
+            "version", (), f"The version, or {LATEST} for the latest compatible one", offered=(LATEST,)
+        )
         one = Arg("name", which.choices[:-1], "Just this artifact", optional=True)
         common = (*self._credential_params(), _PREFIX, _JSON)
         return (

@@ -1,0 +1,232 @@
+"""Answers a shell that asks how a command line could go on: silently, and without running anything.
+
+The shell's side is click's script (see components/completion.py). Its side of the talk is what
+https://click.palletsprojects.com/en/stable/shell-completion/ describes: the words are in COMP_WORDS,
+COMP_CWORD tells which is meant, and each line of the answer has a type and a value. click itself is not
+asked, as its import would take longer than all the rest.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from skelebot import cli, config, options
+from skelebot.component import Command
+from skelebot.model import Arg, Flags, Param
+
+
+class Candidate(NamedTuple):
+    """A word that could stand there; or, where it is a file's name, what there is of it, for the shell."""
+
+    value: str
+    help: str = ""
+    is_file: bool = False
+
+
+class Line(NamedTuple):
+    """The words before the cursor's, from the one after `skelebot`; that word, as far as it is there.
+
+    done: how much of it the shell keeps and does not want to see again. quoted: whether it begins with
+    a quotation mark.
+    """
+
+    words: list[str]
+    word: str
+    done: int = 0
+    quoted: bool = False
+
+
+def answer() -> int:
+    """Writes the candidates to stdout. Where there is something wrong, there are none; it is all well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is wrong is for the command itself to say
+    with suppress(Exception):
+        shell = os.environ["_SKELEBOT_COMPLETE"].removesuffix("_complete")
+        line = _LINES[shell](os.environ["COMP_WORDS"], os.environ["COMP_CWORD"])
+        found = (_ANSWERS[shell](c, line) for c in candidates(line.words, line.word))
+        text = "".join(f"{each}\n" for each in found if each)
+        sys.stdout.buffer.write(os.fsencode(text))
+        sys.stdout.flush()
+    return 0
+
+
+# --- what could come next ---
+
+
+class Where(NamedTuple):
+    """What a word could be: a value, one of the options, one of the commands."""
+
+    value: Arg | Param | None = None
+    options: tuple[Param, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+
+def candidates(words: Sequence[str], word: str) -> Iterator[Candidate]:
+    """The words that begin with `word` and could follow `words`. Raises whatever is wrong with them."""
+    flag, equals, value = word.partition("=")
+    if equals and flag.startswith("--"):
+        of = _where([*words, flag]).value
+        found = _values(of, value) if isinstance(of, Param) else iter(())
+        found = (c._replace(value=f"{flag}={c.value}") for c in found)
+    else:
+        found = _found(_where(words), word)
+    yield from (c for c in found if c.is_file or (c.value.startswith(word) and c.value.isprintable()))
+
+
+def _found(where: Where, word: str) -> Iterator[Candidate]:
+    if word.startswith("-") and where.options:
+        for param in where.options:
+            yield from (
+                Candidate(flag, param.help) for flag in dict.fromkeys((*param.flags, param.off)) if flag
+            )
+        return
+    yield from (Candidate(command.name, command.help) for command in where.commands)
+    yield from _values(where.value, word)
+
+
+def _where(words: Sequence[str]) -> Where:
+    """Where the word after `words` stands. Raises what is wrong with them or with the project."""
+    *before, link = cli.links_of(list(words))
+    flags = Flags()
+    if before:
+        flags = cli.with_options(flags, options.parse_options(cli.OPTIONS, before[0]).values)
+    values, rest, param = options.upcoming(cli.OPTIONS, link, stop=True)
+    if param:
+        return Where(param)
+    name = rest[0] if rest else ""
+    commands = cli.Loader.here(name).load(cli.with_options(flags, values), name).commands
+    if not rest:
+        return Where(options=cli.OPTIONS, commands=tuple(commands.values()))
+    return _in_command(commands[name], rest[1:])
+
+
+def _in_command(command: Command, words: list[str]) -> Where:
+    _, rest, param = options.upcoming(command.params, words, stop=False)
+    if param and param.accepts != "list":
+        return Where(param)
+    flags = () if "--" in words else (*command.params, _HELP)
+    arg = command.args[len(rest)] if len(rest) < len(command.args) else None
+    return Where(param or arg, flags)
+
+
+_HELP = Param("help", "h", accepts="boolean", help="Show the command's help")
+
+
+def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
+    if of is None:
+        return
+    if of in cli.OPTIONS:
+        yield from map(Candidate, _environments() if of.name == "env" else ())
+    elif known := of.choices or (of.offered if isinstance(of, Arg) else ()):
+        yield from map(Candidate, known)
+    elif not (isinstance(of, Param) and of.secret):
+        yield Candidate(word, is_file=True)
+
+
+def _environments() -> list[str]:
+    root = config.find_root()
+    return config.environments(root) if root else []
+
+
+# --- each shell's way to ask ---
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command line without their quotes, the last of which may still be open."""
+    if not re.search(r"['\"\\]", text):
+        return text.split()
+    import shlex  # only where there is something to it
+
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    found = []
+    try:
+        for word in lexer:
+            found.append(word)
+    except ValueError:
+        found.append(lexer.token)
+    return found
+
+
+def _after_skelebot(words: list[str]) -> list[str]:
+    """Less the command, and what may stand before it, such as variables. An alias stands at the front."""
+    names = [os.path.basename(word) for word in words]
+    return words[names.index("skelebot") + 1 if "skelebot" in names else 1 :]
+
+
+_BREAK = re.compile(r"[=:@]+")
+
+
+def _of_bash(text: str, at: str) -> Line:
+    """Bash gives each word on a line, with its quotes, and breaks them at `=`, `:` and `@`.
+
+    It wants to see again only what follows such a break.
+    """
+    pieces = text.split("\n")[: int(at) + 1]
+    typed: list[str] = []
+    for i, piece in enumerate(pieces):
+        if typed and (_BREAK.fullmatch(piece) or _BREAK.fullmatch(pieces[i - 1])):
+            typed[-1] += piece
+        else:
+            typed.append(piece)
+    *words, word = ["".join(_words(each)) for each in typed]
+    last = "" if _BREAK.fullmatch(pieces[-1]) else "".join(_words(pieces[-1]))
+    return Line(_after_skelebot(words), word, len(word) - len(last), pieces[-1][:1] in ("'", '"'))
+
+
+def _of_zsh(text: str, at: str) -> Line:
+    """Zsh gives the words as they were typed, those behind the cursor too."""
+    words = _words(text)
+    cut = int(at)
+    return Line(_after_skelebot(words[:cut]), words[cut] if cut < len(words) else "")
+
+
+def _of_fish(text: str, at: str) -> Line:
+    """Fish gives the text up to the cursor, and the word at it, of which there may be nothing yet."""
+    words = _words(text)
+    word = words.pop() if at else ""
+    return Line(_after_skelebot(words), word)
+
+
+# --- each shell's way to be answered ---
+
+
+def _for_bash(candidate: Candidate, line: Line) -> str:
+    """Bash puts a value in the place of the word as it is, once `read` has taken out backslashes."""
+    if candidate.is_file:
+        return "file,"
+    value = candidate.value[line.done :]
+    plain = re.compile(r"[\w%+=:,./@^~ -]*" if line.quoted else r"[\w%+=:,./@^-]*")
+    if line.quoted and not plain.fullmatch(value):
+        return ""
+    escaped = value if line.quoted else re.sub(r"[^\w%+=:,./@^-]", r"\\\g<0>", value)
+    return "plain," + escaped.replace("\\", "\\\\")
+
+
+def _for_zsh(candidate: Candidate, line: Line) -> str:
+    """Zsh reads three lines, none of which may be empty, and splits a value with a help at a colon."""
+    if candidate.is_file:
+        return f"file\n{candidate.value or '_'}\n_"
+    help = _one_line(candidate.help)
+    value = candidate.value.replace("\\", "\\\\").replace(":", "\\:") if help else candidate.value
+    return f"plain\n{value}\n{help or '_'}"
+
+
+def _for_fish(candidate: Candidate, line: Line) -> str:
+    """Fish cuts a line off at its second comma."""
+    if candidate.is_file:
+        return f"file,{candidate.value}"
+    if "," in candidate.value:
+        return ""
+    return f"plain,{candidate.value}\t{_one_line(candidate.help).replace(',', ';')}".rstrip("\t")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+_LINES = {"bash": _of_bash, "zsh": _of_zsh, "fish": _of_fish}
+_ANSWERS = {"bash": _for_bash, "zsh": _for_zsh, "fish": _for_fish}
