@@ -81,9 +81,9 @@ def prompt(question: str, default: str | None, check: Callable[[str], str | None
 
 def _typed(question: str) -> str:
     """A line from the terminal. Text of an other encoding than the terminal's comes as surrogates."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
     try:
+        sys.stderr.write(question)
+        sys.stderr.flush()
         line = sys.stdin.buffer.readline()
     except Interrupted:
         detail("")  # the message is to stand on a line of its own

@@ -5,14 +5,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BASE, ORDINARY, SCIENCE, SKELEBOT, Sandbox, Terminal, make_sandbox, wait_for
+from harness import BASE, ORDINARY, R_BASE, SCIENCE, SKELEBOT, Sandbox, Terminal, make_sandbox, wait_for
 
 QUESTIONS = ("Name of the project", "Description", "Maintainer", "Contact", "Language", "Template")
 
@@ -71,6 +73,45 @@ def test_what_an_option_answers_is_not_asked(sandbox: Sandbox) -> None:
     screen.expect("code 1")
     screen.close()
     assert names(sandbox.root) == set()
+
+
+def test_a_template_for_another_language(sandbox: Sandbox) -> None:
+    sandbox.write("../own/template.yaml", "languages: [R]\n")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    answered(screen, "", "", "", "", "Python", "../own")
+    screen.expect(f"the template {sandbox.root.parent}/own is for R, not Python")
+    screen.expect("code 2")
+    screen.close()
+
+
+def test_git_asks_nobody_for_a_password(sandbox: Sandbox) -> None:
+    """Not even on a terminal, where it could."""
+    with locked_server() as port:
+        url = f"http://127.0.0.1:{port}/t"
+        screen = Terminal(sandbox, f"{SKELEBOT} scaffold --template {url}; echo code $?")
+        screen.expect(f"{url} cannot be fetched: could not read Username")
+        screen.expect("code 1")
+        screen.close()
+    assert list(sandbox.root.iterdir()) == []
+
+
+@contextmanager
+def locked_server() -> Iterator[int]:
+    """The port of a web server that lets nobody in."""
+
+    class Locked(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
 @pytest.mark.parametrize("count", [0, 3, 6])
@@ -179,6 +220,19 @@ def test_the_dashboard(sandbox: Sandbox, name: str) -> None:
     tidy(sandbox)
 
 
+@pytest.mark.engine
+@pytest.mark.r
+def test_the_project_in_r(sandbox: Sandbox, name: str) -> None:
+    """Its packages come from Debian, as no CRAN can be reached from where the tests run."""
+    sandbox.ok("scaffold", "-y", "--name", name, "--language", "R")
+    with open(sandbox.root / "skelebot.yaml", "a", encoding="utf-8") as file:
+        file.write("\nbuild:\n  packages: [r-cran-data.table, r-cran-jsonlite]\n")
+    out = sandbox.with_env(SKELEBOT_BASE_IMAGE=R_BASE).ok("example", "--rows", "7", "+", "test")
+    assert "y = 2.0 x + 1.0, fitted to 7 rows; it is in models/example.json\nall is well\n" in out
+    assert len(sandbox.read("data/example.csv").splitlines()) == 8
+    assert json.loads(sandbox.read("models/example.json"))["slope"] == pytest.approx(2, abs=0.2)
+
+
 def tidy(sandbox: Sandbox) -> None:
     """The project's code is as a linter would have it, and git is shown what belongs to it alone."""
     ruff = [sys.executable, "-m", "ruff", "--isolated"]
@@ -209,7 +263,7 @@ def served(sandbox: Sandbox, port: int, *words: str) -> Iterator[None]:
     """The dashboard, while the block runs."""
     with sandbox.start(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         try:
-            wait_for(lambda: child.poll() is not None or answers(port), 120)
+            wait_for(lambda: child.poll() is not None or answers(port), 600)
             assert child.poll() is None, child.stdout and child.stdout.read().decode()
             yield
         finally:

@@ -101,7 +101,9 @@ def test_the_defaults_make_a_project(folder: Path) -> None:
     assert warnings(folder, text) == []
 
 
-@pytest.mark.parametrize(("name", "language"), [("default", "Python"), ("dash", "Python"), ("r", "R")])
+@pytest.mark.parametrize(
+    ("name", "language"), [("default", "Python"), ("default", "R+Python"), ("dash", "Python"), ("r", "R")]
+)
 def test_each_built_in_template_is_a_project_without_warnings(folder: Path, name: str, language: str) -> None:
     assert scaffold("-y", "--template", name, "--language", language) == 0
     assert warnings(folder, (folder / "skelebot.yaml").read_text()) == []
@@ -109,6 +111,9 @@ def test_each_built_in_template_is_a_project_without_warnings(folder: Path, name
     assert project.language == language
     assert {"example", "test"} <= {job.name for job in project.jobs}
     assert tree(folder) >= ALWAYS
+    assert {path for path in tree(folder) if path.endswith(".R")} == {
+        job.source for job in project.jobs if job.source.endswith(".R")
+    } | ({"tests/test_example.R"} if name == "r" else set())
     for path in folder.rglob("*.py"):
         compile(path.read_text(), str(path), "exec")
     ignored = (folder / ".gitignore").read_text().splitlines()
@@ -402,7 +407,7 @@ def test_a_template_without_a_config(folder: Path, config: str) -> None:
     "value", ['x"\njobs: [{name: evil', "x: y", "- a", "'", '"', "{{ name }}", "#", "|", "\\"]
 )
 def test_an_answer_cannot_become_yaml(folder: Path, value: str) -> None:
-    text = 'prompts: [{var: v, message: m}]\nconfig:\n  description: "{{ v }}"\n  timezone: null\n'
+    text = 'prompts: [{var: v, message: m}]\nconfig:\n  description: "{{ v }}"\n  contact: is {{ v }}\n'
     where = template(folder, text)
     code = scaffold("-y", "--template", where, f"--var=v={value}")
     if "\n" in value:
@@ -410,7 +415,7 @@ def test_an_answer_cannot_become_yaml(folder: Path, value: str) -> None:
         assert tree(folder) == set()
     else:
         assert code == 0
-        assert load(folder).description == value
+        assert (load(folder).description, load(folder).contact) == (value, f"is {value}")
         assert load(folder).jobs == ()
 
 

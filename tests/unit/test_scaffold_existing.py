@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from skelebot import catalog
+from skelebot.model import Packages
 
 from .helpers import load, run_cli, warnings, write
 
@@ -165,6 +166,18 @@ def test_an_r_package(folder: Path) -> None:
     assert (project.name, project.description, project.version) == ("snow", "How much falls", "0.2")
     assert (project.language, project.dependencies) == ("R", ("data.table", "jsonlite", "Rcpp"))
     assert jobs(folder) == {"fit": "scripts/fit.R"}
+
+
+def test_both_languages(folder: Path) -> None:
+    write(folder, MAIN, "train.py")
+    write(folder, "tabulate\n", "requirements.txt")
+    write(folder, "cat(1)\n", "fit.R")
+    write(folder, "{}", "renv.lock")
+    assert adopt() == 0
+    project = load(folder)
+    assert project.language == "R+Python"
+    assert project.dependencies == Packages(("req:requirements.txt",), ("renv:renv.lock",))
+    assert jobs(folder) == {"train": "train.py", "fit": "fit.R"}
 
 
 def test_a_lock_file_of_renv(folder: Path) -> None:

@@ -249,6 +249,14 @@ def test_an_update_brings_in_what_is_new_and_keeps_edits(template: Path) -> None
     assert record()["commit"] == head
 
 
+def test_a_folder_that_the_project_has_needs_nothing_to_keep_it(template: Path) -> None:
+    scaffold(template)
+    write(Path("more"), "mine", "own")
+    commit(template, {"template.yaml": f"dirs: [more]\n{TEMPLATE}"})
+    assert update() == 0
+    assert [path.name for path in Path("more").iterdir()] == ["own"]
+
+
 def test_a_second_update_finds_nothing_new(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scaffold(template)
     Path("a.txt").write_text("mine\n")
@@ -311,10 +319,11 @@ def test_what_is_no_text_is_never_merged(template: Path) -> None:
     text = TEMPLATE.replace("template: a.txt", "template: a.txt, render: false")
     commit(template, {"template.yaml": text, "a.txt": b"\0one"})
     scaffold(template)
-    commit(template, {"a.txt": b"\0two"})
+    commit(template, {"a.txt": b"\0two", "b.txt": "two\n"})
     Path("a.txt").write_bytes(b"\0mine")
     assert update() == 1
     assert Path("a.txt").read_bytes() == b"\0mine"
+    assert Path("sub/b.txt").read_text() == "two\n"
 
 
 def test_bytes_that_are_not_utf_8_survive_a_merge(template: Path) -> None:
@@ -457,5 +466,7 @@ def test_a_record_cannot_run_anything(
     """Whoever clones a project gets its record, too."""
     Path("skelebot.yaml").write_text("name: x\n")
     Path(RECORD).write_text(f"template: {address!r}\ncommit: '{'0' * 40}'\n")
-    assert "cannot be fetched" in refused(capsys, "template", "update", "-y", code=1)
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said.startswith(f"{address} cannot be fetched: ")
+    assert "--upload" not in address or f"repository '{address}' does not exist" in said
     assert not list(template.parent.rglob("pwned"))

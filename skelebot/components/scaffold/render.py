@@ -95,7 +95,7 @@ def _source(folder: str, file: File) -> str:
     top = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(top, file.template))
     inside = os.path.relpath(path, top).split(os.sep)
-    if os.path.isabs(file.template) or inside[0] == ".." or ".git" in inside:
+    if inside[0] == ".." or ".git" in inside:
         raise ConfigError([f"{file.place}.template: {file.template!r} is outside of the template"])
     if not os.path.isfile(path):
         raise ConfigError([f"{file.place}.template: there is no file {file.template!r} in the template"])
@@ -214,12 +214,11 @@ def _config(renderer: Renderer, node: yaml.Node | None) -> str:
 
 
 def _rendered(renderer: Renderer, node: Any, known: dict[int, yaml.Node]) -> yaml.Node:
-    """A copy of the node with the variables in its texts replaced, each text quoted where it has to be."""
+    """A copy of the node with the variables in its texts replaced; writing it quotes what has to be."""
     if id(node) not in known:
         if isinstance(node, yaml.ScalarNode):
             text = renderer.text(node.value, f"{schema.place(node)}: config")
-            style = node.style if text == node.value else '"'
-            known[id(node)] = yaml.ScalarNode(node.tag, text, node.start_mark, node.end_mark, style)
+            known[id(node)] = yaml.ScalarNode(node.tag, text, style=node.style)
         elif isinstance(node, yaml.SequenceNode):
             items = [_rendered(renderer, item, known) for item in node.value]
             known[id(node)] = yaml.SequenceNode(node.tag, items, flow_style=node.flow_style)
