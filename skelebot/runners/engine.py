@@ -90,15 +90,31 @@ class Client:
                 "and that ssh needs no password for it (ssh-agent)"
             ) from None
 
-    def disk_usage(self) -> int:
-        """The bytes that images and containers take, to the byte where the engine can be asked itself."""
+    def own_sizes(self) -> dict[str, int]:
+        """The bytes that would come free with each container and image, by its id and its names."""
         answer = self._ask("/system/df")
-        if answer is not None and "LayersSize" in answer:
-            of_containers = (found.get("SizeRw") or 0 for found in answer.get("Containers") or ())
-            return int(answer["LayersSize"]) + sum(of_containers)
-        code, out, _ = self.capture("system", "df", "--format", "{{.Type}}:{{.Size}}")
-        sizes = dict(line.partition(":")[::2] for line in out.splitlines())
-        return sum(_bytes(sizes.get(kind, "0B")) for kind in ("Images", "Containers")) if code == 0 else 0
+        if answer is None or "Images" not in answer:
+            return self._own_sizes_of_client()
+        sizes: dict[str, int] = {}
+        for image in answer["Images"] or ():
+            size = max(image["Size"] - max(image["SharedSize"], 0), 0)
+            sizes |= dict.fromkeys((image["Id"], *(image["RepoTags"] or ())), size)
+        for container in answer["Containers"] or ():
+            names = (name.lstrip("/") for name in container["Names"])
+            sizes |= dict.fromkeys((container["Id"], *names), container.get("SizeRw") or 0)
+        return sizes
+
+    def _own_sizes_of_client(self) -> dict[str, int]:
+        """The same from the client, to the few digits that it shows."""
+        code, out, _ = self.capture("system", "df", "--verbose", "--format", "{{json .}}")
+        answer = json.loads(out) if code == 0 else {}
+        sizes: dict[str, int] = {}
+        for image in answer.get("Images") or ():
+            names = (image["ID"], f"{image['Repository']}:{image['Tag']}")
+            sizes |= dict.fromkeys(names, _bytes(image["UniqueSize"]))
+        for container in answer.get("Containers") or ():
+            sizes |= dict.fromkeys((container["ID"], container["Names"]), _bytes(container["Size"]))
+        return sizes
 
     def inspect(self, name: str, task: Task) -> Found | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""

@@ -240,19 +240,37 @@ def clean(session: Session, values: Values) -> int:
         return 0
     for container in ended:
         _bring_back(session, container)
-    before = {client: client.disk_usage() for client in clients(session)}
-    for container in ended:
-        container.client.answer("rm", "--volumes", container.name)
     image = launch.image(session)
-    images: list[str] = []
-    on_each_engine(session, lambda client: images.extend(_tidied(client, image)) or ())  # type: ignore[func-returns-value]
-    freed = sum(max(size - client.disk_usage(), 0) for client, size in before.items())
-    answer = {"containers": [c.name for c in ended], "images": images, "bytes": freed}
+    removed: list[Removed] = []
+    on_each_engine(session, lambda client: _clean_engine(client, image, ended, removed))
+    containers_, images = ([r.name for r in removed if r.is_image is kind] for kind in (False, True))
+    freed = sum(r.size for r in removed)
     if values.get("json"):
-        console.out(json.dumps(answer, indent=2))
+        console.out(json.dumps({"containers": containers_, "images": images, "bytes": freed}, indent=2))
     else:
-        console.out(f"{len(ended)} containers, {len(images)} images, {freed / 1e6:.1f} MB came free")
+        console.out(f"{len(containers_)} containers, {len(images)} images, {freed / 1e6:.1f} MB came free")
     return 0
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What has gone, and the bytes that came free with it."""
+
+    name: str
+    size: int
+    is_image: bool
+
+
+def _clean_engine(
+    client: Client, image: Image, ended: Sequence[Container], removed: list[Removed]
+) -> Sequence[Container]:
+    sizes = client.own_sizes()
+    here = [c for c in ended if c.client == client]
+    for container in here:
+        client.answer("rm", "--volumes", container.name)
+        removed.append(Removed(container.name, sizes.get(container.name, 0), False))
+    removed += (Removed(gone, sizes.get(gone, 0), True) for gone in _tidied(client, image))
+    return here
 
 
 def _tidied(client: Client, image: Image) -> list[str]:
