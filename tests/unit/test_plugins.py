@@ -451,6 +451,11 @@ def test_a_refusal_goes_on_with_the_plugins_name(hook: str) -> None:
     assert component.guard.off is None
 
 
+def test_what_is_asked_for_every_command_cannot_refuse_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(commands=raising(UsageError("no; do so"))).commands(PROJECT) == []
+    assert "the plugin notes is switched off for this run: UsageError: no; do so" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("run", "code", "text"),
     [
@@ -503,6 +508,11 @@ def test_a_plugin_is_tried(tmp_path: Path) -> None:
     assert (trial.off, trial.loads, trial.activation.name) == (None, True, "ALWAYS")
     assert [check.name for check in trial.checks] == ["plugin notes", "notes"]
     assert [check.name for check in tried(tmp_path, NOTES, look=False).checks] == ["plugin notes"]
+
+
+def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
+    write(tmp_path, "NUMBER = 1\n", "notes/more.py")
+    assert tried(tmp_path, "from . import more\nfrom notes.more import NUMBER\n" + NOTES).off is None
 
 
 @pytest.mark.parametrize(
