@@ -145,8 +145,9 @@ def test_a_file_that_cannot_be_read(sandbox: Sandbox) -> None:
 
 def test_warnings_are_told_once(sandbox: Sandbox) -> None:
     sandbox.write("skelebot.yaml", PLAIN + "ignore: [a]\ncomponents: {nosuch: {}}\n")
-    result = sandbox.run("-n", "doctor")
-    assert (result.code, result.err.count("WARN"), result.err.count("nosuch")) == (0, 2, 1)
+    for words in (("doctor",), ("run", "+", "run")):
+        result = sandbox.run("-n", *words)
+        assert (result.code, result.err.count("WARN"), result.err.count("nosuch")) == (0, 2, 1), words
 
 
 def test_the_other_commands_still_say_what_is_wrong(sandbox: Sandbox) -> None:

@@ -144,8 +144,8 @@ def test_a_version_that_does_not_load_leaves_the_one_before(seed: Sandbox) -> No
     [
         ("jobs", "", "a component of Skelebot's own has the same name"),
         ("doctor", "", "a component of Skelebot's own has the same name"),
-        ("json", "", "there is another Python module named json"),
-        ("yaml", "", "there is another Python module named yaml"),
+        ("wave", "", "there is another Python module named wave"),
+        ("semver", "", "there is another Python module named semver"),
         ("notes", GREET.replace("greet", "push"), "there is another command 'push'"),
         ("notes", GREET.replace("greet", "schema"), "there is another command 'schema'"),
     ],

@@ -233,6 +233,14 @@ def test_a_link_in_a_folder_is_refused(tmp_path: Path) -> None:
         unpacked(str(around), tmp_path)
 
 
+def test_a_file_that_grows_meanwhile_is_refused(tmp_path: Path) -> None:
+    around = placed(tmp_path / "work", GOOD)
+    with package.opened(str(around)) as found:
+        write(around, GOOD["seed/data/words.txt"] + "two\n", "seed/data/words.txt")
+        with pytest.raises(SkelebotError, match="has changed meanwhile"):
+            found.write(str(tmp_path))
+
+
 def test_what_is_not_there_is_the_callers_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no zip file and no folder"):
         unpacked(str(tmp_path / "nosuch.zip"), tmp_path)
@@ -510,6 +518,12 @@ def test_a_plugin_is_tried(tmp_path: Path) -> None:
     assert [check.name for check in tried(tmp_path, NOTES, look=False).checks] == ["plugin notes"]
 
 
+def test_a_package_takes_no_other_modules_place(tmp_path: Path) -> None:
+    write(tmp_path, NOTES, "json/__init__.py")
+    trial = try_out(Plugin("json", "json:COMPONENT", str(tmp_path / "json"), True), 60, None)
+    assert trial.off == "ImportError: there is another Python module named json"
+
+
 def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
     write(tmp_path, "NUMBER = 1\n", "notes/more.py")
     assert tried(tmp_path, "from . import more\nfrom notes.more import NUMBER\n" + NOTES).off is None
@@ -529,6 +543,12 @@ def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
         ("class COMPONENT: pass\n", "TypeError: notes:COMPONENT is not a class made from"),
         (NOTES.replace("Activation.ALWAYS", "'always'"), "TypeError: notes:COMPONENT.activation is not one"),
         (NOTES.replace("[Check(", "[print("), "TypeError: a hook gave NoneType, not Check"),
+        (
+            NOTES.replace(
+                "class Notes", "from dataclasses import dataclass\n@dataclass\nclass Notes"
+            ).replace("    def", "    title: str = 'a'\n    def"),
+            "TypeError: notes:COMPONENT.title is not declared with key(...)",
+        ),
         (NOTES + "class A(Notes):\n  def __init__(self): 1/0\nCOMPONENT = A\n", "ZeroDivisionError"),
     ],
 )
