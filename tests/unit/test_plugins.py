@@ -518,6 +518,11 @@ def test_a_plugin_is_tried(tmp_path: Path) -> None:
     assert [check.name for check in tried(tmp_path, NOTES, look=False).checks] == ["plugin notes"]
 
 
+def test_what_a_plugin_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
+    thread = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()\n"
+    assert tried(tmp_path, thread + NOTES).off is None
+
+
 def test_a_package_takes_no_other_modules_place(tmp_path: Path) -> None:
     write(tmp_path, NOTES, "json/__init__.py")
     trial = try_out(Plugin("json", "json:COMPONENT", str(tmp_path / "json"), True), 60, None)
