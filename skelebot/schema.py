@@ -316,6 +316,8 @@ def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) ->
         return _integer(node, path, report)
     if want == Environment:
         return _environment(node, path, report, check)
+    if want is yaml.Node:
+        return node  # for whoever knows what it should hold
     if want == Sections:
         return tuple((name.value, below) for name, below in items(node, path, report))
     if is_dataclass(want):

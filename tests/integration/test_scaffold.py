@@ -212,7 +212,7 @@ def test_the_dashboard(sandbox: Sandbox, name: str) -> None:
     here = sandbox.with_env(SKELEBOT_BASE_IMAGE=BASE)
     with served(here, port, "run"):
         assert figure(port) == 90
-    out = here.ok("example", "--days", "12", "+", "test")
+    out = here.ok("-n", "example", "--days", "12", "+", "test")
     assert "12 days in data/example.csv" in out
     assert "2 passed" in out
     with served(here, port, "-n", "run"):

@@ -525,6 +525,9 @@ def test_a_template_cannot_read_elsewhere(
             "files: [{name: a, template: a}, {name: a/b, template: a}]",
             "template.yaml: a is to be a file, and a",
         ),
+        ("dirs: [VERSION]", "template.yaml: VERSION is to be a file, and a folder for VERSION/.gitkeep"),
+        ("confg: {}", "template.yaml:1:1: confg: unknown key; did you mean `config`?"),
+        ("config: {}\nconfig: {}", "template.yaml:2:1: config: the key is on line 1 already"),
         ("files: [{name: a, template: a}]\ndirs: [a/b]", "template.yaml: a is to be a file, and a folder"),
         (
             "files: [{name: skelebot.yaml, template: a}]",

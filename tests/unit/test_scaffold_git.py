@@ -282,7 +282,7 @@ def test_a_conflict_is_marked_and_told(template: Path, capsys: pytest.CaptureFix
     assert record()["commit"] == head  # all of it has come in: the rest is in the marks
     said = capsys.readouterr().err
     assert "  a.txt (conflict: look for <<<<<<<)" in said
-    assert "look at a.txt: the template and you have changed the same lines" in said
+    assert "look at a.txt: the template and you have both changed it" in said
 
 
 def test_what_was_removed_on_either_side(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -399,6 +399,15 @@ def test_an_update_can_be_looked_at_first(template: Path, capsys: pytest.Capture
         "  a.txt (changed)\n"
     )
     assert contents() == before
+
+
+def test_what_follows_in_a_chain_is_of_the_new_version(
+    template: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scaffold(template)
+    commit(template, {"template.yaml": TEMPLATE.replace("echo go", "echo gone")})
+    assert run_cli(["-n", "template", "update", "-y", "+", "go"]) == 0
+    assert capfd.readouterr().out == "gone\n"
 
 
 def test_it_works_from_a_folder_below(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,17 @@ def place(root: str, changes: Changes, replace: bool) -> None:
         where = (error.filename or root).replace(f"{stage}/new/", "")
         raise SkelebotError(f"{where} cannot be written: {_reason(error)}; nothing was changed") from None
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(os.path.join(stage, "new"), ignore_errors=True)
+        _leave_nothing(stage)
+
+
+def _leave_nothing(stage: str) -> None:
+    """Removes the folder, but never what was there before and could not be put back."""
+    for folder in (os.path.join(stage, "old"), stage):
+        with suppress(OSError):
+            os.rmdir(folder)
+    if os.path.lexists(stage):
+        console.warn(f"what was written over is still in {stage}")
 
 
 @contextmanager
@@ -127,11 +137,12 @@ def _stage(root: str, stage: str, changes: Changes) -> None:
 
 def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:
     undo: list[Callable[[], None]] = []  # what takes each step back
-    os.mkdir(os.path.join(stage, "old"))
+    kept = os.path.join(stage, "old")
+    os.mkdir(kept)
     # Last what makes the folder a project.
     try:
         for i, path in enumerate(sorted(changes, key=lambda path: (path == FILE, path))):
-            target, old = os.path.join(root, path), os.path.join(stage, "old", str(i))
+            target, old = os.path.join(root, path), os.path.join(kept, str(i))
             _make_folders(root, os.path.dirname(path), undo)
             if replace and os.path.lexists(target):
                 os.rename(target, old)
@@ -144,6 +155,7 @@ def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:
             with suppress(OSError):
                 step()
         raise
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 def _make_folders(root: str, folder: str, undo: list[Callable[[], None]]) -> None:

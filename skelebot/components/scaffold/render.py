@@ -54,8 +54,9 @@ def files(template: Template, answers: Answers) -> Files:
         path = _path(renderer.text(name, place), place)
         if path is not None and not any(known.startswith(f"{path}/") for known in made):
             made[f"{path}/{KEEP}"] = Made(b"")
+    made = {**_of_every_project(renderer), **made, config.FILE: Made(_skelebot_yaml(renderer, template))}
     _check_folders(made)
-    return {**_of_every_project(renderer), **made, config.FILE: Made(_skelebot_yaml(renderer, template))}
+    return made
 
 
 def _made(renderer: "Renderer", folder: str, file: File) -> Made:
@@ -95,7 +96,7 @@ def _source(folder: str, file: File) -> str:
     top = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(top, file.template))
     inside = os.path.relpath(path, top).split(os.sep)
-    if inside[0] == ".." or ".git" in inside:
+    if inside[0] == ".." or ".git" in map(str.lower, inside):
         raise ConfigError([f"{file.place}.template: {file.template!r} is outside of the template"])
     if not os.path.isfile(path):
         raise ConfigError([f"{file.place}.template: there is no file {file.template!r} in the template"])
@@ -203,7 +204,7 @@ def _keys(text: str) -> frozenset[str]:
 
 
 def _config(renderer: Renderer, node: yaml.Node | None) -> str:
-    if node is None or not node.value or schema.is_null(node):
+    if node is None or not node.value:
         return ""
     if isinstance(node, yaml.ScalarNode):
         return renderer.text(node.value, FILE, node.start_mark.line + 1)

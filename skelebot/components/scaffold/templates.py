@@ -47,13 +47,13 @@ class File:
 
 @dataclass(frozen=True)
 class Template:
-    """A whole template.yaml, and the folder that it is in; `config` is a mapping, or a text to be one."""
+    """A whole template.yaml, and the folder that it is in."""
 
     languages: tuple[Literal["Python", "R", "R+Python"], ...] = key((), help="What it can be made for")
     prompts: tuple[Prompt, ...] = key((), help="Its questions")
     dirs: tuple[str, ...] = key((), help="Folders of the project", check=one_line)
     files: tuple[File, ...] = key((), help="Files of the project")
-    config: yaml.Node | None = None
+    config: yaml.Node | None = key(None, help="Keys of skelebot.yaml, or a text that has them")
     folder: str = ""
 
 
@@ -64,24 +64,12 @@ def load(folder: str) -> Template:
     if not os.path.isfile(name):
         raise UsageError(f"there is no {FILE} in {folder}, so it is no template")
     root = schema.parse(FILE, read_file(folder, FILE), report)
-    template = None
-    if root is not None:
-        config, rest = _without_config(root)
-        template = schema.record(rest, Template, "", report, folder=folder, config=config)
-        if template is not None:
-            report.problems += [p for p in _problems(template) if p not in report.problems]
+    template = schema.record(root, Template, "", report, folder=folder) if root is not None else None
+    if template is not None:
+        report.problems += [p for p in _problems(template) if p not in report.problems]
     raise_problems(report)
     assert isinstance(template, Template)
     return template
-
-
-def _without_config(root: yaml.Node) -> tuple[yaml.Node | None, yaml.Node]:
-    """The node of `config`, whose content is skelebot.yaml's, and the mapping without it."""
-    if not isinstance(root, yaml.MappingNode):
-        return None, root
-    found = [below for name, below in root.value if name.value == "config"]
-    rest = [pair for pair in root.value if pair[0].value != "config"]
-    return next(iter(found), None), yaml.MappingNode(root.tag, rest, root.start_mark, root.end_mark)
 
 
 def _problems(template: Template) -> Iterator[str]:
@@ -90,11 +78,12 @@ def _problems(template: Template) -> Iterator[str]:
         if prompt.var in seen:
             yield f"{prompt.place}.var: there is a variable named {prompt.var!r} already"
         seen.append(prompt.var)
-        if prompt.choices and prompt.default is not None and prompt.default not in prompt.choices:
-            yield f"{prompt.place}.default: {prompt.default!r} is not among the choices"
+        default = prompt.default
+        if prompt.choices and default is not None and default not in prompt.choices and "{" not in default:
+            yield f"{prompt.place}.default: {default!r} is not among the choices"
     node = template.config
     is_text = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
-    if node is not None and not (is_text or isinstance(node, yaml.MappingNode) or schema.is_null(node)):
+    if node is not None and not (is_text or isinstance(node, yaml.MappingNode)):
         yield f"{schema.place(node)}: config: expected keys with values, or their text after a `|`"
 
 

@@ -65,7 +65,7 @@ def _carry_out(root: str, changes: dict[str, Change], title: str, asker: Asker, 
     conflicts = sorted(path for path, change in changes.items() if change.conflict)
     if code or dry_run or not conflicts:
         return code
-    console.warn(f"look at {', '.join(conflicts)}: the template and you have changed the same lines")
+    console.warn(f"look at {', '.join(conflicts)}: the template and you have both changed it")
     return FAILED
 
 
