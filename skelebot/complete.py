@@ -199,10 +199,9 @@ def _for_bash(candidate: Candidate, line: Line) -> str:
     if candidate.is_file:
         return "file,"
     value = candidate.value[line.done :]
-    plain = re.compile(r"[\w%+=:,./@^~ -]*" if line.quoted else r"[\w%+=:,./@^-]*")
-    if line.quoted and not plain.fullmatch(value):
-        return ""
-    escaped = value if line.quoted else re.sub(r"[^\w%+=:,./@^-]", r"\\\g<0>", value)
+    if line.quoted:  # nothing that the quotes, or `read`, would make something else of
+        return f"plain,{value}" if re.fullmatch(r"[\w%+=:,./@^~ -]*", value) else ""
+    escaped = re.sub(r"[^\w%+=:,./@^-]", r"\\\g<0>", value)
     return "plain," + escaped.replace("\\", "\\\\")
 
 

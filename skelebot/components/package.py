@@ -62,8 +62,11 @@ class Package(Component):
         image = launch.image(session)
         itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))
         # An image has no use for a .dockerignore; whoever builds one from the code base has.
-        own = ("!.dockerignore", *self.ignores, ignores.literal(itself))
-        return context.walk(image.context, ignores.Ignores((*image.ignores, *own_dockerfile(image), *own)))
+        left_out = (*image.ignores, *own_dockerfile(image), "!.dockerignore", ignores.literal(itself))
+        # The own patterns only leave out more: `!src` must not bring src/.env back.
+        own = ignores.Ignores(self.ignores)
+        found = context.walk(image.context, ignores.Ignores(left_out))
+        return [entry for entry in found if not own.excludes(entry.path)]
 
 
 _FORCE = Param("force", "f", accepts="boolean", help="Replace a file that is not a package of this project")

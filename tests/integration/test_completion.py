@@ -24,6 +24,7 @@ jobs:
   - {name: file}
   - {name: ratio, choices: ["one:alpha", "one:beta", "two:beta"]}
 - {name: trial, source: echo "tried $WHERE", help: Tries, environment: {WHERE: here}}
+- {name: "data:load", source: echo loaded, help: Loads}
 components:
   repository:
     local: ../store
@@ -77,6 +78,7 @@ def test_every_kind_of_word(shell: Shell) -> None:
     shell.enter("skelebot -n tra\tlog\t--lev\tinf\t", "<logistic><--level><info><end>")
     shell.enter("skelebot -n tria\t+ -n tra\tfor\t", "tried here")
     shell.expect("<forest><end>")
+    shell.enter("skelebot -n data:l\t", "loaded")
     shell.enter("skelebot -n train forest --level=de\t", "<forest><--level><debug><end>")
     shell.enter("skelebot -n train tw\t", "<two words><end>")
     shell.enter("skelebot -n train 'tw\t", "<two words><end>")

@@ -245,6 +245,21 @@ def test_each_shell_is_told_in_its_way(project: Path) -> None:
     assert asked(project, "fish", "skelebot tr", "tr") == (0, fish, "")
 
 
+def test_bash_is_told_what_follows_a_break(project: Path) -> None:
+    assert asked(project, "bash", "skelebot\ntrain\n--level\n=\ni", "4")[1] == "plain,info\n"
+    assert asked(project, "bash", "skelebot\ntrain\n-q\n1\n:", "4")[1] == "plain,2\n"
+
+
+def test_a_colon_in_a_name(tmp_path: Path) -> None:
+    write(tmp_path, "name: a\njobs: [{name: 'data:load', source: b, help: Loads}]\n")
+    assert asked(tmp_path, "zsh", "skelebot da", "1")[1] == "plain\ndata\\:load\nLoads\n"
+
+
+def test_warnings_wait_for_the_command(tmp_path: Path) -> None:
+    write(tmp_path, "name: a\nignore: [x]\njobs: [{name: train, source: b, help: Trains}]\n")
+    assert asked(tmp_path, "bash", "skelebot\ntr", "1") == (0, "plain,train\n", "")
+
+
 def test_a_file_is_left_to_the_shell(project: Path) -> None:
     words = "skelebot train --file d"
     assert asked(project, "bash", words.replace(" ", "\n"), "3")[1] == "file,\n"

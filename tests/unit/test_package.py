@@ -126,11 +126,20 @@ def test_what_an_image_would_hold(project: Path, capsys: pytest.CaptureFixture[s
         write(project, "x\n", name)
     write(project, "notes\n!notes/kept.md\n", ".dockerignore")
     (project / "empty").mkdir()
-    configure(project, "{ignores: [dist, '!data/kept.csv']}", ignores="['data/*']", envFile="secrets.env")
+    ignored = "['data/*', '!data/kept.csv']"
+    configure(project, "{ignores: [dist]}", ignores=ignored, envFile="secrets.env")
     assert names(packaged(capsys)) == [
         *(".dockerignore", "Dockerfile", "VERSION", "a/", "data/", "data/kept.csv", "empty/"),
         *("notes/kept.md", "skelebot.yaml", "src/", "src/a.py"),
     ]
+
+
+def test_own_patterns_bring_nothing_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("src/.env", "src/secrets.env", "src/a.csv", "src/b.md"):
+        write(project, "x\n", name)
+    own = "{ignores: ['**', '!src/**', '**/*.md']}"
+    configure(project, own, ignores="['**/*.csv']", envFile="src/secrets.env")
+    assert names(packaged(capsys)) == ["src/a.py"]
 
 
 def test_a_dockerfile_of_skelebots_is_left_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
