@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from artifactory_server import PASSWORD, REPO, USER, Server, serving
-from harness import SKELEBOT, Result, Sandbox, Terminal, job, project
+from harness import SKELEBOT, Result, Sandbox, Terminal, job, project, wait_for
 
 PLAIN = f"name: demo\njobs:\n- {job('true')}\n"
 
@@ -230,6 +232,41 @@ def test_what_gives_no_answer_is_not_waited_for(sandbox: Sandbox, tmp_path: Path
     assert told["plugin slow"][1].startswith("it is switched off: it is not done after 10 seconds; mend it")
     assert told["Python"][0]
     assert told["disk"][0]
+
+
+@pytest.mark.engine
+def test_a_login_that_is_given_up_leaves_nothing(sandbox: Sandbox) -> None:
+    """Neither the settings that the client was lent, nor the client."""
+    sandbox.write("../tmp/.keep", "")
+    lent = sandbox.root.parent / "tmp"
+    caller = sandbox.with_env(
+        TMPDIR=str(lent), SKELEBOT_REGISTRY_USER="ada", SKELEBOT_REGISTRY_PASSWORD="hunter2"
+    )
+    with silent() as port:
+        caller.write(
+            "skelebot.yaml", PLAIN + f"components: {{registry: {{host: localhost, port: {port}}}}}\n"
+        )
+        with caller.start("doctor", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+            wait_for(lambda: list(lent.glob("skelebot-*")))
+            client = wait_for_child(run.pid)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate()
+    assert (run.returncode, err.decode()) == (130, "ERROR | interrupted\n")
+    assert [path.name for path in lent.iterdir()] == [".keep"]
+    assert not client.is_running() or client.status() == psutil.STATUS_ZOMBIE
+    assert b"hunter2" not in out
+
+
+def wait_for_child(pid: int) -> psutil.Process:
+    """The client that logs in."""
+    found: list[psutil.Process] = []
+
+    def look() -> list[psutil.Process]:
+        found[:] = [p for p in psutil.Process(pid).children(recursive=True) if "login" in p.cmdline()]
+        return found
+
+    wait_for(look)
+    return found[0]
 
 
 SLOW = """

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import skelebot
 from skelebot import config, console, guard, plugins
@@ -10,7 +12,11 @@ from skelebot.errors import FAILED, ConfigError, ProgramMissing, SkelebotError
 from skelebot.guard import Trial
 from skelebot.plugins import Plugin
 
+if TYPE_CHECKING:
+    import threading
+
 SECONDS = 15.0  # that the examination may take, of whatever does not answer
+_SILENT = "see whether it is up and can be reached"
 _PLUGIN_SECONDS = 10.0
 _LEAST_FREE = 2_000_000_000  # bytes of disk, below which an image or a model may not fit any more
 
@@ -51,13 +57,32 @@ def _examined(parts: list[Part]) -> Iterator[Check]:
         threading.Thread(target=_examine, args=(*part, checks), daemon=True)
         for part, checks in zip(parts, found, strict=True)
     ]
-    for thread in threads:
-        thread.start()
-    for (name, _), thread, checks in zip(parts, threads, found, strict=True):
-        thread.join(max(end - time.monotonic(), 0))
-        yield from tuple(checks)
-        if thread.is_alive():
-            yield Check(name, f"no answer in {SECONDS:g} seconds", "see whether it is up and can be reached")
+    try:
+        for thread in threads:
+            thread.start()
+        for (name, _), thread, checks in zip(parts, threads, found, strict=True):
+            thread.join(max(end - time.monotonic(), 0))
+            yield from tuple(checks)
+            if thread.is_alive():
+                yield Check(name, f"no answer in {SECONDS:g} seconds", _SILENT)
+    finally:
+        _give_up([thread for thread in threads if thread.is_alive()])
+
+
+def _give_up(threads: "list[threading.Thread]") -> None:
+    """Ends the programs that are still waited for, so that what they were lent is cleared away."""
+    if not threads:
+        return
+    import psutil  # only where something does not answer
+
+    for _ in range(20):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        threads[0].join(0.1)
+        threads = [thread for thread in threads if thread.is_alive()]
+        if not threads:
+            return
 
 
 def _examine(name: str, look: Callable[[], Iterable[Check]], checks: list[Check]) -> None:
