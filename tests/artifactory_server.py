@@ -45,6 +45,7 @@ class Faults:
     lost: int = 0  # so many deploys are done, and not answered
     hold_after: int | None = None  # the next body waits there for `release`
     corrupt: bool = False  # a byte of each body is another one
+    damage: bool = False  # a byte of each body that is deployed is another one
     redirect: str = ""  # files are to be had from this server
     login_page: bool = False  # everything is answered with a page of HTML
     anonymous: bool = False  # whoever asks may read
@@ -69,7 +70,7 @@ class Server(ThreadingHTTPServer):
         self.folder, self.faults, self.requests = folder, Faults(), list[Request]()
         self.sent = self.received = 0  # bytes of files
         self.held, self.release = threading.Event(), threading.Event()
-        self.lock, self.sums = threading.Lock(), dict[str, str]()
+        self.lock, self.sums = threading.Lock(), dict[str, dict[str, str]]()
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
         if self.tls:
             self.tls.load_cert_chain(certificate)
@@ -92,12 +93,16 @@ class Server(ThreadingHTTPServer):
             self.requests.clear()
             self.sent = self.received = 0
 
-    def sha256(self, path: Path) -> str:
-        """The checksum of a file, also of one that was put there by other means."""
+    def sums_of(self, path: Path) -> dict[str, str]:
+        """The checksums of a file, also of one that was put there by other means."""
         with self.lock:
             known = self.sums.get(str(path))
         if known is None:
-            known = hashlib.sha256(path.read_bytes()).hexdigest()
+            sums = Sums()
+            with open(path, "rb") as file:
+                while block := file.read(_BLOCK):
+                    sums.update(block)
+            known = sums.hex()
             with self.lock:
                 self.sums[str(path)] = known
         return known
@@ -112,6 +117,20 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are a part of the tests."""
+
+
+class Sums:
+    """The three checksums that Artifactory takes of all that it gets."""
+
+    def __init__(self) -> None:
+        self._digests = {name: hashlib.new(name, usedforsecurity=False) for name in ("md5", "sha1", "sha256")}
+
+    def update(self, block: bytes | memoryview) -> None:
+        for digest in self._digests.values():
+            digest.update(block)
+
+    def hex(self) -> dict[str, str]:
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
 
 @contextmanager
@@ -151,6 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self._answer(self._put)
+
+    def do_DELETE(self) -> None:
+        self._answer(self._delete)
 
     # --- every request ---
 
@@ -279,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
             children = [{"uri": f"/{f.name}", "folder": f.is_dir()} for f in sorted(place.iterdir())]
             self._say(200, about | {"created": _iso(place), "children": children})
         elif place.is_file():
-            sums = {"sha256": self.server.sha256(place)}
+            sums = self.server.sums_of(place)
             self._say(200, about | {"size": str(place.stat().st_size), "checksums": sums})
         else:
             raise _Refused(404, "Unable to find item")
@@ -288,13 +310,13 @@ class _Handler(BaseHTTPRequestHandler):
         size = file.stat().st_size if file.is_file() else -1
         uri = f"/{file.relative_to(folder)}"
         row = {"uri": uri, "size": str(size), "lastModified": _iso(file), "folder": str(size < 0).lower()}
-        return row | ({"sha2": self.server.sha256(file)} if size >= 0 else {})
+        return row | ({"sha2": self.server.sums_of(file)["sha256"]} if size >= 0 else {})
 
     def _file(self, file: Path) -> None:
-        whole, sha256 = file.stat().st_size, self.server.sha256(file)
+        whole, sums = file.stat().st_size, self.server.sums_of(file)
         headers = {
-            "X-Checksum-Sha256": sha256,
-            "ETag": sha256[:40],
+            **{f"X-Checksum-{name.capitalize()}": value for name, value in sums.items()},
+            "ETag": sums["sha1"],
             "Accept-Ranges": "bytes",
             "Last-Modified": formatdate(file.stat().st_mtime, usegmt=True),
             "Content-Type": "application/octet-stream",
@@ -361,13 +383,13 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.faults.lost > 0:
                 self.server.faults.lost -= 1
                 raise _Cut
-        size, sha256 = place.stat().st_size, self.server.sha256(place)
-        made = {"path": f"/{place.name}", "size": str(size), "checksums": {"sha256": sha256}}
+        size, sums = place.stat().st_size, self.server.sums_of(place)
+        made = {"path": f"/{place.name}", "size": str(size), "checksums": sums}
         self._say(201, made | {"created": _iso(place), "downloadUri": f"{self.server.url}{path}"})
 
     def _deploy_by_checksum(self, place: Path, told: str) -> None:
         with self.server.lock:
-            have = [Path(p) for p, known in self.server.sums.items() if known == told]
+            have = [Path(p) for p, known in self.server.sums.items() if known["sha256"] == told]
         source = next((p for p in have if p.is_file()), None)
         if source is None:
             raise _Refused(404, f"No artifact has the checksum {told}")
@@ -375,11 +397,11 @@ class _Handler(BaseHTTPRequestHandler):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place)
         with self.server.lock:
-            self.server.sums[str(place)] = told
+            self.server.sums[str(place)] = self.server.sums[str(source)]
 
     def _deploy(self, place: Path, told: str) -> None:
         fresh = self.server.folder / f".{threading.get_ident()}.part"
-        digest, buffer = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+        sums, buffer = Sums(), memoryview(bytearray(_BLOCK))
         try:
             with open(fresh, "wb") as file:
                 while self._unread:
@@ -387,18 +409,31 @@ class _Handler(BaseHTTPRequestHandler):
                     if not count:
                         raise _Cut
                     self._unread -= count
+                    if self.server.faults.damage:
+                        buffer[0] ^= 1
                     file.write(buffer[:count])
-                    digest.update(buffer[:count])
+                    sums.update(buffer[:count])
                     with self.server.lock:
                         self.server.received += count
-            if told and told != digest.hexdigest():
-                raise _Refused(409, f"Checksum error: received {digest.hexdigest()} but expected {told}")
+            got = sums.hex()["sha256"]
+            if told and told != got:
+                raise _Refused(409, f"Checksum error: received {got} but expected {told}")
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(fresh, place)
         finally:
             fresh.unlink(missing_ok=True)
         with self.server.lock:
-            self.server.sums[str(place)] = digest.hexdigest()
+            self.server.sums[str(place)] = sums.hex()
+
+    def _delete(self, path: str) -> None:
+        self._authenticate(deploys=True)
+        place = self._place(path[len(_BASE) :])
+        if not place.is_file():
+            raise _Refused(404, "Could not locate artifact")
+        place.unlink()
+        with self.server.lock:
+            self.server.sums.pop(str(place), None)
+        self._start(204, {})
 
 
 def _iso(path: Path) -> str:

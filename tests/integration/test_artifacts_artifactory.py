@@ -81,7 +81,7 @@ def put_large(server: Server, size: int) -> Path:
     with open(path, "wb") as file:
         for i in range(size >> 20):
             file.write(hashlib.sha256(b"%d" % i).digest() * 32768)
-    server.sha256(path)
+    server.sums_of(path)
     return path
 
 
@@ -155,6 +155,46 @@ def test_what_the_server_has_is_not_sent_again(ada: Sandbox, server: Server) -> 
     assert (first["sent"], again["sent"], elsewhere["sent"], server.received) == (7, 0, 0, 7)
     assert first["sha256"] == again["sha256"] == hashlib.sha256(b"a model").hexdigest()
     assert place(server, "staging/model_v1.4.0.pkl").read_bytes() == b"a model"
+
+
+def test_a_large_file_is_sent_at_once_and_its_checksum_after(ada: Sandbox, server: Server) -> None:
+    content = os.urandom(17 << 20)
+    ada.write("models/m.pkl", content)
+    [done] = json.loads(ada.ok("push", "model", "--json"))
+    digest = hashlib.sha256(content).hexdigest()
+    assert (done["sha256"], done["sent"], server.received) == (digest, len(content), len(content))
+    assert [r.headers.get("X-Checksum-Sha256") for r in server.asked("PUT")] == [None, digest]
+    [again] = json.loads(ada.ok("push", "model", "-f", "--json"))
+    assert (again["sha256"], again["sent"], server.received) == (digest, 0, len(content))
+    assert place(server, "model_v1.4.0.pkl").read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [256 << 20, 1 << 20])
+def test_a_large_file_that_is_written_to_meanwhile(ada: Sandbox, server: Server, size: int) -> None:
+    path = ada.write("models/m.pkl", b"")
+    os.truncate(path, 256 << 20)
+    child = ada.start("push", "model", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: server.received > 0)
+    with open(path, "r+b") as file:
+        file.write(b"another beginning")
+        file.truncate(size)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (1, b""), err
+    assert b"m.pkl changed while it was pushed; push it again" in err
+    assert not place(server, "model_v1.4.0.pkl").exists()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 17 << 20])
+@pytest.mark.parametrize("options", [(), ("-f",)])
+def test_what_is_damaged_on_its_way_is_not_stored(
+    ada: Sandbox, server: Server, size: int, options: tuple[str, ...]
+) -> None:
+    ada.write("models/m.pkl", os.urandom(size))
+    server.faults.damage = True
+    failed(ada.run("push", "model", *options), "hecksum" if size < 16 << 20 or options else "arrived damaged")
+    assert not place(server, "model_v1.4.0.pkl").exists()
+    server.faults.damage = False
+    ada.ok("push", "model")
 
 
 def test_names_that_addresses_have_to_spell_out(sandbox: Sandbox, server: Server) -> None:

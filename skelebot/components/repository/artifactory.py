@@ -3,6 +3,7 @@
 https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,12 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from skelebot.components.repository.credentials import Credentials
-from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Source, Stored
+from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Pushed, Source, Stored
 from skelebot.errors import SkelebotError
 
 _CONNECTS, _ANSWERS = 10, 60  # seconds to connect, and between two pieces of an answer
 _STORES = 10 << 20  # bytes a second: how slowly a server may store what it has received, before it answers
-_LARGE = 16 << 20  # bytes that are not sent again before it was asked whether they are there
+_LARGE = 16 << 20  # bytes that are neither read twice nor sent twice where that can be helped
 _TRIES = 5
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -160,46 +161,78 @@ class ArtifactoryStore:
 
     # --- push ---
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
         """There is no call that creates only what is not there: it is looked up just before."""
         if not force and self.head(key):
             raise AlreadyThere(key)
-        with self._again(lambda: self._by_sum(key, source)) as answer:
-            if answer.status_code != 404:
-                progress(source.size)
-                return 0
+        # A large file that is new is not read twice: its checksum is taken on its way, and compared after.
+        sha256 = source.sha256 if force or source.size <= _LARGE else None
+        if sha256 and self._has(key, sha256):
+            progress(source.size)
+            return Pushed(sha256, 0)
         with open(source.path, "rb") as file:
-            body = _Body(file, source.size, progress)
-            with self._again(lambda: self._deploy(key, source, body)) as answer:
+            body = _Body(file, source, progress)
+            with self._again(lambda: self._deploy(key, source, sha256, body)) as answer:
                 if answer.status_code == 404:
                     self.check()
                     raise SkelebotError(f"{self._host} has no place for {key}; mend `path`")
-        return source.size
+                arrived = _sum_of(answer)
+        if not sha256:
+            self._compare(key, source, body.sha256(), arrived)
+        return Pushed(body.sha256(), source.size)
 
-    def _by_sum(self, key: str, source: Source) -> requests.Response:
-        """Has the server take content that it has already, under whatever name; 404 where it has not."""
-        headers = {"X-Checksum-Sha256": source.sha256, "X-Checksum-Deploy": "true"}
+    def _has(self, key: str, sha256: str) -> bool:
+        """Whether the server had that content, under whatever name, and has stored it under this one too."""
+        with self._again(lambda: self._by_sum(key, sha256)) as answer:
+            return answer.status_code != 404
+
+    def _by_sum(self, key: str, sha256: str) -> requests.Response:
+        headers = {"X-Checksum-Sha256": sha256, "X-Checksum-Deploy": "true"}
         return self._once("PUT", self._url(key), headers)
 
-    def _deploy(self, key: str, source: Source, body: "_Body") -> requests.Response:
+    def _deploy(self, key: str, source: Source, sha256: str | None, body: "_Body") -> requests.Response:
         if body.tell() == source.size > _LARGE:  # all had gone, and just the answer was lost
-            answer = self._by_sum(key, source)
+            answer = self._by_sum(key, body.sha256())
             if answer.status_code != 404:
                 return answer
             answer.close()
-        body.seek(0)
-        answers = _ANSWERS + source.size / _STORES
-        return self._once("PUT", self._url(key), {"X-Checksum-Sha256": source.sha256}, answers, data=body)
+        body.again()
+        headers = {"X-Checksum-Sha256": sha256} if sha256 else {}
+        return self._once("PUT", self._url(key), headers, _ANSWERS + source.size / _STORES, data=body)
+
+    def _compare(self, key: str, source: Source, sent: str, arrived: str | None) -> None:
+        """Has the server note the checksum of a file that has arrived.
+
+        What is not the file is removed. Raises SkelebotError then.
+        """
+        try:
+            source.check()
+            if arrived not in (sent, None):
+                raise SkelebotError(f"{key} arrived damaged at {self._host}; push it again")
+        except SkelebotError:
+            with suppress(SkelebotError):
+                there = self.head(key)
+                if there and there.sha256 == (arrived or sent):  # else another has pushed meanwhile
+                    self._ask("DELETE", self._url(key)).close()
+            raise
+        with suppress(SkelebotError):  # not all who may deploy may do so where something is
+            self._has(key, sent)
 
     # --- pull ---
 
-    def pull(self, stored: Stored, part: str, progress: Progress) -> int:
+    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
         sent, said, fruitless = 0, "", 0
         have = _size(part)
         progress(min(have, stored.size))
+        arrived(have)
+
+        def tell(count: int) -> None:
+            progress(count)
+            arrived(count)
+
         while fruitless < _TRIES:
             try:
-                self._pull_from(stored, part, have, BLOCK >> 4 * fruitless, progress)
+                self._pull_from(stored, part, have, BLOCK >> 4 * fruitless, tell)
             except requests.RequestException as error:
                 said = f" ({_short(error)})"
             now = _size(part)
@@ -211,7 +244,7 @@ class ArtifactoryStore:
             time.sleep(0.1 * 2**fruitless)
         raise SkelebotError(f"{stored.key} arrived cut off{said}; run again to go on where it stopped")
 
-    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, progress: Progress) -> None:
+    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, tell: Progress) -> None:
         """Brings what is missing, `piece` bytes at a time; of one that is cut off the library keeps none."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._ask("GET", self._url(stored.key), headers=headers, stream=True) as answer:
@@ -223,7 +256,8 @@ class ArtifactoryStore:
             with open(part, "ab" if answer.status_code == 206 else "wb") as file:
                 for block in answer.iter_content(piece):
                     file.write(block)
-                    progress(len(block))
+                    file.flush()
+                    tell(len(block))
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -250,27 +284,44 @@ def _size(path: str) -> int:
 
 
 class _Body:
-    """A file on its way out, that can be sent again."""
+    """A file on its way out, that can be sent again, and whose checksum is taken as it goes."""
 
-    def __init__(self, file: Any, size: int, progress: Progress) -> None:
-        self._file, self._size, self._progress, self._told = file, size, progress, 0
+    def __init__(self, file: Any, source: Source, progress: Progress) -> None:
+        self._file, self._source, self._progress, self._told = file, source, progress, 0
+        self._digest = hashlib.sha256()
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
     def __len__(self) -> int:
-        return self._size
+        return self._source.size
 
     def read(self, size: int = -1) -> bytes:
         # The library asks for pieces of 16 KiB, which are too small to be fast.
         block: bytes = self._file.read(max(size, BLOCK) if size and size > 0 else size)
+        if not block and self._file.tell() < self._source.size:
+            raise self._source.changed()  # the server would wait for the rest
+        self._digest.update(block)
         new = max(0, self._file.tell() - self._told)
         self._told += new
         self._progress(new)
         return block
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
+    def again(self) -> None:
+        """Begins anew."""
+        self._file.seek(0)
+        self._digest = hashlib.sha256()
 
     def tell(self) -> int:
         return int(self._file.tell())
+
+
+def _sum_of(answer: requests.Response) -> str | None:
+    """The SHA-256 of what a deploy has stored, where the server tells it."""
+    try:
+        return str(answer.json()["checksums"]["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _short(error: Exception) -> str:

@@ -12,6 +12,7 @@ from skelebot.components.repository.store import (
     BLOCK,
     AlreadyThere,
     Progress,
+    Pushed,
     Source,
     Stored,
     file_sha256,
@@ -83,24 +84,24 @@ class LocalStore:
             raise SkelebotError(f"{key} would lie outside of the store {self._folder}; mend the prefix")
         return path
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
         path = self._path(key)
         if not force and os.path.lexists(path):
             raise AlreadyThere(key)
-        part = _part(path)
+        part, sha256 = _part(path), source.sha256
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            sent = _copy(source.path, part, 0, progress)
+            sent = _copy(source.path, part, 0, progress, _nobody)
             _drop_dead(path, os.stat(part).st_mtime)
-            if file_sha256(part) != source.sha256:
-                raise SkelebotError(f"{source.path} changed while it was pushed; push it again")
+            if file_sha256(part) != sha256:
+                raise source.changed()
             self._place(part, path, force)
-            _write(path + _SUM, f"{source.sha256}  {os.path.basename(path)}\n")
+            _write(path + _SUM, f"{sha256}  {os.path.basename(path)}\n")
         except OSError as error:
             raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
         finally:
             forget(part)
-        return sent
+        return Pushed(sha256, sent)
 
     @staticmethod
     def _place(part: str, path: str, force: bool) -> None:
@@ -120,23 +121,30 @@ class LocalStore:
         except FileExistsError:
             raise AlreadyThere(os.path.basename(path)) from None
 
-    def pull(self, stored: Stored, part: str, progress: Progress) -> int:
+    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
         have = os.path.getsize(part) if os.path.exists(part) else 0
         progress(have)
+        arrived(have)
         try:
-            return _copy(self._path(stored.key), part, have, progress)
+            return _copy(self._path(stored.key), part, have, progress, arrived)
         except OSError as error:
             raise SkelebotError(f"{stored.key} cannot be pulled: {reason(error)}") from None
 
 
-def _copy(source: str, target: str, start: int, progress: Progress) -> int:
+def _nobody(count: int) -> None:
+    """Is told of bytes, and does nothing."""
+
+
+def _copy(source: str, target: str, start: int, progress: Progress, arrived: Progress) -> int:
     sent = 0
     with open(source, "rb") as src, open(target, "ab" if start else "wb") as dst:
         src.seek(start)
         while block := src.read(BLOCK):
             dst.write(block)
+            dst.flush()
             sent += len(block)
             progress(len(block))
+            arrived(len(block))
     return sent
 
 

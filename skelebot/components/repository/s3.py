@@ -12,6 +12,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
+import botocore.session  # not boto3, which would bring a transfer manager of its own
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from skelebot import console
-from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Source, Stored
+from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Pushed, Source, Stored
 from skelebot.errors import SkelebotError
 
 _PART = 8 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
@@ -87,8 +88,8 @@ class S3Store:
         )
         self._checked = False
         with self._explained():
-            session = boto3.Session(profile_name=profile, region_name=region)
-            self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
+            session: Any = botocore.session.Session(profile=profile)
+            self._client: Any = session.create_client("s3", region, endpoint_url=endpoint, config=config)
         host = urlsplit(self._client.meta.endpoint_url).hostname or ""
         self._is_amazon = host.endswith(_AMAZON)
 
@@ -140,18 +141,18 @@ class S3Store:
 
     # --- push ---
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
         before = self.head(key)
         if before and not force:
             raise AlreadyThere(key)
         if before and before.sha256 == source.sha256 and before.size == source.size:
             progress(source.size)
-            return 0
+            return Pushed(source.sha256, 0)
         condition = {} if force else {"IfNoneMatch": "*"}
         send = self._push_whole if source.size <= _PART else self._push_in_parts
         try:
             with self._explained():
-                return send(key, source, condition, progress)
+                return Pushed(source.sha256, send(key, source, condition, progress))
         except _Taken:
             raise AlreadyThere(key) from None
 
@@ -171,7 +172,6 @@ class S3Store:
         at["UploadId"], have = self._upload(at, unfinished, source)
         try:
             sent = self._send_parts(at, source, have, progress)
-            source.check()
             self._complete(at, key, source, have, condition)
         except ClientError as error:
             # Of two pushes of the same content the second helps the first, whose end is its own.
@@ -311,12 +311,16 @@ class S3Store:
                 )
             have[part.number] = answer["ETag"]
 
-        _in_parallel(send, missing)
+        try:
+            _in_parallel(send, missing, lambda: None)
+        except _Stopped:
+            raise source.changed() from None
+        source.check()
         return sum(part.size for part in missing)
 
     # --- pull ---
 
-    def pull(self, stored: Stored, part: str, progress: Progress) -> int:
+    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
         record = _Record(f"{part}.done", stored)
         if not record.numbers or not os.path.exists(part):
             record.numbers.clear()
@@ -330,8 +334,14 @@ class S3Store:
             self._fetch(stored, one, part, progress, stop)
             record.add(one.number)
 
+        waiting = deque(parts)
+
+        def after() -> None:
+            while waiting and waiting[0].number in record.numbers:
+                arrived(waiting.popleft().size)
+
         with self._explained():
-            _in_parallel(fetch, missing)
+            _in_parallel(fetch, missing, after)
         return sum(p.size for p in missing)
 
     def _fetch(
@@ -339,13 +349,15 @@ class S3Store:
     ) -> None:
         """Writes one range at its place, going on where the line broke; of other content none is served."""
         here, end, tries = part.start, part.start + part.size, 0
-        with open(path, "r+b", buffering=0) as file:
+        with open(path, "r+b") as file:
             while here < end:
                 file.seek(here)
                 try:
                     for block in self._blocks(stored, here, end):
                         _heed(stop)
-                        here += file.write(block)
+                        file.write(block)
+                        file.flush()
+                        here += len(block)
                         progress(len(block))
                         tries = 0
                 except BotoCoreError:
@@ -401,8 +413,10 @@ def _heed(stop: threading.Event) -> None:
         raise _Stopped
 
 
-def _in_parallel(work: Callable[[Part, threading.Event], None], parts: Sequence[Part]) -> None:
-    """Does the work for all parts, a few at a time, and raises its first failure.
+def _in_parallel(
+    work: Callable[[Part, threading.Event], None], parts: Sequence[Part], after: Callable[[], None]
+) -> None:
+    """Does the work for all parts, a few at a time, and calls `after` each; raises its first failure.
 
     That, or a signal, ends it at once: the threads are told by the event, and those that wait for the
     network are not waited for.
@@ -415,18 +429,18 @@ def _in_parallel(work: Callable[[Part, threading.Event], None], parts: Sequence[
             for part in shared:
                 work(part, stop)
                 _heed(stop)
+                ended.put(None)
         except BaseException as error:
             ended.put(error)
-        else:
-            ended.put(None)
 
     threads = [threading.Thread(target=run, daemon=True) for _ in parts[:_AT_ONCE]]
     try:
         for thread in threads:
             thread.start()
-        for _ in threads:
+        for _ in parts:
             if error := ended.get():
                 raise error
+            after()
     finally:
         stop.set()
 
@@ -457,6 +471,8 @@ class _Slice:
         # The library asks for pieces of 16 KiB, which are too small to be fast.
         wanted = left if size is None or size < 0 else max(size, BLOCK)
         block: bytes = self._file.read(min(wanted, left))
+        if left and not block:
+            raise _Stopped  # the file has become shorter, and the server would wait for the rest
         self._move(self._at + len(block))
         return block
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from skelebot.errors import SkelebotError
@@ -26,30 +27,48 @@ class Stored:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to push, as it was when its checksum was taken. size: bytes."""
+    """A file to push, as it was found. size: bytes."""
 
     path: str
     size: int
-    sha256: str
     stamp: tuple[int, ...]  # differs once the file has been written to or replaced
 
+    @cached_property
+    def sha256(self) -> str:
+        """Reads all of it. Raises SkelebotError where it changes meanwhile, and OSError."""
+        found = file_sha256(self.path)
+        self.check()
+        return found
+
     def check(self) -> None:
-        """Raises SkelebotError where the file has changed since."""
-        if _stamp(self.path) != self.stamp:
-            raise SkelebotError(f"{self.path} changed while it was pushed; push it again")
+        """Raises SkelebotError where the file has changed since it was found."""
+        try:
+            is_same = _stamp(self.path) == self.stamp
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise self.changed()
+
+    def changed(self) -> SkelebotError:
+        return SkelebotError(f"{self.path} changed while it was pushed; push it again")
 
 
 def source(path: str) -> Source:
-    """Reads the file once. Raises OSError."""
-    stamp = _stamp(path)
-    found = Source(path, os.path.getsize(path), file_sha256(path), stamp)
-    found.check()
-    return found
+    """Raises OSError."""
+    return Source(path, os.path.getsize(path), _stamp(path))
 
 
 def _stamp(path: str) -> tuple[int, ...]:
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push has done. sha256: of the file. sent: the bytes that went over the line."""
+
+    sha256: str
+    sent: int
 
 
 class AlreadyThere(SkelebotError):
@@ -75,14 +94,15 @@ class Store(Protocol):
     def head(self, key: str) -> Stored | None:
         """The object of that key, with its SHA-256 where it is known, or None."""
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> int:
-        """Stores a file and gives the bytes sent. Raises AlreadyThere unless `force`."""
+    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
+        """Stores a file. Raises AlreadyThere unless `force`, and OSError where the file cannot be read."""
 
-    def pull(self, stored: Stored, part: str, progress: Progress) -> int:
+    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
         """Brings the object into the file `part`, going on where an earlier call was cut off.
 
-        Gives the bytes that this call brought. The folder of `part` is for this object alone; what the
-        store notes there it finds again in the next call.
+        Gives the bytes that this call brought. `arrived` is told how many more bytes of the file, from
+        its beginning on, are in their place. The folder of `part` is for this object alone; what the
+        store notes there it finds again in the next call. Raises OSError where it cannot be written.
         """
 
 

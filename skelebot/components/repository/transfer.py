@@ -4,8 +4,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import queue
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +16,11 @@ from dataclasses import dataclass
 from skelebot import console
 from skelebot.components.repository import folders, names
 from skelebot.components.repository.store import (
+    BLOCK,
     AlreadyThere,
     Store,
     Stored,
     Unusable,
-    file_sha256,
     forget,
     reason,
     source,
@@ -156,13 +158,10 @@ def _check_push(store: Store, one: Item, force: bool) -> None:
 
 
 def _pushed(store: Store, one: Item, file: str, force: bool) -> Done:
-    try:
-        found = source(file)
-    except OSError as error:
-        raise SkelebotError(f"{one.file} cannot be read: {reason(error)}") from None
+    found = source(file)
     with console.progress(f"pushing {one.key}", found.size) as tell:
-        sent = store.push(one.key, found, force, tell)
-    return Done(one.name, one.version, one.key, one.file, found.size, found.sha256, sent, False)
+        pushed = store.push(one.key, found, force, tell)
+    return Done(one.name, one.version, one.key, one.file, found.size, pushed.sha256, pushed.sent, False)
 
 
 @contextmanager
@@ -203,19 +202,61 @@ def _pulled(store: Store, one: Item, stored: Stored, root: str, target: str) -> 
     with _alone(lock, f"waiting for another pull to {target}"):
         _clear_away(target)
         with _arriving(parts, one.key, stored) as part:
-            with console.progress(f"pulling {one.key}", stored.size) as tell:
-                sent = store.pull(stored, part, tell)
-            sha256 = _checked(part, one, stored)
+            with _Sum(part) as total:
+                with console.progress(f"pulling {one.key}", stored.size) as tell:
+                    sent = store.pull(stored, part, tell, total.arrived)
+                sha256 = total.sha256()
+            _check(part, one, stored, sha256)
             _place(part, target, one.is_folder)
     return Done(one.name, one.version, one.key, target, stored.size, sha256, sent, True)
 
 
-def _checked(part: str, one: Item, stored: Stored) -> str:
-    """The SHA-256 of what arrived. Raises Unusable where it is not what was stored."""
-    sha256 = file_sha256(part)
+def _check(part: str, one: Item, stored: Stored, sha256: str) -> None:
+    """Raises Unusable where what arrived is not what was stored."""
     if os.path.getsize(part) != stored.size or (stored.sha256 and stored.sha256 != sha256):
         raise Unusable(f"{one.key} arrived damaged; nothing was replaced, run again")
-    return sha256
+
+
+class _Sum:
+    """The SHA-256 of a file, taken by a thread of its own while the file arrives."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._digest, self._done = path, hashlib.sha256(), 0
+        # A signal may interrupt whoever tells of bytes; a condition could be left broken by that.
+        self._news: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "_Sum":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._news.put(None)
+
+    def arrived(self, count: int) -> None:
+        """So many more bytes, from the beginning on, are there."""
+        self._news.put(count)
+
+    def sha256(self) -> str:
+        """Of the whole file, which is there now. Raises OSError."""
+        self._news.put(None)
+        self._thread.join()
+        self._read(os.path.getsize(self._path))
+        return self._digest.hexdigest()
+
+    def _follow(self) -> None:
+        there = 0
+        with suppress(OSError):  # which the reading of the rest will meet again
+            while (count := self._news.get()) is not None:
+                there += count
+                self._read(there)
+
+    def _read(self, end: int) -> None:
+        with open(self._path, "rb") as file:
+            file.seek(self._done)
+            while block := file.read(min(BLOCK, end - self._done)):
+                self._digest.update(block)
+                self._done += len(block)
 
 
 @contextmanager
