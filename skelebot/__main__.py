@@ -14,11 +14,10 @@ def run() -> None:
     if "_SKELEBOT_COMPLETE" in os.environ:  # a shell asks, by the script of `skelebot completion`
         from skelebot.complete import answer
 
-        code = answer()
-    else:
-        from skelebot.cli import main
+        os._exit(answer())  # someone waits for it, and there is nothing to tidy up
+    from skelebot.cli import main
 
-        code = main(sys.argv[1:])
+    code = main(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything once more as it ends
     raise SystemExit(code)
 
