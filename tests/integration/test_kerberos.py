@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from harness import BASE, Sandbox, docker, job, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("kerberos")]
 
 REALM = "TEST.LOCAL"
 PROGRAMS = ("krb5kdc", "kadmin.local", "gss-server")
