@@ -350,26 +350,32 @@ def test_environment_and_env_file(sandbox: Sandbox, name: str, client: str) -> N
 def test_a_secret_is_only_seen_by_the_job(sandbox: Sandbox, name: str, client: str) -> None:
     sandbox = sandbox.with_env(SKELEBOT_DOCKER=client)
     secret = "s3cr\\et $(x)\n'y' "
-    sandbox.write("slow.py", "import sys, time; print(repr(sys.argv[1:]), flush=True); time.sleep(4)\n")
-    project(sandbox, name, job("slow.py", params="[{name: password, secret: true}, {name: other}]", mode="i"))
+    sandbox.write(
+        "slow.py",
+        """\
+        import os, sys, time
+        print(repr(sys.argv[1:]), flush=True)
+        while not os.path.exists("data/end"):
+            time.sleep(0.1)
+        """,
+    )
+    params = "[{name: password, secret: true}, {name: other}]"
+    project(sandbox, name, job("slow.py", params=params, mappings="[data/]"))
     with sandbox.start(
         "-V", "run", f"--password={secret}", "--other", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
-        wait_for(
-            lambda: [
-                n for n in containers(name) if docker("inspect", "-f", "{{.State.Running}}", n) == "true"
-            ]
-        )
-        time.sleep(1)
-        running = containers(name)[0]
+        assert child.stdout
+        said = child.stdout.readline().decode()  # it runs
+        (running,) = containers(name)
         inspected = docker("inspect", running)
         left = docker("exec", running, "ls", "-A", "/run")
         seen = [
             Path(f"/proc/{p}/cmdline") for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid()
         ]
         clients = [c for c in map(read_or_nothing, seen) if b"skelebot.project" in c or b"\0start\0" in c]
-        out, err = child.communicate(timeout=60)
-    assert out.decode() == repr(["--password", secret, "--other", "1"]) + "\n"
+        sandbox.write("data/end", "")
+        _, err = child.communicate(timeout=60)
+    assert said == repr(["--password", secret, "--other", "1"]) + "\n"
     assert "skelebot.words" not in left
     for text in (inspected, err.decode(), repr(clients)):
         assert "s3cr" not in text
