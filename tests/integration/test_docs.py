@@ -146,7 +146,10 @@ def _write(block: Block) -> str:
 
 def _shell(sandbox: Sandbox, script: str) -> str:
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    with with_skelebot(sandbox).popen("bash", "-c", script, **streams) as shell:
+    # In the order in which a reader's terminal shows it.
+    with (
+        with_skelebot(sandbox).with_env(PYTHONUNBUFFERED="1").popen("bash", "-c", script, **streams) as shell
+    ):
         output, _ = shell.communicate(timeout=900)
     return str(output.decode())
 
