@@ -58,6 +58,7 @@ setup(
             "types-requests",
             "types-tqdm",
             "moto[server]>=5",
+            "selenium>=4.15",
         ]
     },
     entry_points={"console_scripts": ["skelebot=skelebot.__main__:run"]},

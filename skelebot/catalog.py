@@ -51,6 +51,7 @@ BUILT_IN = (
         Activation.ALWAYS,
         ("scaffold", "template"),
     ),
+    Entry("jupyter", "skelebot.components.jupyter:Jupyter", Activation.PROJECT, ("jupyter",)),
     Entry(
         "repository",
         "skelebot.components.repository:Repository",

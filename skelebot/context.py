@@ -252,6 +252,8 @@ def write_tar(stream: IO[bytes], entries: Iterable[Entry], folder: str, dockerfi
     path, text = dockerfile
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         _add_text(tar, path, text)
+        if folder:  # also with nothing in it, which COPY would miss
+            _add_folder(tar, folder)
         for entry in entries:
             if folder + entry.path != path:
                 _add_entry(tar, entry, folder + entry.path)
@@ -262,6 +264,12 @@ def _add_text(tar: "tarfile.TarFile", name: str, text: str) -> None:
     info = tar.tarinfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
+
+
+def _add_folder(tar: "tarfile.TarFile", name: str) -> None:
+    info = tar.tarinfo(name)
+    info.type, info.mode = b"5", 0o755  # tarfile.DIRTYPE
+    tar.addfile(info)
 
 
 def _add_entry(tar: "tarfile.TarFile", entry: Entry, name: str) -> None:

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from skelebot import console, ignores, plan, runners
+from skelebot import console, ignores, plan, runners, shell
 from skelebot.component import Session
 from skelebot.config import env_files
 from skelebot.errors import ConfigError, UsageError
@@ -103,14 +103,14 @@ def amended(session: Session, task: Task) -> Task:
     return task
 
 
-def start(session: Session, image: Image, task: Task) -> int:
+def start(session: Session, image: Image, task: Task, streams: shell.Streams | None = None) -> int:
     """Builds what has changed, runs the task and gives its exit code; with --dry-run, shows it all.
 
-    Raises SkelebotError.
+    streams: what it has in the place of Skelebot's own. Raises SkelebotError.
     """
     runner = runners.choose(task, session.flags)
     if not session.flags.dry_run:
-        return runner.run(image, task, session.flags)
+        return runner.run(image, task, session.flags, streams)
     console.out(task.name)
     for line in runner.describe(image, task, session.flags):
         console.out(f"  {line}")

@@ -97,7 +97,7 @@ def _job_name(text: str) -> str | None:
     return "a name that is not `+` and does not start with a dash" if text[0] in "+-" else None
 
 
-def _mapping(text: str) -> str | None:
+def mapping_text(text: str) -> str | None:
     try:
         Mapping.parse(text)
     except ValueError as error:
@@ -119,7 +119,7 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
 
 
-_variable = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
+variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
 _user = pattern(
     r"[A-Za-z_][A-Za-z0-9_-]*\$?|\d{1,10}(:\d{1,10})?", "caller, root, a user's name or UID[:GID]"
 )
@@ -290,13 +290,13 @@ class Job:
     args: tuple[Arg, ...] = key((), help="Required values, in this order")
     params: tuple[Param, ...] = key((), help="Options")
     mappings: tuple[str, ...] = key(
-        (), help="Folders shared with the container", check=_mapping, old="mapped"
+        (), help="Folders shared with the container", check=mapping_text, old="mapped"
     )
     ports: tuple[str, ...] = key((), help="Published ports, HOST:CONTAINER", check=_port)
     ignores: tuple[str, ...] = key(
         (), help="Patterns of files this job's image leaves out", check=one_line, old="ignore"
     )
-    environment: Environment = key((), help="Environment variables of the job", check=_variable)
+    environment: Environment = key((), help="Environment variables of the job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
     timeout: str | None = key(None, help="Seconds, or 10m, after which it is ended", check=_timeout)
     place: str = ""
@@ -352,7 +352,7 @@ class Project:
     user: str | None = key(None, help="Whom jobs run as: caller, root, a name or UID[:GID]", check=_user)
     build: Build = key(Build(), help="What the image needs besides the dependencies")
     dockerfile: str | None = key(None, help="A Dockerfile of your own to build instead", check=not_blank)
-    environment: Environment = key((), help="Environment variables of every job", check=_variable)
+    environment: Environment = key((), help="Environment variables of every job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
     components: Sections = key((), help="Settings of the components, by name")
     root: str = ""
@@ -447,7 +447,7 @@ class Mount:
 class Task:
     """What to run: `argv` with its surroundings, for whichever runner takes it.
 
-    dependencies: those of Python, for an environment of the task's own.
+    dependencies: those of Python, for an environment of the task's own; venv: its name, one for each set.
     hidden: the project's paths that the mounts lie over, whose content in the image nobody sees.
     """
 
@@ -466,6 +466,7 @@ class Task:
     gpu: bool = False
     timeout: float = 0
     hidden: frozenset[str] = frozenset()
+    venv: str = "venv"
 
 
 @dataclass(frozen=True)

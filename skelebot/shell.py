@@ -97,7 +97,7 @@ def tee(
     return child.wait(), lines
 
 
-def _feed(feed: Callable[[IO[bytes]], None], stdin: IO[bytes]) -> None:
+def _feed(feed: Callable[[IO[bytes]], object], stdin: IO[bytes]) -> None:
     try:
         with stdin:
             feed(stdin)
@@ -198,6 +198,18 @@ class Outcome:
     timed_out: bool = False
 
 
+@dataclass(frozen=True)
+class Streams:
+    """What a program has in the place of Skelebot's own streams.
+
+    stdin: all that there is to read, of some kilobytes at most. show: gets each line that it writes, on
+    either stream, in a thread of its own.
+    """
+
+    stdin: str
+    show: Callable[[str], None]
+
+
 def run(
     step: Step,
     send: Callable[[int, int], None],
@@ -205,6 +217,7 @@ def run(
     timeout: float = 0,
     raw_terminal: bool = False,
     pass_fds: tuple[int, ...] = (),
+    streams: Streams | None = None,
 ) -> Outcome:
     """Runs a program on Skelebot's own streams until it ends, whatever signals come meanwhile.
 
@@ -215,10 +228,39 @@ def run(
     """
     relay = _Relay(send, raw_terminal)
     with _handled(relay, timeout):
-        child = _popen(step, pass_fds=pass_fds)
+        child = _popen(step, pass_fds=pass_fds, **_pipes(streams))
         relay.started(child.pid)
-        code = child.wait()
+        with _attached(child, streams):
+            code = child.wait()
     return Outcome(128 - code if code < 0 else code, relay.signal, relay.timed_out)
+
+
+def _pipes(streams: Streams | None) -> dict[str, int]:
+    import subprocess
+
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return piped if streams else {}
+
+
+@contextmanager
+def _attached(child: "subprocess.Popen[bytes]", streams: Streams | None) -> Iterator[None]:
+    if streams is None:
+        yield
+        return
+    import threading
+
+    assert child.stdin
+    assert child.stdout
+    reader = threading.Thread(target=_show_lines, args=(child.stdout, streams.show), daemon=True)
+    reader.start()
+    _feed(lambda stdin: stdin.write(streams.stdin.encode()), child.stdin)
+    yield
+    reader.join(timeout=1)  # not for ever: what the program has started may keep the stream open
+
+
+def _show_lines(output: IO[bytes], show: Callable[[str], None]) -> None:
+    for raw in output:
+        show(raw.decode(errors="replace").rstrip("\r\n"))
 
 
 class _Relay:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import BASE, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
+from harness import BASE, BROWSER, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
 from page_server import Server, make_authority
 
 
@@ -21,23 +21,27 @@ def pytest_configure() -> None:
 
 
 # What the tests with a mark need, and which variable names it.
-NEEDED = {"engine": (BASE, "SKELEBOT_TEST_BASE"), "r": (R_BASE, "SKELEBOT_TEST_R_BASE")}
+NEEDED = {
+    "engine": (BASE, "a Docker engine with a base image", "SKELEBOT_TEST_BASE"),
+    "r": (R_BASE, "a base image with R", "SKELEBOT_TEST_R_BASE"),
+    "browser": (BROWSER, "Chromium with its driver", "SKELEBOT_TEST_BROWSER"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without an engine its tests are skipped, by name, and so are those of R; on CI that is a failure."""
-    for mark, (image, variable) in NEEDED.items():
-        skip = pytest.mark.skip(reason=f"no Docker engine with a base image ({variable})")
-        fail = pytest.mark.usefixtures("missing_engine")
+    """What is not here is not tested, and the tests are skipped by name; on CI that is a failure."""
+    for mark, (found, what, variable) in NEEDED.items():
+        skip = pytest.mark.skip(reason=f"needs {what} ({variable})")
+        fail = pytest.mark.usefixtures("missing_need")
         for item in items:
-            if not image and item.get_closest_marker(mark):
+            if not found and item.get_closest_marker(mark):
                 item.add_marker(fail if os.environ.get("CI") == "true" else skip)
 
 
 @pytest.fixture
-def missing_engine() -> None:
-    unset = [variable for image, variable in NEEDED.values() if not image]
-    pytest.fail(f"this test needs a Docker engine with base images: not set are {', '.join(unset)}")
+def missing_need() -> None:
+    missing = [f"{what} ({variable})" for found, what, variable in NEEDED.values() if not found]
+    pytest.fail(f"this test needs what is not here: {', '.join(missing)}")
 
 
 @pytest.fixture

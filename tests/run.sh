@@ -8,14 +8,15 @@ usage() {
     cat <<'X'
 usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
 
-  --provision   install and start a Docker engine where none answers, and an S3 server (root, Debian or Ubuntu;
-                implied by CI=true)
+  --provision   install and start a Docker engine where none answers, and an S3 server, and install a browser
+                (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
 the Python it finds. Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests
-that need one are skipped; with CI=true that is a failure. Without the S3 server, moto's takes its place.
+that need one are skipped; with CI=true that is a failure. So are those that need Chromium with its driver.
+Without the S3 server, moto's takes its place.
 X
 }
 
@@ -201,6 +202,17 @@ provide_s3() {
     fi
 }
 
+# --- the browser ----------------------------------------------------------------------------------------------
+
+provide_browser() {
+    local exports
+    if may_install || { have chromedriver && { have chromium || have google-chrome; }; }; then
+        exports=$("$ROOT/tests/browser.sh") && eval "$exports"
+    else
+        echo "there is no Chromium with its driver: the tests that need a browser are skipped"
+    fi
+}
+
 # --- the parts ------------------------------------------------------------------------------------------------
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
@@ -233,6 +245,7 @@ names_tests() {
 run_parts() {
     part engine unless_unit provide_engine
     part s3 unless_unit provide_s3
+    part browser unless_unit provide_browser
     if names_tests; then
         part tests run_pytest -n 4 -rs --no-fold-skipped
         return

@@ -5,13 +5,14 @@ from typing import Protocol, cast
 
 from skelebot.errors import UsageError
 from skelebot.model import Flags, Image, Task
+from skelebot.shell import Streams
 
 
 class Runner(Protocol):
-    def run(self, image: Image, task: Task, flags: Flags) -> int:
+    def run(self, image: Image, task: Task, flags: Flags, streams: Streams | None = None) -> int:
         """Prepares what the task needs, runs it, and gives its own exit code.
 
-        Raises SkelebotError where it could not be run.
+        streams: what it has in the place of Skelebot's own. Raises SkelebotError where it could not be run.
         """
 
     def check(self, image: Image, task: Task) -> None:

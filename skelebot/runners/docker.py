@@ -24,7 +24,7 @@ _WORDS = "/run/skelebot.words"
 _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
 
 
-def run(image: Image, task: Task, flags: Flags) -> int:
+def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = None) -> int:
     """Builds the image where that is needed, and runs the task in a container of its own."""
     client = Client(task.host, flags.verbose)
     try:
@@ -32,7 +32,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
             found = build.provided(client, image, task, lock, flags.skip_build)
             folders.make_folders(task)
             folders.remember_host(task.root, client.host)
-            container = Container(client, image, found, task, os.urandom(4).hex())
+            container = Container(client, image, found, task, os.urandom(4).hex(), streams)
             return container.detach() if task.mode == "d" else container.attend()
     except ProgramMissing as error:
         raise ProgramMissing(f"{error}; install it{or_natively(task)}") from None
@@ -75,13 +75,17 @@ def _refuse_bytes(task: Task) -> None:
 
 @dataclass(frozen=True)
 class Container:
-    """One run of a task; `token` makes its name unique."""
+    """One run of a task; `token` makes its name unique.
+
+    streams: what it has in the place of Skelebot's own.
+    """
 
     client: Client
     image: Image
     built: Found
     task: Task
     token: str
+    streams: shell.Streams | None = None
 
     @property
     def name(self) -> str:
@@ -128,7 +132,8 @@ class Container:
                 words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
                 step = self.client.step(*words, env=env)
             shell.trace(self.client.verbose, step)
-            return shell.run(step, self._send, raw_terminal=self._terminal(), pass_fds=fds)
+            terminal = self._terminal()
+            return shell.run(step, self._send, raw_terminal=terminal, pass_fds=fds, streams=self.streams)
 
     def detach(self) -> int:
         """Starts the container, prints its name, and leaves it running."""
@@ -191,7 +196,7 @@ class Container:
         return words
 
     def _terminal(self) -> bool:
-        return self.task.mode != "d" and shell.are_terminals()
+        return self.task.mode != "d" and self.streams is None and shell.are_terminals()
 
     def _user(self) -> str:
         if self.task.user == "caller":

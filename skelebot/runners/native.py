@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skelebot.dependencies import Dependency
 
 
-def run(image: Image, task: Task, flags: Flags) -> int:
+def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = None) -> int:
     """Runs the task in the project's root and gives its exit code."""
     if task.mode == "d":
         console.info(f"{task.name} runs in the foreground: only Docker detaches a job")
@@ -30,7 +30,7 @@ def run(image: Image, task: Task, flags: Flags) -> int:
     with _environment(task, flags.verbose) as added:
         step = Step(task.argv, cwd=task.root, env=(*task.env, *added))
         shell.trace(flags.verbose, step)
-        outcome = shell.run(step, tree.send, timeout=task.timeout)
+        outcome = shell.run(step, tree.send, timeout=task.timeout, streams=streams)
     if outcome.signal or outcome.timed_out:
         tree.settle()
     if outcome.signal:
@@ -48,7 +48,7 @@ def check(image: Image, task: Task) -> None:
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
     lines = [f"run      {shell.display(Step(task.argv))}", f"where    natively, in {task.root}"]
     if task.dependencies and not _active():
-        lines.append(f"python   {OWN}/venv, with {', '.join(task.dependencies)}")
+        lines.append(f"python   {OWN}/{task.venv}, with {', '.join(task.dependencies)}")
     return lines + [f"variable {name}" for name, _ in task.env]
 
 
@@ -131,7 +131,7 @@ def _python_link(root: str, path: str) -> str:
 
 @contextmanager
 def _venv(task: Task, verbose: bool) -> Iterator[str]:
-    """The path of `.skelebot/venv`, made or made anew where the dependencies ask for it.
+    """The path of the task's environment, made or made anew where the dependencies ask for it.
 
     Jobs share a lock on it while they run, so that it is never replaced under one of them.
     """
@@ -140,8 +140,8 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
     wanted = dependencies.python(task.root, task.dependencies)
     mark = _fingerprint(task, wanted)
     folder = own_folder(task.root)
-    venv = os.path.join(folder, "venv")
-    with open(os.path.join(folder, "venv.lock"), "w", encoding="ascii") as lock:
+    venv = os.path.join(folder, task.venv)
+    with open(f"{venv}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         if _mark_of(venv) != mark:
             _lock_alone(lock.fileno())
@@ -188,7 +188,7 @@ def _replace(
     if _mark_of(venv) is not None:
         os.rename(venv, before)
     shutil.rmtree(venv, ignore_errors=True)
-    console.info(f"installing the dependencies into {OWN}/venv")
+    console.info(f"installing the dependencies into {OWN}/{task.venv}")
     try:
         _install(venv, task, wanted, verbose, lock)
         with open(os.path.join(venv, "skelebot.mark"), "w", encoding="ascii") as file:

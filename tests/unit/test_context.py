@@ -93,10 +93,16 @@ def content(member: tarfile.TarInfo) -> str:
 def test_the_tar_holds_the_files_in_a_folder_and_the_dockerfile_beside_it(tree: Path) -> None:
     write(tree, "FROM evil", "Dockerfile")
     tar = tar_of(tree, "data", dockerfile="FROM é\n")
-    assert list(tar) == ["", "Dockerfile", "a.txt", "src", "src/main.py"]
+    assert list(tar) == ["", "p", "Dockerfile", "a.txt", "src", "src/main.py"]
     assert content(tar[""]) == "FROM é\n"
     assert content(tar["Dockerfile"]) == "FROM evil"
     assert content(tar["src/main.py"]) == "src/main.py"
+
+
+def test_the_folder_is_in_the_tar_also_with_nothing_in_it(tree: Path) -> None:
+    tar = tar_of(tree, "*")
+    assert list(tar) == ["", "p"]
+    assert (tar["p"].isdir(), tar["p"].mode, tar["p"].mtime) == (True, 0o755, 0)
 
 
 def test_a_dockerfile_of_the_users_own_is_taken_with_the_builds_text(tree: Path) -> None:

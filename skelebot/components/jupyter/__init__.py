@@ -1,0 +1,51 @@
+"""`jupyter`: notebooks in the project's surroundings."""
+
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from skelebot.component import Command, Component, Link, Session
+from skelebot.model import Environment, Mapping, Param, Project, key, mapping_text, variable_name
+from skelebot.options import Values
+from skelebot.plan import WORKDIR
+
+
+@dataclass(frozen=True)
+class Jupyter(Component):
+    """Where Jupyter is to be found, and what it shows."""
+
+    port: int = key(8888, help="The port of this machine; the next free one where it is taken")
+    folder: str = key(".", help="The folder that Jupyter shows, from the project root")
+    lab: bool = key(False, help="JupyterLab instead of Jupyter Notebook")
+    mappings: tuple[str, ...] = key((), help="Folders beside the project's own", check=mapping_text)
+    environment: Environment = key((), help="Environment variables of the notebooks", check=variable_name)
+
+    def problems(self) -> Iterator[str]:
+        if not 1 <= self.port <= 65535:
+            yield f"expected a port from 1 to 65535, found {self.port}"
+        for text in self.mappings:
+            if posixpath.normpath(Mapping.parse(text).container) == WORKDIR:
+                yield f"{text} lies over {WORKDIR}, to which the project folder is always mapped; remove it"
+
+    def commands(self, project: Project | None) -> Iterable[Command]:
+        return (Command("jupyter", "Work in notebooks", self._run, (), self._params(), self._check),)
+
+    def _params(self) -> tuple[Param, ...]:
+        lab = "true" if self.lab else None
+        return (
+            Param("port", "p", str(self.port), help="The port; the next free one where it is taken"),
+            Param("folder", "f", self.folder, help="The folder to show, from the project root"),
+            Param("lab", "l", lab, accepts="boolean", help="JupyterLab instead of Jupyter Notebook"),
+            Param("bind", "b", "127.0.0.1", placeholder="ADDRESS", help="Where others may reach it"),
+            Param("open", "o", accepts="boolean", help="Open it in the browser"),
+        )
+
+    def _check(self, session: Session, values: Values, earlier: Sequence[Link]) -> None:
+        from skelebot.components.jupyter import server  # only for Jupyter
+
+        server.check(self, session, values)
+
+    def _run(self, session: Session, values: Values) -> int:
+        from skelebot.components.jupyter import server
+
+        return server.run(self, session, values)

@@ -1,0 +1,91 @@
+"""A real browser, without a window, that works in Jupyter as a person would."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness import BROWSER
+from selenium import webdriver
+from selenium.common import exceptions
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+# What a page answers that is still being made: to be tried again.
+_NOT_YET = (
+    exceptions.NoSuchElementException,
+    exceptions.StaleElementReferenceException,
+    exceptions.ElementNotInteractableException,
+    exceptions.ElementClickInterceptedException,
+)
+_PATIENCE = 120  # seconds
+
+
+class Notebook:
+    """A notebook of Jupyter Notebook, open in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self._driver = driver
+
+    def create(self, url: str) -> None:
+        """Opens Jupyter at its address, and a new notebook from its menu, with the cursor in its cell."""
+        self._driver.get(url)
+        self._click(By.XPATH, "//*[contains(@class, 'lm-MenuBar-item')][.//div[text()='New']]")
+        self._click(
+            By.XPATH, "//li[contains(@class, 'lm-Menu-item')][.//div[starts-with(text(), 'Python 3')]]"
+        )
+        self._until(lambda: len(self._driver.window_handles) == 2)
+        self._driver.switch_to.window(self._driver.window_handles[1])
+        self._until_idle()
+        self._click(By.CSS_SELECTOR, ".jp-Cell .cm-content")
+
+    def run(self, *lines: str) -> str:
+        """Types into the cell that has the cursor, runs it and gives what it shows; the next one follows."""
+        before = len(self._outputs())
+        self._keys(Keys.ENTER.join(lines))
+        self._keys(Keys.SHIFT, Keys.ENTER)
+        self._until(lambda: len(self._outputs()) > before)
+        self._until_idle()
+        return self._outputs()[-1].text
+
+    def save(self) -> None:
+        self._keys(Keys.CONTROL, "s")
+
+    def picture(self, path: str) -> None:
+        self._driver.save_screenshot(path)
+
+    def _outputs(self) -> list[WebElement]:
+        return self._driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output")
+
+    def _keys(self, *keys: str) -> None:
+        self._driver.switch_to.active_element.send_keys(*keys)
+
+    def _click(self, by: str, what: str) -> None:
+        def click() -> bool:
+            self._driver.find_element(by, what).click()
+            return True
+
+        self._until(click)
+
+    def _until_idle(self) -> None:
+        idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+        self._until(lambda: self._driver.find_elements(By.CSS_SELECTOR, idle))
+
+    def _until(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self._driver, _PATIENCE, 0.1, _NOT_YET).until(lambda _: condition())
+
+
+@contextmanager
+def notebook() -> Iterator[Notebook]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    # As root, and where /dev/shm is small.
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,640"):
+        options.add_argument(word)
+    # Named, as selenium would look for a newer one in the network.
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        yield Notebook(driver)
+    finally:
+        driver.quit()
