@@ -168,6 +168,22 @@ def containers(name: str) -> list[str]:
     return docker("ps", "-a", *labels, "--format", "{{.Names}}").split()
 
 
+# A process of its own, as the peak of one that starts another counts as that other's.
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+"""
+
+
+def peak_memory(sandbox: Sandbox, *words: str) -> int:
+    """The most memory that Skelebot has taken for a command, in MB."""
+    argv = (sys.executable, "-c", _PEAK, sys.executable, "-m", "skelebot", *words)
+    with sandbox.popen(*argv, stdout=subprocess.PIPE) as measured:
+        out, _ = measured.communicate(timeout=300)
+    return int(out)
+
+
 # --- projects ---
 
 

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import termios
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from artifactory_server import (
     Server,
     serving,
 )
-from harness import SKELEBOT, Result, Sandbox, Terminal, wait_for
+from harness import SKELEBOT, Result, Sandbox, Terminal, peak_memory, wait_for
 from moto.server import ThreadedMotoServer
 
 MODEL = "{name: model, file: models/m.pkl}"
@@ -339,6 +341,25 @@ def test_what_is_not_artifactory_gives_no_model(ada: Sandbox, server: Server) ->
         failed(ada.run("pull", "model", *words), "does not answer as Artifactory does")
     failed(ada.run("artifacts"), "does not answer as Artifactory does")
     assert ada.read("models/m.pkl") == "a model"
+
+
+def test_memory_is_bounded(ada: Sandbox, server: Server) -> None:
+    os.truncate(ada.root / "models/m.pkl", 200 << 20)
+    for words in (("push", "model"), ("pull", "model", "LATEST")):
+        assert peak_memory(ada, *words) < 100, words
+
+
+def test_plain_lines_tell_how_far_a_long_transfer_has_come(ada: Sandbox, server: Server) -> None:
+    put_large(server, 8 << 20)
+    server.faults.hold_after = 2 << 20
+    child = ada.start("pull", "model", "LATEST", stderr=subprocess.PIPE)
+    assert server.held.wait(60)
+    time.sleep(10.5)
+    server.release.set()
+    _, err = child.communicate(timeout=60)
+    first, second = err.decode().splitlines()
+    assert first == "INFO  | pulling model_v1.4.0.pkl (8.4 MB)"
+    assert re.fullmatch(r"INFO  \| pulling model_v1\.4\.0\.pkl: \d+ %", second)
 
 
 # --- a server and a network that fail ---

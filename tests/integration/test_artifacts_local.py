@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ORDINARY, SKELEBOT, Result, Sandbox, Terminal
+from harness import ORDINARY, SKELEBOT, Result, Sandbox, Terminal, peak_memory
 
 MODEL = "{name: model, file: models/m.pkl}"
 FOLDER = "{name: model, file: model/}"
@@ -442,6 +442,14 @@ def test_plain_lines_and_a_bar_on_a_terminal(sandbox: Sandbox) -> None:
     assert b"pulling model_v1.4.0.pkl" in screen.output
     assert b"%|" in screen.output
     assert b"B/s" in screen.output
+
+
+@pytest.mark.parametrize("artifact", [MODEL, FOLDER])
+def test_memory_is_bounded(sandbox: Sandbox, artifact: str) -> None:
+    project(sandbox, artifact)
+    os.truncate(sandbox.write("model/m.pkl" if artifact == FOLDER else "models/m.pkl", b""), 200 << 20)
+    for words in (("push", "model"), ("pull", "model", "LATEST")):
+        assert peak_memory(sandbox, *words) < 100, words
 
 
 # --- folders ---

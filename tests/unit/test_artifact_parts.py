@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skelebot.components.repository.s3 import parts_of
+from skelebot.components.repository.parts import parts_of
 
 MB, GB, TB = 1 << 20, 1 << 30, 1 << 40
 

@@ -5,17 +5,13 @@ the server knows the parts that it has, of a pull a file beside the part file do
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 """
 
-import hashlib
-import json
 import os
-import queue
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,12 +21,21 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from skelebot import console
+from skelebot.components.repository.parts import (
+    AT_ONCE,
+    PART,
+    Part,
+    Record,
+    Slice,
+    Stopped,
+    heed,
+    in_parallel,
+    parts_of,
+    range_md5,
+)
 from skelebot.components.repository.store import BLOCK, AlreadyThere, Progress, Pushed, Source, Stored
 from skelebot.errors import SkelebotError
 
-_PART = 8 << 20  # bytes; at most 10,000 parts are allowed, so that larger files have larger parts
-_AT_ONCE = 10  # parts
-_MOST_PARTS = 10_000
 _TRIES = 5  # of a range that brings nothing
 _LOCK_SECONDS = 30  # after which a lock is that of a dead push
 _LOCK = "~lock"  # no version has a tilde, so that it is never taken for one
@@ -56,28 +61,13 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Part:
-    """A range of a file: its number from 1, where it starts, and its length."""
-
-    number: int
-    start: int
-    size: int
-
-
-def parts_of(size: int) -> list[Part]:
-    length = max(_PART, -(-size // _MOST_PARTS))
-    starts = range(0, size, length)
-    return [Part(i + 1, start, min(length, size - start)) for i, start in enumerate(starts)]
-
-
 class S3Store:
     def __init__(self, bucket: str, region: str | None, profile: str | None, endpoint: str | None) -> None:
         self._bucket, _, folder = bucket.partition("/")
         self._folder = f"{folder.strip('/')}/" if folder.strip("/") else ""
         config = Config(
             retries={"mode": "standard", "max_attempts": 6},
-            max_pool_connections=_AT_ONCE + 2,
+            max_pool_connections=AT_ONCE + 2,
             connect_timeout=10,
             read_timeout=60,
             # The SHA-256 that goes along covers the whole file; a second sum of each part costs a third
@@ -149,7 +139,7 @@ class S3Store:
             progress(source.size)
             return Pushed(source.sha256, 0)
         condition = {} if force else {"IfNoneMatch": "*"}
-        send = self._push_whole if source.size <= _PART else self._push_in_parts
+        send = self._push_whole if source.size <= PART else self._push_in_parts
         try:
             with self._explained():
                 return Pushed(source.sha256, send(key, source, condition, progress))
@@ -290,7 +280,7 @@ class S3Store:
                 part = expected.get(found["PartNumber"])
                 if part is None or found["Size"] != part.size:
                     return {}
-                if found["ETag"].strip('"') != _range_md5(source.path, part):
+                if found["ETag"].strip('"') != range_md5(source.path, part):
                     return {}
                 have[part.number] = found["ETag"]
         return have
@@ -305,15 +295,15 @@ class S3Store:
 
         def send(part: Part, stop: threading.Event) -> None:
             with open(source.path, "rb") as file:
-                body = _Slice(file, part, progress, stop)
+                body = Slice(file, part, progress, stop)
                 answer = self._client.upload_part(
                     **at, PartNumber=part.number, Body=body, ContentLength=part.size
                 )
             have[part.number] = answer["ETag"]
 
         try:
-            _in_parallel(send, missing, lambda: None)
-        except _Stopped:
+            in_parallel(send, missing, lambda: None)
+        except Stopped:
             raise source.changed() from None
         source.check()
         return sum(part.size for part in missing)
@@ -321,7 +311,7 @@ class S3Store:
     # --- pull ---
 
     def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
-        record = _Record(f"{part}.done", stored)
+        record = Record(f"{part}.done", stored)
         if not record.numbers or not os.path.exists(part):
             record.numbers.clear()
             with open(part, "wb") as file:
@@ -341,7 +331,7 @@ class S3Store:
                 arrived(waiting.popleft().size)
 
         with self._explained():
-            _in_parallel(fetch, missing, after)
+            in_parallel(fetch, missing, after)
         return sum(p.size for p in missing)
 
     def _fetch(
@@ -354,7 +344,7 @@ class S3Store:
                 file.seek(here)
                 try:
                     for block in self._blocks(stored, here, end):
-                        _heed(stop)
+                        heed(stop)
                         file.write(block)
                         file.flush()
                         here += len(block)
@@ -373,7 +363,8 @@ class S3Store:
             IfMatch=stored.tag,
             Range=f"bytes={start}-{end - 1}",
         )
-        with answer["Body"] as body:
+        # Not `with answer["Body"]`: that gives the stream below it, which takes a broken line for the end.
+        with closing(answer["Body"]) as body:
             while block := body.read(BLOCK):
                 yield block
 
@@ -402,109 +393,3 @@ def _is_repeated(error: ClientError) -> bool:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-class _Stopped(BaseException):
-    """The transfer is over for another reason; no Exception, which would be tried again."""
-
-
-def _heed(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise _Stopped
-
-
-def _in_parallel(
-    work: Callable[[Part, threading.Event], None], parts: Sequence[Part], after: Callable[[], None]
-) -> None:
-    """Does the work for all parts, a few at a time, and calls `after` each; raises its first failure.
-
-    That, or a signal, ends it at once: the threads are told by the event, and those that wait for the
-    network are not waited for.
-    """
-    shared, stop = iter(parts), threading.Event()
-    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            for part in shared:
-                work(part, stop)
-                _heed(stop)
-                ended.put(None)
-        except BaseException as error:
-            ended.put(error)
-
-    threads = [threading.Thread(target=run, daemon=True) for _ in parts[:_AT_ONCE]]
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in parts:
-            if error := ended.get():
-                raise error
-            after()
-    finally:
-        stop.set()
-
-
-def _range_md5(path: str, part: Part) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        file.seek(part.start)
-        for start in range(0, part.size, BLOCK):
-            digest.update(file.read(min(BLOCK, part.size - start)))
-    return digest.hexdigest()
-
-
-class _Slice:
-    """A range of an open file, as a file of its own that can be read again after a failure."""
-
-    def __init__(self, file: Any, part: Part, progress: Progress, stop: threading.Event) -> None:
-        self._file, self._part, self._at = file, part, 0
-        self._progress, self._stop = progress, stop
-        file.seek(part.start)
-
-    def __len__(self) -> int:
-        return self._part.size
-
-    def read(self, size: int = -1) -> bytes:
-        _heed(self._stop)
-        left = self._part.size - self._at
-        # The library asks for pieces of 16 KiB, which are too small to be fast.
-        wanted = left if size is None or size < 0 else max(size, BLOCK)
-        block: bytes = self._file.read(min(wanted, left))
-        if left and not block:
-            raise _Stopped  # the file has become shorter, and the server would wait for the rest
-        self._move(self._at + len(block))
-        return block
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._move({0: 0, 1: self._at, 2: self._part.size}[whence] + offset)
-        self._file.seek(self._part.start + self._at)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def _move(self, to: int) -> None:
-        self._progress(to - self._at)
-        self._at = to
-
-
-class _Record:
-    """Which parts of a pull are there, kept beside the part file for the next call."""
-
-    def __init__(self, path: str, stored: Stored) -> None:
-        self.path, self._lock = path, threading.Lock()
-        self._tag = f"{stored.tag} {stored.size} {_PART}"
-        self.numbers: set[int] = set()
-        with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-            known = json.load(file)
-            if known["tag"] == self._tag:
-                self.numbers = set(known["parts"])
-
-    def add(self, number: int) -> None:
-        with self._lock:
-            self.numbers.add(number)
-            fresh = f"{self.path}.new"
-            with open(fresh, "w", encoding="utf-8") as file:
-                json.dump({"tag": self._tag, "parts": sorted(self.numbers)}, file)
-            os.replace(fresh, self.path)
