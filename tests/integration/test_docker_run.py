@@ -545,9 +545,13 @@ def test_a_signal_at_any_time_leaves_no_container(
         child = sandbox.start("run", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(delay)
         child.terminate()
-        out, err = child.communicate(timeout=40)
+        try:
+            out, err = child.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            child.terminate()  # docker-init drops what comes in the instant between its fork and setpgid
+            out, err = child.communicate(timeout=20)
         assert b"Traceback" not in err
-        if mode == "d" and child.returncode == 0:
+        if mode == "d" and out:  # the signal came when it was running detached already
             docker("rm", "-f", out.decode().strip())
         assert containers(name) == [], (delay, child.returncode, err)
 
