@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -383,7 +384,8 @@ def _status(error: ClientError) -> int:
 
 def _age(answer: dict[str, Any]) -> float:
     """The seconds since an object was stored, by the server's own clock."""
-    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    now = parsedate_to_datetime(told) if told else datetime.now(timezone.utc)
     return float((now - answer["LastModified"]).total_seconds())
 
 
