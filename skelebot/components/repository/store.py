@@ -11,7 +11,7 @@ from skelebot.errors import SkelebotError
 
 Progress = Callable[[int], None]  # is told how many more bytes have gone
 
-BLOCK = 1 << 18
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
