@@ -34,10 +34,11 @@ half_its_life() {
 }
 
 get_ticket || fail "no ticket for $_sk_principal: ${_sk_said#kinit: }; the job was not started"
-(
+# What keeps it fresh is a grandchild: a job that waits for all of its children does not wait for it.
+( (
     # tail ends with the job, whose process this shell becomes; timeout ends it when the time has come.
     while half_its_life && ! timeout "$_sk_half" tail --pid=$$ -f /dev/null; do
         get_ticket || echo "WARN  | kerberos: the ticket was not renewed: ${_sk_said#kinit: }" >&2
     done
-) </dev/null >/dev/null &
+) </dev/null >/dev/null & )
 exec "$@"

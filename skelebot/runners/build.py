@@ -379,9 +379,23 @@ def images_in_use(client: Client, image: Image) -> Iterator[Lock]:
                 tidy(client, image)
         fcntl.flock(file, fcntl.LOCK_SH)
         yield lock
-        with lock.alone() as alone:
+        with suppress(SkelebotError), lock.alone() as alone:  # the run itself has gone well
             if alone:
                 tidy(client, image)
+
+
+@contextmanager
+def alone(image: Image) -> Iterator[bool]:
+    """Whether no run of the project is going on, in which case none begins before the block ends.
+
+    Otherwise superseded images are left for a later run.
+    """
+    path = _lock_path(image)
+    with open(path, "w", encoding="ascii") as file:
+        lock = Lock(file, f"{path}.untidy")
+        lock.untidy()
+        with lock.alone() as is_alone:
+            yield is_alone
 
 
 def _lock_path(image: Image) -> str:
@@ -395,11 +409,14 @@ def _lock_path(image: Image) -> str:
 
 
 def tidy(client: Client, image: Image) -> list[str]:
-    """Removes what builds have superseded and no container uses; gives what has gone."""
+    """Removes what builds have superseded and no container uses; gives what has gone.
+
+    Raises SkelebotError where no engine answers.
+    """
     gone: list[str] = []
     whose = f"label={dockerfile.PROJECT_LABEL}={image.project}"
     name = image.tag.partition(":")[0]
-    _, tags, _ = client.capture("images", "--format", "{{.Tag}}", name)
+    tags = client.first_answer("images", "--format", "{{.Tag}}", name)
     files = {tag for tag in tags.split() if tag.startswith(_FILES)}
     if files:
         others = [f"{name}:{tag}" for tag in tags.split() if tag not in files]

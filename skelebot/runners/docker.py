@@ -95,21 +95,22 @@ class Container:
     @cached_property
     def remote(self) -> "Volumes | None":
         """What stands for the mapped folders on an engine that does not see them."""
-        if not (self.task.mounts and self.client.is_remote):
+        if not self.client.is_remote:
             return None
         from skelebot.runners.remote import Volumes
 
-        mounts = tuple(self._mount(mount) for mount in self.task.mounts)
-        return Volumes(self.client, self.built.id, self.image.project, self.task.root, mounts)
+        mounts = (self._mount(mount) for mount in self.task.mounts)
+        return Volumes.of(self.client, self.built.id, self.image.project, self.task.root, mounts)
 
     def attend(self) -> int:
         """Runs the container on Skelebot's own streams; leaves none behind."""
         try:
             outcome = self._attended()
-            self._bring_back()
         except BaseException:
             self._remove(patience=2)
             raise
+        if self.remote:
+            self._bring_back(self.remote, outcome)
         if outcome.signal or self.remote:
             self._remove(patience=2 if outcome.signal else 0)
         if outcome.signal:
@@ -157,11 +158,22 @@ class Container:
                 step = self.client.step(*words, env=env)
             self._check(step, fds)
 
-    def _bring_back(self) -> None:
-        """Brings back what the job wrote, of which the engine keeps a copy should that fail."""
-        if self.remote:
-            self.remote.fetch()
-            self.remote.fetch_files(self.name)
+    def _bring_back(self, remote: "Volumes", outcome: shell.Outcome) -> None:
+        """Brings back what the job wrote. Should that fail, the container stays, for `logs` to do it."""
+        if outcome.code and not outcome.signal and self._goes_on():
+            raise SkelebotError(
+                f"the connection to {self.client.where} was lost, and {self.task.name} may go on there; "
+                f"`skelebot logs -f {self.task.name}` follows it, and brings its results in the end"
+            )
+        remote.fetch(self.name)
+
+    def _goes_on(self) -> bool:
+        """Whether the client has ended without the job, as it does when the connection breaks."""
+        try:
+            code, out, said = self.client.in_time("inspect", "--format", "{{.State.Running}}", self.name)
+        except SkelebotError:
+            return True
+        return out.strip() == "true" if code == 0 else "no such object" not in said.lower()
 
     # --- what the engine is told ---
 
@@ -319,13 +331,16 @@ class Container:
                 time.sleep(0.1)
 
     def _remove_ended(self) -> None:
-        """Makes room for a detached run: the last one's container was kept for its logs."""
+        """Makes room for a detached run: the last one's container was kept for its logs.
+
+        One that was only created may be another run's, which is just beginning.
+        """
         labels = (f"{dockerfile.PROJECT_LABEL}={self.image.project}", f"{JOB_LABEL}={self.task.name}")
         words = [w for label in labels for w in ("--filter", f"label={label}")]
-        ended = ("--filter", "status=exited", "--filter", "status=created")
-        code, out, _ = self.client.capture("ps", "--all", "--quiet", *words, *ended)
+        words += ["--filter", "status=exited"]
+        code, out, _ = self.client.capture("ps", "--all", "--quiet", *words)
         if code == 0 and out.split():
-            if self.remote:
+            if self.client.is_remote:
                 from skelebot.runners.remote import bring_back
 
                 for name in out.split():

@@ -39,7 +39,7 @@ class Client:
     @cached_property
     def is_remote(self) -> bool:
         """Whether the engine is one of another machine, which does not see this one's folders."""
-        endpoint = self.host or os.environ.get("DOCKER_HOST") or ""
+        endpoint = self.host or _host_of_environment()
         if "://" not in endpoint:
             if not endpoint and not _has_context():
                 return False
@@ -72,14 +72,15 @@ class Client:
 
     def first_answer(self, *words: str) -> str:
         """The same, for what is asked first: raises SkelebotError also where no engine answers in time."""
-        return self._checked(words, *self._in_time(*words))
+        return self._checked(words, *self.in_time(*words))
 
     def _checked(self, words: tuple[str, ...], code: int, out: str, err: str) -> str:
         if code != 0:
             raise explained(self, err, f"`docker {words[0]}` failed")
         return out
 
-    def _in_time(self, *words: str) -> tuple[int, str, str]:
+    def in_time(self, *words: str) -> tuple[int, str, str]:
+        """The same as capture; raises SkelebotError where no engine answers in time."""
         step = self.step(*words)
         shell.trace(self.verbose, step)
         try:
@@ -126,7 +127,7 @@ class Client:
         return _found(self._ask(f"/images/{name}/json"))
 
     def _ask_client(self, name: str, task: Task) -> dict[str, Any] | None:
-        code, out, err = self._in_time("image", "inspect", "--format", "{{json .}}", name)
+        code, out, err = self.in_time("image", "inspect", "--format", "{{json .}}", name)
         if code == 0:
             return dict(json.loads(out))
         if "no such image" in err.lower():
@@ -177,6 +178,11 @@ def _socket_path(host: str | None) -> str | None:
     if host:
         return host.removeprefix("unix://") if host.startswith("unix://") else None
     return None if _has_context() else "/var/run/docker.sock"
+
+
+def _host_of_environment() -> str:
+    host = os.environ.get("DOCKER_HOST") or ""
+    return f"tcp://{host}" if host and "://" not in host else host  # as the client reads it
 
 
 def _has_context() -> bool:

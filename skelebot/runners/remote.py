@@ -3,30 +3,32 @@
 Each mapping of a checkout has a volume of its own on the engine, which outlives its containers, so that
 what has not changed is not sent again. Before a job, what is new here goes there; when it has ended, what
 it wrote comes back. What both sides agreed on last is remembered, to tell a file that the job wrote from
-one that was deleted here. Nothing is ever deleted on this side, and of a read-only mapping nothing comes
-back.
+one that was deleted here. Nothing is ever deleted on this side. A read-only mapping is one for the engine,
+which lets no job write there: what another job wrote to the same folder is not lost by it.
 """
 
 import fcntl
 import hashlib
-import io
 import json
 import os
-import stat
+import re
 import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import IO, NamedTuple, cast
+from dataclasses import dataclass
+from typing import IO, TypeVar
 
 from skelebot import console, shell
 from skelebot.dockerfile import PROJECT_LABEL
 from skelebot.errors import SkelebotError
+from skelebot.ignores import PART
 from skelebot.model import Mount, image_name
-from skelebot.runners.engine import Client, csv
-from skelebot.runners.folders import OWN, own_folder
+from skelebot.runners import sync
+from skelebot.runners.engine import Client, csv, explained
+from skelebot.runners.folders import OWN, own_folder, whole_file
+from skelebot.runners.sync import Agreed, Difference, Entry, Listing, Moved
 
 CHECKOUT_LABEL = "skelebot.checkout"
 MOUNTS_LABEL = "skelebot.mounts"
@@ -34,133 +36,7 @@ MOUNTS_LABEL = "skelebot.mounts"
 _TOP = "/skelebot"  # where the volumes stand in a container that looks after them
 _SHOWN = 5_000_000  # bytes from which a transfer shows its progress
 
-
-class Entry(NamedTuple):
-    """A file, folder or link: `kind` is f, d or l; `mtime` in nanoseconds; `link` where a link leads."""
-
-    kind: str
-    size: int
-    mtime: int
-    mode: int
-    link: str
-
-    def is_same(self, other: "Entry | None") -> bool:
-        if other is None or self.kind != other.kind:
-            return False
-        facts = {"f": (self.size, self.mtime, self.mode), "l": (self.link,), "d": ()}
-        others = {"f": (other.size, other.mtime, other.mode), "l": (other.link,), "d": ()}
-        return facts[self.kind] == others[other.kind]
-
-
-Listing = dict[str, Entry]
-# What both sides had when they were last in step; None for what was on its way there.
-Agreed = dict[str, "Entry | None"]
-
-
-@dataclass
-class Difference:
-    """The paths to send, to delete there, and to fetch, parents first.
-
-    clash: what the job has made of another kind than what is here.
-    """
-
-    send: list[str] = field(default_factory=list)
-    delete: list[str] = field(default_factory=list)
-    fetch: list[str] = field(default_factory=list)
-    clash: list[str] = field(default_factory=list)
-
-    @property
-    def parts(self) -> tuple[list[str], list[str], list[str]]:
-        return self.send, self.delete, self.fetch
-
-
-def compare(here: Listing, there: Listing, agreed: Agreed, read_only: bool) -> Difference:
-    """What it takes to bring both sides in step.
-
-    A side that still has what was agreed on takes the other's; where both have changed, the later
-    write wins. A file that is missing there is sent: nothing is deleted here.
-    """
-    found = Difference()
-    for path in sorted({*here, *there}):
-        own, other = here.get(path), there.get(path)
-        if own and own.is_same(other):
-            continue
-        if other and _is_theirs(path, own, other, agreed, read_only):
-            found.fetch.append(path)
-        else:
-            if own and other and own.kind != other.kind and not other.is_same(agreed.get(path)):
-                found.clash.append(path)
-            if other and (own is None or own.kind != other.kind):
-                found.delete.append(path)
-            if own:
-                found.send.append(path)
-    return found
-
-
-def _is_theirs(path: str, own: Entry | None, other: Entry, agreed: Agreed, read_only: bool) -> bool:
-    """Whether the other side's is what the job wrote, rather than what is left of an older state."""
-    known = agreed.get(path)
-    on_its_way = path in agreed and known is None
-    if read_only or on_its_way or other.is_same(known):
-        return False
-    if own is None:
-        return True
-    if own.kind != other.kind:
-        return False
-    return own.is_same(known) or other.mtime > own.mtime
-
-
-# --- what there is ---
-
-
-def listed(folder: str, without: str) -> Listing:
-    """What is below a folder of this machine; `without` is left out, Skelebot's own folder.
-
-    Raises SkelebotError.
-    """
-    found: Listing = {}
-    try:
-        _list(folder, "", without, found)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SkelebotError(f"{error.filename or folder} cannot be read: {reason}") from None
-    return found
-
-
-def _list(folder: str, prefix: str, without: str, found: Listing) -> None:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = prefix + entry.name
-            if entry.path == without:
-                continue
-            status = entry.stat(follow_symlinks=False)
-            kind = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l"}.get(stat.S_IFMT(status.st_mode))
-            if kind is None:
-                continue  # sockets and pipes have no content
-            link = os.readlink(entry.path) if kind == "l" else ""
-            mode = stat.S_IMODE(status.st_mode) & 0o777
-            found[path] = Entry(kind, status.st_size, status.st_mtime_ns, mode, link)
-            if kind == "d":
-                _list(entry.path, path + "/", without, found)
-
-
-def parse_listing(data: bytes) -> dict[int, Listing]:
-    """The listing of _SCRIPT: of each volume, by its number, what is below it."""
-    found: dict[int, Listing] = {}
-    fields = [os.fsdecode(text) for text in data.split(b"\0")]
-    for at in range(0, len(fields) - 6, 6):
-        kind, size, mtime, mode, link, whole = fields[at : at + 6]
-        number, _, path = whole.partition("/")
-        entry = Entry(kind, int(size), nanoseconds(mtime), int(mode, 8) & 0o777, link)
-        found.setdefault(int(number), {})[path] = entry
-    return found
-
-
-def nanoseconds(text: str) -> int:
-    """Of a time as `find` and tar's extended headers write it: seconds with any number of decimals."""
-    whole, _, rest = text.partition(".")
-    part = int(f"{rest:0<9}"[:9])
-    return int(whole) * 10**9 + (-part if whole.startswith("-") else part)
+T = TypeVar("T")
 
 
 # --- the volumes ---
@@ -168,26 +44,38 @@ def nanoseconds(text: str) -> int:
 
 @dataclass(frozen=True)
 class Volumes:
-    """The volumes of a checkout's mappings on one engine. image: the id of one that has find and tar."""
+    """What stands for a checkout's mappings on one engine: a volume for each folder, copies of the files.
+
+    image: the id of one that has find and tar. files: the mapped files, each with the checksum of what
+    the container was given; without one those that are read-only.
+    """
 
     client: Client
     image: str
     project: str
     root: str
-    mounts: tuple[Mount, ...]
+    folders: tuple[Mount, ...]
+    files: tuple[tuple[Mount, str], ...]
 
-    @property
-    def folders(self) -> tuple[Mount, ...]:
-        return tuple(mount for mount in self.mounts if not os.path.isfile(mount.source))
-
-    @property
-    def files(self) -> tuple[Mount, ...]:
-        """Mapped files have no volume; they are copied into the container, and out of it."""
-        return tuple(mount for mount in self.mounts if os.path.isfile(mount.source))
+    @classmethod
+    def of(cls, client: Client, image: str, project: str, root: str, mounts: Iterable[Mount]) -> "Volumes":
+        """Those of what is mapped now. Raises SkelebotError for what is neither a folder nor a file."""
+        folders, files = [], []
+        for mount in mounts:
+            if os.path.isdir(mount.source):
+                folders.append(mount)
+            elif os.path.isfile(mount.source):
+                files.append((mount, "" if mount.read_only else sync.checksum(mount.source)))
+            else:
+                raise SkelebotError(
+                    f"{mount.source} is neither a folder nor a file, and cannot be mapped on {client.where}"
+                )
+        return cls(client, image, project, root, tuple(folders), tuple(files))
 
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What a container carries for its results to be brought back later."""
-        mounts = [[m.source, m.target, m.read_only] for m in self.mounts]
+        """What a container carries for it to be told from others', and its results to be brought back."""
+        mapped = [*((mount, None) for mount in self.folders), *self.files]
+        mounts = [[m.source, m.target, m.read_only, sent] for m, sent in mapped]
         return (CHECKOUT_LABEL, checkout_id(self.root)), (MOUNTS_LABEL, json.dumps(mounts))
 
     def fields(self, mount: Mount, target: str) -> list[str]:
@@ -198,11 +86,35 @@ class Volumes:
 
     def send(self) -> None:
         """Brings the volumes in step with the folders; what an earlier job wrote comes back first."""
-        self._in_step(both_ways=True)
+        with self._alone():
+            self._exchange(self.folders, both_ways=True)
 
-    def fetch(self) -> None:
-        """Brings back what a job has written."""
-        self._in_step(both_ways=False)
+    def fetch(self, container: str) -> None:
+        """Brings back what a job has written. Where that fails, it stays for another attempt."""
+        try:
+            with self._alone():
+                self._exchange(tuple(m for m in self.folders if not m.read_only), both_ways=False)
+                for mount, sent in self.files:
+                    if not mount.read_only:
+                        self._fetch_file(container, mount, sent)
+        except BaseException:
+            console.warn(
+                f"what the job wrote stays on {self.client.where}; `skelebot logs JOB` brings it back"
+            )
+            raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other run of the checkout is at it."""
+        with open(os.path.join(_state_folder(self.root), "lock"), "w", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                console.info("another run brings its mappings in step; this one waits for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # --- mapped files, which have no volume ---
 
     def send_files(self, container: str) -> None:
         """Copies the mapped files into a container that was not started yet."""
@@ -211,62 +123,66 @@ class Volumes:
 
         def feed(stdin: IO[bytes]) -> None:
             with tarfile.open(fileobj=stdin, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                for mount in self.files:
-                    _add(tar, mount.target.lstrip("/"), mount.source, lambda count: None)
+                for mount, _ in self.files:
+                    sync.add(tar, mount.target.lstrip("/"), os.path.realpath(mount.source), _unseen)
 
-        step = self.client.step("cp", "-", f"{container}:/")
-        shell.trace(self.client.verbose, step)
-        code, _, said = shell.pipe(step, feed, lambda stdout: stdout.read())
+        code, _, said = self._pipe(("cp", "-", f"{container}:/"), feed, lambda stdout: stdout.read())
         if code != 0:
-            raise SkelebotError(f"the mapped files could not be sent to {self.client.where}: {said.strip()}")
+            raise explained(self.client, said, f"the mapped files could not be sent to {self.client.where}")
 
-    def fetch_files(self, container: str) -> None:
-        """Brings mapped files back that the job in a container has changed."""
-        for mount in self.files:
-            if not mount.read_only:
-                step = self.client.step("cp", f"{container}:{mount.target}", "-")
-                shell.trace(self.client.verbose, step)
-                shell.pipe(step, None, lambda stdout, mount=mount: _take_file(stdout, mount.source))  # type: ignore[misc]
+    def _fetch_file(self, container: str, mount: Mount, sent: str) -> None:
+        def take(stdout: IO[bytes]) -> bool:
+            try:
+                _take_file(stdout, os.path.realpath(mount.source), sent, self._part)
+                return True
+            except tarfile.TarError:
+                return False  # it breaks off, or there was nothing: the client says why
 
-    # --- the steps ---
+        code, whole, said = self._pipe(("cp", f"{container}:{mount.target}", "-"), None, take)
+        has_gone = re.search(r"no such container|could not find the file", said.lower())
+        if not has_gone and not (code == 0 and whole):
+            raise explained(self.client, said, f"{mount.source} could not be brought back")
 
-    def _in_step(self, both_ways: bool) -> None:
+    # --- mapped folders ---
+
+    def _exchange(self, folders: tuple[Mount, ...], both_ways: bool) -> None:
         """One container there says what it has, packs what is asked of it, and takes what it is sent."""
-        if not self.folders:
+        if not folders:
             return
-        with open(os.path.join(_state_folder(self.root), "lock"), "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._exchange(both_ways)
-
-    def _exchange(self, both_ways: bool) -> None:
         sides: list[_Side] = []
         compared = threading.Event()
 
-        def take(stdout: IO[bytes]) -> None:
+        def take(stdout: IO[bytes]) -> bool:
             try:
-                there = parse_listing(stdout.read(int(stdout.readline() or 0)))
-                sides.extend(self._compared(there, both_ways))
+                there = _read_listing(stdout)
+                if there is None:
+                    return False
+                sides.extend(self._compared(folders, there, both_ways))
             finally:
                 compared.set()
-            self._fetch(stdout, sides)
+            return self._fetch(stdout, sides)
 
         def feed(stdin: IO[bytes]) -> None:
             compared.wait()
             if sides:
                 self._send(stdin, sides)
 
-        self._run(feed, take)
+        self._run(folders, feed, take)
         for side in sides:
             if both_ways:
                 side.agreed = dict(side.here)
             side.save()
 
-    def _compared(self, there: dict[int, Listing], both_ways: bool) -> "list[_Side]":
-        sides = [self._side(n, mount, there.get(n, {})) for n, mount in enumerate(self.folders)]
+    def _compared(
+        self, folders: tuple[Mount, ...], there: dict[int, Listing], both_ways: bool
+    ) -> "list[_Side]":
+        sides = [self._side(n, mount, there.get(n, {})) for n, mount in enumerate(folders)]
         for side in sides:
             if not both_ways:
                 side.warn_of_clashes()
                 side.found = Difference(fetch=side.found.fetch)
+            elif side.found.fetch and self._is_in_use(folders[side.number]):
+                side.found.fetch.clear()  # it comes when the job that is writing it has ended
             if side.found.send:
                 side.agreed |= dict.fromkeys(side.found.send)  # on their way
                 side.save()
@@ -277,26 +193,38 @@ class Volumes:
             console.detail("  {} to send, {} to delete there, {} to fetch".format(*numbers))
         return sides
 
+    def _is_in_use(self, mount: Mount) -> bool:
+        """Whether a job is running that maps the folder too."""
+        which = ("--filter", f"volume={self._name(mount)}", "--filter", f"label={CHECKOUT_LABEL}")
+        return self.client.answer("ps", "--quiet", *which).strip() != ""
+
     def _side(self, number: int, mount: Mount, there: Listing) -> "_Side":
-        own = os.path.join(self.root, OWN)
-        below = os.path.relpath(own, mount.source) + "/"
+        folder, own = os.path.realpath(mount.source), os.path.realpath(os.path.join(self.root, OWN))
+        below = os.path.relpath(own, folder) + "/"
         there = {path: entry for path, entry in there.items() if not f"{path}/".startswith(below)}
-        here = listed(mount.source, own)
+        here = sync.listed(folder, own, self._part)
         where = zlib.crc32(f"{self.client.where} {self._name(mount)}".encode())
         state = os.path.join(_state_folder(self.root), f"{self._name(mount)}.{where:08x}.json")
         agreed = _read_state(state)
-        return _Side(number, mount, here, there, agreed, state, compare(here, there, agreed, mount.read_only))
+        found = sync.compare(here, there, agreed)
+        return _Side(number, folder, here, there, agreed, state, found, self._part)
 
-    def _fetch(self, stdout: IO[bytes], sides: "list[_Side]") -> None:
+    def _fetch(self, stdout: IO[bytes], sides: "list[_Side]") -> bool:
+        """Takes what was asked for; False where the answer breaks off."""
         wanted = {f"{side.number}/{path}": (side, path) for side in sides for path in side.found.fetch}
         if not wanted:
-            return
+            return True
         total = sum(side.there[path].size for side, path in wanted.values())
         shown = _progress(f"results of {self.client.where}", total)
-        with shown as moved, tarfile.open(fileobj=stdout, mode="r|") as tar:
-            for member in tar:
-                if found := wanted.get(os.path.normpath(member.name)):
-                    _put(tar, member, *found, moved)
+        try:
+            with shown as moved, tarfile.open(fileobj=stdout, mode="r|") as tar:
+                for member in tar:
+                    if found := wanted.get(os.path.normpath(member.name)):
+                        side, path = found
+                        side.take(tar, member, path, moved)
+        except tarfile.TarError:
+            return False
+        return True
 
     def _send(self, stdin: IO[bytes], sides: "list[_Side]") -> None:
         fetch = _names(f"{side.number}/{path}" for side in sides for path in side.found.fetch)
@@ -313,25 +241,42 @@ class Volumes:
         source = hashlib.sha256(os.fsencode(mount.source)).hexdigest()[:10]
         return f"{image_name(self.project)}-{checkout_id(self.root)}-{source}"
 
-    def _run(self, feed: Callable[[IO[bytes]], None], take: Callable[[IO[bytes]], None]) -> None:
-        """Runs the script in a container that sees all volumes. Raises SkelebotError."""
+    @property
+    def _part(self) -> str:
+        """How a file is called that is on its way here: no other checkout's is called so."""
+        return f".{checkout_id(self.root)}{PART}"
+
+    def _run(
+        self, folders: tuple[Mount, ...], feed: Callable[[IO[bytes]], None], take: Callable[[IO[bytes]], bool]
+    ) -> None:
+        """Runs the script in a container that sees the volumes. Raises SkelebotError."""
         words = ["run", "--rm", "--init", "--interactive", "--user", "0:0", "--network", "none"]
-        words += ["--label", f"{PROJECT_LABEL}={self.project}", "--entrypoint", "/bin/sh"]
-        for number, mount in enumerate(self.folders):
+        # What the container writes is what is on its way here: the engine is not to keep it as a log too.
+        words += ["--log-driver", "none", "--label", f"{PROJECT_LABEL}={self.project}"]
+        for number, mount in enumerate(folders):
             words += ["--mount", csv(self.fields(mount, f"{_TOP}/{number}"))]
-        step = self.client.step(*words, self.image, "-c", _SCRIPT)
-        shell.trace(self.client.verbose, step)
-        code, _, said = shell.pipe(step, feed, take)
-        if code != 0:
-            last = said.strip().splitlines()[-1:] or ["no reason given"]
-            raise SkelebotError(
-                f"the mappings could not be brought in step with {self.client.where}: {last[0]}"
+        words += ["--entrypoint", "/bin/sh", self.image, "-c", _SCRIPT]
+        code, whole, said = self._pipe(tuple(words), feed, take)
+        if code != 0 or not whole:
+            lines = (line for line in said.splitlines() if "Exiting with failure status" not in line)
+            raise explained(
+                self.client,
+                "\n".join(lines) or "the connection broke off",
+                f"the mappings could not be brought in step with {self.client.where}",
             )
+
+    def _pipe(
+        self, words: tuple[str, ...], feed: Callable[[IO[bytes]], None] | None, take: Callable[[IO[bytes]], T]
+    ) -> tuple[int, T, str]:
+        step = self.client.step(*words)
+        shell.trace(self.client.verbose, step)
+        return shell.pipe(step, feed, take)
 
 
 # Runs as root where the volumes stand, with a folder for each by its number. stdout: the size of the
 # listing in a line, the listing, and a tar of what is asked for. stdin: a line with the sizes of the two
 # lists that follow it, of what to pack and what to delete, and whether a tar to unpack comes then.
+# tar ends with 1 where another job has written to a file meanwhile, which will be asked for again.
 _SCRIPT = f"""\
 set -e
 cd {_TOP}
@@ -340,9 +285,10 @@ wc -c </tmp/list
 cat /tmp/list
 read -r pack delete unpack || exit 0
 [ "$pack" = 0 ] ||
-    head -c "$pack" | tar --create --format=posix --no-recursion --null --files-from=- --ignore-failed-read
+    head -c "$pack" | tar --create --format=posix --hard-dereference --no-recursion --null --files-from=- \\
+        --ignore-failed-read || [ $? = 1 ]
 [ "$delete" = 0 ] || head -c "$delete" | xargs -0 rm -df -- 2>/dev/null || true # a folder not empty stays
-[ "$unpack" = 0 ] || exec tar --extract --preserve-permissions --same-owner
+[ "$unpack" = 0 ] || exec tar --extract --preserve-permissions --same-owner --numeric-owner
 """
 
 
@@ -350,35 +296,116 @@ def _names(paths: Iterable[str]) -> bytes:
     return b"".join(os.fsencode(f"./{path}") + b"\0" for path in paths)
 
 
+def _read_listing(stdout: IO[bytes]) -> dict[int, Listing] | None:
+    """What the volumes hold; None where the answer breaks off, lest less be taken for all."""
+    size = stdout.readline().strip()
+    data = stdout.read(int(size)) if size.isdigit() else b""
+    return sync.parse_listing(data) if size.isdigit() and len(data) == int(size) else None
+
+
 @dataclass
 class _Side:
     """A folder here and its volume there; `agreed` becomes what both have."""
 
     number: int
-    mount: Mount
+    folder: str
     here: Listing
     there: Listing
     agreed: Agreed
     state: str
     found: Difference
+    part: str
 
     def warn_of_clashes(self) -> None:
         for path in self.found.clash:
-            named = os.path.join(self.mount.source, path)
-            console.warn(f"{named} stays as it is: the job has made something of another kind of it")
+            named = os.path.join(self.folder, path)
+            console.warn(
+                f"{named} stays as it is: the job has made something of another kind of it; "
+                "move it away before the next run to get that"
+            )
+
+    def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo, path: str, moved: Moved) -> None:
+        """Puts what a job wrote into its place, never through a link. Raises SkelebotError."""
+        target = os.path.join(self.folder, path)
+        try:
+            if why := self._why_not(path, target):
+                console.warn(f"{target} stays as it is: {why}")
+                return
+            if not self.there[path].is_same(sync.entry_of(target)):
+                sync.put(tar, member, target, self.part, moved)
+        except OSError as error:
+            raise SkelebotError(f"{target} cannot be written: {sync.reason(error)}") from None
+        self.here[path] = self.agreed[path] = self.there[path]
+
+    def _why_not(self, path: str, target: str) -> str | None:
+        """Why the place of a path is not to be written to."""
+        if not _folder_of(self.folder, path):
+            return "a folder above it is a link or a file here"
+        now = sync.entry_of(target)
+        if now and not now.is_same(self.here.get(path)) and not now.is_same(self.there[path]):
+            return "it has changed here meanwhile"
+        return None
 
     def save(self) -> None:
         data = {path: entry and list(entry) for path, entry in self.agreed.items()}
-        fresh = f"{self.state}.{os.getpid()}"
-        with open(fresh, "w", encoding="ascii") as file:
-            json.dump(data, file)
-        os.replace(fresh, self.state)
+        with whole_file(self.state) as file:
+            file.write(json.dumps(data).encode("ascii"))
 
 
 def _read_state(path: str) -> Agreed:
     with suppress(OSError, ValueError, TypeError, AttributeError), open(path, encoding="ascii") as file:
         return {name: entry and Entry(*entry) for name, entry in json.load(file).items()}
     return {}
+
+
+def _folder_of(top: str, path: str) -> bool:
+    """Whether the folders above a path are there, made where they are missing, and none is a link."""
+    folder = top
+    for name in path.split("/")[:-1]:
+        folder = os.path.join(folder, name)
+        if os.path.islink(folder) or (os.path.exists(folder) and not os.path.isdir(folder)):
+            return False
+        os.makedirs(folder, exist_ok=True)
+    return True
+
+
+def _pack(stream: IO[bytes], sides: list[_Side], moved: Moved) -> None:
+    """Writes what is to be sent as a tar."""
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for side in sides:
+            sync.add(tar, f"{side.number}", side.folder, moved)
+            for path in side.found.send:
+                sync.add(tar, f"{side.number}/{path}", os.path.join(side.folder, path), moved)
+
+
+def _take_file(stream: IO[bytes], target: str, sent: str, part: str) -> None:
+    """Puts a mapped file into its place where the job has changed it, and nobody later here.
+
+    sent: the checksum of what the job was given. Raises SkelebotError, and tarfile.TarError for a tar
+    that breaks off.
+    """
+    fresh = os.path.join(os.path.dirname(target), part)
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        member = tar.next()
+        source = tar.extractfile(member) if member and member.isreg() else None
+        if member is None or source is None:
+            return  # the job has put something of another kind in its place
+        try:
+            sync.copy(source, fresh, member, _unseen)
+            if _is_news(fresh, target, sent, member):
+                os.replace(fresh, target)
+        except OSError as error:
+            raise SkelebotError(f"{target} cannot be written: {sync.reason(error)}") from None
+        finally:
+            with suppress(OSError):
+                os.unlink(fresh)
+
+
+def _is_news(fresh: str, target: str, sent: str, member: tarfile.TarInfo) -> bool:
+    theirs, own = sync.checksum(fresh), sync.checksum(target)
+    if theirs in (sent, own):
+        return False
+    return own in (sent, "") or sync.mtime(member) > os.stat(target).st_mtime_ns
 
 
 def _state_folder(root: str) -> str:
@@ -402,10 +429,14 @@ def checkout_id(root: str) -> str:
         return file.read()
 
 
+def _unseen(count: int) -> None:
+    """Where nobody looks how far a transfer has come."""
+
+
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, total: int) -> Iterator[Moved]:
     if total < _SHOWN:
-        yield lambda count: None
+        yield _unseen
     else:
         with console.progress(what, total) as moved:
             yield moved
@@ -423,8 +454,10 @@ def of_container(client: Client, root: str, name: str) -> tuple[Volumes, bool] |
     labels = found["Config"].get("Labels") or {}
     if MOUNTS_LABEL not in labels or labels.get(CHECKOUT_LABEL) != checkout_id(root):
         return None
-    mounts = tuple(Mount(*fields) for fields in json.loads(labels[MOUNTS_LABEL]))
-    volumes = Volumes(client, found["Image"], labels[PROJECT_LABEL], root, mounts)
+    mapped = [(Mount(*fields), sent) for *fields, sent in json.loads(labels[MOUNTS_LABEL])]
+    folders = tuple(mount for mount, sent in mapped if sent is None)
+    files = tuple((mount, sent) for mount, sent in mapped if sent is not None)
+    volumes = Volumes(client, found["Image"], labels[PROJECT_LABEL], root, folders, files)
     return volumes, not found["State"]["Running"]
 
 
@@ -432,116 +465,4 @@ def bring_back(client: Client, root: str, name: str) -> None:
     """Brings back the results of a detached container, once it has ended. Raises SkelebotError."""
     found = of_container(client, root, name)
     if found and found[1]:
-        found[0].fetch()
-        found[0].fetch_files(name)
-
-
-# --- one file ---
-
-
-def _pack(stream: IO[bytes], sides: list[_Side], moved: Callable[[int], None]) -> None:
-    """Writes what is to be sent as a tar, with times to the nanosecond in its extended headers."""
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for side in sides:
-            _add(tar, f"{side.number}", side.mount.source, moved)
-            for path in side.found.send:
-                _add(tar, f"{side.number}/{path}", os.path.join(side.mount.source, path), moved)
-
-
-def _add(tar: tarfile.TarFile, name: str, path: str, moved: Callable[[int], None]) -> None:
-    try:
-        info = tar.gettarinfo(path, name)
-        tar.inodes = {}  # type: ignore[attr-defined]
-        status = os.lstat(path)
-        info.pax_headers = {"mtime": f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09d}"}
-        if info.isreg():
-            with open(path, "rb") as file:
-                tar.addfile(info, cast(IO[bytes], _Counted(file, moved)))
-        else:
-            tar.addfile(info)
-    except FileNotFoundError:
-        return  # gone since it was listed
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SkelebotError(f"{path} cannot be sent: {reason}; run again") from None
-
-
-class _Counted:
-    """A file that tells how much of it was read."""
-
-    def __init__(self, file: IO[bytes], moved: Callable[[int], None]) -> None:
-        self._file, self._moved = file, moved
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._moved(len(data))
-        return data
-
-
-def _put(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, side: _Side, path: str, moved: Callable[[int], None]
-) -> None:
-    """Puts what a job wrote into its place, whole or not at all; never through a link."""
-    target = os.path.join(side.mount.source, path)
-    if not _folder_of(side.mount.source, path) or (os.path.isdir(target) and not os.path.islink(target)):
-        if not member.isdir():
-            console.warn(f"{target} stays as it is: a folder above it is a link or a file here")
-        return
-    fresh = os.path.join(os.path.dirname(target), f".{os.getpid()}.skelebot")
-    try:
-        if member.isdir():
-            os.mkdir(target)
-            os.chmod(target, (member.mode & 0o777) | 0o700)
-        elif member.issym():
-            os.symlink(member.linkname, fresh)
-            os.replace(fresh, target)
-        elif source := tar.extractfile(member):
-            _copy(source, fresh, member, moved)
-            os.replace(fresh, target)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(fresh)
-        reason = (error.strerror or str(error)).lower()
-        raise SkelebotError(
-            f"{target} cannot be written: {reason}; what the job wrote stays on its engine"
-        ) from None
-    side.here[path] = side.agreed[path] = side.there[path]
-
-
-def _take_file(stream: IO[bytes], target: str) -> None:
-    """Replaces a mapped file by the one in a tar, where that differs."""
-    data = stream.read()
-    if not data:
-        return  # the job has removed it, and nothing is deleted here
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar, open(target, "rb") as own:
-        member = tar.next()
-        source = tar.extractfile(member) if member else None
-        if member is None or source is None or source.read() == own.read():
-            return
-        source.seek(0)
-        fresh = f"{target}.{os.getpid()}.skelebot"
-        _copy(source, fresh, member, lambda count: None)
-        os.replace(fresh, target)
-
-
-def _folder_of(top: str, path: str) -> bool:
-    """Whether the folders above a path are there, made where they are missing, and none is a link."""
-    folder = top
-    for name in path.split("/")[:-1]:
-        folder = os.path.join(folder, name)
-        if os.path.islink(folder) or (os.path.exists(folder) and not os.path.isdir(folder)):
-            return False
-        os.makedirs(folder, exist_ok=True)
-    return True
-
-
-def _copy(source: IO[bytes], fresh: str, member: tarfile.TarInfo, moved: Callable[[int], None]) -> None:
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-        while block := source.read(1 << 20):
-            file.write(block)
-            moved(len(block))
-    os.chmod(fresh, member.mode & 0o777)
-    time = nanoseconds(member.pax_headers.get("mtime", str(member.mtime)))
-    os.utime(fresh, ns=(time, time))
+        found[0].fetch(name)

@@ -1,6 +1,7 @@
 """Jobs on the engine of another machine: a second one behind a real sshd, with no view of our folders."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -8,10 +9,23 @@ import signal
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from harness import SKELEBOT, Result, Sandbox, Terminal, docker, job, project, wait_for
+from harness import (
+    ORDINARY,
+    SKELEBOT,
+    Result,
+    Sandbox,
+    Terminal,
+    docker,
+    job,
+    make_sandbox,
+    project,
+    wait_for,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -19,26 +33,37 @@ SSH = os.environ.get("SKELEBOT_TEST_REMOTE", "")
 SOCKET = os.environ.get("SKELEBOT_TEST_REMOTE_SOCKET", "")
 
 
-@contextlib.contextmanager
-def listening(answer: bool) -> Iterator[int]:
+class Relay:
     """A port that leads to the other engine's socket, or takes connections and never says a word."""
+
+    def __init__(self, server: socket.socket, answer: bool) -> None:
+        self.port: int = server.getsockname()[1]
+        self._connections: list[socket.socket] = []
+        threading.Thread(target=self._serve, args=(server, answer), daemon=True).start()
+
+    def cut(self) -> None:
+        """Breaks all connections that there are."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, server: socket.socket, answer: bool) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                self._connections.append(client)
+                if answer:
+                    engine = socket.socket(socket.AF_UNIX)
+                    engine.connect(SOCKET.removeprefix("unix://"))
+                    for pair in ((client, engine), (engine, client)):
+                        threading.Thread(target=_pass, args=pair, daemon=True).start()
+
+
+@contextlib.contextmanager
+def listening(answer: bool) -> Iterator[Relay]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_serve, args=(server, answer), daemon=True).start()
-        yield server.getsockname()[1]
+        yield Relay(server, answer)
         server.shutdown(socket.SHUT_RDWR)
-
-
-def _serve(server: socket.socket, answer: bool) -> None:
-    kept = []
-    with contextlib.suppress(OSError):
-        while True:
-            client, _ = server.accept()
-            kept.append(client)
-            if answer:
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect(SOCKET.removeprefix("unix://"))
-                for pair in ((client, engine), (engine, client)):
-                    threading.Thread(target=_pass, args=pair, daemon=True).start()
 
 
 def _pass(source: socket.socket, target: socket.socket) -> None:
@@ -51,11 +76,17 @@ def _pass(source: socket.socket, target: socket.socket) -> None:
 @pytest.fixture
 def far(sandbox: Sandbox, name: str) -> Iterator[Sandbox]:
     """A caller whose engine is the other machine's, by TCP; what the tests leave there goes."""
+    with by_tcp(sandbox, name) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def by_tcp(sandbox: Sandbox, name: str) -> Iterator[Sandbox]:
     if not SSH:
         reason = "no engine of another machine (SKELEBOT_TEST_REMOTE; see tests/remote_engine.sh)"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    with listening(answer=True) as port:
-        yield sandbox.with_env(DOCKER_HOST=f"tcp://127.0.0.1:{port}")
+    with listening(answer=True) as relay:
+        yield sandbox.with_env(DOCKER_HOST=f"tcp://127.0.0.1:{relay.port}")
     label = f"label=skelebot.project={name}"
     for kind, remove in (("ps -aq", "rm -fv"), ("images -aq", "rmi -f"), ("volume ls -q", "volume rm -f")):
         if found := there(*kind.split(), "--filter", label).split():
@@ -310,8 +341,9 @@ def test_a_context_names_the_engine(by_ssh: Sandbox, name: str) -> None:
 @pytest.mark.parametrize("scheme", ["tcp", "ssh"])
 def test_a_host_that_gives_no_answer(far: Sandbox, name: str, scheme: str) -> None:
     project(far, name, job("true"))
-    with listening(answer=False) as port:
-        host = f"{scheme}://127.0.0.1:{port}"
+    far.write(".skelebot/images.lock.untidy", "")  # it is asked, too, for what an earlier run has left
+    with listening(answer=False) as relay:
+        host = f"{scheme}://127.0.0.1:{relay.port}"
         result = far.run("-d", host, "run", timeout=60)
     assert (result.code, len(result.errors)) == (1, 1)
     assert f"no Docker engine answers at {host} in 9 seconds" in result.err
@@ -332,3 +364,287 @@ def test_sigterm_brings_back_what_there_is(far: Sandbox, name: str) -> None:
     child.send_signal(signal.SIGTERM)
     assert child.wait(60) == 143
     assert far.read("out/half") == "half\n"
+
+
+# --- one project, whose jobs do what a test says ---
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Sandbox]:
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    for sandbox in make_sandbox(os.getuid()):
+        with by_tcp(sandbox, name) as far:
+            say = {"source": 'eval "$1"', "args": "[{name: script}]"}
+            project(
+                far,
+                name,
+                job(name="do", mappings="[out/]", **say),
+                job(name="look", mappings="['out/:ro']", **say),
+                job(name="begin", mappings="[out/]", mode="d", **say),
+                job(name="file", mappings="[in.txt]", mode="d", **say),
+                job(name="late", mappings="[out/]", timeout="1", **say),
+                job(name="nested", mappings="[., 'out/inner:/inner', 'new/:~/new']", **say),
+                ignores="['*.txt', own]",
+            )
+            far.ok("do", "true")
+            yield far
+
+
+@pytest.fixture
+def lab(built: Sandbox) -> Iterator[Sandbox]:
+    """The project with an empty folder out/, and nothing on the other machine but its image."""
+    (built.root / "out").mkdir(exist_ok=True)
+    yield built
+    project_name = built.read("skelebot.yaml").split()[1]
+    for kind, remove in (("ps -aq", "rm -fv"), ("volume ls -q", "volume rm -f")):
+        if left := there(*kind.split(), "--filter", f"label=skelebot.project={project_name}").split():
+            there(*remove.split(), *left)
+    for made in ("out", "new", "in.txt"):
+        path = built.root / made
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def ended(container: str) -> None:
+    wait_for(lambda: there("inspect", "--format", "{{.State.Status}}", container) == "exited")
+
+
+def with_client(lab: Sandbox, script: str) -> Sandbox:
+    """A caller whose client does something else first, by a shell script that goes on to the real one."""
+    client = lab.root.parent / "client"
+    client.write_text(f'#!/bin/sh\n{script}\nexec docker "$@"\n')
+    client.chmod(0o755)
+    return lab.with_env(SKELEBOT_DOCKER=str(client))
+
+
+def test_two_names_of_one_file_come_back_as_two_files(lab: Sandbox) -> None:
+    lab.ok("do", "echo x >out/a; ln out/a out/b")
+    assert (lab.read("out/a"), lab.read("out/b")) == ("x\n", "x\n")
+
+
+def test_a_job_that_only_reads_loses_nothing_of_what_another_wrote(lab: Sandbox) -> None:
+    ended(lab.ok("begin", "echo model >out/model").strip())
+    assert lab.ok("look", "cat out/model; touch out/no 2>/dev/null || echo read-only") == "model\nread-only\n"
+    assert lab.read("out/model") == "model\n"
+
+
+def test_what_a_running_job_is_writing_comes_when_it_has_ended(lab: Sandbox) -> None:
+    writing = "while :; do echo x >>out/log; done & sleep 1; echo >out/part; wait"
+    container = lab.ok("begin", writing).strip()
+    wait_for(lambda: "part" in there("exec", container, "ls", "out"))
+    assert lab.ok("do", "echo mine >out/mine; ls out") == "log\nmine\npart\n"
+    assert lab.read("out/mine") == "mine\n"  # though the log was being written to as it was packed
+    (lab.root / "out/part").unlink()
+    lab.ok("look", "true")
+    assert not (lab.root / "out/part").exists()
+    lab.ok("stop")
+    assert there("exec", container, "true") == ""
+
+
+def test_a_folder_that_a_link_leads_to(lab: Sandbox) -> None:
+    elsewhere = lab.root.parent / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    (elsewhere / "given").write_text("x")
+    (lab.root / "out").rmdir()
+    (lab.root / "out").symlink_to(elsewhere)
+    assert lab.ok("do", "ls out; echo made >out/made") == "given\n"
+    assert (elsewhere / "made").read_text() == "made\n"
+    assert (lab.root / "out").is_symlink()
+
+
+def test_a_folder_in_the_place_of_a_file(lab: Sandbox) -> None:
+    lab.write("out/x", "file")
+    result = lab.run("do", "rm out/x; mkdir out/x; echo inner >out/x/inner")
+    assert (result.code, lab.read("out/x")) == (0, "file")
+    assert f"{lab.root}/out/x stays as it is" in result.err
+    assert lab.ok("look", "cat out/x") == "file"
+    lab.ok("do", "rm out/x; mkdir out/x; echo inner >out/x/inner")
+    (lab.root / "out/x").rename(lab.root / "out/y")
+    lab.ok("look", "true")
+    assert lab.read("out/x/inner") == "inner\n"
+
+
+def test_mappings_within_one_another(lab: Sandbox) -> None:
+    """The project's folder without Skelebot's own, one of its folders elsewhere, and one that is missing."""
+    lab.write("out/inner/given", "x")
+    script = "ls -A; cat /inner/given; echo 1 >/inner/made; echo 2 >/root/new/made; echo 3 >out/made"
+    listed = lab.ok("nested", script).splitlines()
+    assert "skelebot.yaml" in listed
+    assert ".skelebot" not in listed
+    assert listed[-1] == "x"
+    made = [lab.read(path) for path in ("out/inner/made", "new/made", "out/made")]
+    assert made == ["1\n", "2\n", "3\n"]
+
+
+def test_a_mapped_file_that_changes_here_meanwhile(lab: Sandbox) -> None:
+    target = lab.write("target.txt", "given\n")
+    (lab.root / "in.txt").symlink_to(target)
+    ended(lab.ok("file", "cat in.txt").strip())
+    target.write_text("edited here\n")
+    assert lab.ok("logs", "file") == "given\n"
+    assert lab.read("in.txt") == "edited here\n"  # the job has changed nothing
+
+    ended(lab.ok("file", "echo there >in.txt").strip())
+    lab.ok("logs", "file")
+    assert lab.read("in.txt") == "there\n"
+    assert (lab.root / "in.txt").is_symlink()
+    target.write_text("and here\n")
+    lab.ok("logs", "file")
+    assert lab.read("in.txt") == "and here\n"  # later than what the job wrote
+
+    ended(lab.ok("file", "echo again >in.txt").strip())
+    target.unlink()
+    lab.ok("logs", "file")
+    assert target.read_text() == "again\n"
+
+    ended(lab.ok("file", "rm in.txt; ln -s /etc/passwd in.txt").strip())
+    assert lab.run("logs", "file").err == ""
+    assert lab.read("in.txt") == "again\n"
+
+
+def test_a_lost_connection_does_not_end_the_job(lab: Sandbox) -> None:
+    with listening(answer=True) as relay:
+        near = lab.with_env(DOCKER_HOST=f"tcp://127.0.0.1:{relay.port}")
+        script = "echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo whole >out/made"
+        child = near.start("do", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout
+        assert child.stdout.readline() == b"begun\n"
+        relay.cut()
+        err = child.communicate(timeout=60)[1].decode()
+        assert child.returncode == 1
+        assert f"ERROR | the connection to tcp://127.0.0.1:{relay.port} was lost, and do may go on" in err
+        (row,) = json.loads(near.ok("ps", "--json"))
+        assert row["status"] == "running"
+        there("exec", row["container"], "touch", "/tmp/go")
+        assert near.ok("logs", "-f", "do") == "begun\n"
+        assert near.read("out/made") == "whole\n"
+
+
+def test_a_disk_that_is_full_when_the_results_come(lab: Sandbox) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    small = lab.root / "out"
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=64k", "none", small), check=True)
+    try:
+        (small / "ballast").write_bytes(b"x" * 40_000)
+        result = lab.run("do", "echo small >out/a; head -c 50000 /dev/zero >out/b")
+        assert (result.code, len(result.errors)) == (1, 1)
+        assert f"{small}/b cannot be written: no space left on device" in result.errors[0]
+        assert "WARN  | what the job wrote stays on tcp://" in result.err
+        assert sorted(os.listdir(small)) == ["a", "ballast"]
+        (small / "ballast").unlink()
+        lab.ok("logs", "do")
+        assert (small / "b").stat().st_size == 50_000
+        assert json.loads(lab.ok("clean", "--json"))["containers"] != []
+    finally:
+        subprocess.run(("umount", small), check=True)
+
+
+def test_a_folder_that_lets_nobody_write(lab: Sandbox) -> None:
+    """As somebody else than root, whom nothing stops."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    ordinary = replace(lab, uid=ORDINARY)
+    subprocess.run(("chown", "-R", str(ORDINARY), lab.root), check=True)
+    (lab.root / "out").chmod(0o555)
+    result = ordinary.run("do", "echo x >out/made")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "out/made cannot be written: permission denied" in result.errors[0]
+    (lab.root / "out").chmod(0o755)
+    ordinary.ok("logs", "do")
+    assert lab.read("out/made") == "x\n"
+    assert lab.owner("out/made") == ORDINARY
+    subprocess.run(("chown", "-R", "0", lab.root), check=True)
+
+
+def test_killed_while_results_come(lab: Sandbox) -> None:
+    child = lab.start("do", "head -c 30000000 /dev/zero >out/large", stderr=subprocess.PIPE)
+    assert child.stderr
+    for line in child.stderr:
+        if b"results of" in line:
+            break
+    wait_for(lambda: any(name.endswith("-part") for name in os.listdir(lab.root / "out")))
+    child.kill()
+    child.communicate()
+    assert not (lab.root / "out/large").exists()
+    lab.ok("logs", "do")
+    assert os.listdir(lab.root / "out") == ["large"]
+    assert (lab.root / "out/large").stat().st_size == 30_000_000
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_all(lab: Sandbox) -> None:
+    lab.write("out/model", "old")
+    ended(lab.ok("begin", "echo new >out/model; head -c 3000000 /dev/zero >out/large").strip())
+    cut_off = (
+        'docker "$@" </dev/null | head -c 50; exit 125',
+        'docker "$@" | stdbuf -o0 head -c 99999; exit 1',
+    )
+    for script in ("exit 125", *cut_off):
+        broken = with_client(lab, f'case "$*" in *"--network none"*) {script};; esac')
+        for command in (("do", "true"), ("logs", "begin")):
+            result = broken.run(*command)
+            assert (result.code, len(result.errors)) == (1, 1), result
+            assert "the mappings could not be brought in step with tcp://" in result.errors[0]
+    lab.ok("do", "true")
+    assert lab.read("out/model") == "new\n"
+    assert (lab.root / "out/large").stat().st_size == 3_000_000
+
+
+def test_a_run_that_is_just_beginning_is_left_alone(lab: Sandbox) -> None:
+    """Its container is there and not started yet when the same job is run, and when all is tidied up."""
+    gate = lab.root.parent / "gate"
+    slow = with_client(lab, f'case "$1" in start) while [ ! -e {gate} ]; do sleep 0.1; done;; esac')
+    first = slow.start("begin", "true", stdout=subprocess.PIPE)
+    wait_for(lambda: "created" in lab.ok("ps"))
+    assert json.loads(lab.ok("clean", "--json"))["containers"] == []
+    second = lab.ok("begin", "true").strip()
+    gate.touch()
+    name, _ = first.communicate()
+    assert first.returncode == 0
+    ended(second)
+    ended(name.decode().strip())
+    assert len(json.loads(lab.ok("clean", "--json"))["containers"]) == 2
+
+
+def test_what_another_checkout_runs_is_not_ours(lab: Sandbox) -> None:
+    for other in make_sandbox(lab.uid):
+        colleague = replace(other, env=lab.env)
+        colleague.write("skelebot.yaml", lab.read("skelebot.yaml"))
+        theirs = colleague.ok("begin", "sleep 300").strip()
+        assert theirs in lab.ok("ps")
+        result = lab.run("stop")
+        assert (result.code, result.out) == (0, "")
+        assert lab.run("logs", "begin").code == 1
+        result = lab.run("exec", stdin=b"exit 3\n")
+        assert (result.code, f"in {theirs}" in result.err) == (3, False)
+        assert colleague.ok("stop") == f"{theirs}\n"
+        assert json.loads(lab.ok("clean", "--json"))["containers"] == []
+
+
+def test_a_container_that_goes_while_it_is_stopped(lab: Sandbox) -> None:
+    first, second = (lab.ok("begin", "sleep 300").strip() for _ in range(2))
+    hasty = with_client(lab, f'[ "$1" != stop ] || docker rm -f {first} >/dev/null')
+    assert hasty.run("stop").code == 0
+    assert there("inspect", "--format", "{{.State.Status}}", second) == "exited"
+
+
+def test_an_engine_that_is_away_holds_nothing_up(lab: Sandbox) -> None:
+    with listening(answer=False) as relay:
+        lab.write(".skelebot/hosts", f"tcp://127.0.0.1:{relay.port}\n")
+        result = lab.run("clean", timeout=60)
+    (lab.root / ".skelebot/hosts").unlink()
+    assert (result.code, result.errors) == (0, [])
+    assert f"WARN  | no Docker engine answers at tcp://127.0.0.1:{relay.port} in 9 seconds" in result.err
+    assert "take it out of .skelebot/hosts" in result.err
+
+
+def test_a_time_limit_and_a_host_without_a_scheme(lab: Sandbox) -> None:
+    bare = lab.with_env(DOCKER_HOST=lab.env["DOCKER_HOST"].removeprefix("tcp://"))
+    assert bare.run("late", "echo half >out/half; sleep 300").code == 124
+    assert lab.read("out/half") == "half\n"
+
+
+def test_what_can_be_mapped_far_away(lab: Sandbox) -> None:
+    os.mkfifo(lab.root / "in.txt")
+    result = lab.run("file", "true")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "in.txt is neither a folder nor a file, and cannot be mapped on tcp://" in result.errors[0]

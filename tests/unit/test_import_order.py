@@ -73,7 +73,18 @@ def test_the_files_of_a_folder_import_each_other_without_a_circle() -> None:
     before = {
         name: i
         for i, name in enumerate(
-            ["folders", "engine", "lent", "build", "release", "remote", "native", "docker", "__init__"]
+            [
+                "folders",
+                "engine",
+                "lent",
+                "build",
+                "release",
+                "sync",
+                "remote",
+                "native",
+                "docker",
+                "__init__",
+            ]
         )
     }
     for parts in FILES:

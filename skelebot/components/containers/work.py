@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from skelebot import console, launch, plan, shell
@@ -12,7 +13,7 @@ from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Image, Mount, Project, Step
 from skelebot.options import Values
 from skelebot.runners import build, docker, folders, remote
-from skelebot.runners.engine import Client
+from skelebot.runners.engine import Client, explained
 from skelebot.schema import did_you_mean
 
 # bash where the image has it
@@ -48,31 +49,36 @@ def clients(session: Session) -> list[Client]:
     project, verbose = launch.project_of(session), session.flags.verbose
     if session.flags.docker_host:
         return [Client(session.flags.docker_host, verbose)]
-    named = (project.host, *(job.host for job in project.jobs if job.host))
-    return [Client(host, verbose) for host in dict.fromkeys((*named, *folders.known_hosts(project.root)))]
+    hosts = dict.fromkeys((*_named(project), *folders.known_hosts(project.root)))
+    return [Client(host, verbose) for host in hosts]
 
 
-def on_each_engine(session: Session, act: Callable[[Client], Sequence[Container]]) -> list[Container]:
-    """What `act` gives for every engine. Raises SkelebotError when none of them answers."""
-    found: list[Container] = []
-    failures: list[SkelebotError] = []
-    asked = clients(session)
-    for client in asked:
+def _named(project: Project) -> tuple[str | None, ...]:
+    return (project.host, *(job.host for job in project.jobs if job.host))
+
+
+def by_engine(session: Session) -> dict[Client, list[Container]]:
+    """The project's containers on each engine that answers. Raises SkelebotError when none does."""
+    project = launch.project_of(session)
+    found: dict[Client, list[Container]] = {}
+    failures: dict[Client, SkelebotError] = {}
+    for client in clients(session):
         try:
-            found += act(client)
+            found[client] = _of_engine(client, project)
         except SkelebotError as error:
-            failures.append(error)
-    if len(failures) == len(asked):
-        raise failures[0]
-    for failure in failures:
-        console.warn(str(failure))
+            failures[client] = error
+    if not found:
+        raise next(iter(failures.values()))
+    for client, failure in failures.items():
+        is_remembered = client.host not in _named(project)
+        forget = f"; should it be gone for good, take it out of {folders.OWN}/hosts" * is_remembered
+        console.warn(f"{failure}{forget}")
     return found
 
 
 def containers(session: Session) -> list[Container]:
     """All of the project's, running or not, the last started first."""
-    project = launch.project_of(session)
-    found = on_each_engine(session, lambda client: _of_engine(client, project))
+    found = (container for of_one in by_engine(session).values() for container in of_one)
     return sorted(found, key=lambda c: c.started, reverse=True)
 
 
@@ -102,19 +108,19 @@ def _container(client: Client, found: dict[str, object]) -> Container:
     )
 
 
-def _of_job(session: Session, values: Values, all_containers: Sequence[Container]) -> list[Container]:
-    """Those of the job that was named, or all. Raises UsageError for a name that no job has."""
-    job = values.get("<job>")
-    known = {job.name for job in launch.project_of(session).jobs} | {c.job for c in all_containers}
+def _of_job(session: Session, values: Values) -> list[Container]:
+    """This checkout's of the job that was named, or all. Raises UsageError for a name that no job has."""
+    job, found = values.get("<job>"), containers(session)
+    known = {job.name for job in launch.project_of(session).jobs} | {c.job for c in found}
     if job is not None and job not in known:
         raise UsageError(f"there is no job {job!r}{did_you_mean(str(job), known)}")
-    return [c for c in all_containers if job in (None, c.job)]
+    return [c for c in found if job in (None, c.job) and _is_own(session, c)]
 
 
-def _of_others(session: Session, container: Container) -> bool:
-    """Whether a colleague's checkout, or another one of one's own, has started it far away."""
+def _is_own(session: Session, container: Container) -> bool:
+    """Whether it is not one that a colleague's checkout has started on an engine far away."""
     root = launch.project_of(session).root
-    return container.checkout is not None and container.checkout != remote.checkout_id(root)
+    return container.checkout is None or container.checkout == remote.checkout_id(root)
 
 
 # --- the commands ---
@@ -140,7 +146,7 @@ def ps(session: Session, values: Values) -> int:
 
 
 def logs(session: Session, values: Values) -> int:
-    found = _of_job(session, values, containers(session))
+    found = _of_job(session, values)
     if not found:
         raise SkelebotError(
             f"{values['<job>']} has no container: it did not run detached (mode: d), or was cleaned away"
@@ -164,25 +170,34 @@ def _bring_back(session: Session, container: Container) -> None:
 
 
 def stop(session: Session, values: Values) -> int:
-    found = _of_job(session, values, containers(session))
-    running = [c for c in found if c.is_running and not _of_others(session, c)]
-    if left := [c.name for c in found if c.is_running and c not in running]:
-        console.info(f"of another checkout, and left running: {', '.join(left)}")
+    found = _of_job(session, values)
+    running = [c for c in found if c.is_running]
     if not running:
         console.info("nothing is running")
+    if not session.flags.dry_run:
+        for client in dict.fromkeys(c.client for c in running):
+            _end(client, "stop", [c.name for c in running if c.client == client])
     for container in running:
-        if not session.flags.dry_run:
-            container.client.answer("stop", container.name)
         console.out(container.name)
-    for container in found:
-        if not session.flags.dry_run:
+    if not session.flags.dry_run:
+        for container in found:
             _bring_back(session, container)
     return 0
 
 
+def _end(client: Client, how: str, names: Sequence[str]) -> None:
+    """Stops or removes containers, of which some may have gone meanwhile. Raises SkelebotError."""
+    words = ("stop",) if how == "stop" else ("rm", "--volumes")
+    code, _, said = client.capture(*words, *names)
+    gone = re.compile("no such container|is already in progress", re.IGNORECASE)
+    others = [line for line in said.splitlines() if not gone.search(line)]
+    if code != 0 and others:
+        raise explained(client, "\n".join(others), f"`docker {how}` failed")
+
+
 def open_shell(session: Session, values: Values) -> int:
     """Opens a shell in a container that runs, or else in a new one."""
-    running = [c for c in _of_job(session, values, containers(session)) if c.is_running]
+    running = [c for c in _of_job(session, values) if c.is_running]
     if not running:
         return _shell_in_new(session, values)
     if values.get("map"):
@@ -232,26 +247,6 @@ def _shell_in_new(session: Session, values: Values) -> int:
 # --- tidying up ---
 
 
-def clean(session: Session, values: Values) -> int:
-    ended = [c for c in containers(session) if not c.is_running and not _of_others(session, c)]
-    if session.flags.dry_run:
-        for container in ended:
-            console.out(f"remove {container.name}")
-        return 0
-    for container in ended:
-        _bring_back(session, container)
-    image = launch.image(session)
-    removed: list[Removed] = []
-    on_each_engine(session, lambda client: _clean_engine(client, image, ended, removed))
-    containers_, images = ([r.name for r in removed if r.is_image is kind] for kind in (False, True))
-    freed = sum(r.size for r in removed)
-    if values.get("json"):
-        console.out(json.dumps({"containers": containers_, "images": images, "bytes": freed}, indent=2))
-    else:
-        console.out(f"{len(containers_)} containers, {len(images)} images, {freed / 1e6:.1f} MB came free")
-    return 0
-
-
 @dataclass(frozen=True)
 class Removed:
     """What has gone, and the bytes that came free with it."""
@@ -261,19 +256,43 @@ class Removed:
     is_image: bool
 
 
-def _clean_engine(
-    client: Client, image: Image, ended: Sequence[Container], removed: list[Removed]
-) -> Sequence[Container]:
+def clean(session: Session, values: Values) -> int:
+    by_client = {
+        client: [c for c in found if not c.is_running and _is_own(session, c)]
+        for client, found in by_engine(session).items()
+    }
+    ended = [c for found in by_client.values() for c in found]
+    if session.flags.dry_run:
+        for container in ended:
+            console.out(f"remove {container.name}")
+        return 0
+    for container in ended:
+        _bring_back(session, container)
+    removed: list[Removed] = []
+    with build.alone(launch.image(session)) as alone:
+        if not alone:
+            console.info("a job of the project is running here, and what it may need stays")
+        for client, found in by_client.items():
+            removed += _clean_engine(client, launch.image(session), found, alone)
+    _tell(removed, bool(values.get("json")))
+    return 0
+
+
+def _clean_engine(client: Client, image: Image, ended: Sequence[Container], alone: bool) -> Iterator[Removed]:
     sizes = client.own_sizes()
-    here = [c for c in ended if c.client == client]
-    for container in here:
-        client.answer("rm", "--volumes", container.name)
-        removed.append(Removed(container.name, sizes.get(container.name, 0), False))
-    removed += (Removed(gone, sizes.get(gone, 0), True) for gone in _tidied(client, image))
-    return here
+    # A run that is just beginning has made its container and not started it yet.
+    names = [c.name for c in ended if alone or c.status != "created"]
+    if names:
+        _end(client, "rm", names)
+    yield from (Removed(name, sizes.get(name, 0), False) for name in names)
+    images = build.tidy(client, image) if alone else ()
+    yield from (Removed(name, sizes.get(name, 0), True) for name in images)
 
 
-def _tidied(client: Client, image: Image) -> list[str]:
-    with build.images_in_use(client, image) as lock:
-        lock.untidy()
-        return build.tidy(client, image)
+def _tell(removed: Sequence[Removed], as_json: bool) -> None:
+    of_jobs, images = ([r.name for r in removed if r.is_image is kind] for kind in (False, True))
+    freed = sum(r.size for r in removed)
+    if as_json:
+        console.out(json.dumps({"containers": of_jobs, "images": images, "bytes": freed}, indent=2))
+    else:
+        console.out(f"{len(of_jobs)} containers, {len(images)} images, {freed / 1e6:.1f} MB came free")
