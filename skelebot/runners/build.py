@@ -303,14 +303,24 @@ class Builder:
             except SkelebotError as error:
                 failed.append(error)
 
-        shell.trace(self.client.verbose, step)
-        code, lines = shell.tee(step, _show, guarded)
-        if failed:
-            raise failed[0]
-        if code != 0:
-            otherwise = f"the image {tag} could not be built; the builder's message stands above"
-            raise explained(self.client, "\n".join(lines), otherwise, self.task)
+        for _ in range(_TRIES):
+            shell.trace(self.client.verbose, step)
+            code, lines = shell.tee(step, _show, guarded)
+            if failed:
+                raise failed[0]
+            if code == 0:
+                return
+            if not _SIBLING_GONE.match(lines[-1] if lines else ""):
+                break
+        otherwise = f"the image {tag} could not be built; the builder's message stands above"
+        raise explained(self.client, "\n".join(lines), otherwise, self.task)
 
+
+_TRIES = 3
+
+# The classic builder looks for its cache among all images upon the same base, of whatever project, and
+# gives up when another client removes one of them meanwhile.
+_SIBLING_GONE = re.compile(r'unable to find image "sha256:')
 
 _ADVICE = re.compile(
     r"DEPRECATED: The legacy builder|\s+(Install the buildx|BuildKit is currently disabled"

@@ -315,3 +315,22 @@ def test_an_env_file_of_any_environment_is_in_no_image(sandbox: Sandbox, name: s
     project(sandbox, name, job("ls", envFile="job.env"), second, third, envFile="dev.env")
     sandbox.write("skelebot-prod.yaml", "envFile: prod.env\n")
     assert sandbox.ok("run") == sandbox.ok("-e", "prod", "run") == "skelebot-prod.yaml\nskelebot.yaml\n"
+
+
+@engine
+def test_another_removes_an_image_while_the_classic_builder_looks_for_its_cache(
+    classic: Sandbox, name: str
+) -> None:
+    """The engine takes that for an error of the build, as it asks for all images upon the same base."""
+    real = shutil.which(classic.env.get("SKELEBOT_DOCKER", "docker"))
+    client = classic.write(
+        "../docker",
+        "#!/bin/sh\n"
+        'case " $* " in *" build "*) if mkdir "$0.once" 2>/dev/null; then\n'
+        """    echo 'unable to find image "sha256:7d498b69b0e3369c01f9"'; exit 1; fi ;; esac\n"""
+        f'exec {real} "$@"\n',
+        0o755,
+    )
+    project(classic, name, job("echo built"))
+    assert classic.with_env(SKELEBOT_DOCKER=str(client.resolve())).ok("run") == "built\n"
+    assert (client.parent / "docker.once").is_dir()
