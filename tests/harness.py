@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -233,10 +234,16 @@ class Terminal:
             except OSError:
                 raise AssertionError(f"ended without {text!r}: {self.output!r}") from None
 
-    def close(self) -> int:
+    def close(self, seconds: float = 120) -> int:
+        """Its exit code, once it has ended by itself."""
+        end = time.monotonic() + seconds
         with contextlib.suppress(OSError):
-            while os.read(self.fd, 65536):
-                pass
+            while select.select([self.fd], [], [], max(end - time.monotonic(), 0))[0]:
+                if not os.read(self.fd, 65536):
+                    break
+            else:
+                os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         os.close(self.fd)
+        assert time.monotonic() < end, "it did not end"
         return os.waitstatus_to_exitcode(status)

@@ -70,7 +70,7 @@ def shell(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Shell]:
     sandbox.write("sub/skelebot.yaml", "jobs: {\n")
     shell = Shell(sandbox, request.param)
     yield shell
-    os.kill(shell.pid, signal.SIGHUP)
+    os.kill(shell.pid, signal.SIGKILL)  # bash may miss SIGHUP while it completes
     shell.close()
 
 

@@ -92,6 +92,11 @@ def test_an_unknown_option_is_an_error(machine: Sandbox) -> None:
     assert "ERROR" in result.err
 
 
+# Root's installation is tried above; what the example takes is the same.
+ordinary = pytest.mark.parametrize("anyone", ["ordinary"], indirect=True)
+
+
+@ordinary
 def test_the_example_natively(machine: Sandbox) -> None:
     machine = machine.with_env(SKELEBOT_DOCKER="/nowhere/docker", DOCKER_HOST="unix:///nowhere.sock")
     result = install(machine, "--example")
@@ -99,6 +104,7 @@ def test_the_example_natively(machine: Sandbox) -> None:
     check_example(machine, result, "nativ")
 
 
+@ordinary
 @pytest.mark.engine
 def test_the_example_in_docker(machine: Sandbox) -> None:
     client = Path(CLIENTS[0]).parent
