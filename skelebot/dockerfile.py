@@ -110,7 +110,7 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
 
     user: the base's own, where it is not root, who cannot install.
     """
-    lines = [f"FROM {image.base}", _label((PROJECT_LABEL, image.project))]
+    lines = [f"FROM {image.base}", label_line([(PROJECT_LABEL, image.project)])]
     lines += ["USER root"] * bool(user)
     lines += image.setup
     for path in heavy:
@@ -126,7 +126,7 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     lines = [f"FROM {first}"] if first else []
     lines.append(exec_form("COPY", (".", plan.WORKDIR + "/")))
     lines += image.lines
-    lines += map(_label, image.labels)
+    lines += [label_line(image.labels)] if image.labels else []
     user = image.user or user
     lines += [f"USER {user}"] * bool(user)
     for instruction, words in (("ENTRYPOINT", image.entrypoint), ("CMD", image.command)):
@@ -151,7 +151,7 @@ def labelled(text: str, project: str) -> list[str]:
         continued = bool(lines) and lines[-1].rstrip().endswith("\\")
         lines.append(line)
         if re.match(r"\s*FROM\s[^\\]*$", line, re.IGNORECASE) and not continued:
-            lines.append(_label((PROJECT_LABEL, project)))
+            lines.append(label_line([(PROJECT_LABEL, project)]))
     return lines
 
 
@@ -181,8 +181,9 @@ def _with_env(command: str, pairs: list[str]) -> str:
     return f"export {' '.join(pairs)}; {command}"
 
 
-def _label(label: tuple[str, str]) -> str:
-    return f"LABEL {quoted(label[0])}={quoted(label[1])}"
+def label_line(labels: Iterable[tuple[str, str]]) -> str:
+    """All of them in one instruction: the classic builder runs a container for each."""
+    return "LABEL " + " ".join(f"{quoted(name)}={quoted(value)}" for name, value in labels)
 
 
 # --- before the files ---

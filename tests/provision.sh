@@ -89,8 +89,8 @@ start_engine() {
     mkdir -p "$ENGINE"
     chmod 755 "$(dirname "$ENGINE")" "$ENGINE"
     [ -n "$(engine_pid)" ] || clear_away
-    # An own (empty) settings file, as the machine's may name other hosts or folders.
-    echo '{}' >"$ENGINE/daemon.json"
+    # Settings of its own, as the machine's may name other hosts or folders.
+    echo '{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "5GB"}}}' >"$ENGINE/daemon.json"
     say "starting dockerd in $ENGINE"
     # A subshell, as the daemon must hold nothing of ours open: neither the caller's $(...) nor the lock.
     (

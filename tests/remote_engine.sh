@@ -68,7 +68,7 @@ provide_engine() {
     ip link add name "$BRIDGE" type bridge 2>/dev/null || true
     ip addr replace "$SUBNET" dev "$BRIDGE"
     ip link set "$BRIDGE" up
-    echo '{}' >"$HOME_OF_IT/daemon.json"
+    echo '{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "5GB"}}}' >"$HOME_OF_IT/daemon.json"
     daemon engine.log dockerd --config-file "$HOME_OF_IT/daemon.json" --data-root "$HOME_OF_IT/data" \
         --exec-root "$HOME_OF_IT/exec" -p "$HOME_OF_IT/engine.pid" -H "unix://$SOCKET" \
         --bridge="$BRIDGE" --iptables=false --ip-masq=false

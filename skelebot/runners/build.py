@@ -246,12 +246,14 @@ class Builder:
 
         with _private_folder() as folder:
             loan = lent.lend(self.source.image, folder, self.buildkit)
-            text = "\n".join(dockerfile.from_folder(loan.lines(lines, self.buildkit), _FOLDER)) + "\n"
+            lines = dockerfile.from_folder(loan.lines(lines, self.buildkit), _FOLDER)
+            lines += [dockerfile.label_line(sorted(labels.items()))] if labels else []
+            text = "\n".join(lines) + "\n"
 
             def feed(stream: IO[bytes]) -> None:
                 context.write_tar(stream, entries, _FOLDER, ("Dockerfile", text))
 
-            return self._build(feed, "Dockerfile", loan.words, labels, tag, folder)
+            return self._build(feed, "Dockerfile", loan.words, {}, tag, folder)
 
     def build_own(self, entries: list[Entry], labels: dict[str, str]) -> Found:
         """Builds the user's Dockerfile as it is, but for the project's label on each stage."""

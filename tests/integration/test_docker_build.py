@@ -201,6 +201,7 @@ def test_the_environment_names_the_image(sandbox: Sandbox, name: str) -> None:
     sandbox.write("skelebot-Dev_1.yaml", "description: dev\n")
     sandbox.ok("-e", "Dev_1", "run")
     assert docker("images", "-q", f"{name}-dev_1")
+    docker("rmi", f"{name}-dev_1")  # its label has the name in capitals
 
 
 @engine

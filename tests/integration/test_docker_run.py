@@ -26,13 +26,16 @@ HOSTILE = [
 
 def test_words_arrive_as_they_were_typed(sandbox: Sandbox, name: str) -> None:
     sandbox.write("show.py", SHOW)
-    project(
-        sandbox, name, job("show.py", args="[{name: a}]", params="[{name: val}, {name: xs, accepts: list}]")
-    )
-    for value in HOSTILE:
-        listed = [f"--xs={value}", f"--xs={value}"]
-        out = sandbox.ok("-s" if value != HOSTILE[0] else "-V", "run", f"--val={value}", *listed, "--", value)
-        assert json.loads(out) == [value, "--val", value, "--xs", value, value]
+    count = range(len(HOSTILE))
+    params = [*(f"{{name: p{i}}}" for i in count), "{name: list, accepts: list}"]
+    args = [f"{{name: a{i}}}" for i in count]
+    project(sandbox, name, job("show.py", args=f"[{', '.join(args)}]", params=f"[{', '.join(params)}]"))
+    given = [f"--p{i}={value}" for i, value in enumerate(HOSTILE)]
+    given += [f"--list={value}" for value in HOSTILE]
+    arrived = [word for i, value in enumerate(HOSTILE) for word in (f"--p{i}", value)]
+    wanted = [*HOSTILE, *arrived, "--list", *HOSTILE]
+    for flag in ("-V", "-s"):
+        assert json.loads(sandbox.ok(flag, "run", *given, "--", *HOSTILE)) == wanted
 
 
 def test_words_reach_a_command_line_and_a_shell_script(sandbox: Sandbox, name: str) -> None:
@@ -514,13 +517,17 @@ def test_a_group_beside_root(sandbox: Sandbox, name: str) -> None:
 
 
 def test_an_exit_code_of_the_engines_is_the_jobs_also_after_many_events(sandbox: Sandbox, name: str) -> None:
-    project(sandbox, name, job("touch out/ready; sleep 12; exit 127", mappings="[out/]"))
+    project(
+        sandbox,
+        name,
+        job("touch out/ready; until [ -e out/go ]; do sleep 0.1; done; exit 127", mappings="[out/]"),
+    )
     child = sandbox.start("run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for((sandbox.root / "out/ready").exists)
     image = docker("inspect", "-f", "{{.Image}}", containers(name)[0])
-    for _ in range(90):  # an engine remembers 256 events, of which this makes four
-        other = docker("create", image, "true")
-        docker("rm", other)
+    others = [docker("create", image, "true") for _ in range(130)]  # an engine remembers 256 events
+    docker("rm", *others)
+    sandbox.write("out/go", "")
     _, err = child.communicate(timeout=60)
     assert child.returncode == 127, err
     assert b"could not be started" not in err
