@@ -100,9 +100,9 @@ def _labels(project: Project) -> list[tuple[str, str]]:
 # --- the text ---
 
 
-def text(image: Image) -> str:
-    """The whole Dockerfile of an image, as anyone could build it."""
-    return "\n".join([*first_part(image), *second_part(image, None)]) + "\n"
+def text(image: Image, user: str = "") -> str:
+    """The whole Dockerfile of an image, as anyone could build it. user: as for its first part."""
+    return "\n".join([*first_part(image, (), user), *second_part(image, None, user)]) + "\n"
 
 
 def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> list[str]:

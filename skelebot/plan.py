@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from collections.abc import Mapping as Mapped
 
-from skelebot.config import INTERPRETERS, job_params, read_file, script
+from skelebot.config import FILE, INTERPRETERS, job_params, read_file, script
 from skelebot.errors import UsageError
 from skelebot.model import (
     Environment,
@@ -226,7 +226,10 @@ def read_env_file(root: str, name: str) -> Environment:
 
     https://docs.docker.com/reference/cli/docker/container/run/#env. Raises UsageError.
     """
-    data = read_file(root, at_home(name))
+    try:
+        data = read_file(root, at_home(name))
+    except UsageError as error:
+        raise UsageError(f"envFile: {error}; make it, or mend envFile in {FILE}") from None
     pairs: list[tuple[str, str | None]] = []
     for number, line in enumerate(data.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         line = line.removesuffix("\r").lstrip()

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from harness import BROWSER
 from selenium import webdriver
@@ -30,8 +30,11 @@ class Notebook:
 
     def create(self, url: str) -> None:
         """Opens Jupyter at its address, and a new notebook from its menu, with the cursor in its cell."""
-        self._driver.get(url)
-        self._click(By.XPATH, "//*[contains(@class, 'lm-MenuBar-item')][.//div[text()='New']]")
+        for _ in range(3):  # on a busy machine the page may give up on a part of itself
+            self._driver.get(url)
+            with suppress(exceptions.TimeoutException):
+                self._click(By.XPATH, "//*[contains(@class, 'lm-MenuBar-item')][.//div[text()='New']]", 60)
+                break
         self._click(
             By.XPATH, "//li[contains(@class, 'lm-Menu-item')][.//div[starts-with(text(), 'Python 3')]]"
         )
@@ -61,19 +64,28 @@ class Notebook:
     def _keys(self, *keys: str) -> None:
         self._driver.switch_to.active_element.send_keys(*keys)
 
-    def _click(self, by: str, what: str) -> None:
+    def _click(self, by: str, what: str, seconds: float = _PATIENCE) -> None:
         def click() -> bool:
             self._driver.find_element(by, what).click()
             return True
 
-        self._until(click)
+        self._until(click, seconds)
 
     def _until_idle(self) -> None:
         idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
         self._until(lambda: self._driver.find_elements(By.CSS_SELECTOR, idle))
 
-    def _until(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self._driver, _PATIENCE, 0.1, _NOT_YET).until(lambda _: condition())
+    def _until(self, condition: Callable[[], object], seconds: float = _PATIENCE) -> None:
+        try:
+            WebDriverWait(self._driver, seconds, 0.1, _NOT_YET).until(lambda _: condition())
+        except exceptions.TimeoutException as error:
+            error.msg = f"the page shows {self._text()!r}"
+            raise
+
+    def _text(self) -> str:
+        with suppress(*_NOT_YET):
+            return self._driver.find_element(By.TAG_NAME, "body").text[:500]
+        return ""
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def _build(client: Client, source: Source, task: Task) -> Found:
         light = [e for e in entries if not context.is_below(e.path, heavy)]
         lines = dockerfile.second_part(image, first, user)
         built = builder.build(lines, light, labels, image.tag)
-    _show_dockerfile(image)
+    _show_dockerfile(image, user)
     return built
 
 
@@ -480,14 +480,14 @@ def own_dockerfile(image: Image) -> tuple[str, ...]:
     return ("Dockerfile",) if _is_written(image.context) is not False and not image.dockerfile else ()
 
 
-def _show_dockerfile(image: Image) -> None:
+def _show_dockerfile(image: Image, user: str) -> None:
     if image.ephemeral or image.dockerfile:
         return
     written = _is_written(image.context)
     if written is False:
         console.info("the Dockerfile here is yours and stays; to build it, add `dockerfile: Dockerfile`")
         return
-    body = dockerfile.text(image)
+    body = dockerfile.text(image, user)
     path = os.path.join(image.context, "Dockerfile")
     fresh = f"{path}.{os.getpid()}"
     with suppress(OSError):  # a project that cannot be written is built all the same

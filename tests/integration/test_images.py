@@ -405,6 +405,8 @@ def test_the_user_of_the_base_may_not_install_but_the_build_can(sandbox: Sandbox
     """)  # fmt: skip
     assert sandbox.ok("run") == "worker\n/usr/bin/tree\n1.16.0\n"
     assert docker("image", "inspect", "-f", "{{.Config.User}}", name) == "worker"
+    shown = [line for line in sandbox.read("Dockerfile").splitlines() if line.startswith(("USER", "RUN"))]
+    assert (shown[0], shown[-1]) == ("USER root", "USER worker")
     docker("rmi", "-f", name, tag)
 
 

@@ -488,7 +488,7 @@ def test_a_wrong_line_of_an_env_file_is_told_without_its_value(tmp_path: Path, l
 @pytest.mark.parametrize("name", ["nosuch.env", "folder", "a\0b"])
 def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"^envFile: .*; make it, or mend envFile in skelebot.yaml"):
         plan.read_env_file(str(tmp_path), name)
 
 

@@ -12,7 +12,7 @@ from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
 from skelebot.config import parsed_version
-from skelebot.errors import Interrupted, SkelebotError, UsageError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, key, pattern
 from skelebot.options import Values
@@ -213,8 +213,6 @@ class Repository(Component):
                 store, project, artifact.name, artifact.file, artifact.singular, prefix, version
             )
             return transfer.pull(store, item, project.root, override)
-        except Interrupted:
-            raise
         except SkelebotError as error:
             return _failing(error)
 
@@ -273,8 +271,6 @@ def _carry_out(all_names: Sequence[str], work: Sequence[Callable[[], Done]], as_
     for name, act in zip(all_names, work, strict=True):
         try:
             done.append(act())
-        except Interrupted:
-            raise
         except SkelebotError as error:
             console.error(f"{name}: {error}")
             failed.append(name)

@@ -26,7 +26,7 @@ from skelebot.components.repository.store import (
     source,
 )
 from skelebot.config import parsed_version
-from skelebot.errors import Interrupted, SkelebotError
+from skelebot.errors import SkelebotError
 from skelebot.model import Project
 from skelebot.runners.folders import own_folder
 
@@ -130,8 +130,6 @@ def push(store: Store, one: Item, force: bool) -> Callable[[], Done]:
     problem: SkelebotError | None = None
     try:
         _check_push(store, one, force)
-    except Interrupted:
-        raise
     except SkelebotError as error:
         problem = error
 

@@ -8,7 +8,7 @@ from skelebot import console
 from skelebot.components.scaffold import source
 from skelebot.components.scaffold.render import Renderer
 from skelebot.components.scaffold.templates import ABOUT, LANGUAGES, Prompt
-from skelebot.errors import Interrupted, SkelebotError, UsageError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Project, one_line
 from skelebot.options import Values
 from skelebot.schema import did_you_mean
@@ -127,8 +127,6 @@ def _of_git(key: str) -> str:
     """What git's settings hold; nothing where there is no git."""
     try:
         return source.git("config", "--get", key)[1].strip()
-    except Interrupted:
-        raise
     except SkelebotError:
         return ""
 
