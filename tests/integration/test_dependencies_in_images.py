@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Sandbox, docker, job, project
+from harness import BASE, Sandbox, docker, job, project
 from page_server import repository, sign
 
 pytestmark = pytest.mark.engine
@@ -208,6 +208,14 @@ def test_pip_settings_and_ca_are_lent(
     docker("rmi", "-f", name)
     project(caller, name, job(shows("priv")), dependencies="[priv]")
     assert by_variable.ok("run") == "2.0\n"
+    # In a Dockerfile of the user's own, by the step that the page shows.
+    page = (Path(__file__).parents[2] / "docs/company-networks.md").read_text()
+    step = page.partition("```dockerfile\n")[2].partition("```")[0]
+    caller.write("Mine", f"FROM {BASE}\nWORKDIR /app\nCOPY . .\n{step}")
+    caller.write("requirements.txt", "priv\n")
+    project(caller, name, job(shows("priv")), dockerfile="Mine")
+    assert by_variable.ok("run") == "2.0\n"
+    assert PASSWORD not in history_and_layers(name)
 
 
 def test_the_classic_builder_says_that_it_cannot(classic: Sandbox, name: str) -> None:
