@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from skelebot import catalog, config
 from skelebot.components.repository import Repository
-from skelebot.errors import UsageError
+from skelebot.errors import SkelebotError, UsageError
 
 
 def pull(
@@ -35,10 +35,14 @@ def pull(
 
 
 def read(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> bytes:
-    """The content of an artifact."""
-    return pull(name, version, prefix=prefix, env=env).read_bytes()
+    """The content of an artifact. Raises SkelebotError, also where it is a folder."""
+    with open(name, version, prefix=prefix, env=env) as file:
+        return file.read()
 
 
 def open(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> BinaryIO:
-    """An artifact as an open file."""
-    return builtins.open(pull(name, version, prefix=prefix, env=env), "rb")
+    """An artifact as an open file. Raises SkelebotError, also where it is a folder."""
+    path = pull(name, version, prefix=prefix, env=env)
+    if path.is_dir():
+        raise SkelebotError(f"{name} is a folder, which came to {path}; take its path from `pull`")
+    return builtins.open(path, "rb")

@@ -326,7 +326,7 @@ def test_someone_who_may_only_read(ada: Sandbox, server: Server) -> None:
 
 def test_no_network(ada: Sandbox) -> None:
     project(ada, "http://127.0.0.1:9")
-    failed(ada.run("push", "model"), "cannot be reached")
+    failed(ada.run("push", "model"), "; check the network and `url`")
     failed(ada.run("pull", "model", "LATEST"), "cannot be reached")
 
 
@@ -770,7 +770,7 @@ def test_aws_out_of_reach(sandbox: Sandbox, server: Server, aws: dict[str, str])
     away = sandbox.with_env(**aws, AWS_MAX_ATTEMPTS="1").with_env(AWS_ENDPOINT_URL="http://127.0.0.1:9")
     failed(away.run("push", "model"), "cannot be read")
     nobody = sandbox.with_env(**aws).without_env("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")
-    failed(nobody.run("push", "model"), "cannot be read")
+    failed(nobody.run("push", "model"), "; check the login to AWS")
 
 
 # --- where credentials do not go ---

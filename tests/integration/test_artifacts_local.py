@@ -192,6 +192,16 @@ def test_words_that_are_wrong(sandbox: Sandbox) -> None:
         assert (result.code, result.out, len(result.errors)) == (2, "", 1), result
 
 
+@pytest.mark.parametrize("words", [("push", "ALL"), ("pull", "ALL", "LATEST")])
+def test_all_of_none_is_a_mistake(sandbox: Sandbox, words: tuple[str, ...]) -> None:
+    sandbox.write("skelebot.yaml", "name: a\ncomponents: {repository: {local: ../store}}\n")
+    sandbox.write("VERSION", "1.4.0\n")
+    result = sandbox.run(*words)
+    assert (result.code, result.out, len(result.errors)) == (2, "", 1), result
+    assert "there are no artifacts" in result.errors[0]
+    assert sandbox.ok("artifacts", "--json") == "[]\n"
+
+
 def test_without_the_component_there_are_no_such_commands(sandbox: Sandbox) -> None:
     sandbox.write("skelebot.yaml", "name: a\n")
     assert sandbox.run("push", "model").code == 2
@@ -491,6 +501,46 @@ def test_a_folder_on_disk_needs_no_slash(sandbox: Sandbox) -> None:
     sandbox.write("out.d/x", b"2")
     sandbox.ok("pull", "model", "LATEST", "-o")
     assert sandbox.read("out.d/x") == "1"
+
+
+@pytest.mark.parametrize(
+    ("artifact", "key"),
+    [
+        ("{name: model, file: out}", "model_v1.4.0.tar.gz"),
+        ("{name: model, file: out}", "model_v1.4.0-rc.1.tar.gz"),
+        ("{name: model, file: out, singular: true}", "model.tar.gz"),
+    ],
+)
+def test_a_folder_without_a_slash_that_is_not_there_yet(sandbox: Sandbox, artifact: str, key: str) -> None:
+    project(sandbox, artifact, version="1.4.0-rc.1" if "rc" in key else "1.4.0")
+    sandbox.write("out/x", b"1")
+    assert sandbox.ok("push", "model") == f"{key}\n"
+    shutil.rmtree(sandbox.root / "out")
+    assert len(json.loads(sandbox.ok("artifacts", "--json"))) == 1
+    sandbox.ok("pull", "model", "LATEST")
+    assert sandbox.read(f"{key.removesuffix('.tar.gz')}/x") == "1"
+    sandbox.ok("pull", "model", "LATEST", "-o")
+    assert sandbox.read("out/x") == "1"
+
+
+def test_a_file_without_an_extension_that_is_not_there_yet(sandbox: Sandbox) -> None:
+    project(sandbox, "{name: model, file: out}", "{name: only, file: one, singular: true}")
+    put(sandbox, "model_v1.3.0")
+    put(sandbox, "model_v1.4.0.tar.gz")
+    put(sandbox, "only")
+    put(sandbox, "only.tar.gz")
+    sandbox.ok("pull", "ALL", "LATEST", "-o")
+    assert (sandbox.read("out"), sandbox.read("one")) == ("stored", "stored")
+
+
+def test_a_folder_that_is_a_link(sandbox: Sandbox) -> None:
+    project(sandbox, "{name: model, file: models/now/}")
+    sandbox.write("models/first/x", b"1")
+    (sandbox.root / "models/now").symlink_to("first")
+    sandbox.ok("push", "model")
+    sandbox.ok("pull", "model", "LATEST")
+    assert sandbox.read("model_v1.4.0/x") == "1"
+    assert not (sandbox.root / "model_v1.4.0").is_symlink()
 
 
 def test_the_same_folder_is_the_same_archive(sandbox: Sandbox) -> None:
@@ -949,10 +999,24 @@ def test_the_call_for_jobs_and_notebooks(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["pull('other')", "pull('model', '9.9.9')", "pull('model')", "read('model')", "pull('ALL')"]
+    "call",
+    [
+        "pull('other')",
+        "pull('model', '9.9.9')",
+        "pull('model')",
+        "read('model')",
+        "pull('ALL')",
+        "pull('model', '1.x')",
+        "read('folder', '1.0.0')",
+        "open('folder', '1.0.0')",
+    ],
 )
 def test_the_call_raises(sandbox: Sandbox, call: str) -> None:
-    project(sandbox, MODEL)
+    project(sandbox, MODEL, "{name: folder, file: folder/}")
+    put(sandbox, "model_v1.x.pkl")
+    sandbox.write("folder/x", b"1")
+    sandbox.write("VERSION", "1.0.0\n")
+    sandbox.ok("push", "folder")
     done = _python(
         sandbox,
         "from skelebot.errors import SkelebotError",

@@ -720,7 +720,7 @@ def test_anothers_bucket(project: Sandbox, strict: Server) -> None:
 
 
 def test_no_keys(project: Sandbox) -> None:
-    all_refused(with_keys(project, None), "Unable to locate credentials", PUSH, PULL)
+    all_refused(with_keys(project, None), "log in to AWS", PUSH, PULL)
 
 
 def test_a_profile(project: Sandbox, bucket: Bucket) -> None:
@@ -750,10 +750,18 @@ def test_an_endpoint_that_is_no_address(project: Sandbox, endpoint: str) -> None
     all_refused(project, "`endpoint`", PUSH)
 
 
-@pytest.mark.parametrize("settings", [{"bucket": "a b"}, {"bucket": "some-bucket", "region": "no region!"}])
-def test_settings_that_cannot_be(project: Sandbox, bucket: Bucket, settings: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bucket": "a b"}, "'a b' cannot be a bucket's name; mend `bucket`"),
+        ({"bucket": "some-bucket", "region": "no region!"}, "the store cannot be used: "),
+    ],
+)
+def test_settings_that_cannot_be(
+    project: Sandbox, bucket: Bucket, settings: dict[str, str], said: str
+) -> None:
     configure(project, **settings, endpoint=bucket.server.url)
-    all_refused(project, "the store cannot be used: ", PUSH)
+    all_refused(project, said, PUSH)
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):

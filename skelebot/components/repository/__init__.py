@@ -14,7 +14,7 @@ from skelebot.components.repository.transfer import Done
 from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
-from skelebot.model import Arg, Param, Project, key, pattern
+from skelebot.model import Arg, Param, Project, key, not_blank, pattern
 from skelebot.options import Values
 
 ALL = "ALL"
@@ -36,7 +36,10 @@ class Artifact:
 class S3:
     """A bucket of Amazon S3, or of a server that speaks its protocol."""
 
-    bucket: str = key(help="The bucket, with a key prefix after a slash")
+    bucket: str = key(
+        help="The bucket, with a key prefix after a slash",
+        check=pattern(r"[^/]*[^/\s].*", "the name of a bucket"),
+    )
     region: str | None = key(None, help="The bucket's region")
     profile: str | None = key(None, help="The profile of ~/.aws to use")
     endpoint: str | None = key(None, help="The address of another server than Amazon's")
@@ -63,8 +66,8 @@ class Auth:
 class Artifactory:
     """A repository of JFrog Artifactory."""
 
-    url: str = key(help="Its address; https unless it says otherwise")
-    repo: str = key(help="The repository's name")
+    url: str = key(help="Its address; https unless it says otherwise", check=not_blank)
+    repo: str = key(help="The repository's name", check=not_blank)
     path: str = key("", help="The folder in the repository")
     auth: Auth = key(Auth(), help="How to log in")
     insecure: bool = key(False, help="Send credentials over http to other machines")
@@ -74,7 +77,7 @@ class Artifactory:
 class Local:
     """A folder as a store."""
 
-    path: str = key(help="The folder, also on a network share", short="path")
+    path: str = key(help="The folder, also on a network share", short="path", check=not_blank)
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,8 @@ class Repository(Component):
 
     def _chosen(self, values: Values) -> list[Artifact]:
         name = values.get("<name>", ALL)
+        if name == ALL and "<name>" in values and not self.artifacts:
+            raise UsageError("there are no artifacts; name some in components.repository.artifacts")
         return [artifact for artifact in self.artifacts if name in (ALL, artifact.name)]
 
     # --- the commands ---
@@ -194,8 +199,7 @@ class Repository(Component):
     def _pull(self, session: Session, values: Values) -> int:
         project, prefix = project_of(session), _text(values.get("prefix")) or ""
         version, override = str(values["<version>"]), bool(values.get("override"))
-        if version != LATEST and not names.is_version(version):
-            raise UsageError(f"pull: expected a version, as in 1.4.0, or {LATEST}; found {version!r}")
+        _check_version(version)
         chosen = self._chosen(values)
         if session.flags.dry_run:
             return _show([f"pull {artifact.name} {version}" for artifact in chosen])
@@ -221,6 +225,7 @@ class Repository(Component):
         artifact = next((a for a in self.artifacts if a.name == name), None)
         if artifact is None:
             raise SkelebotError(f"there is no artifact named {name!r} in the configuration")
+        _check_version(version)
         return self._pulling(self.store(project), project, artifact, version, override, prefix)().path
 
     def _list(self, session: Session, values: Values) -> int:
@@ -245,6 +250,11 @@ _PREFIX = Param("prefix", "p", help="Text before the name in the store, as in st
 _JSON = Param("json", accepts="boolean", help="Print what was done as JSON")
 _USER = Param("user", "u", help="The user of Artifactory")
 _TOKEN = Param("token", "t", secret=True, help="The password, token or API key")
+
+
+def _check_version(version: str) -> None:
+    if version != LATEST and not names.is_version(version):
+        raise UsageError(f"pull: expected a version, as in 1.4.0, or {LATEST}; found {version!r}")
 
 
 def _text(value: object) -> str | None:

@@ -71,7 +71,9 @@ class ArtifactoryStore:
                 answer = ask()
             except requests.RequestException as error:
                 if last or isinstance(error, requests.exceptions.SSLError):
-                    raise SkelebotError(f"{self._host} cannot be reached: {_short(error)}") from None
+                    raise SkelebotError(
+                        f"{self._host} cannot be reached: {_short(error)}; check the network and `url`"
+                    ) from None
             else:
                 if last or (answer.status_code < 500 and answer.status_code != 429):
                     return self._checked(answer)

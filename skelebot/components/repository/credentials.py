@@ -88,7 +88,8 @@ def _from_aws(auth: "Auth") -> Credentials:
         fields = json.loads(answer["SecretString"])
         token = next(str(fields[name]) for name in _OTHER_NAMES if fields.get(name))
     except (BotoCoreError, ClientError) as error:
-        raise SkelebotError(f"the AWS secret {auth.aws_secret} cannot be read: {error}") from None
+        hint = "check the login to AWS, `awsSecret`, `awsProfile` and `awsRegion`"
+        raise SkelebotError(f"the AWS secret {auth.aws_secret} cannot be read: {error}; {hint}") from None
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration):
         raise SkelebotError(
             f"the AWS secret {auth.aws_secret} holds no `token`; it is to be JSON with `user` and `token`"

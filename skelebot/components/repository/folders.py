@@ -23,7 +23,7 @@ def pack(folder: str, archive: str) -> None:
             gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            tar.add(folder, arcname=".", filter=_anonymous)
+            tar.add(os.path.realpath(folder), arcname=".", filter=_anonymous)  # it may itself be a link
     except OSError as error:
         raise SkelebotError(f"{folder} cannot be packed: {reason(error)}") from None
 

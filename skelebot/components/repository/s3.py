@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import botocore.session  # not boto3, which would bring a transfer manager of its own
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
 from skelebot import console
 from skelebot.components.repository.parts import (
@@ -92,6 +92,13 @@ class S3Store:
         except ClientError as error:
             meaning = _MEANINGS.get(_code(error), "").format(bucket=self._bucket)
             raise SkelebotError(meaning or f"the store refused: {_line(error)}") from None
+        except NoCredentialsError as error:
+            hint = "log in to AWS, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or mend `profile`"
+            raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None
+        except ParamValidationError:  # whose text is the rule for names, at length
+            raise SkelebotError(
+                f"the store cannot be used: {self._bucket!r} cannot be a bucket's name; mend `bucket`"
+            ) from None
         except (BotoCoreError, ValueError) as error:  # the latter of an endpoint that is no address
             hint = "check the network, `region`, `profile` and `endpoint`"
             raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None

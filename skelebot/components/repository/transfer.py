@@ -74,10 +74,28 @@ def item(root: str, name: str, file: str, singular: bool, prefix: str, version: 
 # --- what is in the store ---
 
 
+def _as_kept(store: Store, root: str, name: str, file: str, singular: bool, prefix: str) -> str:
+    """`file`, with a folder's slash where just the store can tell that it is one.
+
+    Which it does on a machine that has nothing at that path yet, of a name without an extension.
+    """
+    path = os.path.join(root, os.path.expanduser(file))
+    if file.endswith("/") or names.extension(file, False) or os.path.lexists(path):
+        return file
+    keys = [stored.key for stored in store.list(f"{prefix}{name}")]
+    if singular:
+        there = {ending for ending in ("", names.FOLDER) if names.key(prefix, name, None, ending) in keys}
+        return f"{file}/" if there == {names.FOLDER} else file
+    as_folder = names.versions(keys, prefix, name, names.FOLDER)
+    as_file = names.versions(keys, prefix, name, "").keys() - as_folder.keys()
+    return f"{file}/" if as_folder and not as_file else file
+
+
 def listed(
     store: Store, root: str, name: str, file: str, singular: bool, prefix: str
 ) -> list[tuple[Stored, str | None]]:
     """The objects of exactly this artifact with their versions, lowest first."""
+    file = _as_kept(store, root, name, file, singular, prefix)
     one = item(root, name, file, singular, prefix, None)
     if singular:
         stored = store.head(one.key)
@@ -108,6 +126,7 @@ def found(
 
     Raises SkelebotError where it is not there.
     """
+    file = _as_kept(store, project.root, name, file, singular, prefix)
     one = item(project.root, name, file, singular, prefix, version)
     if version == "LATEST" and not singular:
         current = parsed_version(project.version)
