@@ -215,7 +215,9 @@ _MEANINGS = (
     ),
     (
         r"error during connect|cannot connect to the docker daemon|failed to connect|dial unix"
-        r"|unable to resolve docker endpoint|connection refused",
+        r"|unable to resolve docker endpoint|connection refused"
+        # What answers is a proxy or a web server; or the address is none.
+        r"|check if the server supports|response from daemon: <|connection is not valid|parse \"ssh://",
         "no Docker engine answers at {where}; start it or name another with -d{natively}",
     ),
     _DISK_FULL,
@@ -253,7 +255,9 @@ def explained(
         if re.search(pattern, output.lower()):
             text = meaning.format(where=client.where, natively=natively, name=pulled)
             break
-    last = [line.strip() for line in output.splitlines() if line.strip()]
+    last = [
+        line.strip() for line in output.splitlines() if line.strip() and not line.lstrip().startswith("<")
+    ]
     return SkelebotError(text + (f" ({last[-1]})" if last else ""))
 
 

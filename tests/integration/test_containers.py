@@ -1,9 +1,11 @@
 """Looking after what runs: `ps`, `logs`, `stop`, `exec` and `clean` on a real engine."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from harness import SKELEBOT, Sandbox, Terminal, containers, docker, job, make_sandbox, project, wait_for
+from page_server import Server
 
 pytestmark = pytest.mark.engine
 
@@ -203,3 +205,25 @@ def test_one_of_two_engines_is_away(running: Sandbox) -> None:
     assert result.code == 0
     assert "sleeps" in result.out
     assert "WARN  | no Docker engine answers at unix:///nowhere/docker.sock" in result.err
+
+
+def test_what_may_run_on_an_engine_that_is_away(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true", host="unix:///nowhere/docker.sock"))
+    for command, told in {
+        "stop": "nothing is running on the engines that answer",
+        "logs": "run has no container on the engines that answer",
+        "exec": "no shell can be opened at unix:///nowhere/docker.sock",
+    }.items():
+        result = sandbox.run(command, "run")
+        assert (result.code, len(result.errors)) == (1, 1), result
+        assert told in result.errors[0]
+
+
+def test_what_answers_is_no_engine(sandbox: Sandbox, serve: Callable[..., Server]) -> None:
+    project(sandbox, "n", job("true"))
+    server = serve("127.0.0.1", {})
+    for host in (f"tcp://{server.host}", "ssh://me@here:port"):
+        for words in (("ps",), ("run",)):
+            result = sandbox.run("-d", host, *words)
+            assert (result.code, len(result.errors)) == (1, 1), result
+            assert f"no Docker engine answers at {host}; start it or name another" in result.errors[0]

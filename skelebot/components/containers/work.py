@@ -19,6 +19,8 @@ from skelebot.schema import did_you_mean
 # bash where the image has it
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
+_UNSURE = " on the engines that answer; run again when the others do, or name one with -d"
+
 
 @dataclass(frozen=True)
 class Container:
@@ -57,8 +59,11 @@ def _named(project: Project) -> tuple[str | None, ...]:
     return (project.host, *(job.host for job in project.jobs if job.host))
 
 
-def by_engine(session: Session) -> dict[Client, list[Container]]:
-    """The project's containers on each engine that answers. Raises SkelebotError when none does."""
+def by_engine(session: Session) -> tuple[dict[Client, list[Container]], list[Client]]:
+    """The project's containers on each engine that answers, and the engines that do not.
+
+    Raises SkelebotError when none does.
+    """
     project = launch.project_of(session)
     found: dict[Client, list[Container]] = {}
     failures: dict[Client, SkelebotError] = {}
@@ -73,13 +78,14 @@ def by_engine(session: Session) -> dict[Client, list[Container]]:
         is_remembered = client.host not in _named(project)
         forget = f"; should it be gone for good, take it out of {folders.OWN}/hosts" * is_remembered
         console.warn(f"{failure}{forget}")
-    return found
+    return found, list(failures)
 
 
-def containers(session: Session) -> list[Container]:
-    """All of the project's, running or not, the last started first."""
-    found = (container for of_one in by_engine(session).values() for container in of_one)
-    return sorted(found, key=lambda c: c.started, reverse=True)
+def containers(session: Session) -> tuple[list[Container], list[Client]]:
+    """All of the project's, running or not, the last started first; and the engines that do not answer."""
+    by_client, silent = by_engine(session)
+    found = (container for of_one in by_client.values() for container in of_one)
+    return sorted(found, key=lambda c: c.started, reverse=True), silent
 
 
 def _of_engine(client: Client, project: Project) -> list[Container]:
@@ -108,13 +114,16 @@ def _container(client: Client, found: dict[str, object]) -> Container:
     )
 
 
-def _of_job(session: Session, values: Values) -> list[Container]:
-    """This checkout's of the job that was named, or all. Raises UsageError for a name that no job has."""
-    job, found = values.get("<job>"), containers(session)
+def _of_job(session: Session, values: Values) -> tuple[list[Container], list[Client]]:
+    """This checkout's of the job that was named, or all; and the engines that may have more of them.
+
+    Raises UsageError for a name that no job has.
+    """
+    job, (found, silent) = values.get("<job>"), containers(session)
     known = {job.name for job in launch.project_of(session).jobs} | {c.job for c in found}
     if job is not None and job not in known:
         raise UsageError(f"there is no job {job!r}{did_you_mean(str(job), known)}")
-    return [c for c in found if job in (None, c.job) and _is_own(session, c)]
+    return [c for c in found if job in (None, c.job) and _is_own(session, c)], silent
 
 
 def _is_own(session: Session, container: Container) -> bool:
@@ -129,7 +138,7 @@ def _is_own(session: Session, container: Container) -> bool:
 def ps(session: Session, values: Values) -> int:
     rows = [
         {"job": c.job, "container": c.name, "status": c.status, "started": c.started, "host": c.host}
-        for c in containers(session)
+        for c in containers(session)[0]
     ]
     if values.get("json"):
         console.out(json.dumps(rows, indent=2))
@@ -146,11 +155,10 @@ def ps(session: Session, values: Values) -> int:
 
 
 def logs(session: Session, values: Values) -> int:
-    found = _of_job(session, values)
+    found, silent = _of_job(session, values)
     if not found:
-        raise SkelebotError(
-            f"{values['<job>']} has no container: it did not run detached (mode: d), or was cleaned away"
-        )
+        why = _UNSURE if silent else ": it did not run detached (mode: d), or was cleaned away"
+        raise SkelebotError(f"{values['<job>']} has no container{why}")
     last = found[0]
     words = ["logs", *(["--follow"] if values.get("follow") else []), last.name]
     outcome = _attend(last.client.step(*words))
@@ -170,8 +178,10 @@ def _bring_back(session: Session, container: Container) -> None:
 
 
 def stop(session: Session, values: Values) -> int:
-    found = _of_job(session, values)
+    found, silent = _of_job(session, values)
     running = [c for c in found if c.is_running]
+    if not running and silent:
+        raise SkelebotError(f"nothing is running{_UNSURE}")
     if not running:
         console.info("nothing is running")
     if not session.flags.dry_run:
@@ -197,9 +207,10 @@ def _end(client: Client, how: str, names: Sequence[str]) -> None:
 
 def open_shell(session: Session, values: Values) -> int:
     """Opens a shell in a container that runs, or else in a new one."""
-    running = [c for c in _of_job(session, values) if c.is_running]
+    found, silent = _of_job(session, values)
+    running = [c for c in found if c.is_running]
     if not running:
-        return _shell_in_new(session, values)
+        return _shell_in_new(session, values, silent)
     if values.get("map"):
         console.warn(f"{running[0].name} is running already; -m is for a new container")
     return _shell_in(session, running[0])
@@ -227,7 +238,7 @@ def _user(session: Session, container: Container) -> list[str]:
     return ["--user", named or "0:0"]
 
 
-def _shell_in_new(session: Session, values: Values) -> int:
+def _shell_in_new(session: Session, values: Values, silent: Sequence[Client]) -> int:
     project = launch.project_of(session)
     job = next((job for job in project.jobs if job.name == values.get("<job>")), None)
     task = replace(launch.tool(session, "exec", _SHELL), mode="it", native="never")
@@ -238,6 +249,8 @@ def _shell_in_new(session: Session, values: Values) -> int:
         task = replace(task, mounts=mounts, env=env, hidden=hidden, host=host)
     if values.get("map"):
         task = replace(task, mounts=(Mount(project.root, plan.WORKDIR), *task.mounts), hidden=frozenset({""}))
+    if (client := Client(task.host, session.flags.verbose)) in silent:  # asked again, it takes as long again
+        raise SkelebotError(f"no shell can be opened at {client.where}, which does not answer")
     launch.fetch_dependencies(session)
     # The project's ports are its jobs': one of them may have them already.
     task = replace(launch.amended(session, task), ports=())
@@ -259,7 +272,7 @@ class Removed:
 def clean(session: Session, values: Values) -> int:
     by_client = {
         client: [c for c in found if not c.is_running and _is_own(session, c)]
-        for client, found in by_engine(session).items()
+        for client, found in by_engine(session)[0].items()
     }
     ended = [c for found in by_client.values() for c in found]
     if session.flags.dry_run:
