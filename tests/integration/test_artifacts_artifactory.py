@@ -218,6 +218,14 @@ def test_names_that_addresses_have_to_spell_out(sandbox: Sandbox, server: Server
     assert sandbox.read("one") == ""
 
 
+def test_a_prefix_does_not_leave_the_path(ada: Sandbox, server: Server) -> None:
+    put(server, "model_v1.3.0.pkl")
+    for prefix in ("../", "./", "a/../../other/"):
+        failed(ada.run("push", "model", "-p", prefix), "--prefix", code=2)
+        failed(ada.run("pull", "model", "LATEST", "-p", prefix), "--prefix", code=2)
+    assert server.requests == []
+
+
 def test_a_folder(sandbox: Sandbox, server: Server) -> None:
     project(sandbox, server.url, "{name: model, file: model/}")
     sandbox.write("model/a/b", b"1")
