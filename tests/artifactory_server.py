@@ -47,7 +47,7 @@ class Faults:
     corrupt: bool = False  # a byte of each body is another one
     damage: bool = False  # a byte of each body that is deployed is another one
     redirect: str = ""  # files are to be had from this server
-    login_page: bool = False  # everything is answered with a page of HTML
+    page: bytes = b""  # everything is answered with it
     anonymous: bool = False  # whoever asks may read
     no_ranges: bool = False
     gzips: bool = False  # as a proxy does for those who take it
@@ -202,10 +202,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(faults.code, "the server is not itself")
         if self._cut_body and (self.command != "GET" or "/api/" in self.path):
             raise _Cut
-        if faults.login_page:
+        if faults.page:
             self._discard()
-            self._start(200, {"Content-Type": "text/html", "Content-Length": "12"})
-            self._send(b"<html>log in")
+            self._start(200, {"Content-Type": "text/html", "Content-Length": str(len(faults.page))})
+            self._send(faults.page)
             raise _Refused(0, "")
 
     def _hang_up(self) -> None:

@@ -343,8 +343,9 @@ def test_a_conflict_is_told_with_the_servers_reason(ada: Sandbox, server: Server
     failed(ada.run("push", "model"), "A folder is in the way")
 
 
-def test_what_is_not_artifactory_gives_no_model(ada: Sandbox, server: Server) -> None:
-    server.faults.login_page = True
+@pytest.mark.parametrize("page", [b"<html>log in", b"[1]", b'{"files": 3}', b'{"files": [{"uri": "/a"}]}'])
+def test_what_is_not_artifactory_gives_no_model(ada: Sandbox, server: Server, page: bytes) -> None:
+    server.faults.page = page
     for words in (("1.4.0", "-o"), ("LATEST", "-o")):
         failed(ada.run("pull", "model", *words), "does not answer as Artifactory does")
     failed(ada.run("artifacts"), "does not answer as Artifactory does")
@@ -856,6 +857,12 @@ def test_credentials_do_not_follow_to_another_host(ada: Sandbox, server: Server,
         for request in other.requests:
             assert not {"Authorization", "X-JFrog-Art-Api", "Cookie"} & request.headers.keys()
     assert (ada.root / "models/m.pkl").read_bytes() == path.read_bytes()
+
+
+def test_a_redirect_to_nowhere(ada: Sandbox, server: Server) -> None:
+    put(server, "model_v1.4.0.pkl")
+    server.faults.redirect = "http://["
+    failed(ada.run("pull", "model", "LATEST"), "redirects to what is no address")
 
 
 def test_credentials_do_not_follow_from_https_to_http(ada: Sandbox, tmp_path: Path) -> None:

@@ -114,6 +114,11 @@ def test_no_compatible_version_lists_those_there_are(there: str) -> None:
     assert str(error.value).endswith(f"there are: {', '.join(there.split())}")
 
 
+def test_where_there_are_no_versions_at_all_it_says_what_to_do() -> None:
+    with pytest.raises(SkelebotError, match="none at all; push one"):
+        names.latest({}, Version.parse("1.4.0"), "model")
+
+
 @pytest.mark.parametrize("text", ["", "1.4", "v1.4.0", "1.4.0.0", "one", "1.4.0 beta", "01.4.0", "../1.4.0"])
 def test_a_malformed_project_version(text: str) -> None:
     with pytest.raises(SkelebotError, match="VERSION"):

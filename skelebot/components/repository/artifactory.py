@@ -93,10 +93,13 @@ class ArtifactoryStore:
         for _ in range(5):
             options["headers"] = {**(headers or {}), **(self._headers if self._is_home(url) else {})}
             options |= {"timeout": (_CONNECTS, answers), "proxies": _proxies(url)}
-            answer = self._session.request(method, url, allow_redirects=False, **options)
-            if not answer.is_redirect or method == "PUT":
-                return answer
-            url = requests.compat.urljoin(url, answer.headers["Location"])
+            try:
+                answer = self._session.request(method, url, allow_redirects=False, **options)
+                if not answer.is_redirect or method == "PUT":
+                    return answer
+                url = requests.compat.urljoin(url, answer.headers["Location"])
+            except ValueError:  # which the library lets out
+                raise requests.exceptions.InvalidURL("it redirects to what is no address") from None
             answer.close()
         raise requests.TooManyRedirects("too many redirects")
 
@@ -136,14 +139,10 @@ class ArtifactoryStore:
                 self.check()
                 return
             try:
-                files = answer.json().get("files", [])
-            except (ValueError, AttributeError):
+                files = [_listed(folder, found) for found in answer.json().get("files", [])]
+            except (ValueError, AttributeError, KeyError, TypeError):
                 raise self._stranger() from None
-        for found in files:
-            key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
-            if key.startswith(prefix):
-                modified = _utc(str(found.get("lastModified", "")))
-                yield Stored(key, int(found["size"]), modified, found.get("sha2") or None)
+        yield from (stored for stored in files if stored.key.startswith(prefix))
 
     def head(self, key: str) -> Stored | None:
         with self._ask("HEAD", self._url(key)) as answer:
@@ -270,6 +269,13 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
 def _proxies(url: str) -> dict[str, str] | None:
     """What goes to this machine goes past any proxy, which would read the credentials."""
     return {"no_proxy": ",".join(_LOOPBACK)} if urlsplit(url).hostname in _LOOPBACK else None
+
+
+def _listed(folder: str, found: dict[str, Any]) -> Stored:
+    key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
+    return Stored(
+        key, int(found["size"]), _utc(str(found.get("lastModified", ""))), found.get("sha2") or None
+    )
 
 
 def _utc(told: str) -> str:

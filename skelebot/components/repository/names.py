@@ -54,5 +54,6 @@ def latest(found: "dict[str, Version]", project: "Version", name: str) -> str:
     compatible = {k: v for k, v in found.items() if v.major == project.major and v <= project}
     if compatible:
         return max(compatible, key=lambda k: compatible[k])
-    there = ", ".join(str(v) for v in sorted(found.values())[-20:]) or "none at all"
+    there = ", ".join(str(v) for v in sorted(found.values())[-20:])
+    there = there or "none at all; push one, or check the store's settings and the prefix"
     raise SkelebotError(f"no version of {name} is compatible with {project}; there are: {there}")
