@@ -170,7 +170,8 @@ class Container:
     def _goes_on(self) -> bool:
         """Whether the client has ended without the job, as it does when the connection breaks."""
         try:
-            code, out, said = self.client.in_time("inspect", "--format", "{{.State.Running}}", self.name)
+            with shell.undisturbed():  # by the second of two quick Ctrl-C: the first has ended the job
+                code, out, said = self.client.in_time("inspect", "--format", "{{.State.Running}}", self.name)
         except SkelebotError:
             return True
         return out.strip() == "true" if code == 0 else "no such object" not in said.lower()

@@ -1,6 +1,7 @@
 """Looking after what runs: `ps`, `logs`, `stop`, `exec` and `clean` on a real engine."""
 
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -205,6 +206,11 @@ def test_one_of_two_engines_is_away(running: Sandbox) -> None:
     assert result.code == 0
     assert "sleeps" in result.out
     assert "WARN  | no Docker engine answers at unix:///nowhere/docker.sock" in result.err
+
+
+def test_an_engine_of_two_names_is_looked_at_once(running: Sandbox) -> None:
+    (running.root / ".skelebot/hosts").write_text(f"{os.environ['DOCKER_HOST']}\n")
+    assert [row["host"] for row in json.loads(running.ok("ps", "--json"))] == ["default", "default"]
 
 
 def test_what_may_run_on_an_engine_that_is_away(sandbox: Sandbox, name: str) -> None:

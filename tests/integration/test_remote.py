@@ -519,6 +519,15 @@ def test_a_lost_connection_does_not_end_the_job(lab: Sandbox) -> None:
         assert near.read("out/made") == "whole\n"
 
 
+def test_a_second_ctrl_c_right_after_the_job_has_ended(lab: Sandbox) -> None:
+    """The first went to the job alone, as it does on a terminal."""
+    hasty = with_client(lab, '[ "$1 $3" != "inspect {{.State.Running}}" ] || kill -INT $PPID')
+    result = hasty.run("do", "echo half >out/half; exit 130")
+    assert (result.code, result.errors) == (130, [])
+    assert lab.read("out/half") == "half\n"
+    assert json.loads(lab.ok("ps", "--json")) == []
+
+
 def test_a_disk_that_is_full_when_the_results_come(lab: Sandbox) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can mount a small disk")

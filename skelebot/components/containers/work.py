@@ -27,6 +27,7 @@ class Container:
     """One of the project's containers. checkout: of which checkout, where its engine is far away."""
 
     client: Client
+    id: str
     job: str
     name: str
     status: str
@@ -62,14 +63,16 @@ def _named(project: Project) -> tuple[str | None, ...]:
 def by_engine(session: Session) -> tuple[dict[Client, list[Container]], list[Client]]:
     """The project's containers on each engine that answers, and the engines that do not.
 
-    Raises SkelebotError when none does.
+    An engine that goes by two names has them under the first. Raises SkelebotError when none answers.
     """
     project = launch.project_of(session)
     found: dict[Client, list[Container]] = {}
     failures: dict[Client, SkelebotError] = {}
+    known: set[str] = set()
     for client in clients(session):
         try:
-            found[client] = _of_engine(client, project)
+            found[client] = [c for c in _of_engine(client, project) if c.id not in known]
+            known.update(c.id for c in found[client])
         except SkelebotError as error:
             failures[client] = error
     if not found:
@@ -105,6 +108,7 @@ def _container(client: Client, found: dict[str, object]) -> Container:
     began = str(state["StartedAt"])
     return Container(
         client,
+        str(found["Id"]),
         str(labels[docker.JOB_LABEL]),
         str(found["Name"]).lstrip("/"),
         str(state["Status"]),
