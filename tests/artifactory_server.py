@@ -49,6 +49,7 @@ class Faults:
     redirect: str = ""  # files are to be had from this server
     page: bytes = b""  # everything is answered with it
     anonymous: bool = False  # whoever asks may read
+    length: str = ""  # this is said of how long a file is
     no_ranges: bool = False
     gzips: bool = False  # as a proxy does for those who take it
 
@@ -327,7 +328,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start = self._range_start(whole)
         partly = {"Content-Range": f"bytes {start}-{whole - 1}/{whole}"} if start else {}
-        self._start(206 if start else 200, {**headers, **partly, "Content-Length": str(whole - start)})
+        length = {"Content-Length": self.server.faults.length or str(whole - start)}
+        self._start(206 if start else 200, {**headers, **partly, **length})
         if self.command == "GET":
             self._stream(file, start, whole)
 

@@ -352,6 +352,13 @@ def test_what_is_not_artifactory_gives_no_model(ada: Sandbox, server: Server, pa
     assert ada.read("models/m.pkl") == "a model"
 
 
+def test_a_length_that_is_none(ada: Sandbox, server: Server) -> None:
+    put(server, "model_v1.4.0.pkl")
+    server.faults.length = "long"
+    failed(ada.run("pull", "model", "1.4.0"), "does not answer as Artifactory does")
+    failed(ada.run("push", "model"), "does not answer as Artifactory does")
+
+
 def test_memory_is_bounded(ada: Sandbox, server: Server) -> None:
     os.truncate(ada.root / "models/m.pkl", 200 << 20)
     for words in (("push", "model"), ("pull", "model", "LATEST")):

@@ -150,12 +150,12 @@ class ArtifactoryStore:
                 self.check()  # it may be the repository that is missing
                 return None
             told = answer.headers
-            if not any(name.lower().startswith("x-checksum-") for name in told):
+            size = told.get("Content-Length", "")
+            if not size.isdecimal() or not any(name.lower().startswith("x-checksum-") for name in told):
                 raise self._stranger()  # a log-in page, say, which must not be taken for a model
             tag = told.get("X-Checksum-Sha256") or told.get("ETag") or ""
             modified = _utc(told.get("Last-Modified", ""))
-            size = int(told.get("Content-Length", 0))
-            return Stored(key, size, modified, told.get("X-Checksum-Sha256"), tag)
+            return Stored(key, int(size), modified, told.get("X-Checksum-Sha256"), tag)
 
     def _stranger(self) -> SkelebotError:
         return SkelebotError(f"{self._host} does not answer as Artifactory does; check `url`")
