@@ -797,6 +797,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         (400, "IllegalLocationConstraintException", "is in another region"),
         (403, "RequestTimeTooSkewed", "the clock of this machine is wrong"),
         (403, "AccountProblem", "In {braces}"),
+        (200, "", "does not answer as S3 does"),  # which is another web server
     ],
 )
 def test_what_amazon_refuses(project: Sandbox, status: int, code: str, text: str) -> None:

@@ -130,12 +130,15 @@ class S3Store:
                 return None
             with self._explained():
                 raise
-        except BotoCoreError:
+        except (BotoCoreError, ValueError):
             with self._explained():
                 raise
-        modified = found["LastModified"].isoformat(timespec="seconds")
+        try:
+            modified, tag = found["LastModified"].isoformat(timespec="seconds"), found["ETag"]
+        except KeyError:  # of another web server
+            raise SkelebotError("the store does not answer as S3 does; check `endpoint`") from None
         sha256 = found.get("Metadata", {}).get("sha256")
-        return Stored(key, found["ContentLength"], modified, sha256, found["ETag"])
+        return Stored(key, found["ContentLength"], modified, sha256, tag)
 
     # --- push ---
 
