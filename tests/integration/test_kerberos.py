@@ -260,3 +260,11 @@ def test_what_can_be_wrong(project: Sandbox, kdc: Kdc, name: str) -> None:
     project.write("secrets/alice.keytab", kdc.keytab("alice"))
     refused(2, "components.kerberos.krbConf: krb5.conf cannot be read: no such file")
     assert project.run("-h").code == 0
+
+
+def test_jupyter_without_a_ticket(project: Sandbox, name: str) -> None:
+    project.write("own", f"FROM {BASE}\n")  # which has no client
+    configure(project, name, job("true"), more="dockerfile: own")
+    result = project.run("jupyter", "--port", "18988")
+    assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
+    assert "(exit code 1): kerberos: the image has no kinit; add krb5-user to it" in result.errors[0]

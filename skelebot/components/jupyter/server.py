@@ -281,7 +281,7 @@ class Server:
 
     @property
     def last(self) -> str:
-        return self.said[-1] if self.said else "it said nothing"
+        return self.said[-1].removeprefix("ERROR | ") if self.said else "it said nothing"
 
     def hear(self, line: str) -> None:
         """Takes a line of its output, the first of which tells that it has begun."""
@@ -308,8 +308,9 @@ class Server:
             self._page.close()
 
     def show_last(self) -> None:
+        """Shows what it said last, but for the line that the error holds."""
         if not self._verbose:
-            for line in self.said:
+            for line in list(self.said)[:-1]:
                 console.detail(line)
 
     def _wait_for_answer(self) -> None:
