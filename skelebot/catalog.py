@@ -2,8 +2,8 @@
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from skelebot import console, schema
 from skelebot.component import Activation, Command, Component, Session
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from skelebot.guard import Guard  # at a start only where there are plugins
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A built-in component by its name, without importing it.
 
     commands: the names of its commands. robust: they work whatever the configuration and the plugins

@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import skelebot
 from skelebot import catalog, config, console, options, plugins, schema, shell
@@ -117,8 +117,7 @@ def with_options(base: Flags, given: Values) -> Flags:
 # --- the project ---
 
 
-@dataclass(frozen=True)
-class _Loaded:
+class _Loaded(NamedTuple):
     session: Session
     commands: dict[str, Command]
 
@@ -142,7 +141,7 @@ class Loader:
         known = self._known[flags.env]
         if not catalog.is_robust(command):
             self._known[flags.env] = known = _sound(known)
-        return replace(known, session=replace(known.session, flags=flags))
+        return known._replace(session=replace(known.session, flags=flags))
 
     def forget(self) -> None:
         """Lets the project be read again, whose files have changed."""
@@ -184,7 +183,7 @@ def _sound(loaded: _Loaded) -> _Loaded:
         console.warn(warning)
     if loaded.session.problems:
         raise ConfigError(list(loaded.session.problems))
-    return replace(loaded, session=replace(loaded.session, warnings=()))
+    return loaded._replace(session=replace(loaded.session, warnings=()))
 
 
 def _plugins(command: str) -> "list[Guard]":

@@ -48,19 +48,16 @@ def _some_text(text: str) -> str | None:
 
 
 def pattern(regex: str, expected: str) -> Check:
-    compiled = re.compile(regex, re.ASCII)
-    return lambda text: None if compiled.fullmatch(text) else expected
+    """A check by a regular expression, which is compiled only where there is something to check."""
+    return lambda text: None if re.fullmatch(regex, text, re.ASCII) else expected
 
 
 _PORTS = r"\d{1,5}(-\d{1,5})?"
-_PORT = re.compile(
-    rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?({_PORTS}):({_PORTS})(/(tcp|udp|sctp))?",
-    re.ASCII,
-)
+_PORT = rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?({_PORTS}):({_PORTS})(/(tcp|udp|sctp))?"
 
 
 def _port(text: str) -> str | None:
-    match = _PORT.fullmatch(text)
+    match = re.fullmatch(_PORT, text, re.ASCII)
     numbers = [int(n) for part in match.group(4, 6) for n in part.split("-")] if match else [0]
     if not all(1 <= n <= 65535 for n in numbers):
         return "HOST:CONTAINER, two port numbers, as in 8080:80 or 127.0.0.1:8080:80/udp"
@@ -224,11 +221,11 @@ class Param:
     @property
     def reference(self) -> str | None:
         """The environment variable that the default names, as in `$NAME`."""
-        match = isinstance(self.default, str) and REFERENCE.fullmatch(self.default)
+        match = isinstance(self.default, str) and re.fullmatch(REFERENCE, self.default, re.ASCII)
         return match[1] or match[2] if match else None
 
 
-REFERENCE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})", re.ASCII)
+REFERENCE = r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})"
 
 
 def dashed(name: str) -> str:

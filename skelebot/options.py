@@ -19,7 +19,7 @@ from skelebot.schema import did_you_mean
 Value = str | bool | tuple[str, ...]
 Values = dict[str, Value]
 
-_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NUMBER = r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
 
 
 class Parsed(NamedTuple):
@@ -110,7 +110,7 @@ class _Reader:
     def _is_option(self, word: str) -> bool:
         if word[:1] != "-" or word == "-":
             return False
-        return word[:2] in self.flags or not _NUMBER.fullmatch(word)
+        return word[:2] in self.flags or not re.fullmatch(_NUMBER, word, re.ASCII | re.IGNORECASE)
 
     def _long(self, word: str, words: list[str]) -> None:
         flag, given, value = (word, "", "") if word in self.flags else word.partition("=")

@@ -78,26 +78,24 @@ def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, .
     return ("bash", "-c", text, job.name, *job_words)
 
 
-_TOKEN = re.compile(
-    r"""
+_SPECIAL = r"""
       \\.                                                        # an escaped character
     | '[^']*'                                                    # text that the shell takes as it is
     | (?P<words> \$(?:[@*#1-9] | \{(?:[@*1-9] | \#[}@*])) )
     | (?P<quote> " )
     | (?P<here> (?<!<)<<-?(?!<)\s*[\w'"\\] )
     | (?P<comment> (?:^|(?<=[\s;&|()]))\# [^\n]* (?P<end>\Z)? )
-    """,
-    re.VERBOSE | re.DOTALL | re.MULTILINE,
-)
+    """
 
 # After these a command begins: the first word would be run as one.
-_OPEN_END = re.compile(r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$")
+_OPEN_END = r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$"
 
 
 def _tokens(text: str) -> Iterator[tuple[re.Match[str], bool]]:
     """What a shell takes as special in a text, each with whether it stands between double quotes."""
     at, quoted = 0, False
-    while match := _TOKEN.search(text, at):
+    token = re.compile(_SPECIAL, re.VERBOSE | re.DOTALL | re.MULTILINE)
+    while match := token.search(text, at):
         at = match.end()
         if quoted and (match["comment"] is not None or match["here"] or match[0][0] == "'"):
             at = match.start() + 1  # nothing special between double quotes
@@ -128,7 +126,7 @@ def _no_place_for_words(text: str) -> str | None:
             return "the source ends in a comment"
         if match["here"]:
             return "the source has a here-document"
-    if _OPEN_END.search(text):
+    if re.search(_OPEN_END, text):
         return "the source ends where a command would begin"
     if re.search(r"(^|[\s;&|(])(done|fi|esac|\})$", text) or _ends_a_subshell(text):
         return "the source ends in a compound command"

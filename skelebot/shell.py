@@ -4,9 +4,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from skelebot import console
 from skelebot.errors import Interrupted, ProgramMissing, SkelebotError
@@ -185,8 +184,7 @@ def _bytes(text: str | None) -> bytes | None:
 # --- jobs: programs that have the terminal ---
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a program ended.
 
     code: its exit code, 128 and the signal's number when one killed it. signal: the first that asked
@@ -198,8 +196,7 @@ class Outcome:
     timed_out: bool = False
 
 
-@dataclass(frozen=True)
-class Streams:
+class Streams(NamedTuple):
     """What a program has in the place of Skelebot's own streams.
 
     stdin: all that there is to read, of some kilobytes at most. show: gets each line that it writes, on
