@@ -273,11 +273,13 @@ class Builder:
     def build_upon(self, tag: str, labels: dict[str, str]) -> Found:
         """Builds what the image of a tag holds once more, with further labels; the tag moves to it."""
 
+        text = f"FROM {tag}\n{dockerfile.label_line(sorted(labels.items()))}\n"
+
         def feed(stream: IO[bytes]) -> None:
-            context.write_tar(stream, [], "", ("Dockerfile", f"FROM {tag}\n"))
+            context.write_tar(stream, [], "", ("Dockerfile", text))
 
         with _private_folder() as folder:
-            return self._build(feed, "Dockerfile", (), labels, tag, folder)
+            return self._build(feed, "Dockerfile", (), {}, tag, folder)
 
     def _build(
         self, feed: Feed, file: str, loan: tuple[str, ...], labels: dict[str, str], tag: str, folder: str

@@ -35,7 +35,7 @@ Listing = dict[str, Entry]
 Agreed = dict[str, "Entry | None"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Difference:
     """The paths to send, to delete there, and to fetch, parents first.
 

@@ -183,7 +183,7 @@ class Repository(Component):
     # --- the commands ---
 
     def _push(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _checked_prefix(_text(values.get("prefix")) or "")
+        project, prefix = project_of(session), _prefix(values)
         chosen = self._chosen(values)
         version = None
         if not all(artifact.singular for artifact in chosen):
@@ -197,7 +197,7 @@ class Repository(Component):
         return _carry_out([item.name for item in items], work, bool(values.get("json")))
 
     def _pull(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _checked_prefix(_text(values.get("prefix")) or "")
+        project, prefix = project_of(session), _prefix(values)
         version, override = str(values["<version>"]), bool(values.get("override"))
         _check_version(version)
         chosen = self._chosen(values)
@@ -226,11 +226,11 @@ class Repository(Component):
         if artifact is None:
             raise SkelebotError(f"there is no artifact named {name!r} in the configuration")
         _check_version(version)
-        _checked_prefix(prefix)
+        _check_prefix(prefix)
         return self._pulling(self.store(project), project, artifact, version, override, prefix)().path
 
     def _list(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _checked_prefix(_text(values.get("prefix")) or "")
+        project, prefix = project_of(session), _prefix(values)
         single = "<name>" in values
         if session.flags.dry_run:
             return _show([f"list {artifact.name}" for artifact in self._chosen(values)])
@@ -258,13 +258,18 @@ def _check_version(version: str) -> None:
         raise UsageError(f"pull: expected a version, as in 1.4.0, or {LATEST}; found {version!r}")
 
 
-def _checked_prefix(prefix: str) -> str:
+def _prefix(values: Values) -> str:
+    prefix = _text(values.get("prefix")) or ""
+    _check_prefix(prefix)
+    return prefix
+
+
+def _check_prefix(prefix: str) -> None:
     """Addresses, as those of Artifactory, would take the way that such words mean."""
     if {".", ".."} & set(prefix.split("/")[:-1]):
         raise UsageError(
             f"--prefix: expected no `.` or `..` before a slash, as in staging/; found {prefix!r}"
         )
-    return prefix
 
 
 def _text(value: object) -> str | None:
