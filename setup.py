@@ -34,7 +34,7 @@ setup(
     # Each has its line in docs/architecture.md.
     install_requires=[
         "PyYAML>=6.0",
-        "psutil>=5.9",
+        "psutil>=6.0",
         "packaging>=23",
         "boto3>=1.36",
         "requests>=2.31",

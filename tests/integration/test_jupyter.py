@@ -278,6 +278,15 @@ def test_without_jupyter_in_an_active_environment(native: Sandbox) -> None:
     assert "Traceback" not in result.err
 
 
+def test_without_a_token_it_does_not_begin(native: Sandbox) -> None:
+    """None reaches it through a `python` that gives it another stdin."""
+    python = native.root / ".skelebot/venv-jupyter/bin/python"
+    native.write("../deaf/bin/python", f'#!/bin/sh\nexec {python} "$@" </dev/null\n', 0o755)
+    result = native.with_env(VIRTUAL_ENV=str(native.root.parent / "deaf")).run("-n", "jupyter")
+    assert (result.code, result.out, len(result.errors)) == (1, "", 1)
+    assert "before it answered (exit code 1): no token has come" in result.errors[0]
+
+
 def test_nobody_is_there_to_read_the_address(native: Sandbox) -> None:
     with native.popen("sh", "-c", f"{SKELEBOT} -n jupyter >&-", stderr=subprocess.PIPE) as child:
         _, err = child.communicate(timeout=120)
@@ -287,15 +296,28 @@ def test_nobody_is_there_to_read_the_address(native: Sandbox) -> None:
 
 
 def test_a_port_that_is_taken_meanwhile(native: Sandbox, tmp_path: Path) -> None:
-    """Between looking and taking, somebody else takes it: the first time that `python` is started."""
+    """Between looking and taking, a server takes it that gives everyone what they ask for.
+
+    That is the first time that `python` is started.
+    """
     python = native.root / ".skelebot/venv-jupyter/bin/python"
-    listener = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])));"
+    native.write("../everyone.py", """\
+        import http.server, sys
+
+        class Welcome(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+
+        server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Welcome)
+        open("ready", "w")
+        server.serve_forever()
+        """)  # fmt: skip
     native.write("../active/bin/python", f"""\
         #!/bin/sh
         if [ ! -e taken ]; then
             for word; do case $word in --port=*) echo "${{word#*=}}" >taken ;; esac; done
-            {sys.executable} -c "{listener} open('ready', 'w'); time.sleep(300)" $(cat taken) &
-            echo $! >listener
+            ({sys.executable} ../everyone.py $(cat taken) & echo $! >listener)  # nobody's child
             until [ -e ready ]; do sleep 0.1; done
         fi
         exec {python} "$@"

@@ -26,6 +26,8 @@ from skelebot.runners.engine import Client
 from skelebot.shell import Streams
 
 if TYPE_CHECKING:
+    import psutil
+
     from skelebot.components.jupyter import Jupyter
 
 _PACKAGE = "notebook"  # brings JupyterLab along: one image and one environment serve for both
@@ -37,16 +39,20 @@ _LAST = 12  # lines of its output that are shown where it fails
 # Exit codes of a server that was asked to stop, and what Skelebot makes of them. Ctrl-C is the way to do it.
 _STOPPED = {130: 0, 143: 143, 129: 129}
 
+_BEGUN = "starting Jupyter"
+
 # Reads the token from stdin, as arguments and a container's settings can be read by others. Modules are
 # not looked for in the project, where one may have the name of one of Jupyter's. Ctrl-C becomes SIGTERM:
 # on SIGINT Jupyter would leave without waiting for its kernels and for files that are being written.
-_LAUNCHER = """\
+_LAUNCHER = f"""\
 import sys
 sys.path[:] = filter(None, sys.path)
 import importlib.util, os, runpy, signal
-print("starting Jupyter", file=sys.stderr, flush=True)
+print("{_BEGUN}", file=sys.stderr, flush=True)
 signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 os.environ["JUPYTER_TOKEN"] = token = sys.stdin.readline().strip()
+if not token:
+    sys.exit("no token has come for Jupyter, which would let everyone in")
 sys.argv = [*sys.argv[1:], "--IdentityProvider.token=" + token]
 if importlib.util.find_spec(sys.argv[0]) is None:
     sys.exit("this Python has no " + sys.argv[0] + "; install it there")
@@ -94,7 +100,9 @@ def run(settings: "Jupyter", session: Session, values: Values) -> int:
     if session.flags.dry_run:
         return launch.start(session, *_prepare(settings, session, wanted))
     for free in _free(wanted):
-        code = _serve(session, *_prepare(settings, session, free), Server(free, session.flags.verbose))
+        image, task = _prepare(settings, session, free)
+        server = Server(free, runners.is_native(task, session.flags), session.flags.verbose)
+        code = _serve(session, image, task, server)
         if code is not None:
             return code
     raise SkelebotError(
@@ -249,6 +257,7 @@ def _serve(session: Session, image: Image, task: Task, server: "Server") -> int 
     finally:
         server.end()
     if server.problem:
+        server.show_last()
         raise SkelebotError(server.problem)
     if code is not None and (code == 0 or code in _STOPPED):
         return _STOPPED.get(code, 0)
@@ -258,14 +267,26 @@ def _serve(session: Session, image: Image, task: Task, server: "Server") -> int 
     raise failure
 
 
+def _listens(process: "psutil.Process", port: int) -> bool:
+    """Whether a process has the port, as far as that can be told."""
+    import psutil
+
+    try:
+        found = process.net_connections("tcp")
+    except psutil.Error as error:
+        return isinstance(error, psutil.AccessDenied)  # what the system does not tell is believed
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
+
+
 class Server:
     """A server that runs, on its token: what it says, and whether it answers.
 
     problem: why it had to be stopped. Its methods are called by threads of their own, but for `end`.
     """
 
-    def __init__(self, wanted: Wanted, verbose: bool) -> None:
+    def __init__(self, wanted: Wanted, native: bool, verbose: bool) -> None:
         self.wanted = wanted
+        self.native = native
         self.token = secrets.token_hex(24)
         self.said: deque[str] = deque(maxlen=_LAST)
         self.has_answered = False
@@ -284,13 +305,13 @@ class Server:
         return self.said[-1].removeprefix("ERROR | ") if self.said else "it said nothing"
 
     def hear(self, line: str) -> None:
-        """Takes a line of its output, the first of which tells that it has begun."""
+        """Takes a line of its output."""
         if self._verbose:
             console.detail(line)
         if not line.strip():
             return
         self.said.append(line)
-        if not self._waiting.ident:
+        if line == _BEGUN and not self._waiting.ident:
             self._waiting.start()
 
     def found_its_port_taken(self) -> bool:
@@ -316,13 +337,21 @@ class Server:
     def _wait_for_answer(self) -> None:
         begun = time.monotonic()
         while not self._over.wait(0.1):
-            if self._status(self.token) == 200:
+            if self._status(self.token) == 200 and self._is_the_one_that_answers():
                 self.has_answered = True
                 self._announce()
                 return
             if begun and time.monotonic() - begun > _PATIENCE:
                 begun = 0
                 console.warn(f"Jupyter does not answer yet; -V shows what it says, last: {self.last}")
+
+    def _is_the_one_that_answers(self) -> bool:
+        """Whether it is this one that has the port. For a container, the engine takes it beforehand."""
+        if not self.native:
+            return True
+        import psutil  # only for Jupyter without a container
+
+        return any(_listens(child, self.wanted.port) for child in psutil.Process().children(recursive=True))
 
     def _status(self, token: str) -> int:
         """What it answers to who shows a token; 0 for nothing."""
