@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import BASE, CLIENTS, Sandbox, docker, job, wait_for
+from remote_engine import SOCKET, by_tcp, there
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("kerberos")]
 
@@ -180,6 +181,23 @@ def test_the_keytab_is_in_no_layer(project: Sandbox, kdc: Kdc, name: str) -> Non
     assert "alice.keytab" not in docker("history", "--no-trunc", image)
     label = '{{index .Config.Labels "skelebot.keytab"}}'
     assert docker("inspect", "--format", label, image) == "/run/secrets/krb5.keytab"
+
+
+def test_on_the_engine_of_another_machine(project: Sandbox, kdc: Kdc, with_client: str, name: str) -> None:
+    """The keytab goes into the container alone, and is gone with it; what the job writes comes back."""
+    project.write("out/old", "")
+    service = f"gss-client -port {kdc.service_port} {kdc.address} trade@{kdc.address} hello"
+    with by_tcp(project, name) as far:
+        loads = subprocess.Popen((CLIENTS[0], "--host", SOCKET, "load"), stdin=subprocess.PIPE)
+        subprocess.run((CLIENTS[0], "save", with_client), stdout=loads.stdin, check=True)
+        loads.communicate()
+        configure(far, name, job(f"{service} >out/said", mappings="[out/]"))
+        result = far.run("run")
+        assert result.code == 0, result
+        assert "Signature verified." in far.read("out/said")
+        assert there("ps", "-aq", "--filter", f"label=skelebot.project={name}") == ""
+        volumes = there("volume", "ls", "-q", "--filter", f"label=skelebot.project={name}").split()
+        assert len(volumes) == 1  # that of out/
 
 
 def test_a_ticket_is_renewed_while_the_job_runs(project: Sandbox, kdc: Kdc, name: str) -> None:
