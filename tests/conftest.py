@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from harness import BASE, BROWSER, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
 from page_server import Server, make_authority
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 
 def pytest_configure() -> None:
@@ -18,6 +20,25 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["XDG_DATA_HOME"] = "/nonexistent"
+
+
+# The files whose tests take turns, as they share a server or would take each other's ports.
+TAKE_TURNS = ("test_jupyter.py", "test_kerberos.py")
+
+
+class TurnTaking(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Each test to whichever process is free, but those of some files to one.
+
+    That is `--dist loadgroup`, which forgets its groups: https://github.com/pytest-dev/pytest-xdist/issues/1386
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(TAKE_TURNS) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TurnTaking:
+    return TurnTaking(config, log)
 
 
 # What the tests with a mark need, and which variable names it.

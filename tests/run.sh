@@ -254,7 +254,7 @@ run_parts() {
     part format ruff format --check
     part types mypy
     part unit run_pytest tests/unit -n auto
-    "$UNIT_ONLY" || part integration run_pytest tests/integration -n 5 --dist loadgroup -rs --no-fold-skipped
+    "$UNIT_ONLY" || part integration run_pytest tests/integration -n 5 -rs --no-fold-skipped
 }
 
 unless_unit() {

@@ -262,7 +262,9 @@ def wait_for_child(pid: int) -> psutil.Process:
     found: list[psutil.Process] = []
 
     def look() -> list[psutil.Process]:
-        found[:] = [p for p in psutil.Process(pid).children(recursive=True) if "login" in p.cmdline()]
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):  # others come and go
+                found.extend([child] * ("login" in child.cmdline()))
         return found
 
     wait_for(look)

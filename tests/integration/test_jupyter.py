@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 from harness import BASE, ORDINARY, SKELEBOT, Sandbox, Terminal, docker, make_sandbox, wait_for
 
-pytestmark = pytest.mark.xdist_group("jupyter")  # they would take each other's ports
-
 # One name for all that test at the same time, and for the next time: the image takes long to build.
 NAME = "skelebot-test-jupyter"
 

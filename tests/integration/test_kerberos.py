@@ -15,7 +15,7 @@ import pytest
 from harness import BASE, CLIENTS, Sandbox, docker, job, wait_for
 from remote_engine import SOCKET, by_tcp, there
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("kerberos")]
+pytestmark = pytest.mark.engine
 
 REALM = "TEST.LOCAL"
 PROGRAMS = ("krb5kdc", "kadmin.local", "gss-server")
