@@ -219,6 +219,12 @@ def servers(sandbox: Sandbox) -> list[bytes]:
     return [each for each in words if f"--notebook-dir={sandbox.root}".encode() in each]
 
 
+def with_jupyter(sandbox: Sandbox) -> Path:
+    """The `python` of the environment for notebooks, which a start has made; this one ends early."""
+    sandbox.run("-e", "broken", "-n", "jupyter")
+    return sandbox.root / ".skelebot/venv-jupyter/bin/python"
+
+
 def configured(sandbox: Sandbox, text: str) -> Sandbox:
     """The caller with a configuration of Jupyter's own."""
     sandbox.write("../jupyter/jupyter_server_config.py", text)
@@ -270,6 +276,7 @@ def test_a_server_that_ends_before_it_answers(native: Sandbox) -> None:
 
 
 def test_without_jupyter_in_an_active_environment(native: Sandbox) -> None:
+    native.ok("-n", "run")
     result = native.with_env(VIRTUAL_ENV=str(native.root / ".skelebot/venv")).run("-n", "jupyter")
     assert (result.code, len(result.errors)) == (1, 1)
     assert "before it answered (exit code 1): this Python has no notebook; install it" in result.errors[0]
@@ -278,7 +285,7 @@ def test_without_jupyter_in_an_active_environment(native: Sandbox) -> None:
 
 def test_without_a_token_it_does_not_begin(native: Sandbox) -> None:
     """None reaches it through a `python` that gives it another stdin."""
-    python = native.root / ".skelebot/venv-jupyter/bin/python"
+    python = with_jupyter(native)
     native.write("../deaf/bin/python", f'#!/bin/sh\nexec {python} "$@" </dev/null\n', 0o755)
     result = native.with_env(VIRTUAL_ENV=str(native.root.parent / "deaf")).run("-n", "jupyter")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
@@ -298,7 +305,7 @@ def test_a_port_that_is_taken_meanwhile(native: Sandbox, tmp_path: Path) -> None
 
     That is the first time that `python` is started.
     """
-    python = native.root / ".skelebot/venv-jupyter/bin/python"
+    python = with_jupyter(native)
     native.write("../everyone.py", """\
         import http.server, sys
 
