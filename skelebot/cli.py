@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import skelebot
@@ -111,7 +110,7 @@ def with_options(base: Flags, given: Values) -> Flags:
     changes = {name.replace("-", "_"): value for name, value in given.items()}
     for name in ("help", "version", "contact"):
         changes.pop(name, None)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 # --- the project ---
@@ -141,7 +140,7 @@ class Loader:
         known = self._known[flags.env]
         if not catalog.is_robust(command):
             self._known[flags.env] = known = _sound(known)
-        return known._replace(session=replace(known.session, flags=flags))
+        return known._replace(session=known.session._replace(flags=flags))
 
     def forget(self) -> None:
         """Lets the project be read again, whose files have changed."""
@@ -183,7 +182,7 @@ def _sound(loaded: _Loaded) -> _Loaded:
         console.warn(warning)
     if loaded.session.problems:
         raise ConfigError(list(loaded.session.problems))
-    return loaded._replace(session=replace(loaded.session, warnings=()))
+    return loaded._replace(session=loaded.session._replace(warnings=()))
 
 
 def _plugins(command: str) -> "list[Guard]":

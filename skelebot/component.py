@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
 from skelebot.options import Values
@@ -63,8 +63,7 @@ class Check:
         return cls(name, found, advice or "mend that and look again")
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """What a command works with: the project it belongs to, the components, the flags.
 
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
@@ -99,8 +98,7 @@ class Command:
     changes: bool = False
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """One command of a chain, with the values of its words; `words` are as they were typed."""
 
     command: Command

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from skelebot import console, options, schema, shell
@@ -333,7 +333,7 @@ def try_out(
     import json  # like subprocess, only here
 
     flags = flags or Flags()
-    request = {"plugin": plugin._asdict(), "root": root, "flags": asdict(flags), "look": look}
+    request = {"plugin": plugin._asdict(), "root": root, "flags": flags._asdict(), "look": look}
     step = Step((sys.executable, "-I", "-c", _TRY), stdin=json.dumps({"path": sys.path, **request}))
     try:
         code, out, _ = shell.capture(step, seconds)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from skelebot import catalog, config, launch, schema
@@ -55,6 +55,6 @@ def _amend(plugin: Guarded, session: Session) -> None:
     """Lets the plugin amend an image and a task of the project. Raises SkelebotError where it refuses."""
     if session.project is None:
         return
-    bare = replace(session, components=())
+    bare = session._replace(components=())
     plugin.task(launch.tool(bare, "doctor"), session.project)
     plugin.image(launch.image(bare), session.project)

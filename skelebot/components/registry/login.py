@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skelebot import console, shell
@@ -122,7 +122,7 @@ def _fill(folder: str, server: str) -> None:
 
 def _log_in(client: Client, server: str, credentials: Credentials, env: Env) -> None:
     words = ("login", "--username", credentials.user, "--password-stdin", server)
-    step = replace(client.step(*words, env=env), stdin=credentials.password)
+    step = client.step(*words, env=env)._replace(stdin=credentials.password)
     shell.trace(client.verbose, step)
     code, _, said = shell.capture(step)
     if code == 0:
