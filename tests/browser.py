@@ -20,6 +20,7 @@ _NOT_YET = (
     exceptions.ElementClickInterceptedException,
 )
 _PATIENCE = 120  # seconds
+_ACCEPT = ".jp-Dialog .jp-mod-accept"
 
 
 class Notebook:
@@ -48,7 +49,13 @@ class Notebook:
         before = len(self._outputs())
         self._keys(Keys.ENTER.join(lines))
         self._keys(Keys.SHIFT, Keys.ENTER)
-        self._until(lambda: len(self._outputs()) > before)
+        self._until(lambda: len(self._outputs()) > before or self._questions())
+        if self._questions():  # where a busy machine was slow with the kernel: which one it is to be
+            self._click(By.CSS_SELECTOR, _ACCEPT)
+            self._until_idle()
+            self._click(By.CSS_SELECTOR, ".jp-Cell.jp-mod-active .cm-content")
+            self._keys(Keys.SHIFT, Keys.ENTER)
+            self._until(lambda: len(self._outputs()) > before)
         self._until_idle()
         return self._outputs()[-1].text
 
@@ -60,6 +67,9 @@ class Notebook:
 
     def _outputs(self) -> list[WebElement]:
         return self._driver.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output")
+
+    def _questions(self) -> list[WebElement]:
+        return self._driver.find_elements(By.CSS_SELECTOR, _ACCEPT)
 
     def _keys(self, *keys: str) -> None:
         self._driver.switch_to.active_element.send_keys(*keys)
