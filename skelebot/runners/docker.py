@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from skelebot import console, dockerfile, plan, shell
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
@@ -111,6 +111,8 @@ class Container:
             raise
         if self.remote:
             self._bring_back(self.remote, outcome)
+        elif outcome.code and not outcome.signal and self._goes_on():
+            self._end_alone()
         if outcome.signal or self.remote:
             self._remove(patience=2 if outcome.signal else 0)
         if outcome.signal:
@@ -166,6 +168,17 @@ class Container:
                 f"`skelebot logs -f {self.task.name}` follows it, and brings its results in the end"
             )
         remote.fetch(self.name)
+
+    def _end_alone(self) -> NoReturn:
+        """Ends a job that nobody attends any more, as its output could not be written."""
+        with shell.undisturbed():
+            self.client.capture("stop", "--time", f"{shell.GRACE:.0f}", self.name)
+        self._remove()
+        if _nobody_reads(1):
+            raise BrokenPipeError
+        raise SkelebotError(
+            f"Docker's client ended before {self.task.name} did, which was stopped; its message stands above"
+        )
 
     def _goes_on(self) -> bool:
         """Whether the client has ended without the job, as it does when the connection breaks."""
@@ -352,6 +365,15 @@ class Container:
 def _fits_a_line(value: str) -> bool:
     """Whether Docker reads a variable's value from a file as it is."""
     return not re.search("[\r\n]", value) and len(value.encode()) < _LONGEST_ENV_LINE
+
+
+def _nobody_reads(fd: int) -> bool:
+    """Whether a pipe has lost its reader."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _bind(mount: Mount) -> str:

@@ -101,10 +101,13 @@ fi
 
 _sk_begun=$(date +%s)
 _sk_own=$PATH
-PATH=$_sk_path
-"$@"
-_sk_code=$?
-PATH=$_sk_own
+_sk_code=143
+if [ -z "$_sk_asked$_sk_late" ]; then
+    PATH=$_sk_path
+    "$@"
+    _sk_code=$?
+    PATH=$_sk_own
+fi
 
 if [ -n "$_sk_asked$_sk_late" ]; then
     # A shell ends at once on a signal; what it has started may still be cleaning up.
@@ -118,6 +121,7 @@ fi
 
 # --- whose files ---
 
+trap '' INT TERM HUP QUIT # a second request finds the job at its end
 # Where the engine maps user ids, as a rootless one does, the files are the caller's already.
 read -r _sk_inside _sk_outside _ </proc/self/uid_map
 if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%%:*}" ] && [ "$_sk_inside$_sk_outside" = 00 ]; then
@@ -126,7 +130,8 @@ if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%
     set -f
     # shellcheck disable=SC2086 - one folder to a line
     # Only what has changed since the job began: other files of that user are not the caller's.
-    find $_sk_folders -xdev -uid "$_sk_uid" -newerct "@$_sk_begun" -exec chown -h "$_sk_owner" {} + ||
+    # A mapped folder may be a link, which Docker follows in the container too.
+    find -H $_sk_folders -xdev -uid "$_sk_uid" -newerct "@$_sk_begun" -exec chown -h "$_sk_owner" {} + ||
         echo "WARN  | some files could not be handed over to the caller" >&2
 fi
 

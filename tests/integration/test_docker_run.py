@@ -264,6 +264,35 @@ def base_with_user() -> str:
     return tag
 
 
+@pytest.mark.parametrize("when", ["date", "find"])
+def test_a_signal_while_nothing_of_the_job_runs(anyone: Sandbox, name: str, when: str) -> None:
+    """Before the job, which does not begin then; and after it, while its files are handed over."""
+    if when == "find" and anyone.uid == 0:
+        pytest.skip("what root writes is root's")
+    slow = f'#!/bin/sh\necho now >&2\nsleep 2\nexec /usr/bin/{when} "$@"\n'
+    anyone.write(f"bin/{when}", slow, 0o755)
+    more = {"mappings": "[out/]", "environment": "{PATH: '/app/bin:/usr/local/bin:/usr/bin:/bin'}"}
+    project(anyone, name, job("touch out/x", **more))
+    with anyone.start("run", stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        while b"now" not in child.stderr.readline():
+            assert child.poll() is None
+        child.terminate()
+        assert child.wait(60) == 143
+    assert (anyone.root / "out/x").exists() == (when == "find")
+    assert when == "date" or anyone.owner("out/x") == anyone.uid
+    assert containers(name) == []
+
+
+def test_a_mapped_folder_may_be_a_link(anyone: Sandbox, name: str) -> None:
+    elsewhere = anyone.root.parent / "elsewhere"
+    anyone.write("../elsewhere/.keep", "")
+    (anyone.root / "out").symlink_to(elsewhere)
+    project(anyone, name, job("touch out/x", mappings="[out/]"))
+    anyone.ok("run")
+    assert anyone.owner("../elsewhere/x") == anyone.uid
+
+
 @pytest.mark.parametrize(
     ("user", "identity"),
     [
@@ -347,6 +376,21 @@ def test_environment_and_env_file(sandbox: Sandbox, name: str, client: str) -> N
     out = sandbox.with_env(PASSED="p", PASSED2="q", SKELEBOT_DOCKER=client).ok("run")
     big = "y" * 70000
     assert out == f"own|b=c  |x\ny|1.0|p|q|/opt/bin:/usr/bin:/bin|{big}|skelebot.yaml\n"
+
+
+def test_nobody_reads_what_a_job_writes(sandbox: Sandbox, name: str) -> None:
+    """It ends as it would natively, and leaves no container that goes on."""
+    project(sandbox, name, job("yes"), job("while sleep 0.1; do echo on; done", "full"))
+    with sandbox.start("run", stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"y\n"
+        child.stdout.close()
+        assert child.wait(60) == 141
+    with open("/dev/full", "wb") as full, sandbox.start("full", stdout=full, stderr=subprocess.PIPE) as child:
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "Docker's client ended before full did" in err.decode().splitlines()[-1]
+    assert containers(name) == []
 
 
 @pytest.mark.parametrize("client", CLIENTS)
