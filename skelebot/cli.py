@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import skelebot
@@ -220,10 +221,24 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     for i in range(len(links)):
         if code := _run_link(links[i], [later.command.name for later in links[i + 1 :]]):
             return code
-        if links[i].command.changes and links[i + 1 :]:
-            loader.forget()
-            links[i + 1 :] = [_again(later, loader) for later in links[i + 1 :]]
+        links[i + 1 :] = _after(links[i], links[i + 1 :], loader)
     return 0
+
+
+def _after(link: Link, later: list[Link], loader: Loader) -> list[Link]:
+    """The links after one that has run, in the project as that one has left it, or would have."""
+    if later and link.session.flags.dry_run and link.command.foreseen:
+        version = link.command.foreseen(link.session, link.values)
+        return [_at_version(each, version) for each in later]
+    if later and link.command.changes:
+        loader.forget()
+        return [_again(each, loader) for each in later]
+    return later
+
+
+def _at_version(link: Link, version: str) -> Link:
+    project = link.session.project and replace(link.session.project, version=version)
+    return link._replace(session=link.session._replace(project=project))
 
 
 def _again(link: Link, loader: Loader) -> Link:

@@ -85,7 +85,7 @@ class Command:
 
     check: raises what would keep it from running, before any link of its chain runs. job: the one that
     it runs, of those that run one. changes: whether it changes the project's files, which the links
-    after it read again.
+    after it read again. foreseen: the version it would give the project, for the links of a --dry-run.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Command:
     check: Callable[[Session, Values, "Sequence[Link]"], None] | None = None
     job: Job | None = None
     changes: bool = False
+    foreseen: Callable[[Session, Values], str] | None = None
 
 
 class Link(NamedTuple):

@@ -37,7 +37,7 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
 
 def _run(session: Session, values: Values) -> int:
     project = project_of(session)
-    version = _next(project.version, str(values["<version>"]), bool(values.get("force")))
+    version = _foreseen(session, values)
     git, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
     if git:
         _check_free(git, tag)
@@ -54,6 +54,11 @@ def _run(session: Session, values: Values) -> int:
     return 0
 
 
+def _foreseen(session: Session, values: Values) -> str:
+    version = project_of(session).version
+    return str(_next(version, str(values["<version>"]), bool(values.get("force"))))
+
+
 _BUMP = Command(
     "bump",
     "Give the project its next version",
@@ -65,6 +70,7 @@ _BUMP = Command(
     ),
     _check,
     changes=True,
+    foreseen=_foreseen,
 )
 
 
@@ -126,7 +132,9 @@ class _Git:
         """Runs git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
         code, lines = shell.tee(self._step(words), console.detail)
         if code:
-            why = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+            last = [line for line in lines if line.strip()][-1:]
+            named = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+            why = (named or last or [f"exit code {code}"])[0]
             raise SkelebotError(f"git {words[0]} failed: {why}")
 
     def _step(self, words: tuple[str, ...]) -> Step:
@@ -155,6 +163,8 @@ def _commit(git: _Git, text: str) -> None:
     """Writes and commits VERSION alone, or leaves it as it was. Raises SkelebotError."""
     before = _content(git.root)
     untracked = not git.ask("ls-files", "--", config.VERSION)[1]
+    if untracked and git.ask("check-ignore", "--quiet", "--", config.VERSION)[0] == 0:
+        raise SkelebotError(f"git ignores {config.VERSION}, which --tag commits; take it out of .gitignore")
     _write(git.root, text.encode())
     try:
         if untracked:

@@ -116,8 +116,16 @@ def test_an_ignored_version_is_not_committed(repository: Sandbox) -> None:
     git(repository, "rm", "-q", "--cached", "VERSION")
     repository.write(".gitignore", "VERSION\n")
     result = repository.run("bump", "minor", "-t")
-    assert result.code == 1
-    assert len(result.errors) == 1
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "git ignores VERSION" in result.errors[0]
+    assert repository.read("VERSION") == "1.4.2\n"
+
+
+def test_of_what_git_says_the_error_has_what_was_wrong(repository: Sandbox) -> None:
+    repository.write(".git/index.lock", "")
+    result = repository.run("bump", "minor", "-t")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "git commit failed: fatal: " in result.errors[0]
     assert repository.read("VERSION") == "1.4.2\n"
 
 

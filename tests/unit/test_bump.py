@@ -131,7 +131,13 @@ def test_each_link_sees_what_the_one_before_has_made(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(project, "1.4.2\n", "VERSION")
-    assert run_cli(["bump", "minor", "+", "bump", "2.0.0-rc.1", "+", "bump", "major"]) == 0
+    chain = ["bump", "minor", "+", "bump", "2.0.0-rc.1", "+", "bump", "major"]
+    assert run_cli(["--dry-run", *chain, "+", "package"]) == 0
+    foreseen = capsys.readouterr().out.splitlines()
+    assert foreseen[:2] == ["VERSION 1.4.2 -> 1.5.0", "VERSION 1.5.0 -> 2.0.0-rc.1"]
+    assert foreseen[2] == "VERSION 2.0.0-rc.1 -> 2.0.0"
+    assert "-2.0.0.zip" in foreseen[3]
+    assert run_cli(chain) == 0
     assert capsys.readouterr().out == "1.5.0\n2.0.0-rc.1\n2.0.0\n"
 
 
