@@ -151,7 +151,7 @@ def parsed_version(text: str | None) -> "Version":
     from semver import Version  # only where versions are compared
 
     if text is None:
-        raise SkelebotError(f"the project has no {VERSION} file; write one, as in 0.1.0")
+        raise SkelebotError(f"the project has no version; write one to {VERSION}, as in 0.1.0")
     try:
         return Version.parse(text)
     except ValueError:

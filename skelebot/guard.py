@@ -10,8 +10,8 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -134,7 +134,7 @@ class Guard:
         if self.off is not None:
             return otherwise
         try:
-            with redirect_stdout(sys.stderr):  # stdout is the job's
+            with _stdout_apart():
                 return work()
         except Interrupted:
             raise
@@ -160,6 +160,24 @@ class Guard:
         named = SkelebotError(f"plugin {self.plugin.name}: {text}")
         named.code = error.code
         return named
+
+
+@contextmanager
+def _stdout_apart() -> Iterator[None]:
+    """Sends what a plugin writes to stderr, also what programs write that it starts: stdout is the job's."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # nobody reads it
+        yield
+        return
+    sys.stdout.flush()
+    try:
+        with redirect_stdout(sys.stderr), suppress(OSError):
+            os.dup2(2, 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def told(error: BaseException) -> str:

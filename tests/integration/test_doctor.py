@@ -196,6 +196,17 @@ def test_a_folder_as_a_store(sandbox: Sandbox) -> None:
     assert "cannot be read: not a directory" in found(sandbox.run("-n", "doctor"), 1)["store"][1]
 
 
+def test_a_store_that_cannot_be_made(anyone: Sandbox) -> None:
+    if anyone.uid == 0:
+        pytest.skip("root can write everywhere")
+    above = anyone.root.parent / "above"
+    above.mkdir(mode=0o555)
+    anyone.write("skelebot.yaml", "name: demo\ncomponents: {repository: {local: ../above/a/store}}\n")
+    wrong, text = found(anyone.run("-n", "doctor"), 1)["store"]
+    assert not wrong
+    assert "is not there, and cannot be made in" in text
+
+
 # --- what gives no answer ---
 
 

@@ -423,7 +423,8 @@ def test_a_plugin_that_breaks_is_switched_off_and_the_rest_goes_on(sandbox: Sand
     hello(sandbox)
     before = sandbox.ok("--dry-run", "hello")
     hello(sandbox, "components: {notes: {}}\n")
-    source = notes(sandbox, "print('a word on stdout')\n" + hooks)
+    spoken = "import os; print('a word on stdout'); os.system('echo a word on stdout')\n"
+    source = notes(sandbox, spoken + hooks)
     kept(sandbox).mkdir(parents=True)
     shutil.copytree(source, kept(sandbox) / "notes")
     files = left(sandbox)
@@ -499,3 +500,6 @@ def test_an_installed_distribution_brings_a_plugin(sandbox: Sandbox, distributio
     sandbox.write("../work/seed/__init__.py", SEED)
     result = user.run("plugin", "install", "../work/seed")
     assert (result.code, "is there already, of skelebot_seed 1.0.0" in result.err) == (1, True)
+    sandbox.ok("plugin", "install", "../work/seed")  # where the distribution cannot be seen
+    user.ok("plugin", "remove", "seed")
+    assert left(sandbox) == []

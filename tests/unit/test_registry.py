@@ -134,7 +134,7 @@ def test_a_version_with_build_metadata(
     [
         (("-v", "-l"), "1.0.0", "there is nothing to publish", 1),
         (("-v", "-l", "-t"), "1.0.0", "there is nothing to publish", 1),
-        ((), None, "the project has no VERSION file", 1),
+        ((), None, "the project has no version", 1),
         ((), "one", "VERSION holds 'one', not a version", 1),
         ((), "1.4", "VERSION holds '1.4', not a version", 1),
         ((), f"1.4.0-{'x' * 128}", "too long for a tag", 1),

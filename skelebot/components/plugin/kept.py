@@ -75,7 +75,8 @@ def remove(name: str) -> None:
     """Raises UsageError where there is no such plugin, and SkelebotError where it is not Skelebot's."""
     with _alone() as place:
         kept = os.path.join(place, name)
-        known = {plugin.name: plugin for plugin in plugins.find()}
+        # Skelebot's own last, as a distribution may have one of the same name.
+        known = {plugin.name: plugin for plugin in sorted(plugins.find(), key=lambda each: each.owned)}
         if name not in known:
             hint = schema.did_you_mean(name, known)
             raise UsageError(f"there is no plugin {name!r}{hint}")

@@ -36,8 +36,15 @@ class LocalStore:
         self._folder = folder
 
     def check(self) -> None:
-        """Reads the folder, if it is there; the first push makes it."""
+        """Reads the folder, if it is there; otherwise the first push is to make it."""
         next(iter(self.list("")), None)
+        above = os.path.abspath(self._folder)
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if above != os.path.abspath(self._folder) and not (
+            os.path.isdir(above) and os.access(above, os.W_OK)
+        ):
+            raise SkelebotError(f"{self._folder} is not there, and cannot be made in {above}; mend `local`")
 
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = os.path.join(self._folder, os.path.dirname(prefix))
