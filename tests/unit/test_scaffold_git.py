@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from skelebot.components.scaffold.placing import place
+from skelebot.components.scaffold.render import Made
 from skelebot.components.scaffold.source import Source, parse
-from skelebot.errors import UsageError
+from skelebot.errors import SkelebotError, UsageError
 
 from .helpers import load, run_cli, write
 
@@ -352,6 +354,95 @@ def test_a_folder_that_became_a_link(template: Path, capsys: pytest.CaptureFixtu
     commit(template, {"b.txt": "theirs\n"})
     said = refused(capsys, "template", "update", "-y", code=1)
     assert said == "nothing was written: sub is a link, behind which nothing is written; move it away"
+
+
+@pytest.fixture
+def reshaped(template: Path) -> Path:
+    """The template after its project was made: its file a.txt is now a folder, its folder sub a file."""
+    scaffold(template)
+    now = TEMPLATE.replace("a.txt, ", "a.txt/in/it, ").replace("sub/b.txt, ", "sub, ")
+    commit(template, {"template.yaml": now})
+    return template
+
+
+def test_a_file_becomes_a_folder_and_a_folder_a_file(reshaped: Path) -> None:
+    (Path("sub") / "empty").mkdir()
+    assert update() == 0
+    assert Path("a.txt/in/it").read_text() == lines("a")
+    assert Path("sub").read_text() == lines("b")
+    assert update() == 0
+    assert not list(Path().glob(".skelebot-new-*"))
+
+
+def test_a_file_that_became_a_folder_has_to_be_as_it_was(
+    reshaped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.txt").write_text("mine")
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said == "nothing was written: a.txt is no folder; move it away"
+    assert Path("sub/b.txt").exists()
+    Path("a.txt").unlink()
+    Path("a.txt").symlink_to("run.sh")
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said.startswith("nothing was written: a.txt is a link")
+
+
+def test_a_file_of_the_project_where_the_template_has_a_folder(
+    template: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaffold(template)
+    Path("new").write_text("mine")
+    more = TEMPLATE.replace("config:", "- {name: new/n.txt, template: a.txt}\nconfig:")
+    commit(template, {"template.yaml": more})
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said == "nothing was written: new is no folder; move it away"
+
+
+@pytest.mark.parametrize("own", ["sub/b.txt", "sub/deep/own", "sub/link"])
+def test_a_folder_with_files_of_ones_own_stays(
+    reshaped: Path, capsys: pytest.CaptureFixture[str], own: str
+) -> None:
+    if own.endswith("link"):
+        Path(own).symlink_to("/")
+    else:
+        write(Path(), "mine", own)
+    capsys.readouterr()
+    assert update() == 1
+    assert os.path.lexists(own)
+    said = capsys.readouterr().err
+    assert "  sub (a folder with files of your own is here; left alone)" in said
+    assert "look at sub: something else is in its place, so the template's file was left out" in said
+    assert "both changed" not in said
+
+
+def test_an_empty_folder_is_not_taken_away(reshaped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sub/b.txt").unlink()
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said == "nothing was written: sub is a folder; move it away"
+
+
+def test_what_the_project_reshaped_itself(reshaped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.txt").unlink()
+    write(Path(), lines("a"), "a.txt/in/it")
+    Path("sub/b.txt").rename("b")
+    Path("sub").rmdir()
+    Path("b").rename("sub")
+    assert update() == 0
+    assert Path("a.txt/in/it").read_text() == lines("a")
+    assert Path("sub").read_text() == lines("b")
+
+
+def test_a_folder_that_is_filled_at_the_last_moment(tmp_path: Path) -> None:
+    """All that was moved before comes back."""
+    for path in ("f", "d/x", "z/late"):
+        write(tmp_path, path, path)
+    (tmp_path / "d/empty").mkdir(mode=0o700)
+    before = {path: path.stat().st_mode for path in tmp_path.rglob("*")}
+    changes = {"f": None, "f/g": Made(b""), "d/x": None, "d": Made(b""), "z": Made(b"")}
+    with pytest.raises(SkelebotError, match=r"/z cannot be written: .*; nothing was changed"):
+        place(str(tmp_path), changes, replace=True)
+    assert {path: path.stat().st_mode for path in tmp_path.rglob("*")} == before
+    assert (tmp_path / "z/late").read_text() == "z/late"
 
 
 def test_to_another_version_and_back(template: Path) -> None:

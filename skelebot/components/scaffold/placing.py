@@ -1,10 +1,11 @@
 """Files come into a folder all together or not at all, and over nothing that nobody spoke of."""
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -56,24 +57,40 @@ _ADVICE = "--force writes over files, and -e makes a project of what is there"
 
 
 def clashes(root: str, changes: Changes, replace: bool) -> list[str]:
-    """What stands in the way, a line for each. replace: files may be written over, folders never."""
-    found = {_obstacle(root, path, replace): None for path in changes}
+    """What stands in the way, a line for each. replace: files may be written over.
+
+    A folder never, unless the changes remove all that it holds.
+    """
+    gone = {path for path, made in changes.items() if made is None}
+    found = {_obstacle(root, path, replace, gone): None for path in changes}
     return [line for line in found if line]
 
 
-def _obstacle(root: str, path: str, replace: bool) -> str:
+def _obstacle(root: str, path: str, replace: bool, gone: Set[str]) -> str:
     parts = path.split("/")
     for i in range(1, len(parts)):
         above = "/".join(parts[:i])
         folder = os.path.join(root, above)
         if os.path.islink(folder):
             return f"{above} is a link, behind which nothing is written"
-        if os.path.lexists(folder) and not os.path.isdir(folder):
+        if os.path.lexists(folder) and not os.path.isdir(folder) and above not in gone:
             return f"{above} is no folder"
     target = os.path.join(root, path)
     if os.path.isdir(target) and not os.path.islink(target):
-        return f"{path} is a folder"
+        found = held(root, path)
+        return "" if found and found <= gone else f"{path} is a folder"
     return f"{path} is there already" if os.path.lexists(target) and not replace else ""
+
+
+def held(root: str, folder: str) -> set[str]:
+    """The paths of what is in a folder, and in those below it; also of those that cannot be read."""
+    top = os.path.join(root, folder)
+    if os.path.islink(top) or not os.path.isdir(top):
+        return set()
+    shut: list[OSError] = []
+    inside = [os.path.join(at, n) for at, ds, fs in os.walk(top, onerror=shut.append) for n in (*ds, *fs)]
+    found = [path for path in inside if os.path.islink(path) or not os.path.isdir(path)]
+    return {os.path.relpath(path, root) for path in (*found, *(error.filename for error in shut))}
 
 
 def place(root: str, changes: Changes, replace: bool) -> None:
@@ -139,14 +156,17 @@ def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:
     undo: list[Callable[[], None]] = []  # what takes each step back
     kept = os.path.join(stage, "old")
     os.mkdir(kept)
-    # Last what makes the folder a project.
+    # First what goes, as a folder may come in its place; last what makes the folder a project.
+    order = sorted(changes, key=lambda path: (path == FILE, changes[path] is not None, path))
     try:
-        for i, path in enumerate(sorted(changes, key=lambda path: (path == FILE, path))):
+        for i, path in enumerate(order):
             target, old = os.path.join(root, path), os.path.join(kept, str(i))
             _make_folders(root, os.path.dirname(path), undo)
             if replace and os.path.lexists(target):
                 os.rename(target, old)
                 undo.append(partial(os.rename, old, target))
+                if held(kept, str(i)):
+                    raise OSError(errno.ENOTEMPTY, "it is a folder that is not empty", target)
             if changes[path] is not None:
                 _put(os.path.join(stage, "new", path), target)
                 undo.append(partial(os.remove, target))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from skelebot import console
 from skelebot.components.scaffold import answers, new, render, source, templates
 from skelebot.components.scaffold.answers import Asker
-from skelebot.components.scaffold.placing import offer
+from skelebot.components.scaffold.placing import held, offer
 from skelebot.components.scaffold.render import Files, Made
 from skelebot.components.scaffold.source import Source
 from skelebot.components.scaffold.templates import ABOUT, RECORD, Record, Template
@@ -20,13 +20,17 @@ _MOST_CONFLICTS = 127  # which git counts; a higher exit code is an error
 class Change:
     """What becomes of a file, and what is said of it.
 
-    made: its new content, None where it goes. keep: it stays as it is. conflict: somebody has to look.
+    made: its new content, None where it goes. keep: it stays as it is. look: why somebody has to look at it.
     """
 
     note: str
     made: Made | None = None
     keep: bool = False
-    conflict: bool = False
+    look: str = ""
+
+
+_BOTH_CHANGED = "the template and you have both changed it"
+_TAKEN = "something else is in its place, so the template's file was left out"
 
 
 def update(root: str, asker: Asker, to: str | None, dry_run: bool) -> int:
@@ -42,7 +46,7 @@ def update(root: str, asker: Asker, to: str | None, dry_run: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="skelebot-") as scratch:
         before, after, label = _both(record, asker, to, scratch)
         found = {path: _change(root, path, before, after, label, scratch) for path in before | after}
-    changes = {path: change for path, change in found.items() if change}
+    changes = _beside_folders(root, {path: change for path, change in found.items() if change})
     if not changes:
         console.info(f"there is nothing new in {label}")
         return 0
@@ -62,11 +66,13 @@ def _carry_out(root: str, changes: dict[str, Change], title: str, asker: Asker, 
     made = {path: change.made for path, change in changes.items() if not change.keep}
     notes = {path: change.note for path, change in changes.items()}
     code = offer(root, made, title, asker, True, dry_run, notes)
-    conflicts = sorted(path for path, change in changes.items() if change.conflict)
-    if code or dry_run or not conflicts:
+    if code or dry_run:
         return code
-    console.warn(f"look at {', '.join(conflicts)}: the template and you have both changed it")
-    return FAILED
+    for why in (_BOTH_CHANGED, _TAKEN):
+        if paths := sorted(path for path, change in changes.items() if change.look == why):
+            console.warn(f"look at {', '.join(paths)}: {why}")
+            code = FAILED
+    return code
 
 
 # --- the files of the template, as they were and as they are ---
@@ -99,7 +105,18 @@ def _answers(template: Template, asker: Asker, given: dict[str, str]) -> dict[st
     return answers.prompted(template.prompts, asker, about)
 
 
+def _beside_folders(root: str, changes: dict[str, Change]) -> dict[str, Change]:
+    """The changes without files in place of folders where anything is left that the changes do not remove."""
+    gone = {path for path, change in changes.items() if not (change.keep or change.made)}
+    left = Change("a folder with files of your own is here; left alone", keep=True, look=_TAKEN)
+    return {
+        path: left if change.made and held(root, path) - gone else change for path, change in changes.items()
+    }
+
+
 # --- one file ---
+
+_LEFT_ALONE = "removed from the template, changed here; left alone"
 
 
 def _change(root: str, path: str, before: Files, after: Files, label: str, scratch: str) -> Change | None:
@@ -109,7 +126,11 @@ def _change(root: str, path: str, before: Files, after: Files, label: str, scrat
     if _content(old) == _content(fresh):
         return None
     if os.path.lexists(target) and (os.path.islink(target) or not os.path.isfile(target)):
-        return Change("no plain file here; left alone", keep=True, conflict=True)
+        if fresh is None:
+            return Change(_LEFT_ALONE, keep=True)
+        if os.path.islink(target) or not os.path.isdir(target):
+            return Change("no plain file here; left alone", keep=True, look=_TAKEN)
+        return Change("new", fresh)  # if the folder goes, see _beside_folders
     mine = _read(target)
     if mine == _content(fresh) or (fresh and new.keeps_folder(root, path)):
         return None
@@ -118,7 +139,7 @@ def _change(root: str, path: str, before: Files, after: Files, label: str, scrat
     if mine is None:
         return Change("changed in the template, removed here; left out", keep=True)
     if fresh is None:
-        return Change("removed from the template, changed here; left alone", keep=True)
+        return Change(_LEFT_ALONE, keep=True)
     return _merge(mine, _content(old) or b"", fresh, label, scratch, os.access(target, os.X_OK))
 
 
@@ -130,14 +151,14 @@ def _read(path: str) -> bytes | None:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str, executable: bool) -> Change:
     """git's merge of two changes to one file. Raises SkelebotError."""
     if any(b"\0" in content for content in (mine, old, fresh.content)):
-        return Change("no text, and changed here too; left alone", keep=True, conflict=True)
+        return Change("no text, and changed here too; left alone", keep=True, look=_BOTH_CHANGED)
     folder = tempfile.mkdtemp(dir=scratch)
     paths = [_write(folder, name, c) for name, c in (("mine", mine), ("old", old), ("new", fresh.content))]
     labels = ("-L", "yours", "-L", "the template as it was", "-L", label)
@@ -146,7 +167,7 @@ def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str, execu
         raise SkelebotError(f"git merge-file failed: {' '.join(err.split())}")
     merged = Made(_read(paths[0]) or b"", executable)
     if code:
-        return Change("conflict: look for <<<<<<<", merged, conflict=True)
+        return Change("conflict: look for <<<<<<<", merged, look=_BOTH_CHANGED)
     return Change("merged with your changes", merged)
 
 
