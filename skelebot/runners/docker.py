@@ -62,11 +62,14 @@ def describe(image: Image, task: Task, flags: Flags) -> list[str]:
 
 
 def _refuse_bytes(task: Task) -> None:
-    for word in (*task.argv, *(value for _, value in task.env)):
-        if not word.isascii() and re.search("[\ud800-\udfff]", word):
+    held = [(word, shown(word), "rename the file") for word in task.argv]
+    # Nobody says which variables are secrets.
+    held += [(value, f"the value of {name}", "write it in UTF-8") for name, value in task.env]
+    for text, named, remedy in held:
+        if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise UsageError(
-                f"{console.printable(shown(word))} is not UTF-8, which Docker cannot carry; "
-                "run the job natively with -n, or rename the file"
+                f"{console.printable(named)} is not UTF-8, which Docker cannot carry; "
+                f"run the job natively with -n, or {remedy}"
             )
 
 

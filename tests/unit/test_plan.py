@@ -9,7 +9,8 @@ import pytest
 from skelebot import options, plan
 from skelebot.config import job_params, script
 from skelebot.errors import UsageError
-from skelebot.model import Arg, Environment, Flags, Job, Mount, Param, Project, Secret, Task
+from skelebot.model import Arg, Environment, Flags, Image, Job, Mount, Param, Project, Secret, Task
+from skelebot.runners import docker
 
 from .helpers import argv_of, arrived, write
 
@@ -533,6 +534,15 @@ def test_a_mapping_in_each_form(monkeypatch: pytest.MonkeyPatch, text: str, moun
 
 def test_a_mapping_that_is_named_twice_is_one(tmp_path: Path) -> None:
     assert len(made(tmp_path, job("a.py", mappings=("data", "data/", "./data:/app/data"))).mounts) == 1
+
+
+def test_a_variable_that_docker_cannot_carry_is_told_without_its_value(tmp_path: Path) -> None:
+    (tmp_path / "bad.env").write_bytes(b"PASSWORD=s\xe9cret\n")
+    task = made(tmp_path, job("a.py", env_file="bad.env"))
+    with pytest.raises(UsageError, match="the value of PASSWORD is not UTF-8") as raised:
+        docker.check(Image("demo", "demo", base="", context=task.root), task)
+    assert "cret" not in str(raised.value)
+    assert "rename" not in str(raised.value)
 
 
 # --- the rest of a task ---
