@@ -153,7 +153,8 @@ class _Reader:
             taken, words[:count] = words[:count], []
             return taken
         if not words or words[0] in (*self.flags, *self.offs, *_HELP, "--"):
-            raise UsageError(f"{flag} expects a value (one that looks like an option: {flag}=VALUE)")
+            joined = f"{flag}=VALUE" if flag.startswith("--") else f"{flag}VALUE"
+            raise UsageError(f"{flag} expects a value (one that looks like an option: {joined})")
         return [words.pop(0)]
 
     def _refuse(self, flag: str, param: Param | None) -> NoReturn:

@@ -164,6 +164,14 @@ def test_what_cannot_be_read_is_told(words: str, message: str) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize("flag", ["--rate", "-r"])
+def test_the_way_to_give_a_value_that_looks_like_an_option_leads_there(flag: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(flag)
+    shown = str(caught.value).rpartition(" ")[2].removesuffix(")")
+    assert parse(shown.replace("VALUE", "--all"))["rate"] == "--all"
+
+
 def test_missing_arguments_are_named() -> None:
     with pytest.raises(UsageError, match=r"^missing: b, c d$"):
         parse("1", Arg("a"), Arg("b"), Arg("c d"))
