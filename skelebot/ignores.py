@@ -136,7 +136,9 @@ def _regex(pattern: str) -> str:
 
 def literal(path: str) -> str:
     """The pattern that matches just this path."""
-    return re.sub(r"([*?\[\]\\!#])", r"\\\1", path)
+    escaped = re.sub(r"([*?\[\]\\!#])", r"\\\1", path)
+    # A pattern loses the blanks around it, with or without a backslash.
+    return re.sub(r"\A\s|\s\Z", r"[\g<0>]", escaped)
 
 
 def of_user(root: str) -> tuple[str, ...]:

@@ -81,7 +81,9 @@ def test_what_no_image_wants_is_left_out_unless_it_is_asked_for(path: str) -> No
     assert not Ignores((*DEFAULTS, f"!{path}")).excludes(path)
 
 
-@pytest.mark.parametrize("name", ["a", "*.txt", "a[1]?", "!a", "#a", "a\\b", "a b", "{a}$(x)"])
+@pytest.mark.parametrize(
+    "name", ["a", "*.txt", "a[1]?", "!a", "#a", "a\\b", "a b", "{a}$(x)", "a ", " a", "  a\t\n", " "]
+)
 def test_a_literal_pattern_matches_its_own_path_alone(name: str) -> None:
     rules = Ignores([ignores.literal(name)])
     assert rules.excludes(name)
