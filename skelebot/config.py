@@ -1,5 +1,6 @@
 """Find the project, read its files, and check what holds between the parts of a configuration."""
 
+import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -83,10 +84,17 @@ def environments(root: str) -> list[str]:
 
 
 def env_files(root: str) -> set[str]:
-    """Every file that an `envFile` of any environment names: none of them belongs into an image."""
+    """Every file that an `envFile` of any environment names: none of them belongs into an image.
+
+    Raises ConfigError for a file that cannot tell, as it is no YAML.
+    """
     found: set[str] = set()
     for name in (FILE, *(f"skelebot-{env}.yaml" for env in environments(root))):
-        node = schema.parse(name, read_file(root, name), schema.Report())
+        data, report = read_file(root, name), schema.Report()
+        node = schema.parse(name, data, report)
+        if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
+            reason = "until it is mended, its envFile could get into an image"
+            raise ConfigError([f"{problem}; {reason}" for problem in report.problems])
         found |= set(_values_of("envFile", node)) if node else set()
     return found
 

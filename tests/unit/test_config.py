@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skelebot import config
-from skelebot.errors import UsageError
+from skelebot.errors import ConfigError, UsageError
 
 from .helpers import load, problems, run_cli, warnings, write
 
@@ -354,6 +354,23 @@ def test_a_source_that_is_not_there_does_not_keep_help_from_working(
     assert run_cli(["--dry-run", "a"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("ERROR | skelebot.yaml:3:5: jobs[0].source: there is no file a.py")
+
+
+@pytest.mark.parametrize(
+    "broken", ["envFile: prod.env\njobs: [\n", "envFile: prod.env\n\xff", "{a: &a [*a]}"]
+)
+def test_a_file_that_cannot_tell_its_env_files_is_told(tmp_path: Path, broken: str) -> None:
+    write(tmp_path, "name: demo\n")
+    (tmp_path / "skelebot-prod.yaml").write_bytes(broken.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"^skelebot-prod\.yaml:\d+:\d+: .*envFile"):
+        config.env_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("nothing", ["", "\n \n", "# envFile: a\n\n  # b\n", "\ufeff# a\n"])
+def test_a_file_that_says_nothing_has_no_env_file(tmp_path: Path, nothing: str) -> None:
+    write(tmp_path, "name: demo\nenvFile: .env\n")
+    write(tmp_path, nothing, "skelebot-prod.yaml")
+    assert config.env_files(str(tmp_path)) == {".env"}
 
 
 def test_a_value_forges_no_line_of_the_errors(
