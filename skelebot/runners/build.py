@@ -362,7 +362,7 @@ class Lock:
 
     def untidy(self) -> None:
         """Leaves word that there is something to tidy up, for whoever is alone next."""
-        with suppress(OSError), open(self._flag, "w", encoding="ascii"):
+        with suppress(OSError), _opened(self._flag):
             pass
 
     @contextmanager
@@ -381,11 +381,16 @@ class Lock:
             os.unlink(self._flag)
 
 
+def _opened(path: str) -> IO[str]:
+    """A file whose content is of no account; no link, which others could put into a folder for all."""
+    return open(path, "a", encoding="ascii", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
+
+
 @contextmanager
 def images_in_use(client: Client, image: Image) -> Iterator[Lock]:
     """Keeps the project's images from being removed, and removes superseded ones at the end."""
     path = _lock_path(image)
-    with open(path, "w", encoding="ascii") as file:
+    with _opened(path) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         lock = Lock(file, f"{path}.untidy")
         with lock.alone() as alone:  # what a run before could not
@@ -405,7 +410,7 @@ def alone(image: Image) -> Iterator[bool]:
     Otherwise superseded images are left for a later run.
     """
     path = _lock_path(image)
-    with open(path, "w", encoding="ascii") as file:
+    with _opened(path) as file:
         lock = Lock(file, f"{path}.untidy")
         lock.untidy()
         with lock.alone() as is_alone:

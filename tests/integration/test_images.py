@@ -176,6 +176,25 @@ def test_a_project_that_cannot_be_written_runs(anyone: Sandbox, name: str) -> No
     assert anyone.uid == 0 or os.listdir(anyone.root) == ["skelebot.yaml"]
 
 
+def test_a_link_where_a_lock_would_be_is_not_followed(anyone: Sandbox, name: str) -> None:
+    """In the folder for all, anybody may put one."""
+    if anyone.uid == 0:
+        pytest.skip("root can write every project")
+    project(anyone, name, job("true"))
+    shared = anyone.root.parent / "shared"
+    anyone.write("../shared/.keep", "")
+    anyone.write("../dear", "precious")
+    anyone.root.chmod(0o555)
+    caller = anyone.with_env(TMPDIR=str(shared))
+    caller.ok("run")
+    (lock,) = shared.glob("skelebot-*.lock")
+    lock.unlink()
+    lock.symlink_to(anyone.root.parent / "dear")
+    assert caller.run("run").code == 1
+    assert anyone.read("../dear") == "precious"
+    anyone.root.chmod(0o755)
+
+
 # --- what is left behind ---
 
 
