@@ -281,6 +281,14 @@ def test_what_is_not_in_the_way_stays(folder: Path) -> None:
     assert not Path("/tmp/.gitkeep").exists()
 
 
+def test_what_is_written_over_a_file_can_be_executed_if_it_is_to_be(folder: Path) -> None:
+    where = template(folder, "files:\n- {name: run.sh, template: code}\n", code="true\n")
+    (Path(where) / "code").chmod(0o755)
+    write(folder, "mine", "run.sh").chmod(0o600)
+    assert scaffold("-y", "--force", "--template", where) == 0
+    assert stat.S_IMODE((folder / "run.sh").stat().st_mode) == 0o700
+
+
 def test_force_writes_over_files_and_keeps_their_mode(folder: Path) -> None:
     write(folder, "mine", "README.md").chmod(0o600)
     write(folder.parent, "theirs", "linked")

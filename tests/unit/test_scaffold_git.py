@@ -336,6 +336,57 @@ def test_bytes_that_are_not_utf_8_survive_a_merge(template: Path) -> None:
     assert Path("a.txt").read_bytes() == b"\xff mine\n" + lines("a", _9="theirs").encode()
 
 
+@pytest.mark.parametrize("mine", ["", "as it was", lines("echo", _2="mine")], ids=["none", "same", "edited"])
+@pytest.mark.parametrize("theirs", [lines("echo"), lines("echo", _9="theirs")], ids=["same", "edited"])
+def test_the_right_to_execute_comes_and_goes_with_the_template(
+    template: Path, mine: str, theirs: str
+) -> None:
+    """Whether the contents change as well, in the template or here, or not."""
+    scaffold(template)
+    ran = Path("run.sh")
+    ran.chmod(0o640)
+    if mine != "as it was":
+        ran.write_text(mine)
+    (template / "run.sh").chmod(0o755)
+    commit(template, {"run.sh": theirs})
+    update()
+    assert mode(ran) == 0o750
+    assert ("mine" in ran.read_text(), "theirs" in ran.read_text()) == ("mine" in mine, "theirs" in theirs)
+    (template / "run.sh").chmod(0o644)
+    commit(template, {})
+    update()
+    assert mode(ran) == 0o640
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_right_to_execute_is_the_users_where_the_template_has_not_changed_it(template: Path) -> None:
+    scaffold(template)
+    Path("run.sh").chmod(0o744)
+    Path("a.txt").chmod(0o755)
+    commit(template, {"run.sh": "theirs\n"})
+    assert update() == 0
+    assert (Path("run.sh").read_text(), mode(Path("run.sh"))) == ("theirs\n", 0o744)
+    assert mode(Path("a.txt")) == 0o755
+    (template / "run.sh").chmod(0o755)
+    commit(template, {})
+    assert update() == 0  # both have changed it alike
+    assert mode(Path("run.sh")) == 0o744
+
+
+def test_the_right_to_execute_of_what_is_no_text(template: Path) -> None:
+    text = TEMPLATE.replace("template: a.txt", "template: a.txt, render: false")
+    commit(template, {"template.yaml": text, "a.txt": b"\0one"})
+    scaffold(template)
+    Path("a.txt").write_bytes(b"\0mine")
+    (template / "a.txt").chmod(0o755)
+    commit(template, {})
+    assert update() == 0
+    assert (Path("a.txt").read_bytes(), mode(Path("a.txt")) & 0o111 != 0) == (b"\0mine", True)
+
+
 def test_nothing_is_written_behind_a_link(template: Path) -> None:
     scaffold(template)
     outside = write(template.parent, lines("a"), "outside")

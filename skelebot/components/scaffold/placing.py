@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
@@ -138,7 +139,9 @@ def _reason(error: OSError) -> str:
 
 
 def _stage(root: str, stage: str, changes: Changes) -> None:
-    """Writes the new files to a folder on the same disk; of a file that they replace they get the mode."""
+    """Writes the new files to a folder on the same disk; of a file that they replace they get the mode,
+    in which the right to execute changes where it is to.
+    """
     for path, made in changes.items():
         if made is None:
             continue
@@ -150,6 +153,10 @@ def _stage(root: str, stage: str, changes: Changes) -> None:
         target = os.path.join(root, path)
         if os.path.isfile(target) and not os.path.islink(target):
             shutil.copymode(target, staged)
+            if made.executable != os.access(target, os.X_OK):
+                mode = stat.S_IMODE(os.stat(target).st_mode)
+                may = (mode & 0o444) >> 2  # execute what one may read
+                os.chmod(staged, mode | may if made.executable else mode & ~0o111)
 
 
 def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:

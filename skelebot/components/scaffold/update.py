@@ -123,7 +123,7 @@ def _change(root: str, path: str, before: Files, after: Files, label: str, scrat
     """What the template's change means for the project's file; None where nothing is to be done."""
     old, fresh = before.get(path), after.get(path)
     target = os.path.join(root, path)
-    if _content(old) == _content(fresh):
+    if old == fresh:
         return None
     if os.path.lexists(target) and (os.path.islink(target) or not os.path.isfile(target)):
         if fresh is None:
@@ -132,30 +132,39 @@ def _change(root: str, path: str, before: Files, after: Files, label: str, scrat
             return Change("no plain file here; left alone", keep=True, look=_TAKEN)
         return Change("new", fresh)  # if the folder goes, see _beside_folders
     mine = _read(target)
-    if mine == _content(fresh) or (fresh and new.keeps_folder(root, path)):
+    if mine and fresh:
+        fresh = _with_what_stays(mine, old, fresh)
+    if mine == fresh or (fresh and new.keeps_folder(root, path)):
         return None
-    if path == RECORD or (old and mine == old.content) or (not old and mine is None):
+    if path == RECORD or _content(mine) in (_content(old), _content(fresh)):
         return Change("changed" if old and fresh else "new" if fresh else "removed", fresh)
     if mine is None:
         return Change("changed in the template, removed here; left out", keep=True)
     if fresh is None:
         return Change(_LEFT_ALONE, keep=True)
-    return _merge(mine, _content(old) or b"", fresh, label, scratch, os.access(target, os.X_OK))
+    return _merge(mine.content, _content(old) or b"", fresh, label, scratch)
+
+
+def _with_what_stays(mine: Made, old: Made | None, fresh: Made) -> Made:
+    """The template's file, with the project's content or mode where the template has not changed its own."""
+    if old is None or old.executable == fresh.executable:
+        fresh = replace(fresh, executable=mine.executable)
+    return replace(fresh, content=mine.content) if _content(old) == fresh.content else fresh
 
 
 def _content(made: Made | None) -> bytes | None:
     return made.content if made else None
 
 
-def _read(path: str) -> bytes | None:
+def _read(path: str) -> Made | None:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return Made(file.read(), os.access(path, os.X_OK))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str, executable: bool) -> Change:
+def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str) -> Change:
     """git's merge of two changes to one file. Raises SkelebotError."""
     if any(b"\0" in content for content in (mine, old, fresh.content)):
         return Change("no text, and changed here too; left alone", keep=True, look=_BOTH_CHANGED)
@@ -165,7 +174,8 @@ def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str, execu
     code, _, err = source.git("merge-file", "--quiet", *labels, *paths)
     if code > _MOST_CONFLICTS:
         raise SkelebotError(f"git merge-file failed: {' '.join(err.split())}")
-    merged = Made(_read(paths[0]) or b"", executable)
+    with open(paths[0], "rb") as file:
+        merged = replace(fresh, content=file.read())
     if code:
         return Change("conflict: look for <<<<<<<", merged, look=_BOTH_CHANGED)
     return Change("merged with your changes", merged)
