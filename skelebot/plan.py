@@ -109,14 +109,36 @@ def _uses_words(text: str) -> bool:
     return any(match["words"] for match, _ in _tokens(text))
 
 
-def _ends_a_subshell(text: str) -> bool:
-    """Whether the last parenthesis closes a list of commands, and not `$(...)` or the like."""
-    depth = 0
-    for i in range(len(text) - 1 if text.endswith(")") else -1, -1, -1):
-        depth += {")": 1, "(": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[i - 1 : i] not in ("$", "<", ">", "=")
-    return False
+_PIECE = r"""\\. | '[^']*' | (?:^|(?<=[\s;&|()]))\#[^\n]+ | [$<>]\( | \$\{ | ."""
+_PIECE_IN_QUOTES = r"\\. | \$\( | \$\{ | ."
+_CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
+
+
+def _outline(text: str) -> str:
+    """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
+    plain, quoted = (re.compile(p, re.VERBOSE | re.DOTALL | re.MULTILINE) for p in (_PIECE, _PIECE_IN_QUOTES))
+    shown, awaited, at = "", [""], 0
+    while match := (quoted if awaited[-1] == '"' else plain).match(text, at):
+        piece, at, depth = match[0], match.end(), len(awaited)
+        if piece == awaited[-1]:
+            awaited.pop()
+        elif piece in _CLOSED_BY and (piece != "(" or awaited[-1] != '"'):
+            awaited.append(_CLOSED_BY[piece])
+        if piece == "\\\n" or (piece[0] == "#" and len(piece) > 1):  # a line that goes on, or a comment
+            continue
+        within = min(depth, len(awaited)) > 1 or (len(piece) > 1 and piece not in _CLOSED_BY)
+        shown += "_" if within else piece
+    return shown
+
+
+# Parts of an outline.
+_REDIRECTION = r"(?:\d+|\{\w+\})?(?:&>>?|[<>]&|<<<|<>|>>|>\||[<>](?!\())\s*(?:[<>]\()?[^\s<>]+"
+_ASSIGNMENT = r"[A-Za-z_]\w*(?:\[[^\]]*\])?\+?=[^\s<>]*"
+_NO_COMMAND = rf"\s*(?:(?:!|time|-p|exec)\s+)*(?:(?:{_ASSIGNMENT}|{_REDIRECTION})(?:\s+|(?=[<>])|\Z))+"
+_COMPOUND = (
+    r"(?:(?:^|[;&|\n()]|\}\s|\b(?:in|fi|done|esac)\s)\s*(?:done|fi|esac|\})|(?<![$<>=])\(_*\)|\s\]\])"
+    rf"(?:\s*{_REDIRECTION})*\Z"
+)
 
 
 def _no_place_for_words(text: str) -> str | None:
@@ -126,9 +148,11 @@ def _no_place_for_words(text: str) -> str | None:
             return "the source ends in a comment"
         if match["here"]:
             return "the source has a here-document"
-    if re.search(_OPEN_END, text):
+    outline = _outline(text)
+    last = re.split(r";|\n|(?<!>)\||(?<![<>])&(?!>)", outline)[-1]
+    if re.search(_OPEN_END, text) or re.fullmatch(_NO_COMMAND, last):
         return "the source ends where a command would begin"
-    if re.search(r"(^|[\s;&|(])(done|fi|esac|\})$", text) or _ends_a_subshell(text):
+    if re.search(_COMPOUND, outline):
         return "the source ends in a compound command"
     return "the source ends in a backslash" if text.endswith("\\") else None
 

@@ -1,6 +1,7 @@
 """A job and its values become the words to run; where bash reads them, it is really run."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,37 @@ def test_a_comment_at_the_end_would_swallow_the_words_and_is_refused(tmp_path: P
         argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})
 
 
-@pytest.mark.parametrize("source", ["true;", "true &", "true &&", "false ||", "true |", "!", "", "  "])
+_NO_COMMAND = [
+    "cd .\nX=1",
+    "X=1",
+    "X= ",
+    "X+=1 Y[0]='a b'",
+    'X="$(echo "a b" \'c\')"',
+    'X="it\'s" Y=`echo a; true`',
+    "X=$(echo a; echo $((1 + 2))) Y=${HOME%% x}",
+    "X=(a b)",
+    "true && X=1",
+    "true | X=1",
+    "true & X=1",
+    "! X=1",
+    "time -p X=1",
+    "echo # don't\nX=1",
+    "X=1 \\\n  Y=2",
+    "echo \\\\\nX=1",
+    "echo hi; > out.txt",
+    "echo hi; >out.txt 2>&1",
+    "true; &> 'my out'",
+    "< in.txt",
+    "X=1>out",
+    "echo \"it's (\" \\(; X=')'",
+    "exec > >(tee out; true)",
+    "exec {fd}>>out 3<&0",
+]
+
+
+@pytest.mark.parametrize(
+    "source", ["true;", "true &", "true &&", "false ||", "true |", "!", "", "  ", *_NO_COMMAND]
+)
 def test_the_words_of_the_caller_are_never_a_command(tmp_path: Path, source: str) -> None:
     """With the words after such an end, the first of them would be the program to run."""
     with pytest.raises(UsageError):
@@ -229,6 +260,68 @@ def test_the_words_of_the_caller_are_never_a_command(tmp_path: Path, source: str
 def test_an_end_that_would_make_the_words_a_part_of_the_text_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(UsageError, match=r"\$@"):
         argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "(echo a)",
+        "(echo a) > out",
+        "((1 + 1))",
+        "if true; then echo a; fi",
+        "if true; then (echo a) fi 2>&1",
+        "while read -r a; do echo a; done < a.txt",
+        'for a in b; do\n  echo a\ndone<<<"a b" >out',
+        "while read -r a; do echo a; done < <(echo 'a b'; echo)",
+        "while true; do if true; then break; fi done",
+        "{ echo a; } > out",
+        "case a in a) echo a ;; esac",
+        "f() { echo a; }",
+        "[[ a == a && -e . ]]",
+        "[[ a =~ (a|b) ]] 2> out",
+    ],
+)
+def test_a_compound_command_takes_no_words(tmp_path: Path, source: str) -> None:
+    bash = ["bash", "-n", "-c"]
+    assert subprocess.run([*bash, source], check=False).returncode == 0
+    assert subprocess.run([*bash, f'{source} "$@"'], check=False, capture_output=True).returncode != 0
+    with pytest.raises(UsageError, match=r"ends in a compound command.*\$@"):
+        argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"X=1 {PRINT}",
+        f"X='a b' {PRINT} 2>&1",
+        f"> out; {PRINT}",
+        f">out true && {PRINT}",
+        f"{{ true; }} > out; {PRINT}",
+        f"[[ -e . ]] && {PRINT}",
+        f'X="$(echo "a; b=1")"; {PRINT}',
+        f"{PRINT} < <(echo a; echo b)",
+        f"shopt -s extglob; {PRINT} &>/dev/stdout",
+    ],
+)
+def test_the_words_follow_a_command_with_assignments_and_redirections(tmp_path: Path, source: str) -> None:
+    argv = argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x y"})
+    assert arrived(argv, tmp_path) == ["x y"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "echo done",
+        "echo fi",
+        "xargs -I{} echo {}",
+        "env a=b cat",
+        "echo $((1))",
+        "declare -a X=(1)",
+        "echo {a,b}",
+    ],
+)
+def test_a_word_that_looks_like_an_end_is_none(tmp_path: Path, source: str) -> None:
+    assert argv_of(project(tmp_path), job(source, (Arg("a"),)), {"a": "x"})[2] == f'{source} "$@"'
 
 
 def test_a_here_string_is_no_here_document(tmp_path: Path) -> None:
