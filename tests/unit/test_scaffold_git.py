@@ -192,6 +192,30 @@ def test_what_cannot_be_fetched(template: Path, capsys: pytest.CaptureFixture[st
     assert said == f"{template.parent}/plain is not under git, so it has no 'v1'"
 
 
+def test_a_folder_in_a_repository(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a repository is fetched, a template is its top; a folder is taken without git."""
+    write(template, "dirs: [data]\n", "sub/template.yaml")
+    commit(template, {})
+    below = f"{template}/sub is not the top of the git repository {template}, but a folder in it"
+    said = refused(capsys, "scaffold", "-y", "--template", "../template/sub@v1", code=2)
+    assert said == f"{below}, so it has no 'v1'"
+    assert scaffold("../template/sub") == 0
+    assert f"WARN  | {below}, so it is taken as it is now, and" in capsys.readouterr().err
+    assert "commit" not in record()
+    said = refused(capsys, "template", "update", "-y", code=2)
+    assert "was not under git, or not at the top of its repository" in said
+
+
+def test_a_folder_that_is_no_repository_needs_no_git(
+    template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(template.parent / "plain", "{}", "template.yaml")
+    assert scaffold("../plain") == 0
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert scaffold("../plain", "--force") == 0
+    assert "WARN" not in capsys.readouterr().err
+
+
 def test_without_git(
     template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

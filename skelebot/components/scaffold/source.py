@@ -59,7 +59,7 @@ def parse(text: str) -> Source:
     if _is_repository(folder):
         return Source("git", folder, ref)
     if ref is not None:
-        raise UsageError(f"{folder} is not under git, so it has no {ref!r}")
+        raise UsageError(f"{_below(folder) or f'{folder} is not under git'}, so it has no {ref!r}")
     return Source("folder", folder)
 
 
@@ -78,11 +78,23 @@ def _is_repository(folder: str) -> bool:
     return bare or os.path.lexists(os.path.join(folder, ".git"))
 
 
+def _below(folder: str) -> str:
+    """What is to be said of a folder within a repository; nothing of another one."""
+    try:
+        code, out, _ = git("-C", folder, "rev-parse", "--show-toplevel")
+    except ProgramMissing:
+        return ""
+    top = console.one_line(out.removesuffix("\n"))
+    return "" if code else f"{folder} is not the top of the git repository {top}, but a folder in it"
+
+
 def fetch(source: Source, scratch: str) -> Checkout:
     """The template's files; those of a repository go below `scratch`. Raises SkelebotError."""
     if source.kind == "built-in":
         return Checkout(os.path.join(DATA, source.address))
     if source.kind == "folder":
+        if below := _below(source.address):
+            console.warn(f"{below}, so it is taken as it is now, and no project can follow its changes")
         return Checkout(source.address)
     _warn_of_changes(source.address)
     folder = clone(source.address, scratch)

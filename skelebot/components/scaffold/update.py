@@ -59,7 +59,10 @@ def _why_not(record: Record) -> str:
             f"the template {record.template} came with Skelebot {record.version}, which has no other version "
             "of it to compare with; only a template under git can be updated"
         )
-    return f"the template {record.template} was not under git, so nothing tells what has changed in it"
+    return (
+        f"the template {record.template} was not under git, or not at the top of its repository, so nothing "
+        "tells what has changed in it"
+    )
 
 
 def _carry_out(root: str, changes: dict[str, Change], title: str, asker: Asker, dry_run: bool) -> int:
