@@ -63,14 +63,15 @@ def image(
 
 def _views(project: Project) -> tuple[frozenset[str], ...]:
     """What is hidden for each job, and for those of Skelebot's own tools that map the whole project."""
-    of_jobs = (plan.hidden(project, job) for job in project.jobs)
+    of_jobs = (plan.hidden(job) for job in project.jobs)
     return tuple(dict.fromkeys((*of_jobs, frozenset({""}))))
 
 
 def _secret_paths(root: str, env_files: Iterable[str]) -> set[str]:
     """The files from the project root, as they are named and as links lead to them."""
     found = set()
-    for path in (plan.env_file_path(root, name) for name in env_files):
+    # Below an unknown home there is nothing of the project.
+    for path in (os.path.join(root, os.path.expanduser(name)) for name in env_files):
         found |= {
             os.path.relpath(path, root),
             os.path.relpath(os.path.realpath(path), os.path.realpath(root)),

@@ -44,12 +44,12 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         host=flags.docker_host or job.host or project.host,
         mode=job.mode,
         ports=job.ports,
-        mounts=tuple(dict.fromkeys(mount(project.root, text) for text in job.mappings)),
+        mounts=mounts(project, job),
         env=env,
         user=project.user,
         gpu=project.gpu,
         timeout=seconds(job.timeout) if job.timeout else 0,
-        hidden=hidden(project, job),
+        hidden=hidden(job),
     )
 
 
@@ -195,6 +195,17 @@ def param_words(param: Param, value: Value | None) -> list[str]:
 # --- the surroundings ---
 
 
+def mounts(project: Project, job: Job) -> tuple[Mount, ...]:
+    """The job's mappings, each once. Raises UsageError with the place of one below an unknown home."""
+    found = []
+    for number, text in enumerate(job.mappings):
+        try:
+            found.append(mount(project.root, text))
+        except UsageError as error:
+            raise UsageError(f"{job.place}.mappings[{number}]: {error}") from None
+    return tuple(dict.fromkeys(found))
+
+
 def mount(root: str, text: str) -> Mount:
     mapping = Mapping.parse(text)
     local = at_home(mapping.local)
@@ -202,10 +213,14 @@ def mount(root: str, text: str) -> Mount:
     return Mount(source, posixpath.normpath(mapping.container), mapping.read_only)
 
 
-def hidden(project: Project, job: Job) -> frozenset[str]:
+def targets(job: Job) -> tuple[str, ...]:
+    """Where the job's mappings lie in the container."""
+    return tuple(posixpath.normpath(Mapping.parse(text).container) for text in job.mappings)
+
+
+def hidden(job: Job) -> frozenset[str]:
     """The project's paths over which the job's mappings lie in the container; "" is all of it."""
-    targets = (mount(project.root, text).target for text in job.mappings)
-    return frozenset(t[len(WORKDIR) + 1 :] for t in targets if f"{t}/".startswith(f"{WORKDIR}/"))
+    return frozenset(t[len(WORKDIR) + 1 :] for t in targets(job) if f"{t}/".startswith(f"{WORKDIR}/"))
 
 
 def tag(name: str) -> str:
@@ -229,10 +244,6 @@ def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> 
         elif name in caller:
             merged[name] = caller[name]
     return tuple(merged.items())
-
-
-def env_file_path(root: str, name: str) -> str:
-    return os.path.join(root, at_home(name))
 
 
 def at_home(path: str) -> str:

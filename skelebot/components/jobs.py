@@ -77,8 +77,7 @@ def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
     own = ignores.of_user(project.root)
     patterns = (*ignores.DEFAULTS, *own, *project.ignores, *job.ignores)
-    mapped = [plan.mount(project.root, text).target for text in job.mappings]
-    if any(_is_below(f"{plan.WORKDIR}/{path}", target) for target in mapped):
+    if any(_is_below(f"{plan.WORKDIR}/{path}", target) for target in plan.targets(job)):
         return False
     return ignores.Ignores(patterns).excludes(os.path.normpath(path))
 
@@ -88,8 +87,7 @@ def _may_write(link: Link, file: str) -> bool:
     job, project = link.command.job, link.session.project
     if job is None or project is None:
         return False
-    mounts = [plan.mount(project.root, text) for text in job.mappings]
-    return any(_is_below(file, m.source) for m in mounts if not m.read_only)
+    return any(_is_below(file, m.source) for m in plan.mounts(project, job) if not m.read_only)
 
 
 def _is_below(path: str, folder: str) -> bool:

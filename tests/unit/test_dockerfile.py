@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from skelebot import config, dependencies, dependencies_r, dockerfile
-from skelebot.errors import ConfigError
+from skelebot import config, dependencies, dependencies_r, dockerfile, plan
+from skelebot.errors import ConfigError, UsageError
 from skelebot.ignores import DEFAULTS
-from skelebot.model import Image, Job, Param, Project
+from skelebot.model import Flags, Image, Job, Param, Project
 
 from .helpers import FULL, arrived, load, problems, write
 
@@ -272,6 +272,24 @@ jobs:
     found = image(the_project, the_project.jobs[0], **own).ignores
     expected = ("from-dockerignore", "from-root", "!keep", "of-a", ".env", "conf/a\\[1\\].env")
     assert found == (*DEFAULTS, *expected)
+
+
+def test_an_unknown_home_concerns_only_the_job_that_names_it(tmp_path: Path) -> None:
+    text = """\
+name: demo
+jobs:
+- {name: a, source: ls, help: A}
+- {name: b, source: ls, help: B, mappings: [data, "~no-such-user/x:/y"]}
+- {name: c, source: ls, help: C, envFile: "~no-such-user/x"}
+"""
+    the_project = load(tmp_path, text)
+    one, two, three = the_project.jobs
+    assert frozenset({"data"}) in image(the_project, one, env_files=config.env_files(str(tmp_path))).views
+    assert plan.task(the_project, one, {}, Flags(), {}).mounts == ()
+    with pytest.raises(UsageError, match=r"^skelebot\.yaml:4:3: jobs\[1\]\.mappings\[1\]: ~no-such-user/x: "):
+        plan.task(the_project, two, {}, Flags(), {})
+    with pytest.raises(UsageError, match=r"^envFile: ~no-such-user/x: "):
+        plan.task(the_project, three, {}, Flags(), {})
 
 
 def test_the_labels_of_an_image(tmp_path: Path) -> None:

@@ -247,8 +247,8 @@ def _shell_in_new(session: Session, values: Values, silent: Sequence[Client]) ->
     job = next((job for job in project.jobs if job.name == values.get("<job>")), None)
     task = replace(launch.tool(session, "exec", _SHELL), mode="it", native="never")
     if job:
-        mounts = tuple(plan.mount(project.root, text) for text in job.mappings)
-        env, hidden = plan.environment(project, job, os.environ), plan.hidden(project, job)
+        mounts = plan.mounts(project, job)
+        env, hidden = plan.environment(project, job, os.environ), plan.hidden(job)
         host = session.flags.docker_host or job.host or project.host
         task = replace(task, mounts=mounts, env=env, hidden=hidden, host=host)
     if values.get("map"):
