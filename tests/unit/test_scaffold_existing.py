@@ -1,5 +1,8 @@
 """`skelebot scaffold -e`: what is found in a folder, and that nothing of it is changed."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,22 @@ def test_odd_names_of_files(folder: Path) -> None:
         write(folder, "true\n", f"src/{name}")
     assert adopt() == 0
     assert sorted(jobs(folder).values()) == ["src/a: b #c.sh", "src/it's.sh", "src/{{ x }}.sh"]
+
+
+@pytest.mark.parametrize(
+    "name", ["train.py", "fit.R", "run.sh", "pyproject.toml", "DESCRIPTION", "requirements.txt", "renv.lock"]
+)
+def test_what_is_no_file_is_passed_over(folder: Path, name: str) -> None:
+    """A pipe that nobody writes to, which would be read for ever, and a link to nowhere."""
+    write(folder, "true\n", "own.sh")
+    os.mkfifo(folder / name)
+    (folder / "link").mkdir()
+    (folder / "link" / name).symlink_to("nowhere")
+    assert (
+        subprocess.run([sys.executable, "-m", "skelebot", "scaffold", "-e", "-y"], timeout=60).returncode == 0
+    )
+    assert jobs(folder) == {"own": "own.sh"}
+    assert (load(folder).language, load(folder).dependencies) == ("Python", ())
 
 
 @pytest.mark.parametrize(

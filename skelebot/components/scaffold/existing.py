@@ -101,6 +101,7 @@ def _scripts(root: str) -> Iterator[str]:
                 suffix in _SCRIPTS
                 and name[0] not in ".-"
                 and path.isprintable()
+                and os.path.isfile(os.path.join(folder, name))  # which a pipe or a dangling link is not
                 and _is_run(root, path, suffix)
             ):
                 yield path
@@ -167,8 +168,11 @@ def _pyproject(root: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
+    path = os.path.join(root, "pyproject.toml")
+    if not os.path.isfile(path):
+        return {}
     try:
-        with open(os.path.join(root, "pyproject.toml"), "rb") as file:
+        with open(path, "rb") as file:
             project = tomllib.load(file).get("project", {})
     except (OSError, ValueError):
         return {}
@@ -180,8 +184,11 @@ def _description(root: str) -> dict[str, str]:
 
     https://cran.r-project.org/doc/manuals/R-exts.html#The-DESCRIPTION-file
     """
+    path = os.path.join(root, "DESCRIPTION")
+    if not os.path.isfile(path):
+        return {}
     try:
-        with open(os.path.join(root, "DESCRIPTION"), encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             whole = re.sub(r"\n[ \t]+", " ", file.read())
     except OSError:
         return {}
