@@ -93,6 +93,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
         env=plan.environment(project, None, os.environ),
         user=project.user,
         gpu=project.gpu,
+        dependency_places=project.entry_places("Python"),
     )
 
 

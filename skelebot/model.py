@@ -443,7 +443,8 @@ class Mount:
 class Task:
     """What to run: `argv` with its surroundings, for whichever runner takes it.
 
-    dependencies: those of Python, for an environment of the task's own; venv: its name, one for each set.
+    dependencies: those of Python, for an environment of the task's own; venv: its name, one for each set;
+    dependency_places: where the first of them stand in the configuration.
     hidden: the project's paths that the mounts lie over, whose content in the image nobody sees.
     """
 
@@ -463,6 +464,7 @@ class Task:
     timeout: float = 0
     hidden: frozenset[str] = frozenset()
     venv: str = "venv"
+    dependency_places: tuple[str, ...] = ()
 
 
 class Flags(NamedTuple):

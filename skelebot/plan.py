@@ -50,6 +50,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         gpu=project.gpu,
         timeout=seconds(job.timeout) if job.timeout else 0,
         hidden=hidden(job),
+        dependency_places=project.entry_places("Python"),
     )
 
 

@@ -42,7 +42,8 @@ def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = 
 
 
 def check(image: Image, task: Task) -> None:
-    """Whatever words there are can be run here."""
+    if task.dependencies and not _active():
+        _wanted(task)
 
 
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
@@ -107,6 +108,13 @@ def _environment(task: Task, verbose: bool) -> Iterator[tuple[tuple[str, str], .
         yield ()
 
 
+def _wanted(task: Task) -> "tuple[Dependency, ...]":
+    """What the task's environment holds. Raises ConfigError with the place of each wrong entry."""
+    from skelebot import dependencies
+
+    return dependencies.python(task.root, task.dependencies, task.dependency_places)
+
+
 def _active() -> str | None:
     """The virtual or conda environment that the caller has activated, unless it is conda's base."""
     if os.environ.get("VIRTUAL_ENV"):
@@ -135,9 +143,7 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
 
     Jobs share a lock on it while they run, so that it is never replaced under one of them.
     """
-    from skelebot import dependencies
-
-    wanted = dependencies.python(task.root, task.dependencies)
+    wanted = _wanted(task)
     mark = _fingerprint(task, wanted)
     folder = own_folder(task.root)
     venv = os.path.join(folder, task.venv)

@@ -213,3 +213,19 @@ def test_a_wrong_entry_is_told_with_its_place_and_code_2(
     assert capsys.readouterr().err.startswith(
         "ERROR | skelebot.yaml:4:5: dependencies[1]: expected a package"
     )
+
+
+@pytest.mark.parametrize("words", ["s + -e dev dk", "-e dev dk"])
+def test_a_wrong_entry_is_told_natively_before_any_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    jobs = "{name: s, source: touch ran, help: S}, {name: dk, source: touch ran, help: D}"
+    write(tmp_path, f"name: demo\njobs: [{jobs}]\n")
+    write(tmp_path, "dependencies:\n- 'req:none.txt'\n", "skelebot-dev.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.delenv("CONDA_DEFAULT_ENV", raising=False)
+    assert run_cli(["-n", *words.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ERROR | skelebot-dev.yaml:2:3: dependencies[0]: there is no file 'none.txt'")
+    assert not (tmp_path / "ran").exists()

@@ -690,4 +690,5 @@ def test_a_task_holds_what_the_job_and_the_root_say(tmp_path: Path) -> None:
         ports=("1:2",),
         user="caller",
         gpu=True,
+        dependency_places=("dependencies[0]",),
     )
