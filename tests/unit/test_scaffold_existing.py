@@ -59,6 +59,23 @@ def test_a_version_is_added_where_there_is_none(folder: Path) -> None:
     assert "# - name: train\n" in (folder / "skelebot.yaml").read_text()
 
 
+@pytest.mark.parametrize("content", [b"1.2.3\nbuild 5\n", b"\xff\n", None])
+def test_a_version_that_no_command_takes_is_told_of(
+    folder: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    if content is None:
+        (folder / "VERSION").mkdir()
+    else:
+        (folder / "VERSION").write_bytes(content)
+    assert adopt() == 0
+    said = capsys.readouterr().err
+    assert "WARN  | the project is made, but needs this mended before it can do anything: " in said
+    assert ("VERSION:1:1: expected one line with the version" if content else "VERSION") in said
+    assert "ready" not in said
+    assert run_cli(["config"]) == 2
+    assert content is None or (folder / "VERSION").read_bytes() == content
+
+
 def test_scripts_become_jobs(folder: Path) -> None:
     write(folder, MAIN, "src/train.py")
     write(folder, "def helper(): ...\n", "src/helper.py")

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterable
 
-from skelebot import console
+from skelebot import config, console
 from skelebot.component import Command, Component, Session
 from skelebot.config import FILE
-from skelebot.errors import UsageError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
@@ -66,8 +66,18 @@ def _scaffold(session: Session, values: Values) -> int:
     else:
         code = new.scaffold(root, asker, force, dry_run)
     if code == 0 and not dry_run:
-        console.info(f"the project is ready: see {FILE}, and `skelebot -h` for what it can do")
+        _say_what_is_next(root)
     return code
+
+
+def _say_what_is_next(root: str) -> None:
+    """A VERSION that was there, and was left alone, can be one that no command takes."""
+    try:
+        config.raise_problems(config.read(root, None)[1])
+    except SkelebotError as error:
+        console.warn(f"the project is made, but needs this mended before it can do anything: {error}")
+    else:
+        console.info(f"the project is ready: see {FILE}, and `skelebot -h` for what it can do")
 
 
 def _check_place(project: Project | None, root: str, force: bool) -> None:
