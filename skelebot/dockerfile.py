@@ -148,12 +148,33 @@ def _copied_from(line: str, folder: str) -> str:
 def labelled(text: str, project: str) -> list[str]:
     """The lines of a user's Dockerfile with the project's label on each of its stages."""
     lines: list[str] = []
-    for line in text.splitlines():
-        continued = bool(lines) and lines[-1].rstrip().endswith("\\")
+    instruction = ""
+    ends: list[str] = []
+    for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n"):
         lines.append(line)
-        if re.match(r"\s*FROM\s[^\\]*$", line, re.IGNORECASE) and not continued:
-            lines.append(label_line([(PROJECT_LABEL, project)]))
+        if ends:
+            ends = ends[1:] if re.fullmatch(ends[0], line) else ends
+        elif not re.match(r"\s*(#|$)", line):  # comments and empty lines may stand within an instruction
+            instruction += line.rstrip()
+            if instruction.endswith("\\"):
+                instruction = instruction[:-1]
+                continue
+            if re.match(r"\s*FROM\s", instruction, re.IGNORECASE):
+                lines.append(label_line([(PROJECT_LABEL, project)]))
+            ends, instruction = _heredoc_ends(instruction), ""
     return lines
+
+
+def _heredoc_ends(instruction: str) -> list[str]:
+    """A regular expression for the line that ends each heredoc of an instruction.
+
+    https://docs.docker.com/reference/dockerfile/#here-documents
+    """
+    if not re.match(r"\s*(ONBUILD\s+)?(RUN|COPY|ADD)\s", instruction, re.IGNORECASE):
+        return []
+    words = re.findall(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'\\])+""", instruction)
+    found = (re.fullmatch(r"\d*<<(-?)([^<]+)", word) for word in words)
+    return ["\t*" * bool(m[1]) + re.escape(re.sub(r"[\"'\\]", "", m[2])) for m in found if m]
 
 
 def with_loan(

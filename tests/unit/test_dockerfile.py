@@ -1,5 +1,6 @@
 """The image of a project: its Dockerfile, its ignored files, and the command of the bare image."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -304,6 +305,37 @@ def test_the_labels_of_an_image(tmp_path: Path) -> None:
 def test_every_image_tells_whose_it_is(tmp_path: Path) -> None:
     text = dockerfile.text(image(load(tmp_path, "name: My Demo\n")))
     assert 'LABEL "skelebot.project"="My Demo"' in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("FROM a\nRUN ls\nfrom b AS c\n", 2),
+        ("# a \\\nFROM a\n", 1),
+        ("FROM a \\\n  AS b\nRUN ls \\\n# comment\n\n  FROM b\n", 1),
+        ("FROM a\r\nRUN ls\r\n", 1),
+        ("FROM a\nRUN python <<EOF\nfrom os import getcwd\nEOF\nFROM b", 2),
+        ("FROM a\nRUN python \\\n  <<EOF 3<<'E F'\nFROM x\n EOF\nE F\nEOF\nFROM x \\\nE F\nFROM b", 2),
+        ('FROM a\nCOPY <<-"EOF" /x\n\tFROM x\n\tEOF\nFROM b', 2),
+        ("FROM a\nRUN <<EOF\n\tEOF\nFROM x\nEOF\nonbuild run <<EOF\nFROM x\nEOF\nFROM b\n", 2),
+        ("FROM a\nRUN echo '<<EOF' \"a <<EOF\" $((1<<2)) cat<<EOF <<<EOF << EOF\nFROM b\n", 2),
+        ("FROM a\nLABEL x <<EOF\nFROM b\n", 2),
+        ("FROM a\nRUN <<EOF\necho \x0c\u2028FROM x\nEOF\n", 1),
+    ],
+)
+def test_the_label_follows_each_stage_of_a_dockerfile_and_nothing_else_changes(
+    text: str, stages: int
+) -> None:
+    label = 'LABEL "skelebot.project"="demo"'
+    lines = dockerfile.labelled(text, "demo")
+    assert lines.count(label) == stages
+    rest = [line for line in lines if line != label]
+    assert rest == text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    assert all(
+        re.match("(?i)from [ab]|  AS b", before)
+        for before, line in itertools.pairwise(lines)
+        if line == label
+    )
 
 
 def test_a_job_with_ignores_of_its_own_has_an_image_of_its_own(tmp_path: Path) -> None:
