@@ -79,56 +79,46 @@ def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, .
     return ("bash", "-c", text, job.name, *job_words)
 
 
-_SPECIAL = r"""
+_PIECE = r"""
       \\.                                                        # an escaped character
-    | '[^']*'                                                    # text that the shell takes as it is
-    | (?P<words> \$(?:[@*#1-9] | \{(?:[@*1-9] | \#[}@*])) )
-    | (?P<quote> " )
+    | \$?'(?:(?<=\$')(?:[^'\\]|\\.)*|[^']*)'                      # text that the shell takes as it is
+    | (?P<comment> (?:^|(?<=[\s;&|()]))\#[^\n]* )
     | (?P<here> (?<!<)<<-?(?!<)\s*[\w'"\\] )
-    | (?P<comment> (?:^|(?<=[\s;&|()]))\# [^\n]* (?P<end>\Z)? )
+    | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) )
+    | [$<>]\( | \$\{ | .
     """
+_PIECE_IN_QUOTES = r"\\. | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) ) | \$\( | \$\{ | ."
+_CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
 
 # After these a command begins: the first word would be run as one.
 _OPEN_END = r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$"
 
 
-def _tokens(text: str) -> Iterator[tuple[re.Match[str], bool]]:
-    """What a shell takes as special in a text, each with whether it stands between double quotes."""
-    at, quoted = 0, False
-    token = re.compile(_SPECIAL, re.VERBOSE | re.DOTALL | re.MULTILINE)
-    while match := token.search(text, at):
-        at = match.end()
-        if quoted and (match["comment"] is not None or match["here"] or match[0][0] == "'"):
-            at = match.start() + 1  # nothing special between double quotes
-            continue
-        yield match, quoted
-        quoted ^= match["quote"] is not None
-
-
-def _uses_words(text: str) -> bool:
-    """Whether a command line says itself where the job's words go."""
-    return any(match["words"] for match, _ in _tokens(text))
-
-
-_PIECE = r"""\\. | '[^']*' | (?:^|(?<=[\s;&|()]))\#[^\n]+ | [$<>]\( | \$\{ | ."""
-_PIECE_IN_QUOTES = r"\\. | \$\( | \$\{ | ."
-_CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
-
-
-def _outline(text: str) -> str:
-    """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
+def _pieces(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """A command line bit by bit, each with whether it stands in quotes or parentheses, or is one of them."""
     plain, quoted = (re.compile(p, re.VERBOSE | re.DOTALL | re.MULTILINE) for p in (_PIECE, _PIECE_IN_QUOTES))
-    shown, awaited, at = "", [""], 0
+    awaited, at = [""], 0
     while match := (quoted if awaited[-1] == '"' else plain).match(text, at):
         piece, at, depth = match[0], match.end(), len(awaited)
         if piece == awaited[-1]:
             awaited.pop()
         elif piece in _CLOSED_BY and (piece != "(" or awaited[-1] != '"'):
             awaited.append(_CLOSED_BY[piece])
-        if piece == "\\\n" or (piece[0] == "#" and len(piece) > 1):  # a line that goes on, or a comment
-            continue
-        within = min(depth, len(awaited)) > 1 or (len(piece) > 1 and piece not in _CLOSED_BY)
-        shown += "_" if within else piece
+        yield match, min(depth, len(awaited)) > 1
+
+
+def _uses_words(text: str) -> bool:
+    """Whether a command line says itself where the job's words go."""
+    return any(match.lastgroup == "words" for match, _ in _pieces(text))
+
+
+def _outline(text: str) -> str:
+    """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
+    shown = ""
+    for match, inside in _pieces(text):
+        piece = match[0]
+        if piece != "\\\n" and match.lastgroup != "comment":  # a line that goes on
+            shown += "_" if inside or (len(piece) > 1 and piece not in _CLOSED_BY) else piece
     return shown
 
 
@@ -144,10 +134,10 @@ _COMPOUND = (
 
 def _no_place_for_words(text: str) -> str | None:
     """Why words cannot be put behind a command line, or None."""
-    for match, _ in _tokens(text):
-        if match["end"] is not None:
+    for match, _ in _pieces(text):
+        if match.lastgroup == "comment" and match.end() == len(text):
             return "the source ends in a comment"
-        if match["here"]:
+        if match.lastgroup == "here":
             return "the source has a here-document"
     outline = _outline(text)
     last = re.split(r";|\n|(?<!>)\||(?<![<>])&(?!>)", outline)[-1]

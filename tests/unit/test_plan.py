@@ -175,6 +175,9 @@ PRINT = "printf '%s\\0'"
         (f"{PRINT} ${{V}}", ["v", "x y", "z"]),
         (f'{PRINT} "${{#V}}"', ["1", "x y", "z"]),
         (f"{PRINT} $0", ["run", "x y", "z"]),
+        (f"{PRINT} \"$(echo a b | awk '{{print $1}}')\"", ["a", "x y", "z"]),
+        (f"{PRINT} \"`echo a b | awk '{{print $1}}'`\"", ["a", "x y", "z"]),
+        (f"{PRINT} $'it\\'s $1'", ["it's $1", "x y", "z"]),
         # Not appended: the author does.
         (f'{PRINT} "$@" end', ["x y", "z", "end"]),
         (f'{PRINT} "$1"', ["x y"]),
@@ -188,6 +191,8 @@ PRINT = "printf '%s\\0'"
         (f"{PRINT} 'a'\"$1\"'b'", ["ax yb"]),
         (f'for a in "$@"; do\n  {PRINT} "$a"\ndone', ["x y", "z"]),
         (f'{PRINT} "$1" # $2', ["x y"]),
+        (f'{PRINT} "$(echo "$1")"', ["x y"]),
+        (f"{PRINT} \"$(echo 'a') $1\"", ["a x y"]),
     ],
 )
 def test_the_words_are_appended_only_where_the_author_uses_none(
