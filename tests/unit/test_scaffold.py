@@ -560,6 +560,18 @@ def test_mistakes_in_a_template(
     assert error.startswith(said), error
 
 
+def test_an_answer_that_makes_a_wrong_project_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(folder, capsys, "-y", "--template", "dash", "--var", "port=abc")
+    assert said.startswith("with --var port=abc the template makes a wrong skelebot.yaml:")
+    assert "jobs[0].ports[0]: expected HOST:CONTAINER" in said
+    prompts = "prompts: [{var: a, message: m, default: 1}, {var: b, message: m}]"
+    text = f"{prompts}\nconfig: {{ports: ['{{{{ a }}}}{{{{ b }}}}']}}"
+    said = refused(folder, capsys, "-y", "--template", template(folder, text), "--var", "b=x")
+    assert said.startswith("with --var b=x the template makes a wrong skelebot.yaml:")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -59,7 +59,7 @@ def adopt(root: str, asker: Asker, force: bool, dry_run: bool, taken: Collection
     if not os.path.lexists(os.path.join(root, "VERSION")):
         made["VERSION"] = Made(f"{found.version}\n".encode())
     with tempfile.TemporaryDirectory(prefix="skelebot-") as scratch:
-        render.check(made, scratch)
+        render.check(made, scratch, "what is there")
     return offer(root, made, "a project of what is there", asker, force, dry_run)
 
 

@@ -36,9 +36,11 @@ def scaffold(root: str, asker: Asker, force: bool, dry_run: bool) -> int:
 def files(
     from_: Source, commit: str | None, template: Template, found: Mapping[str, str], scratch: str
 ) -> Files:
-    """All that the project gets. Raises ConfigError where the template is wrong."""
+    """All that the project gets. Raises ConfigError where the template is wrong, or an answer to it."""
     made = render.files(template, found)
-    render.check(made, tempfile.mkdtemp(dir=scratch))
+    own = ", ".join(f"--var {p.var}={found[p.var]}" for p in template.prompts if found[p.var] != p.default)
+    maker = f"with {own} the template" if own else "the template"
+    render.check(made, tempfile.mkdtemp(dir=scratch), maker)
     return {**made, RECORD: Made(templates.record_text(from_, commit, found))}
 
 

@@ -229,11 +229,14 @@ def _rendered(renderer: Renderer, node: Any, known: dict[int, yaml.Node]) -> yam
     return known[id(node)]
 
 
-def check(made: Files, folder: str) -> None:
-    """Raises ConfigError where Skelebot could not read the project; `folder` is an empty one to try it in."""
+def check(made: Files, folder: str, maker: str) -> None:
+    """Raises ConfigError, which blames `maker`, where Skelebot could not read the project.
+
+    folder: an empty one to try it in.
+    """
     for path in {config.FILE, "VERSION"} & made.keys():
         with open(os.path.join(folder, path), "wb") as file:
             file.write(made[path].content)
     _, report = config.read(folder, None)
     if report.problems:
-        raise ConfigError([f"the template makes a wrong {problem}" for problem in report.problems])
+        raise ConfigError([f"{maker} makes a wrong {problem}" for problem in report.problems])
