@@ -204,7 +204,7 @@ def test_a_store_that_cannot_be_made(anyone: Sandbox) -> None:
     anyone.write("skelebot.yaml", "name: demo\ncomponents: {repository: {local: ../above/a/store}}\n")
     wrong, text = found(anyone.run("-n", "doctor"), 1)["store"]
     assert not wrong
-    assert "is not there, and cannot be made in" in text
+    assert "cannot be written: it is not there, and cannot be made in" in text
 
 
 # --- what gives no answer ---

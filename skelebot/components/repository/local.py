@@ -44,7 +44,8 @@ class LocalStore:
         if above != os.path.abspath(self._folder) and not (
             os.path.isdir(above) and os.access(above, os.W_OK)
         ):
-            raise SkelebotError(f"{self._folder} is not there, and cannot be made in {above}; mend `local`")
+            why = f"it is not there, and cannot be made in {above}"
+            raise SkelebotError(f"{self._folder} cannot be written: {why}; mend `local`")
 
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = os.path.join(self._folder, os.path.dirname(prefix))
