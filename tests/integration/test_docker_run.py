@@ -264,12 +264,12 @@ def base_with_user() -> str:
     return tag
 
 
-@pytest.mark.parametrize("when", ["date", "find"])
-def test_a_signal_while_nothing_of_the_job_runs(anyone: Sandbox, name: str, when: str) -> None:
+@pytest.mark.parametrize(("when", "seconds"), [("date", 30), ("find", 3)])
+def test_a_signal_while_nothing_of_the_job_runs(anyone: Sandbox, name: str, when: str, seconds: int) -> None:
     """Before the job, which does not begin then; and after it, while its files are handed over."""
     if when == "find" and anyone.uid == 0:
         pytest.skip("what root writes is root's")
-    slow = f'#!/bin/sh\necho now >&2\nsleep 2\nexec /usr/bin/{when} "$@"\n'
+    slow = f'#!/bin/sh\necho now >&2\nsleep {seconds}\nexec /usr/bin/{when} "$@"\n'
     anyone.write(f"bin/{when}", slow, 0o755)
     more = {"mappings": "[out/]", "environment": "{PATH: '/app/bin:/usr/local/bin:/usr/bin:/bin'}"}
     project(anyone, name, job("touch out/x", **more))
