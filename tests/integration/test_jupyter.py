@@ -262,8 +262,24 @@ c.ServerApp.identity_provider_class = Open
 """
 
 
-def test_a_server_that_lets_everyone_in_is_stopped(native: Sandbox) -> None:
-    result = configured(native, OPEN).run("-n", "jupyter")
+# As where the signal comes while it logs.
+HARD_OF_HEARING = """
+from jupyter_server.serverapp import ServerApp
+
+stop, heard = ServerApp._signal_stop, []
+
+def hear(self, *signal):
+    heard.append(signal)
+    if len(heard) == 2:
+        stop(self, *signal)
+
+ServerApp._signal_stop = hear
+"""
+
+
+@pytest.mark.parametrize("more", ["", HARD_OF_HEARING], ids=["at once", "later"])
+def test_a_server_that_lets_everyone_in_is_stopped(native: Sandbox, more: str) -> None:
+    result = configured(native, OPEN + more).run("-n", "jupyter")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
     assert "lets everyone in" in result.errors[0]
     assert servers(native) == []
@@ -295,7 +311,10 @@ def test_without_a_token_it_does_not_begin(native: Sandbox) -> None:
 
 def test_nobody_is_there_to_read_the_address(native: Sandbox) -> None:
     with native.popen("sh", "-c", f"{SKELEBOT} -n jupyter >&-", stderr=subprocess.PIPE) as child:
-        _, err = child.communicate(timeout=120)
+        try:
+            _, err = child.communicate(timeout=120)
+        finally:
+            child.kill()
     assert child.returncode == 1
     assert "standard output is closed" in err.decode().splitlines()[-1]
     assert servers(native) == []

@@ -34,6 +34,7 @@ _PACKAGE = "notebook"  # brings JupyterLab along: one image and one environment 
 _INSIDE = 8888  # the port within a container, of which each has its own
 _ATTEMPTS = 100  # ports that are tried
 _PATIENCE = 30.0  # seconds without an answer after which that is said
+_AGAIN = 5.0  # seconds after which it is asked once more to end
 _LAST = 12  # lines of its output that are shown where it fails
 
 # Exit codes of a server that was asked to stop, and what Skelebot makes of them. Ctrl-C is the way to do it.
@@ -376,7 +377,14 @@ class Server:
                 self._open()
         except (OSError, SkelebotError) as error:
             self.problem = str(error)
-            os.kill(os.getpid(), signal.SIGTERM)  # as anyone else would ask for the end
+            self._ask_for_the_end()
+
+    def _ask_for_the_end(self) -> None:
+        """As anyone else would: again where nothing happens, as Jupyter misses a signal while it logs."""
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if self._over.wait(_AGAIN):
+                return
 
     def _url(self) -> str:
         page = "lab" if self.wanted.lab else "tree"
