@@ -165,15 +165,15 @@ class Guard:
 @contextmanager
 def _stdout_apart() -> Iterator[None]:
     """Sends what a plugin writes to stderr, also what programs write that it starts: stdout is the job's."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # nobody reads it
+    if sys.stdout is None:  # it was closed from the start, and another file may have its number
         yield
         return
     sys.stdout.flush()
+    kept = os.dup(1)
     try:
-        with redirect_stdout(sys.stderr), suppress(OSError):
+        with suppress(OSError):  # where stderr is closed
             os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
             yield
     finally:
         os.dup2(kept, 1)

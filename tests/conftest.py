@@ -37,6 +37,7 @@ class TurnTaking(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         return path if path.endswith(TAKE_TURNS) else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TurnTaking:
     return TurnTaking(config, log)
 

@@ -414,6 +414,7 @@ def test_of_two_with_one_command_the_second_is_switched_off(sandbox: Sandbox) ->
         "def __post_init__(self): raise KeyError('x')",
         "def problems(self): raise ValueError('two\\nlines')",
         "def commands(self, project): yield 1 / 0",
+        "def commands(self, project): return open('/nowhere')",
         "def image(self, image, project): return None",
         "def task(self, task, project): raise SystemExit(0)",
         "def task(self, task, project): return replace(task, argv=None)",

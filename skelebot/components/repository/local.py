@@ -38,12 +38,10 @@ class LocalStore:
     def check(self) -> None:
         """Reads the folder, if it is there; otherwise the first push is to make it."""
         next(iter(self.list("")), None)
-        above = os.path.abspath(self._folder)
+        folder = above = os.path.abspath(self._folder)
         while not os.path.lexists(above):
             above = os.path.dirname(above)
-        if above != os.path.abspath(self._folder) and not (
-            os.path.isdir(above) and os.access(above, os.W_OK)
-        ):
+        if above != folder and not (os.path.isdir(above) and os.access(above, os.W_OK)):
             why = f"it is not there, and cannot be made in {above}"
             raise SkelebotError(f"{self._folder} cannot be written: {why}; mend `local`")
 
