@@ -139,8 +139,9 @@ def _reason(error: OSError) -> str:
 
 
 def _stage(root: str, stage: str, changes: Changes) -> None:
-    """Writes the new files to a folder on the same disk; of a file that they replace they get the mode,
-    in which the right to execute changes where it is to.
+    """Writes the new files to a folder on the same disk.
+
+    Of a file that they replace they get the mode, but for the right to execute, which is as it is to be.
     """
     for path, made in changes.items():
         if made is None:
