@@ -23,8 +23,8 @@ setup(
     package_data={
         "skelebot": [
             "py.typed",
-            "install.R",
-            "runners/*.sh",
+            "image/*.R",
+            "runners/docker/*.sh",
             "components/*.sh",
             "templates/*",
             "templates/*/*",

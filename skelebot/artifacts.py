@@ -9,9 +9,10 @@ import builtins
 from pathlib import Path
 from typing import BinaryIO
 
-from skelebot import catalog, config
+from skelebot import catalog
 from skelebot.components.repository import Repository
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.project import config
 
 
 def pull(

@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from skelebot import console, schema
+from skelebot import console
 from skelebot.component import Activation, Command, Component, Session
-from skelebot.config import FILE
+from skelebot.errors import did_you_mean
 from skelebot.model import Project
 from skelebot.options import Values
+from skelebot.project import schema
+from skelebot.project.config import FILE
 
 if TYPE_CHECKING:
-    from skelebot.guard import Guard  # at a start only where there are plugins
+    from skelebot.plugins.guard import Guard  # at a start only where there are plugins
 
 
 class Entry(NamedTuple):
@@ -38,7 +40,7 @@ BUILT_IN = (
     Entry("ports", "skelebot.components.ports:Ports", Activation.PROJECT),
     Entry(
         "containers",
-        "skelebot.components.containers:Containers",
+        "skelebot.components.runs:Containers",
         Activation.PROJECT,
         ("ps", "logs", "stop", "exec", "clean"),
     ),
@@ -143,7 +145,7 @@ def _check_names(project: Project, report: schema.Report, plugins: "Sequence[Gua
     known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
-            hint = schema.did_you_mean(name, known)
+            hint = did_you_mean(name, known)
             text = f"unknown component, whose plugin may not be installed{hint}"
             report.warning(node, schema.join("components", name), text)
 
@@ -172,7 +174,7 @@ def _plugged_in(
     guard: "Guard", project: Project | None, sections: dict[str, Any], report: schema.Report
 ) -> Component | None:
     """The plugin's component, if this is where it takes part."""
-    from skelebot.guard import Guarded
+    from skelebot.plugins.guard import Guarded
 
     name = guard.plugin.name
     if name not in sections and guard.is_idle():

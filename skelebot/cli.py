@@ -7,14 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import skelebot
-from skelebot import catalog, config, console, options, plugins, schema, shell
+from skelebot import catalog, console, foreground, options
 from skelebot.component import Command, Component, Link, Session
-from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
+from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError, did_you_mean
 from skelebot.model import Flags, Param, Project
 from skelebot.options import HelpWanted, Values
+from skelebot.plugins import find
+from skelebot.project import config, schema
 
 if TYPE_CHECKING:
-    from skelebot.guard import Guard
+    from skelebot.plugins.guard import Guard
 
 OPTIONS = (
     Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
     """Runs a command line and gives the exit code. The only place that catches SkelebotError."""
     try:
         console.any_text()
-        shell.interruptible()
+        foreground.install_signal_handlers()
         return _main(argv)
     except ConfigError as error:
         for problem in error.problems:
@@ -188,10 +190,10 @@ def _sound(loaded: _Loaded) -> _Loaded:
 
 def _plugins(command: str) -> "list[Guard]":
     """The plugins that are installed, asleep where the command is to work whatever they are like."""
-    found = plugins.find()
+    found = find.find()
     if not found:
         return []
-    from skelebot.guard import Guard
+    from skelebot.plugins.guard import Guard
 
     off = "not asked for" if catalog.is_robust(command) else None
     return [Guard(plugin, off) for plugin in found]
@@ -302,7 +304,7 @@ def _unknown(word: str, loaded: _Loaded) -> UsageError:
             f"{console.one_line(word)!r} is no command outside of a project: there is no "
             f"{config.FILE} here or above"
         )
-    hint = schema.did_you_mean(word, loaded.commands)
+    hint = did_you_mean(word, loaded.commands)
     return UsageError(f"unknown command {console.one_line(word)!r}{hint}")
 
 

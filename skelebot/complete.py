@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from skelebot import cli, config, options
+from skelebot import cli, options
 from skelebot.component import Command
 from skelebot.model import Arg, Flags, Param
+from skelebot.project import config
 
 
 class Candidate(NamedTuple):

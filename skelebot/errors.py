@@ -1,5 +1,7 @@
 """What can go wrong; each error owns its message and the exit code it leads to."""
 
+from collections.abc import Iterable
+
 FAILED = 1
 USAGE = 2
 TIMED_OUT = 124
@@ -43,3 +45,14 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__()
         self.code = 128 + signum
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, or all when they are few."""
+    import difflib  # only for a mistake
+
+    lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(word.lower(), lower, 1, 0.6)
+    if near:
+        return f"; did you mean `{lower[near[0]]}`?"
+    return f"; known are {', '.join(sorted(lower.values()))}" if 0 < len(lower) <= 40 else ""

@@ -3,14 +3,16 @@
 import os
 from typing import TYPE_CHECKING
 
-from skelebot import console, ignores, plan, runners, shell
+from skelebot import console, process, runners
 from skelebot.component import Session
-from skelebot.config import env_files
 from skelebot.errors import ConfigError, UsageError
+from skelebot.image import ignores
 from skelebot.model import Image, Job, Language, Project, Task, cran_mirror
+from skelebot.project import plan
+from skelebot.project.config import env_files
 
 if TYPE_CHECKING:
-    from skelebot.dependencies import Dependencies, Reader
+    from skelebot.image.dependencies import Dependencies, Reader
 
 
 def project_of(session: Session) -> Project:
@@ -25,8 +27,8 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
     also: Python dependencies besides the project's, installed after them. Raises ConfigError.
     """
-    from skelebot import dockerfile  # only for Docker
-    from skelebot.runners.folders import outputs
+    from skelebot.image import dockerfile  # only for Docker
+    from skelebot.project.state import outputs
 
     project = project_of(session)
     written = map(ignores.literal, outputs(project.root))
@@ -46,7 +48,7 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
 def _dependencies(project: Project, also: tuple[str, ...]) -> "Dependencies":
     """What all entries mean. Raises ConfigError with what is wrong in either language."""
-    from skelebot import dependencies, dependencies_r
+    from skelebot.image import dependencies, dependencies_r
 
     readers: dict[Language, Reader] = {"Python": dependencies.python, "R": dependencies_r.r}
     found, problems = [], []
@@ -75,7 +77,7 @@ def fetch_dependencies(session: Session) -> None:
         return
     entries = project.entries("Python")
     if any(entry.startswith("ca_file:") for entry in entries):
-        from skelebot import codeartifact, dependencies
+        from skelebot.image import codeartifact, dependencies
 
         codeartifact.fetch(project.root, dependencies.python(project.root, entries))
 
@@ -104,7 +106,7 @@ def amended(session: Session, task: Task) -> Task:
     return task
 
 
-def start(session: Session, image: Image, task: Task, streams: shell.Streams | None = None) -> int:
+def start(session: Session, image: Image, task: Task, streams: process.Streams | None = None) -> int:
     """Builds what has changed, runs the task and gives its exit code; with --dry-run, shows it all.
 
     streams: what it has in the place of Skelebot's own. Raises SkelebotError.

@@ -8,6 +8,7 @@ Small values that need no more are NamedTuples: every start makes the classes, t
 import re
 import zlib
 from collections.abc import Callable
+from collections.abc import Mapping as Mapped
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -388,8 +389,12 @@ class Secret(str):
     __slots__ = ()
 
 
-def shown(word: str) -> str:
+def display_text(word: str) -> str:
     return "***" if isinstance(word, Secret) else word
+
+
+def reveal(word: str, env: Mapped[str, str]) -> str:
+    return str(word)
 
 
 class Step(NamedTuple):

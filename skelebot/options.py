@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
 from skelebot.console import one_line
-from skelebot.errors import UsageError
+from skelebot.errors import UsageError, did_you_mean
 from skelebot.model import Arg, Param
-from skelebot.schema import did_you_mean
 
 Value = str | bool | tuple[str, ...]
 Values = dict[str, Value]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from skelebot import config, console, shell
+from skelebot import console, foreground, process
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import whole_file
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, Step
 from skelebot.options import Values
-from skelebot.runners.folders import whole_file
+from skelebot.project import config
 
 if TYPE_CHECKING:
     from semver import Version
@@ -126,11 +127,11 @@ class _Git:
 
     def ask(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of git."""
-        return shell.capture(self._step(words))
+        return process.capture(self._step(words))
 
     def do(self, *words: str) -> None:
         """Runs git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
-        code, lines = shell.tee(self._step(words), console.detail)
+        code, lines = process.tee(self._step(words), console.detail)
         if code:
             last = [line for line in lines if line.strip()][-1:]
             named = [line for line in lines if line.startswith(("fatal: ", "error: "))]
@@ -139,7 +140,7 @@ class _Git:
 
     def _step(self, words: tuple[str, ...]) -> Step:
         step = Step(("git", "-C", self.root, *words))
-        shell.trace(self._verbose, step)
+        process.trace(self._verbose, step)
         return step
 
 
@@ -173,7 +174,7 @@ def _commit(git: _Git, text: str) -> None:
             # Of what else has changed or is staged, nothing goes along.
             git.do("commit", "--quiet", "-m", f"Version {text.strip()}", "--only", "--", config.VERSION)
     except BaseException:
-        with shell.undisturbed():
+        with foreground.uninterrupted():
             if not _is_committed(git, text):
                 _restore(git, before, untracked)
         raise

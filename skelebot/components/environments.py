@@ -6,11 +6,12 @@ from typing import Any
 
 import yaml
 
-from skelebot import config, console, schema
+from skelebot import console
 from skelebot.component import Command, Component, Session
 from skelebot.launch import project_of
 from skelebot.model import Environment, Job, Param, Project, Sections
 from skelebot.options import Values
+from skelebot.project import config, schema
 
 DEFAULT = "[default]"
 

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from skelebot import ignores, launch, plan, runners
+from skelebot import launch, runners
 from skelebot.component import Command, Component, Link, Session
-from skelebot.config import job_params, script
 from skelebot.errors import UsageError
+from skelebot.image import ignores
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
+from skelebot.project import plan
+from skelebot.project.config import job_params, script
 
 
 class Jobs(Component):

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from skelebot import plan
 from skelebot.component import Check, Component, Session
 from skelebot.errors import ConfigError, UsageError
 from skelebot.model import Image, Mount, Project, Task, key, not_blank, pattern
+from skelebot.project import plan
 
 KEYTAB = "/run/secrets/krb5.keytab"  # where the image expects it
 KEYTAB_LABEL = "skelebot.keytab"
@@ -31,7 +31,7 @@ class Kerberos(Component):
 
     def image(self, image: Image, project: Project) -> Image:
         """The client and its settings in the image, the keytab not even near it."""
-        from skelebot.dockerfile import exec_form  # not for native runs
+        from skelebot.image.dockerfile import exec_form  # not for native runs
 
         settings = _settings(project, self.krb_conf)
         entrypoint = None if image.entrypoint is None else self._wrapped(image.entrypoint)
@@ -58,7 +58,7 @@ class Kerberos(Component):
 
     def _never(self, project: Project) -> Iterable[str]:
         """The patterns that keep the keytab out of every context, by its name and by where links lead."""
-        from skelebot.ignores import literal
+        from skelebot.image.ignores import literal
 
         keytab = _path(project, self.keytab)
         roots = ((project.root, keytab), (os.path.realpath(project.root), os.path.realpath(keytab)))

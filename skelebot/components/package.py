@@ -12,12 +12,12 @@ from skelebot.component import Command, Component, Session
 from skelebot.errors import SkelebotError
 from skelebot.model import Param, Project, image_name, key, not_blank, one_line
 from skelebot.options import Values
-from skelebot.plan import at_home
+from skelebot.project.plan import at_home
 
 if TYPE_CHECKING:
     import zipfile
 
-    from skelebot.context import Entry
+    from skelebot.image.context import Entry
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Package(Component):
 
     def _files(self, session: Session, target: str) -> "list[Entry]":
         """What the project's image holds, less the own `ignores`."""
-        from skelebot import context, ignores
-        from skelebot.runners.build import own_dockerfile
+        from skelebot.image import context, ignores
+        from skelebot.runners.docker.build import own_dockerfile
 
         image = launch.image(session)
         itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))
@@ -74,7 +74,8 @@ _FORCE = Param("force", "f", accepts="boolean", help="Replace a file that is not
 
 def _written(target: str, entries: "list[Entry]", mark: bytes, root: str) -> str:
     """Writes the zip, and gives its path with links followed. Raises SkelebotError."""
-    from skelebot.runners.folders import output_path, remember_output, whole_file
+    from skelebot.files import output_path, whole_file
+    from skelebot.project.state import remember_output
 
     os.makedirs(os.path.dirname(target), exist_ok=True)
     target = output_path(target)

@@ -70,8 +70,8 @@ def _show(images: list[Image], output: str | None) -> int:
 
 
 def _build(image: Image, task: Task, session: Session) -> None:
-    from skelebot.runners import build
-    from skelebot.runners.engine import Client
+    from skelebot.runners.docker import build
+    from skelebot.runners.docker.client import Client
 
     client = Client(task.host, session.flags.verbose)
     with build.images_in_use(client, image) as lock:
@@ -83,7 +83,7 @@ def _build(image: Image, task: Task, session: Session) -> None:
 
 def _output(values: Values) -> str | None:
     """The path of the file that is wanted. Raises UsageError where it cannot be written."""
-    from skelebot.runners.folders import output_path
+    from skelebot.files import output_path
 
     given = values.get("output")
     if not isinstance(given, str):
@@ -94,14 +94,16 @@ def _output(values: Values) -> str | None:
 
 
 def _save(image: Image, task: Task, session: Session, path: str) -> None:
-    from skelebot.runners import folders, release
+    from skelebot import files
+    from skelebot.project import state
+    from skelebot.runners.docker import release
 
     with release.released(image, task, session.flags) as (client, found):
         console.info(f"saving {image.tag} to {path}")
-        with folders.whole_file(path) as file:
+        with files.whole_file(path) as file:
             with _packed(file, path) as target:
                 release.save(client, found, image.tag, target)
-            folders.remember_output(image.context, path)
+            state.remember_output(image.context, path)
 
 
 @contextmanager

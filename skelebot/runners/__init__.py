@@ -5,7 +5,7 @@ from typing import Protocol, cast
 
 from skelebot.errors import UsageError
 from skelebot.model import Flags, Image, Task
-from skelebot.shell import Streams
+from skelebot.process import Streams
 
 
 class Runner(Protocol):
@@ -30,5 +30,5 @@ def is_native(task: Task, flags: Flags) -> bool:
 
 
 def choose(task: Task, flags: Flags) -> Runner:
-    name = "native" if is_native(task, flags) else "docker"
+    name = "native" if is_native(task, flags) else "docker.container"
     return cast(Runner, importlib.import_module(f"skelebot.runners.{name}"))

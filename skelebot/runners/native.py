@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from skelebot import console, shell
+from skelebot import console, foreground, process
 from skelebot.errors import TIMED_OUT, SkelebotError
 from skelebot.model import Flags, Image, Step, Task
-from skelebot.runners.folders import OWN, make_folders, own_folder
+from skelebot.project.state import OWN, own_folder
+from skelebot.runners.folders import make_folders
 
 if TYPE_CHECKING:
     import psutil
 
-    from skelebot.dependencies import Dependency
+    from skelebot.image.dependencies import Dependency
 
 
-def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = None) -> int:
+def run(image: Image, task: Task, flags: Flags, streams: process.Streams | None = None) -> int:
     """Runs the task in the project's root and gives its exit code."""
     if task.mode == "d":
         console.info(f"{task.name} runs in the foreground: only Docker detaches a job")
@@ -29,8 +30,8 @@ def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = 
     tree = _Tree()
     with _environment(task, flags.verbose) as added:
         step = Step(task.argv, cwd=task.root, env=(*task.env, *added))
-        shell.trace(flags.verbose, step)
-        outcome = shell.run(step, tree.send, timeout=task.timeout, streams=streams)
+        process.trace(flags.verbose, step)
+        outcome = foreground.attend(step, tree.send, timeout=task.timeout, streams=streams or process.OWN)
     if outcome.signal or outcome.timed_out:
         tree.settle()
     if outcome.signal:
@@ -47,7 +48,7 @@ def check(image: Image, task: Task) -> None:
 
 
 def describe(image: Image, task: Task, flags: Flags) -> list[str]:
-    lines = [f"run      {shell.display(Step(task.argv))}", f"where    natively, in {task.root}"]
+    lines = [f"run      {process.display(Step(task.argv))}", f"where    natively, in {task.root}"]
     if task.dependencies and not _active():
         lines.append(f"python   {OWN}/{task.venv}, with {', '.join(task.dependencies)}")
     return lines + [f"variable {name}" for name, _ in task.env]
@@ -59,26 +60,26 @@ class _Tree:
     def __init__(self) -> None:
         self._known: dict[int, psutil.Process] = {}
 
-    def send(self, pid: int, signum: int) -> None:
+    def send(self, program: process.Program, signum: int) -> None:
         """Sends a signal to the job and to all that it has started, also behind a shell."""
         import psutil  # only for a job that is stopped
 
         try:
-            job = psutil.Process(pid)
+            job = psutil.Process(program.pid)
             found = [job, *job.children(recursive=True)]
         except psutil.NoSuchProcess:
             found = []
         self._known |= {p.pid: p for p in found}
-        for process in self._known.values():
-            _signal(process, signum)
+        for each in self._known.values():
+            _signal(each, signum)
 
     def settle(self) -> None:
         """Waits for what a shell left behind to finish cleaning up, and ends what does not."""
         import psutil
 
-        _, alive = psutil.wait_procs(list(self._known.values()), timeout=shell.GRACE)
-        for process in alive:
-            _signal(process, signal.SIGKILL)
+        _, alive = psutil.wait_procs(list(self._known.values()), timeout=foreground.GRACE)
+        for each in alive:
+            _signal(each, signal.SIGKILL)
 
 
 def _signal(process: "psutil.Process", signum: int) -> None:
@@ -110,7 +111,7 @@ def _environment(task: Task, verbose: bool) -> Iterator[tuple[tuple[str, str], .
 
 def _wanted(task: Task) -> "tuple[Dependency, ...]":
     """What the task's environment holds. Raises ConfigError with the place of each wrong entry."""
-    from skelebot import dependencies
+    from skelebot.image import dependencies
 
     return dependencies.python(task.root, task.dependencies, task.dependency_places)
 
@@ -209,7 +210,7 @@ def _replace(
 
 def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: int) -> None:
     """Runs the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
-    from skelebot.runners.lent import pip_settings
+    from skelebot.runners.docker.inherited import pip_settings
 
     words = tuple(word for dependency in wanted for word in dependency.words)
     python = f"{venv}/bin/python"
@@ -239,8 +240,8 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
         (make, "the environment could not be made; install uv or another Python"),
         (install, "the dependencies could not be installed"),
     ):
-        shell.trace(verbose, Step(step))
-        code, _ = shell.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock,))
+        process.trace(verbose, Step(step))
+        code, _ = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock,))
         if code != 0:
             raise SkelebotError(f"{failure}; the message stands above")
 

@@ -123,7 +123,7 @@ def test_a_compressed_file(sandbox: Sandbox, name: str) -> None:
         (("-o", "missing/image.tar"), "there is no folder"),
         (("-o", "."), ". is a folder"),
         (("-o", "image.tar.zst"), "an image is saved as .tar, or compressed as .tar.gz"),
-        (("-o", "/dev/null"), "/dev/null is no ordinary file"),
+        (("-o", "/dev/null"), "/dev/null is not an ordinary file"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_anything_is_built(

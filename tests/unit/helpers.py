@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skelebot import catalog, cli, config, schema
+from skelebot import catalog, cli
 from skelebot.errors import ConfigError
 from skelebot.model import Flags, Job, Project
-from skelebot.plan import task
+from skelebot.project import config, schema
+from skelebot.project.plan import task
 
 FILE = "skelebot.yaml"
 

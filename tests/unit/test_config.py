@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import config
 from skelebot.errors import ConfigError, UsageError
+from skelebot.project import config
 
 from .helpers import load, problems, run_cli, warnings, write
 

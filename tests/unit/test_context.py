@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import context
 from skelebot.errors import SkelebotError
-from skelebot.ignores import DEFAULTS, Ignores
+from skelebot.image import context
+from skelebot.image.ignores import DEFAULTS, Ignores
 
 from .helpers import ordinary_user, write
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import dependencies
 from skelebot.errors import ConfigError
+from skelebot.image import dependencies
 
 from .helpers import run_cli, write
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import dependencies, dependencies_r, dockerfile
 from skelebot.errors import ConfigError
+from skelebot.image import dependencies, dependencies_r, dockerfile
 from skelebot.model import cran_mirror
 
 from .helpers import load, problems, run_cli, write

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from skelebot import config, dependencies, dependencies_r, dockerfile, plan
 from skelebot.errors import ConfigError, UsageError
-from skelebot.ignores import DEFAULTS
+from skelebot.image import dependencies, dependencies_r, dockerfile
+from skelebot.image.ignores import DEFAULTS
 from skelebot.model import Flags, Image, Job, Param, Project
+from skelebot.project import config, plan
 
 from .helpers import FULL, arrived, load, problems, write
 

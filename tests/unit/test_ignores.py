@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import ignores
 from skelebot.errors import UsageError
-from skelebot.ignores import DEFAULTS, Ignores
+from skelebot.image import ignores
+from skelebot.image.ignores import DEFAULTS, Ignores
 
 # The examples of https://docs.docker.com/build/concepts/context/#dockerignore-files, and what follows
 # from the text there.

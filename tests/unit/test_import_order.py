@@ -4,28 +4,31 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import skelebot
 
 ROOT = Path(skelebot.__file__).parent
 
-# A file imports only from those before its own, anywhere in its text.
+# A file imports only from those before its own, anywhere in its text; a room's files from those before the
+# room, and from each other.
 ORDER = (
-    *("errors", "console", "model", "schema", "options", "shell", "config", "plan"),
-    *("dependencies", "dependencies_r", "codeartifact", "ignores", "context", "dockerfile", "runners"),
-    *(
-        "component",
-        "launch",
-        "plugins",
-        "guard",
-        "components",
-        "catalog",
-        "trial",
-        "artifacts",
-        "cli",
-        "complete",
-        "__main__",
-    ),
+    *("errors", "console", "model", "files", "process", "foreground", "options"),
+    *("project", "image", "runners", "component", "launch", "plugins", "components", "catalog"),
+    *("plugins.worker", "artifacts", "cli", "complete", "__main__"),
 )
+# The order within a room.
+ROOMS = {
+    "project": ("__init__", "schema", "config", "plan", "state"),
+    "image": (
+        *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores", "context", "dockerfile"),
+    ),
+    "runners.docker": (
+        *("__init__", "client", "inherited", "build", "release", "sync", "volumes", "container"),
+    ),
+    "runners": ("folders", "docker", "native", "__init__"),
+    "plugins": ("__init__", "find", "guard", "worker"),
+}
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))
 
@@ -44,22 +47,46 @@ def own_imports(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Those of Skelebot's own files, as their parts; names inside of a file are left out."""
     for name in imports(parts):
         first, *rest = name.split(".")
-        if first == "skelebot" and rest and rest[0] in ORDER:
-            inside = (*rest[:2], "__init__") in FILES or tuple(rest[:2]) in FILES
-            yield tuple(rest[:2] if inside else rest[:1])
+        if first != "skelebot" or not rest:
+            continue
+        for length in range(len(rest), 0, -1):
+            found = tuple(rest[:length])
+            if found in FILES or (*found, "__init__") in FILES:
+                yield found
+                break
+
+
+def place(parts: tuple[str, ...]) -> int:
+    """Where a file stands in the order: by its own entry, or by its room's."""
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next(ORDER.index(name) for name in names if name in ORDER)
 
 
 def test_every_file_has_its_place_in_the_order() -> None:
-    assert {parts[0] for parts in FILES} == {*ORDER, "__init__"}
+    assert {parts[0] for parts in FILES} == {*(name.split(".")[0] for name in ORDER), "__init__"}
 
 
 def test_a_file_imports_only_from_those_before_it() -> None:
-    wrong = []
-    for parts in FILES:
-        for other in own_imports(parts):
-            if ORDER.index(other[0]) >= ORDER.index(parts[0]) and other[0] != parts[0]:
-                wrong.append((parts, other))
+    wrong = [
+        (parts, other)
+        for parts in FILES
+        if parts != ("__init__",)
+        for other in own_imports(parts)
+        if place(other) > place(parts) or (place(other) == place(parts) and other[0] != parts[0])
+    ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_files_of_a_room_import_each_other_without_a_circle(room: str) -> None:
+    names, above = ROOMS[room], tuple(room.split("."))
+    there = {parts[len(above)] for parts in FILES if parts[: len(above)] == above}
+    assert there == set(names)
+    for parts in FILES:
+        if parts[: len(above)] == above:
+            own = names.index(parts[len(above)])
+            inside = [o for o in own_imports(parts) if o[: len(above)] == above and len(o) > len(above)]
+            assert [o for o in inside if names.index(o[len(above)]) > own] == [], parts
 
 
 def test_no_component_imports_another() -> None:
@@ -69,34 +96,9 @@ def test_no_component_imports_another() -> None:
             assert of_others == [], parts
 
 
-def test_the_files_of_a_folder_import_each_other_without_a_circle() -> None:
-    before = {
-        name: i
-        for i, name in enumerate(
-            [
-                "folders",
-                "engine",
-                "lent",
-                "build",
-                "release",
-                "sync",
-                "remote",
-                "native",
-                "docker",
-                "__init__",
-            ]
-        )
-    }
-    for parts in FILES:
-        if parts[0] == "runners":
-            for other in own_imports(parts):
-                if other[0] == "runners":
-                    assert before[other[1]] < before[parts[1]], (parts, other)
-
-
 def test_only_one_file_runs_programs() -> None:
     wanted = {"subprocess", "pty", "os.system", "os.popen"}
-    assert [parts for parts in FILES if wanted & set(imports(parts)) and parts != ("shell",)] == []
+    assert [parts for parts in FILES if wanted & set(imports(parts)) and parts != ("process",)] == []
 
 
 def test_the_package_itself_imports_nothing() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from skelebot import launch
+from skelebot import files, launch
 from skelebot.component import Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.ignores import DEFAULTS, Ignores
+from skelebot.image.ignores import DEFAULTS, Ignores
 from skelebot.model import Flags
-from skelebot.runners import folders
+from skelebot.project import state
 
 from .helpers import load, ordinary_user, write
 
@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
     target = write(tmp_path, "old", "out.tar")
-    with folders.whole_file(str(target)) as file:
+    with files.whole_file(str(target)) as file:
         file.write(b"new")
         file.flush()
         assert target.read_text() == "old"
@@ -40,7 +40,7 @@ def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
 def test_it_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        with folders.whole_file(str(tmp_path / "out.tar")):
+        with files.whole_file(str(tmp_path / "out.tar")):
             pass
     finally:
         os.umask(before)
@@ -48,7 +48,7 @@ def test_it_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
 
 
 def write_and_fail(path: Path, error: BaseException) -> None:
-    with folders.whole_file(str(path)) as file:
+    with files.whole_file(str(path)) as file:
         file.write(b"new")
         raise error
 
@@ -73,14 +73,14 @@ def little_room() -> Iterator[None]:
 @pytest.mark.usefixtures("little_room")
 def test_no_room_is_told_with_the_files_name(tmp_path: Path) -> None:
     target = write(tmp_path, "old", "out.tar")
-    with pytest.raises(SkelebotError) as error, folders.whole_file(str(target)) as file:
+    with pytest.raises(SkelebotError) as error, files.whole_file(str(target)) as file:
         file.write(b"x" * 2000)
     assert str(error.value) == f"{target} cannot be written: file too large"
     assert (names(tmp_path), target.read_text()) == (["out.tar"], "old")
 
 
 def test_what_another_file_lacks_is_not_blamed_on_this_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), folders.whole_file(str(tmp_path / "out.tar")):
+    with pytest.raises(FileNotFoundError), files.whole_file(str(tmp_path / "out.tar")):
         (tmp_path / "missing").read_text()
 
 
@@ -91,7 +91,7 @@ def test_a_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "there").mkdir()
     (tmp_path / "out.tar").symlink_to("there/image.tar")
     monkeypatch.chdir(tmp_path)
-    assert folders.output_path("out.tar") == str(tmp_path / "there/image.tar")
+    assert files.output_path("out.tar") == str(tmp_path / "there/image.tar")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("missing/out.tar", "there is no folder"),
         ("folder", "folder is a folder"),
         ("new/", "new/ is a folder"),
-        ("/dev/null", "/dev/null is no ordinary file"),
+        ("/dev/null", "/dev/null is not an ordinary file"),
     ],
 )
 def test_a_path_that_cannot_be_written(
@@ -109,13 +109,13 @@ def test_a_path_that_cannot_be_written(
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said):
-        folders.output_path(text)
+        files.output_path(text)
 
 
 def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with ordinary_user(), pytest.raises(UsageError, match="cannot be written"):
-        folders.output_path(str(tmp_path / "out.tar"))
+        files.output_path(str(tmp_path / "out.tar"))
 
 
 # --- left out of later images ---
@@ -129,8 +129,8 @@ def left_out(root: Path, path: str) -> bool:
 def test_an_output_is_left_out_and_can_be_brought_back(tmp_path: Path) -> None:
     write(tmp_path, "name: a\n")
     assert not left_out(tmp_path, "out/a [1].tar")
-    folders.remember_output(str(tmp_path), str(tmp_path / "out/a [1].tar"))
-    folders.remember_output(str(tmp_path), str(tmp_path / "b.zip"))
+    state.remember_output(str(tmp_path), str(tmp_path / "out/a [1].tar"))
+    state.remember_output(str(tmp_path), str(tmp_path / "b.zip"))
     assert left_out(tmp_path, "out/a [1].tar")
     assert left_out(tmp_path, "b.zip")
     assert not left_out(tmp_path, "a 1.tar")
@@ -142,16 +142,16 @@ def test_an_output_is_remembered_once_and_only_inside_of_the_project(tmp_path: P
     root = tmp_path / "project"
     write(root, "name: a\n")
     for path in ("a.tar", "../b.tar", "a.tar", "..c.tar", "sub/../a.tar"):
-        folders.remember_output(str(root), str(root / path))
-    assert folders.outputs(str(root)) == ("a.tar", "..c.tar")
+        state.remember_output(str(root), str(root / path))
+    assert state.outputs(str(root)) == ("a.tar", "..c.tar")
 
 
 def test_a_name_that_is_not_utf8_is_remembered_too(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.tar")
-    folders.remember_output(str(tmp_path), str(tmp_path / name))
-    assert folders.outputs(str(tmp_path)) == (name,)
+    state.remember_output(str(tmp_path), str(tmp_path / name))
+    assert state.outputs(str(tmp_path)) == (name,)
 
 
 def test_without_outputs_there_are_none(tmp_path: Path) -> None:
-    assert folders.outputs(str(tmp_path)) == ()
+    assert state.outputs(str(tmp_path)) == ()
     assert names(tmp_path) == []

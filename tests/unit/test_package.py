@@ -13,7 +13,7 @@ import pytest
 
 from skelebot import launch
 from skelebot.component import Session
-from skelebot.ignores import Ignores
+from skelebot.image.ignores import Ignores
 from skelebot.model import Flags
 
 from .helpers import load, problems, run_cli, write

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from skelebot import options, plan
-from skelebot.config import job_params, script
+from skelebot import options
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Environment, Flags, Image, Job, Mount, Param, Project, Secret, Task
-from skelebot.runners import docker
+from skelebot.project import plan
+from skelebot.project.config import job_params, script
+from skelebot.runners.docker import container
 
 from .helpers import argv_of, arrived, write
 
@@ -638,7 +639,7 @@ def test_a_variable_that_docker_cannot_carry_is_told_without_its_value(tmp_path:
     (tmp_path / "bad.env").write_bytes(b"PASSWORD=s\xe9cret\n")
     task = made(tmp_path, job("a.py", env_file="bad.env"))
     with pytest.raises(UsageError, match="the value of PASSWORD is not UTF-8") as raised:
-        docker.check(Image("demo", "demo", base="", context=task.root), task)
+        container.check(Image("demo", "demo", base="", context=task.root), task)
     assert "cret" not in str(raised.value)
     assert "rename" not in str(raised.value)
 

@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 import pytest
 
-from skelebot import plugins, schema
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.components.plugin import package
 from skelebot.errors import Interrupted, SkelebotError, UsageError
-from skelebot.guard import Guard, Guarded, Trial, try_out
 from skelebot.model import Arg, Environment, Flags, Image, Mount, Param, Project, Task, key
 from skelebot.options import Values
-from skelebot.plugins import Plugin
+from skelebot.plugins import find
+from skelebot.plugins.find import Plugin
+from skelebot.plugins.guard import Guard, Guarded, Trial, try_out
+from skelebot.project import schema
 
 from .helpers import write
 
@@ -49,8 +50,8 @@ def test_finds_what_the_library_finds(text: str, tmp_path: Path, monkeypatch: py
     distribution(tmp_path, "some_plugin-1.0", text)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    theirs = importlib.metadata.entry_points(group=plugins.GROUP)
-    assert [(p.name, p.target) for p in plugins.find()] == [(e.name, f"{e.module}:{e.attr}") for e in theirs]
+    theirs = importlib.metadata.entry_points(group=find.GROUP)
+    assert [(p.name, p.target) for p in find.find()] == [(e.name, f"{e.module}:{e.attr}") for e in theirs]
 
 
 def test_of_a_distribution_the_first_on_the_path_counts(
@@ -62,7 +63,7 @@ def test_of_a_distribution_the_first_on_the_path_counts(
         sys, "path", [str(tmp_path / "nosuch"), str(tmp_path / "first"), str(tmp_path / "second")]
     )
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert [(p.name, p.origin) for p in plugins.find()] == [("new", "Some_Plugin 2.0")]
+    assert [(p.name, p.origin) for p in find.find()] == [("new", "Some_Plugin 2.0")]
 
 
 def test_the_data_folder_is_the_one_of_the_standard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_the_data_folder_is_the_one_of_the_standard(monkeypatch: pytest.MonkeyPa
     below = "Library/Application Support" if sys.platform == "darwin" else ".local/share"
     for named, meant in (("", tmp_path / below), ("relative", tmp_path / below), ("/data", Path("/data"))):
         monkeypatch.setenv("XDG_DATA_HOME", named)
-        assert plugins.folder() == str(meant / "skelebot" / "plugins")
+        assert find.folder() == str(meant / "skelebot" / "plugins")
 
 
 # --- a package out of a zip file ---

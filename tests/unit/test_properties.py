@@ -14,9 +14,11 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from skelebot import config, dependencies, dockerfile, options, plan
+from skelebot import options
 from skelebot.errors import ConfigError, SkelebotError
+from skelebot.image import dependencies, dockerfile
 from skelebot.model import Arg, Flags, Job, Param, Project
+from skelebot.project import config, plan
 
 from .helpers import FULL, arrived, read, run_cli
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from skelebot.model import Image
-from skelebot.runners import build, folders, release
+from skelebot.project import state
+from skelebot.runners.docker import build, release
 
 from .helpers import write
 
@@ -78,7 +79,7 @@ def test_what_skelebot_wrote_makes_no_difference(root: Path) -> None:
     body = "FROM base\n"
     write(root, f"{build._header(body)}{body}", "Dockerfile")
     write(root, "tar", "out/a [1].tar")
-    folders.remember_output(str(root), str(root / "out/a [1].tar"))
+    state.remember_output(str(root), str(root / "out/a [1].tar"))
     assert labels(root)[DIRTY] == "false"
     write(root, "tar", "out/a 1.tar")
     assert labels(root)[DIRTY] == "true"

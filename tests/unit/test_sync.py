@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skelebot.runners.sync import Agreed, Entry, Listing, compare, nanoseconds, parse_listing
+from skelebot.runners.docker.sync import Agreed, Entry, Listing, compare, nanoseconds, parse_listing
 
 
 def file(mtime: int, size: int = 1) -> Entry:

@@ -6,11 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import skelebot
-from skelebot import config, console, guard, plugins
+from skelebot import console
 from skelebot.component import Check, Component, Session
 from skelebot.errors import FAILED, ConfigError, ProgramMissing, SkelebotError
-from skelebot.guard import Trial
-from skelebot.plugins import Plugin
+from skelebot.plugins import find, guard
+from skelebot.plugins.find import Plugin
+from skelebot.plugins.guard import Trial
+from skelebot.project import config
 
 if TYPE_CHECKING:
     import threading
@@ -110,7 +112,7 @@ def _parts(session: Session) -> Iterator[Part]:
         if type(component).checks is not Component.checks:
             yield type(component).__name__.lower(), _of_component(component, session)
     origins: dict[str, str] = {}
-    for plugin in plugins.find():
+    for plugin in find.find():
         other = origins.setdefault(plugin.name, plugin.origin)
         same = None if other == plugin.origin else f"there is another plugin of that name, of {other}"
         yield f"plugin {plugin.name}", _of_plugin(plugin, session, same)
@@ -148,10 +150,11 @@ def _mistake(problem: str) -> Check:
 
 
 def _docker(session: Session) -> Iterator[Check]:
-    from skelebot.runners import build, engine
+    from skelebot.runners.docker import build
+    from skelebot.runners.docker.client import Client
 
     host = session.project.host if session.project else None
-    client = engine.Client(session.flags.docker_host or host)
+    client = Client(session.flags.docker_host or host)
     try:
         versions = client.first_answer("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
     except ProgramMissing as error:

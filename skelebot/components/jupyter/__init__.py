@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from skelebot.component import Command, Component, Link, Session
 from skelebot.model import Environment, Mapping, Param, Project, key, mapping_text, variable_name
 from skelebot.options import Values
-from skelebot.plan import WORKDIR
+from skelebot.project.plan import WORKDIR
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
-from skelebot import console, ignores, launch, plan, runners
+from skelebot import console, launch, runners
 from skelebot.component import Session
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.image import ignores
 from skelebot.model import Image, Job, Mount, Project, Task
 from skelebot.options import Values
-from skelebot.runners.engine import Client
-from skelebot.shell import Streams
+from skelebot.process import Streams, on_lines
+from skelebot.project import plan
+from skelebot.runners.docker.client import Client
 
 if TYPE_CHECKING:
     import psutil
@@ -251,7 +253,12 @@ def _is_taken(bind: str, port: int) -> bool:
 def _serve(session: Session, image: Image, task: Task, server: "Server") -> int | None:
     """Runs a server to its end, and gives the exit code; None where its port was taken meanwhile."""
     try:
-        code = launch.start(session, image, task, Streams(f"{server.token}\n", server.hear))
+        code = launch.start(
+            session,
+            image,
+            task,
+            Streams(f"{server.token}\n".encode(), on_lines(server.hear), on_lines(server.hear)),
+        )
         failure = SkelebotError(f"Jupyter ended {server.when} (exit code {code}): {server.last}")
     except SkelebotError as error:
         code, failure = None, error

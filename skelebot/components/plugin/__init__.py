@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from skelebot import console, plugins
+from skelebot import console
 from skelebot.component import Activation, Command, Component, Session
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
+from skelebot.plugins import find
 
 _ARGS = (
     Arg("action", ("install", "list", "remove"), "What to do"),
@@ -41,7 +42,7 @@ def _run(session: Session, values: Values) -> int:
 def _list(as_json: bool) -> int:
     import json  # like what installs, only where it is asked for
 
-    found = plugins.find()
+    found = find.find()
     if as_json:
         rows = [{"name": p.name, "origin": p.origin, "target": p.target, "owned": p.owned} for p in found]
         console.out(json.dumps(rows, indent=2))

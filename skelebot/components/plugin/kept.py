@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 
-from skelebot import config, guard, plugins, schema
 from skelebot.components.plugin import package
-from skelebot.errors import SkelebotError, UsageError
-from skelebot.guard import Trial
-from skelebot.plugins import ATTRIBUTE, Plugin
+from skelebot.errors import SkelebotError, UsageError, did_you_mean
+from skelebot.plugins import find, guard
+from skelebot.plugins.find import ATTRIBUTE, Plugin
+from skelebot.plugins.guard import Trial
+from skelebot.project import config
 
 SECONDS = 60  # that a plugin may take to load
 
@@ -54,7 +55,7 @@ def _tried(plugin: Plugin) -> Trial:
 
 
 def _check_name(name: str, place: str, force: bool) -> None:
-    for plugin in plugins.find():
+    for plugin in find.find():
         if plugin.name == name and not plugin.owned:
             raise SkelebotError(
                 f"the plugin {name} is there already, of {plugin.origin}; uninstall that first"
@@ -76,9 +77,9 @@ def remove(name: str) -> None:
     with _alone() as place:
         kept = os.path.join(place, name)
         # Skelebot's own last, as a distribution may have one of the same name.
-        known = {plugin.name: plugin for plugin in sorted(plugins.find(), key=lambda each: each.owned)}
+        known = {plugin.name: plugin for plugin in sorted(find.find(), key=lambda each: each.owned)}
         if name not in known:
-            hint = schema.did_you_mean(name, known)
+            hint = did_you_mean(name, known)
             raise UsageError(f"there is no plugin {name!r}{hint}")
         if not known[name].owned:
             raise UsageError(f"the plugin {name} is of {known[name].origin}; uninstall that, as with pip")
@@ -91,7 +92,7 @@ def remove(name: str) -> None:
 @contextmanager
 def _alone() -> Iterator[str]:
     """The folder of the plugins, in which nobody else installs or removes one meanwhile."""
-    place = plugins.folder()
+    place = find.folder()
     os.makedirs(place, exist_ok=True)
     with open(os.path.join(place, ".lock"), "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from skelebot import console, launch, runners
 from skelebot.component import Check, Command, Component, Link, Session
-from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
 from skelebot.options import Values
+from skelebot.project.config import parsed_version
 
 if TYPE_CHECKING:
-    from skelebot.runners.engine import Client, Found
+    from skelebot.runners.docker.client import Client, Found
 
 LATEST = "latest"
 
@@ -80,7 +80,7 @@ class Registry(Component):
         runners.choose(task, session.flags).check(launch.image(session), task)
 
     def _publish(self, session: Session, values: Values) -> int:
-        from skelebot.runners import release
+        from skelebot.runners.docker import release
 
         project = project_of(session)
         repository, tags = self.repository(project), _tags(project, values)
@@ -117,7 +117,7 @@ class Registry(Component):
         """Whether the engine reaches the registry, which takes the login. Raises SkelebotError."""
         from skelebot.components.registry import login
         from skelebot.components.registry.push import look
-        from skelebot.runners.engine import Client
+        from skelebot.runners.docker.client import Client
 
         project = project_of(session)
         client = Client(session.flags.docker_host or project.host, session.flags.verbose)

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skelebot import console, shell
+from skelebot import console, process
 from skelebot.components.registry.push import Env, Refused, explained
 from skelebot.errors import SkelebotError
-from skelebot.runners.engine import Client
+from skelebot.runners.docker.client import Client
 
 if TYPE_CHECKING:
     from skelebot.components.registry import Aws
@@ -123,8 +123,8 @@ def _fill(folder: str, server: str) -> None:
 def _log_in(client: Client, server: str, credentials: Credentials, env: Env) -> None:
     words = ("login", "--username", credentials.user, "--password-stdin", server)
     step = client.step(*words, env=env)._replace(stdin=credentials.password)
-    shell.trace(client.verbose, step)
-    code, _, said = shell.capture(step)
+    process.trace(client.verbose, step)
+    code, _, said = process.capture(step)
     if code == 0:
         return
     whose = f"the credentials of {credentials.user}"

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from skelebot import console, shell
+from skelebot import console, foreground, process
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Task
-from skelebot.runners.engine import Client, Found
+from skelebot.runners.docker.client import Client, Found
 
 Env = tuple[tuple[str, str], ...]
 
@@ -46,15 +46,15 @@ def _named(client: Client, found: Found, reference: str, task: Task) -> Iterator
     try:
         yield
     except BaseException:
-        with shell.undisturbed():
+        with foreground.uninterrupted():
             client.capture(*(("tag", before.id, reference) if before else ("rmi", reference)))
         raise
 
 
 def _push(client: Client, server: str, reference: str, env: Env) -> str:
     step = client.step("push", reference, env=env)
-    shell.trace(client.verbose, step)
-    code, lines = shell.tee(step, _shown())
+    process.trace(client.verbose, step)
+    code, lines = process.tee(step, _shown())
     digest = re.search(r"digest: (sha256:[0-9a-f]{64})", "\n".join(lines))
     if code != 0 or digest is None:
         raise explained(lines, server, reference, "{reference} could not be pushed")
@@ -85,9 +85,9 @@ def look(client: Client, server: str, repository: str, env: Env) -> None:
     """
     reference = f"{repository}:{_NO_TAG}"
     step = client.step("pull", reference, env=env)
-    shell.trace(client.verbose, step)
+    process.trace(client.verbose, step)
     try:
-        code, _, said = shell.capture(step, _PATIENCE)
+        code, _, said = process.capture(step, _PATIENCE)
     except TimeoutError:
         raise SkelebotError(
             f"{server} gave no answer in {_PATIENCE:g} seconds; check that it is up"

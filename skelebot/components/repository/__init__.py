@@ -11,11 +11,11 @@ from skelebot.component import Check, Command, Component, Session
 from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
-from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, key, not_blank, pattern
 from skelebot.options import Values
+from skelebot.project.config import parsed_version
 
 ALL = "ALL"
 LATEST = "LATEST"

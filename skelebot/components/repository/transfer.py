@@ -25,10 +25,10 @@ from skelebot.components.repository.store import (
     reason,
     source,
 )
-from skelebot.config import parsed_version
 from skelebot.errors import SkelebotError
 from skelebot.model import Project
-from skelebot.runners.folders import own_folder
+from skelebot.project.config import parsed_version
+from skelebot.project.state import own_folder
 
 # Beside a target: what is about to take its place, and what was there before.
 _NEW, _OLD = ".skelebot-new", ".skelebot-old"

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterable
 
-from skelebot import config, console
+from skelebot import console
 from skelebot.component import Command, Component, Session
-from skelebot.config import FILE
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
+from skelebot.project import config
+from skelebot.project.config import FILE
 
 # What makes or changes a project is imported when it runs, as every start of Skelebot comes by here.
 

@@ -8,10 +8,9 @@ from skelebot import console
 from skelebot.components.scaffold import source
 from skelebot.components.scaffold.render import Renderer
 from skelebot.components.scaffold.templates import ABOUT, LANGUAGES, Prompt
-from skelebot.errors import SkelebotError, UsageError
+from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.model import Project, one_line
 from skelebot.options import Values
-from skelebot.schema import did_you_mean
 
 Check = Callable[[str], str | None]
 

@@ -9,14 +9,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from skelebot import console, dependencies
+from skelebot import console
 from skelebot.components.scaffold import answers, render
 from skelebot.components.scaffold.answers import Asker
 from skelebot.components.scaffold.placing import offer
 from skelebot.components.scaffold.render import Answers, Files, Made, yaml_text
-from skelebot.config import FILE
 from skelebot.errors import ConfigError
+from skelebot.image import dependencies
 from skelebot.model import image_name
+from skelebot.project.config import FILE
 
 _MOST_JOBS = 50
 _LANGUAGES = {".py": "Python", ".r": "R"}

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from skelebot import console, shell
+from skelebot import console, foreground
 from skelebot.components.scaffold.answers import Asker
 from skelebot.components.scaffold.render import Made
-from skelebot.config import FILE
 from skelebot.errors import FAILED, SkelebotError
+from skelebot.project.config import FILE
 
 # What becomes of each path; None: the file goes.
 Changes = Mapping[str, Made | None]
@@ -103,7 +103,7 @@ def place(root: str, changes: Changes, replace: bool) -> None:
     try:
         _stage(root, stage, changes)
         # From here it takes but a moment, in which nobody is to stop it half way.
-        with shell.undisturbed(), _alone(root):
+        with foreground.uninterrupted(), _alone(root):
             _move(root, stage, changes, replace)
     except OSError as error:
         where = (error.filename or root).replace(f"{stage}/new/", "")

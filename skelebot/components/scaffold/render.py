@@ -12,12 +12,12 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
-from skelebot import config, schema
 from skelebot.components.scaffold.source import DATA
 from skelebot.components.scaffold.templates import ABOUT, FILE, RECORD, File, Template
 from skelebot.errors import ConfigError, SkelebotError
 from skelebot.model import image_name
-from skelebot.runners.folders import OWN
+from skelebot.project import config, schema
+from skelebot.project.state import OWN
 
 VERSION = "0.1.0"
 KEEP = ".gitkeep"  # lets git keep a folder that is empty

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import skelebot
-from skelebot import console, shell
-from skelebot.errors import ProgramMissing, SkelebotError, UsageError
+from skelebot import console, process
+from skelebot.errors import ProgramMissing, SkelebotError, UsageError, did_you_mean
 from skelebot.model import Step
-from skelebot.schema import did_you_mean
 
 BUILT_IN = ("default", "dash", "r")
 DATA = os.path.join(os.path.dirname(skelebot.__file__), "templates")
@@ -110,7 +109,7 @@ def git(*words: str, timeout: float | None = None) -> tuple[int, str, str]:
     """What git answers, without ever asking anybody. Raises ProgramMissing."""
     quiet = (("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C"))
     try:
-        return shell.capture(Step(("git", *words), env=quiet), timeout)
+        return process.capture(Step(("git", *words), env=quiet), timeout)
     except ProgramMissing:
         raise ProgramMissing("git is needed for this, and is not installed or not on PATH") from None
 

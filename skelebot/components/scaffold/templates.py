@@ -8,11 +8,11 @@ from typing import Literal
 import yaml
 
 import skelebot
-from skelebot import schema
 from skelebot.components.scaffold.source import Source
-from skelebot.config import raise_problems, read_file
 from skelebot.errors import UsageError
 from skelebot.model import Environment, key, not_blank, one_line, pattern
+from skelebot.project import schema
+from skelebot.project.config import raise_problems, read_file
 
 FILE = "template.yaml"
 RECORD = ".skelebot-template.yaml"

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from skelebot import console, launch, plan, shell
+from skelebot import console, foreground, launch, process
 from skelebot.component import Session
-from skelebot.dockerfile import PROJECT_LABEL
-from skelebot.errors import SkelebotError, UsageError
+from skelebot.errors import SkelebotError, UsageError, did_you_mean
+from skelebot.image.dockerfile import PROJECT_LABEL
 from skelebot.model import Image, Mount, Project, Step
 from skelebot.options import Values
-from skelebot.runners import build, docker, folders, remote
-from skelebot.runners.engine import Client, explained
-from skelebot.schema import did_you_mean
+from skelebot.project import plan, state
+from skelebot.runners.docker import build, volumes
+from skelebot.runners.docker.client import Client, explained
+from skelebot.runners.docker.container import JOB_LABEL
 
 # bash where the image has it
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
@@ -52,7 +53,7 @@ def clients(session: Session) -> list[Client]:
     project, verbose = launch.project_of(session), session.flags.verbose
     if session.flags.docker_host:
         return [Client(session.flags.docker_host, verbose)]
-    hosts = dict.fromkeys((*_named(project), *folders.known_hosts(project.root)))
+    hosts = dict.fromkeys((*_named(project), *state.known_hosts(project.root)))
     return [Client(host, verbose) for host in hosts]
 
 
@@ -79,7 +80,7 @@ def by_engine(session: Session) -> tuple[dict[Client, list[Container]], list[Cli
         raise next(iter(failures.values()))
     for client, failure in failures.items():
         is_remembered = client.host not in _named(project)
-        forget = f"; should it be gone for good, take it out of {folders.OWN}/hosts" * is_remembered
+        forget = f"; should it be gone for good, take it out of {state.OWN}/hosts" * is_remembered
         console.warn(f"{failure}{forget}")
     return found, list(failures)
 
@@ -92,7 +93,7 @@ def containers(session: Session) -> tuple[list[Container], list[Client]]:
 
 
 def _of_engine(client: Client, project: Project) -> list[Container]:
-    labels = (f"label={PROJECT_LABEL}={project.name}", f"label={docker.JOB_LABEL}")
+    labels = (f"label={PROJECT_LABEL}={project.name}", f"label={JOB_LABEL}")
     words = [word for label in labels for word in ("--filter", label)]
     names = client.first_answer("ps", "--all", "--quiet", "--no-trunc", *words).split()
     if not names:
@@ -109,12 +110,12 @@ def _container(client: Client, found: dict[str, object]) -> Container:
     return Container(
         client,
         str(found["Id"]),
-        str(labels[docker.JOB_LABEL]),
+        str(labels[JOB_LABEL]),
         str(found["Name"]).lstrip("/"),
         str(state["Status"]),
         str(found["Created"]) if began.startswith("0001-") else began,
         str(found["Image"]),
-        labels.get(remote.CHECKOUT_LABEL),
+        labels.get(volumes.CHECKOUT_LABEL),
     )
 
 
@@ -133,7 +134,7 @@ def _of_job(session: Session, values: Values) -> tuple[list[Container], list[Cli
 def _is_own(session: Session, container: Container) -> bool:
     """Whether it is not one that a colleague's checkout has started on an engine far away."""
     root = launch.project_of(session).root
-    return container.checkout is None or container.checkout == remote.checkout_id(root)
+    return container.checkout is None or container.checkout == volumes.checkout_id(root)
 
 
 # --- the commands ---
@@ -172,13 +173,13 @@ def logs(session: Session, values: Values) -> int:
 
 def _attend(step: Step) -> int:
     """Runs a client on Skelebot's own streams, and gives its exit code."""
-    outcome = shell.run(step, os.kill)
+    outcome = foreground.attend(step, lambda program, signum: os.kill(program.pid, signum))
     return 128 + outcome.signal if outcome.signal else outcome.code
 
 
 def _bring_back(session: Session, container: Container) -> None:
     if container.client.is_remote:
-        remote.bring_back(container.client, launch.project_of(session).root, container.name)
+        volumes.bring_back(container.client, launch.project_of(session).root, container.name)
 
 
 def stop(session: Session, values: Values) -> int:
@@ -221,12 +222,12 @@ def open_shell(session: Session, values: Values) -> int:
 
 
 def _shell_in(session: Session, container: Container) -> int:
-    terminal = ["--tty"] if shell.are_terminals() else []
+    terminal = ["--tty"] if foreground.are_terminals() else []
     user = _user(session, container)
     words = ["exec", "--interactive", *terminal, "--workdir", plan.WORKDIR, *user, container.name]
     step = container.client.step(*words, *_SHELL)
     if session.flags.dry_run:
-        console.out(shell.display(step))
+        console.out(process.display(step))
         return 0
     console.info(f"in {container.name}")
     return _attend(step)

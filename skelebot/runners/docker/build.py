@@ -9,14 +9,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-from skelebot import console, context, dockerfile, shell
-from skelebot.context import Entry, Memory
-from skelebot.dependencies import ODD_NAME
+from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.ignores import Ignores
+from skelebot.image import context, dockerfile
+from skelebot.image.context import Entry, Memory
+from skelebot.image.dependencies import ODD_NAME
+from skelebot.image.ignores import Ignores
 from skelebot.model import Image, Step, Task
-from skelebot.runners.engine import Client, Found, explained
-from skelebot.runners.folders import own_folder
+from skelebot.project.state import own_folder
+from skelebot.runners.docker.client import Client, Found, explained
 
 CONTEXT_LABEL = "skelebot.context"
 BASE_LABEL = "skelebot.base"
@@ -77,7 +78,7 @@ def labelled(
     try:
         yield Builder(client, Source(image), task, has_buildkit(client)).build_upon(name, labels)
     finally:
-        with shell.undisturbed():
+        with foreground.uninterrupted():
             client.capture("rmi", name)
 
 
@@ -183,8 +184,8 @@ def _base(client: Client, image: Image, task: Task) -> Found | None:
     found = client.inspect(image.base, task)
     if found is None:
         step = client.step("pull", image.base)
-        shell.trace(client.verbose, step)
-        code, lines = shell.tee(step, console.detail)
+        process.trace(client.verbose, step)
+        code, lines = process.tee(step, console.detail)
         if code != 0:
             said = "\n".join(lines)
             raise explained(client, said, f"{image.base} cannot be pulled", task, pulled=image.base)
@@ -242,10 +243,10 @@ class Builder:
 
     def build(self, lines: list[str], entries: list[Entry], labels: dict[str, str], tag: str) -> Found:
         """Builds an image of Skelebot's own lines from the entries of the context."""
-        from skelebot.runners import lent
+        from skelebot.runners.docker import inherited
 
         with _private_folder() as folder:
-            loan = lent.lend(self.source.image, folder, self.buildkit)
+            loan = inherited.lend(self.source.image, folder, self.buildkit)
             lines = dockerfile.from_folder(loan.lines(lines, self.buildkit), _FOLDER)
             lines += [dockerfile.label_line(sorted(labels.items()))] if labels else []
             text = "\n".join(lines) + "\n"
@@ -259,10 +260,10 @@ class Builder:
         """Builds the user's Dockerfile as it is, but for the project's label on each stage."""
         image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
         text = "\n".join(dockerfile.labelled(self.source.text, image.project)) + "\n"
-        from skelebot.runners import lent
+        from skelebot.runners.docker import inherited
 
         with _private_folder() as folder:
-            loan = lent.lend(image, folder, self.buildkit)
+            loan = inherited.lend(image, folder, self.buildkit)
 
             def feed(stream: IO[bytes]) -> None:
                 context.write_tar(stream, entries, "", (path, text))
@@ -308,8 +309,8 @@ class Builder:
                 failed.append(error)
 
         for _ in range(_TRIES):
-            shell.trace(self.client.verbose, step)
-            code, lines = shell.tee(step, _show, guarded)
+            process.trace(self.client.verbose, step)
+            code, lines = process.tee(step, _show, guarded)
             if failed:
                 raise failed[0]
             if code == 0:

@@ -4,8 +4,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from skelebot.dependencies import Dependency, inside, read, repository
 from skelebot.errors import UsageError
+from skelebot.image.dependencies import Dependency, inside, read, repository
 
 # https://cran.r-project.org/doc/manuals/r-release/R-exts.html#The-DESCRIPTION-file
 _NAME = r"[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]"

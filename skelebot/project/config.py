@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from skelebot import schema
-from skelebot.errors import ConfigError, SkelebotError, UsageError
+from skelebot.errors import ConfigError, SkelebotError, UsageError, did_you_mean
 from skelebot.model import Job, Packages, Param, Project
+from skelebot.project import schema
 
 if TYPE_CHECKING:
     from semver import Version
@@ -122,7 +122,7 @@ def environment_file(root: str, env: str) -> str:
     """The name of an environment's file. Raises UsageError where there is none."""
     known = environments(root)
     if env not in known:
-        hint = schema.did_you_mean(env, known) or "; there is no skelebot-*.yaml here"
+        hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml here"
         raise UsageError(f"unknown environment {env!r}{hint}")
     return f"skelebot-{env}.yaml"
 
@@ -211,7 +211,7 @@ def _checks(project: Project) -> Iterator[str]:
     for param in project.params:
         yield from _check_param(param)
     if project.primary_job and project.primary_job not in seen:
-        hint = schema.did_you_mean(project.primary_job, seen)
+        hint = did_you_mean(project.primary_job, seen)
         yield f"{project.places['primaryJob']}: there is no job named {project.primary_job!r}{hint}"
     elif project.primary_job and project.primary_exe == "CMD":
         yield from _check_command(project, seen[project.primary_job])
@@ -287,7 +287,7 @@ def _check_command(project: Project, job: Job) -> Iterator[str]:
 def _timezones_like(name: str) -> str:
     import zoneinfo
 
-    hint = schema.did_you_mean(name, zoneinfo.available_timezones())
+    hint = did_you_mean(name, zoneinfo.available_timezones())
     return f"expected a name of the time zone database, as in Europe/Berlin; found {name!r}{hint}"
 
 

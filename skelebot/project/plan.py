@@ -7,21 +7,10 @@ import zlib
 from collections.abc import Iterator
 from collections.abc import Mapping as Mapped
 
-from skelebot.config import FILE, INTERPRETERS, job_params, read_file, script
 from skelebot.errors import UsageError
-from skelebot.model import (
-    Environment,
-    Flags,
-    Job,
-    Mapping,
-    Mount,
-    Param,
-    Project,
-    Secret,
-    Task,
-    seconds,
-)
+from skelebot.model import Environment, Flags, Job, Mapping, Mount, Param, Project, Secret, Task, seconds
 from skelebot.options import Value, Values
+from skelebot.project.config import FILE, INTERPRETERS, job_params, read_file, script
 
 WORKDIR = "/app"
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from skelebot import catalog, config, launch, schema
+from skelebot import catalog, launch
 from skelebot.component import Activation, Check, Session
 from skelebot.errors import SkelebotError
-from skelebot.guard import Guard, Guarded
 from skelebot.model import Flags
-from skelebot.plugins import Plugin
+from skelebot.plugins.find import Plugin
+from skelebot.plugins.guard import Guard, Guarded
+from skelebot.project import config, schema
 
 
 def main(request: dict[str, Any]) -> NoReturn:

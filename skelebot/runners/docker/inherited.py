@@ -10,8 +10,8 @@ import io
 import os
 from dataclasses import dataclass
 
-from skelebot.dockerfile import with_loan
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.image.dockerfile import with_loan
 from skelebot.model import Image
 
 _KNOWN = ("pip", "proxy", "ca")

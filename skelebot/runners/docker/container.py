@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from skelebot import console, dockerfile, plan, shell
+from skelebot import console, foreground, process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
-from skelebot.model import Flags, Image, Mount, Secret, Step, Task, shown
-from skelebot.runners import build, folders
-from skelebot.runners.engine import Client, Found, csv, or_natively
+from skelebot.image import dockerfile
+from skelebot.model import Flags, Image, Mount, Secret, Step, Task, display_text
+from skelebot.project import plan, state
+from skelebot.runners import folders
+from skelebot.runners.docker import build
+from skelebot.runners.docker.client import Client, Found, csv, or_natively
 
 if TYPE_CHECKING:
-    from skelebot.runners.remote import Volumes
+    from skelebot.runners.docker.volumes import Volumes
 
 JOB_LABEL = "skelebot.job"
 
@@ -24,14 +27,14 @@ _WORDS = "/run/skelebot.words"
 _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
 
 
-def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = None) -> int:
+def run(image: Image, task: Task, flags: Flags, streams: process.Streams | None = None) -> int:
     """Builds the image where that is needed, and runs the task in a container of its own."""
     client = Client(task.host, flags.verbose)
     try:
         with build.images_in_use(client, image) as lock:
             found = build.provided(client, image, task, lock, flags.skip_build)
             folders.make_folders(task)
-            folders.remember_host(task.root, client.host)
+            state.remember_host(task.root, client.host)
             container = Container(client, image, found, task, os.urandom(4).hex(), streams)
             return container.detach() if task.mode == "d" else container.attend()
     except ProgramMissing as error:
@@ -41,9 +44,9 @@ def run(image: Image, task: Task, flags: Flags, streams: shell.Streams | None = 
 def check(image: Image, task: Task) -> None:
     _refuse_bytes(task)
     if image.inherit or os.environ.get("SKELEBOT_BUILD_INHERIT"):
-        from skelebot.runners import lent
+        from skelebot.runners.docker import inherited
 
-        lent.names(image)
+        inherited.names(image)
     if image.dockerfile:
         build.text(image)
 
@@ -53,7 +56,7 @@ def describe(image: Image, task: Task, flags: Flags) -> list[str]:
     if not flags.skip_build:
         lines += [f"         | {line}" for line in build.text(image).splitlines()]
     where = f"on {task.host}" if task.host else "on the default Docker host"
-    lines.append(f"run      {shell.display(Step(task.argv))}")
+    lines.append(f"run      {process.display(Step(task.argv))}")
     lines.append(f"where    in a container, {where}, in {plan.WORKDIR}")
     lines += [f"mapping  {m.source} -> {m.target}" + ":ro" * m.read_only for m in task.mounts]
     lines += [f"port     {port}" for port in task.ports]
@@ -62,7 +65,7 @@ def describe(image: Image, task: Task, flags: Flags) -> list[str]:
 
 
 def _refuse_bytes(task: Task) -> None:
-    held = [(word, shown(word), "rename the file") for word in task.argv]
+    held = [(word, display_text(word), "rename the file") for word in task.argv]
     # Nobody says which variables are secrets.
     held += [(value, f"the value of {name}", "write it in UTF-8") for name, value in task.env]
     for text, named, remedy in held:
@@ -88,7 +91,7 @@ class Container:
     built: Found
     task: Task
     token: str
-    streams: shell.Streams | None = None
+    streams: process.Streams | None = None
 
     @property
     def name(self) -> str:
@@ -100,7 +103,7 @@ class Container:
         """What stands for the mapped folders on an engine that does not see them."""
         if not self.client.is_remote:
             return None
-        from skelebot.runners.remote import Volumes
+        from skelebot.runners.docker.volumes import Volumes
 
         mounts = (self._mount(mount) for mount in self.task.mounts)
         return Volumes.of(self.client, self.built.id, self.image.project, self.task.root, mounts)
@@ -128,7 +131,7 @@ class Container:
             )
         return outcome.code
 
-    def _attended(self) -> shell.Outcome:
+    def _attended(self) -> foreground.Outcome:
         with ExitStack() as files:
             env_words, env, fds = self._environment(files)
             if self._is_created_first():
@@ -137,9 +140,11 @@ class Container:
             else:
                 words = ["run", "--rm", *env_words, *self._words(self.task.argv)]
                 step = self.client.step(*words, env=env)
-            shell.trace(self.client.verbose, step)
+            process.trace(self.client.verbose, step)
             terminal = self._terminal()
-            return shell.run(step, self._send, raw_terminal=terminal, pass_fds=fds, streams=self.streams)
+            return foreground.attend(
+                step, self._send, raw_terminal=terminal, pass_fds=fds, streams=self.streams or process.OWN
+            )
 
     def detach(self) -> int:
         """Starts the container, prints its name, and leaves it running."""
@@ -163,7 +168,7 @@ class Container:
                 step = self.client.step(*words, env=env)
             self._check(step, fds)
 
-    def _bring_back(self, remote: "Volumes", outcome: shell.Outcome) -> None:
+    def _bring_back(self, remote: "Volumes", outcome: foreground.Outcome) -> None:
         """Brings back what the job wrote. Should that fail, the container stays, for `logs` to do it."""
         if outcome.code and not outcome.signal and self._goes_on():
             raise SkelebotError(
@@ -174,8 +179,8 @@ class Container:
 
     def _end_alone(self) -> NoReturn:
         """Ends a job that nobody attends any more, as its output could not be written."""
-        with shell.undisturbed():
-            self.client.capture("stop", "--time", f"{shell.GRACE:.0f}", self.name)
+        with foreground.uninterrupted():
+            self.client.capture("stop", "--time", f"{foreground.GRACE:.0f}", self.name)
         self._remove()
         if _nobody_reads(1):
             raise BrokenPipeError
@@ -186,7 +191,7 @@ class Container:
     def _goes_on(self) -> bool:
         """Whether the client has ended without the job, as it does when the connection breaks."""
         try:
-            with shell.undisturbed():  # by the second of two quick Ctrl-C: the first has ended the job
+            with foreground.uninterrupted():  # by the second of two quick Ctrl-C: the first has ended the job
                 code, out, said = self.client.in_time("inspect", "--format", "{{.State.Running}}", self.name)
         except SkelebotError:
             return True
@@ -225,7 +230,7 @@ class Container:
         return words
 
     def _terminal(self) -> bool:
-        return self.task.mode != "d" and self.streams is None and shell.are_terminals()
+        return self.task.mode != "d" and self.streams is None and foreground.are_terminals()
 
     def _user(self) -> str:
         if self.task.user == "caller":
@@ -293,14 +298,16 @@ class Container:
         """Puts the job's words into the container as a file that the job's start removes."""
         lines = (w.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for w in self.task.argv)
         step = self.client.step("cp", "-", f"{self.name}:/")
-        shell.trace(self.client.verbose, step)
-        code, output = shell.tee(step, lambda line: None, lambda s: _write_words(s, "".join(lines).encode()))
+        process.trace(self.client.verbose, step)
+        code, output = process.tee(
+            step, lambda line: None, lambda s: _write_words(s, "".join(lines).encode())
+        )
         if code != 0:
             raise SkelebotError(f"the container's secrets could not be given to it: {output[-1:]}")
 
     def _check(self, step: Step, fds: tuple[int, ...]) -> None:
-        shell.trace(self.client.verbose, step)
-        code, lines = shell.tee(step, lambda line: None, pass_fds=fds)
+        process.trace(self.client.verbose, step)
+        code, lines = process.tee(step, lambda line: None, pass_fds=fds)
         if code != 0:
             said = "; ".join(line for line in lines if line.strip() and "--help" not in line)
             raise SkelebotError(f"the container of {self.task.name} could not be started: {said}")
@@ -311,19 +318,19 @@ class Container:
         """Exit codes of the client that may be the engine's rather than the job's."""
         return (1, 125, 126, 127) if self._is_created_first() else (125, 126, 127)
 
-    def _send(self, pid: int, signum: int) -> None:
+    def _send(self, program: process.Program, signum: int) -> None:
         """Passes a signal to the job; while its container is still on the way, tries again.
 
         The client would pass it on too, but only once, and the engine refuses it before the start.
         """
         patience = time.monotonic() + 10
-        while time.monotonic() < patience and not shell.has_ended(pid):
+        while time.monotonic() < patience and not program.has_ended():
             code, _, said = self.client.capture("kill", "--signal", str(signum), self.name)
             if code == 0 or not re.search("is not running|no such container", said.lower()):
                 break
             time.sleep(0.1)
         if signum == signal.SIGKILL:
-            os.kill(pid, signum)
+            os.kill(program.pid, signum)
 
     def _was_started(self) -> bool:
         # Only a moment ahead of now holds the events of just now. An engine remembers but a few
@@ -339,7 +346,7 @@ class Container:
         patience: seconds to wait for a container that the engine may just be making.
         """
         until = time.monotonic() + patience
-        with shell.undisturbed():
+        with foreground.uninterrupted():
             while True:
                 _, _, said = self.client.capture("rm", "--force", "--volumes", self.name)
                 gone = "no such container" in said.lower()
@@ -358,7 +365,7 @@ class Container:
         code, out, _ = self.client.capture("ps", "--all", "--quiet", *words)
         if code == 0 and out.split():
             if self.client.is_remote:
-                from skelebot.runners.remote import bring_back
+                from skelebot.runners.docker.volumes import bring_back
 
                 for name in out.split():
                     bring_back(self.client, self.task.root, name)

@@ -5,10 +5,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from skelebot import dependencies_r, ignores, plan
-from skelebot.config import job_params, script
-from skelebot.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
+from skelebot.image import dependencies_r, ignores
+from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
 from skelebot.model import Image, Job, Project
+from skelebot.project import plan
+from skelebot.project.config import job_params, script
 
 PROJECT_LABEL = "skelebot.project"
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from skelebot.errors import SkelebotError
-from skelebot.ignores import Ignores
+from skelebot.image.ignores import Ignores
 
 if TYPE_CHECKING:
     import tarfile

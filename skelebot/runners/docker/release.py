@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from skelebot import console, shell
+from skelebot import console, process
 from skelebot.errors import ProgramMissing, SkelebotError
 from skelebot.model import Flags, Image, Step, Task
-from skelebot.runners import build, folders
-from skelebot.runners.engine import Client, Found
+from skelebot.project import state
+from skelebot.runners.docker import build
+from skelebot.runners.docker.client import Client, Found
 
 REVISION_LABEL = "org.opencontainers.image.revision"
 DIRTY_LABEL = "skelebot.dirty"
@@ -47,7 +48,7 @@ def commit_labels(image: Image) -> dict[str, str]:
 
     What Skelebot has written for the user is in no image and makes no difference.
     """
-    own = (*folders.outputs(image.context), *build.own_dockerfile(image))
+    own = (*state.outputs(image.context), *build.own_dockerfile(image))
     try:
         commit = _git(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
         left_out = (f":(exclude,literal){path}" for path in own)
@@ -66,7 +67,7 @@ def commit_labels(image: Image) -> dict[str, str]:
 def _git(folder: str, *words: str) -> str:
     """What git prints. Raises SkelebotError with its complaint, and without text where it has none."""
     env = (("LC_ALL", "C"), ("GIT_OPTIONAL_LOCKS", "0"))
-    code, out, err = shell.capture(Step(("git", *words), cwd=folder, env=env))
+    code, out, err = process.capture(Step(("git", *words), cwd=folder, env=env))
     if code != 0:
         raise SkelebotError(err.strip().partition("\n")[0])
     return out
@@ -81,8 +82,8 @@ def save(client: Client, found: Found, name: str, target: IO[bytes]) -> None:
     Raises SkelebotError with the engine's complaint, and OSError where `target` takes no more.
     """
     step = client.step("save", found.id)
-    shell.trace(client.verbose, step)
-    code, whole, said = shell.pipe(step, None, lambda source: _copy(source, target, name))
+    process.trace(client.verbose, step)
+    code, whole, said = process.pipe(step, None, lambda source: _copy(source, target, name))
     if code != 0 or not whole:
         why = said.strip().rpartition("\n")[2] or "the engine broke off"
         raise SkelebotError(f"the image {name} could not be saved: {why}")

@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 
 from skelebot.errors import UsageError
-
-PART = ".skelebot-part"  # ends the name of a file that is still being written
+from skelebot.files import PART
 
 # Never wanted in an image; `ignores: ["!.env"]` brings one back.
 DEFAULTS = (

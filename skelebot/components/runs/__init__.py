@@ -32,8 +32,8 @@ def _later(name: str) -> Callable[[Session, Values], int]:
     """The function of that name, whose file is not needed to list the commands."""
 
     def run(session: Session, values: Values) -> int:
-        from skelebot.components.containers import work
+        from skelebot.components.runs import commands
 
-        return cast(int, getattr(work, name)(session, values))
+        return cast(int, getattr(commands, name)(session, values))
 
     return run

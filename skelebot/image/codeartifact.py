@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from skelebot import console
-from skelebot.dependencies import CodeArtifact, Dependency
 from skelebot.errors import SkelebotError
+from skelebot.image.dependencies import CodeArtifact, Dependency
 
 _ENDINGS = (".whl", ".tar.gz", ".zip")
 

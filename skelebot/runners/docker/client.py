@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from skelebot import shell
+from skelebot import process
 from skelebot.errors import SkelebotError
 from skelebot.model import Step, Task
 
@@ -63,8 +63,8 @@ class Client:
 
     def capture(self, *words: str) -> tuple[int, str, str]:
         step = self.step(*words)
-        shell.trace(self.verbose, step)
-        return shell.capture(step)
+        process.trace(self.verbose, step)
+        return process.capture(step)
 
     def answer(self, *words: str) -> str:
         """What the client prints. Raises SkelebotError with what its complaint means."""
@@ -82,9 +82,9 @@ class Client:
     def in_time(self, *words: str) -> tuple[int, str, str]:
         """The same as capture; raises SkelebotError where no engine answers in time."""
         step = self.step(*words)
-        shell.trace(self.verbose, step)
+        process.trace(self.verbose, step)
         try:
-            return shell.capture(step, _PATIENCE)
+            return process.capture(step, _PATIENCE)
         except TimeoutError:
             raise SkelebotError(
                 f"no Docker engine answers at {self.where} in {_PATIENCE:g} seconds; check that it is up, "

@@ -20,15 +20,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
-from skelebot import console, shell
-from skelebot.dockerfile import PROJECT_LABEL
+from skelebot import console, process
 from skelebot.errors import SkelebotError
-from skelebot.ignores import PART
+from skelebot.files import PART, whole_file
+from skelebot.image.dockerfile import PROJECT_LABEL
 from skelebot.model import Mount, image_name
-from skelebot.runners import sync
-from skelebot.runners.engine import Client, csv, explained
-from skelebot.runners.folders import OWN, own_folder, whole_file
-from skelebot.runners.sync import Agreed, Difference, Entry, Listing, Moved
+from skelebot.project.state import OWN, own_folder
+from skelebot.runners.docker import sync
+from skelebot.runners.docker.client import Client, csv, explained
+from skelebot.runners.docker.sync import Agreed, Difference, Entry, Listing, Moved
 
 CHECKOUT_LABEL = "skelebot.checkout"
 MOUNTS_LABEL = "skelebot.mounts"
@@ -269,8 +269,8 @@ class Volumes:
         self, words: tuple[str, ...], feed: Callable[[IO[bytes]], None] | None, take: Callable[[IO[bytes]], T]
     ) -> tuple[int, T, str]:
         step = self.client.step(*words)
-        shell.trace(self.client.verbose, step)
-        return shell.pipe(step, feed, take)
+        process.trace(self.client.verbose, step)
+        return process.pipe(step, feed, take)
 
 
 # Runs as root where the volumes stand, with a folder for each by its number. stdout: the size of the

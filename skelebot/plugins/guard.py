@@ -15,12 +15,13 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from skelebot import console, options, schema, shell
+from skelebot import console, options, process
 from skelebot.component import Activation, Check, Command, Component, Link, Session
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Flags, Image, Project, Step, Task
 from skelebot.options import Values
-from skelebot.plugins import Plugin, user_folder
+from skelebot.plugins.find import Plugin, user_folder
+from skelebot.project import schema
 
 T = TypeVar("T")
 
@@ -322,7 +323,7 @@ def _fits(value: object, want: Any) -> bool:
 # Isolated, so that nothing of the current folder takes part; then with the path that is in use here.
 _TRY = (
     "import json, sys; request = json.load(sys.stdin); sys.path[:] = request.pop('path')\n"
-    "from skelebot.trial import main; main(request)"
+    "from skelebot.plugins.worker import main; main(request)"
 )
 
 
@@ -354,7 +355,7 @@ def try_out(
     request = {"plugin": plugin._asdict(), "root": root, "flags": flags._asdict(), "look": look}
     step = Step((sys.executable, "-I", "-c", _TRY), stdin=json.dumps({"path": sys.path, **request}))
     try:
-        code, out, _ = shell.capture(step, seconds)
+        code, out, _ = process.capture(step, seconds)
         answer = json.loads(out)
         checks = tuple(Check(**check) for check in answer["checks"])
         return Trial(answer["off"], answer["loads"], Activation[answer["activation"]], checks)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from yaml.scanner import ScannerError
 
+from skelebot.errors import did_you_mean
 from skelebot.model import Environment, Sections
 
 # libyaml's parser reads a file of 500 jobs ten times faster; PyYAML can be built without it.
@@ -274,17 +275,6 @@ def _field_named(
             return field
     report.problem(name, join(path, name.value), f"unknown key{did_you_mean(name.value, known)}")
     return None
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, or all when they are few."""
-    import difflib  # only for a mistake
-
-    lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(word.lower(), lower, 1, 0.6)
-    if near:
-        return f"; did you mean `{lower[near[0]]}`?"
-    return f"; known are {', '.join(sorted(lower.values()))}" if 0 < len(lower) <= 40 else ""
 
 
 def _value_of(field: Field[Any], node: yaml.Node, path: str, report: Report) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple, cast
 
 from skelebot.errors import SkelebotError
-from skelebot.ignores import PART
+from skelebot.files import PART
 
 
 class Entry(NamedTuple):

@@ -1,0 +1,125 @@
+"""Files that are written whole or not at all, locks, and what an OSError means."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from skelebot.errors import SkelebotError, UsageError
+
+PART = ".skelebot-part"  # ends the name of a file that is still being written
+
+
+def reason(error: OSError | UnicodeError) -> str:
+    """The reason in an error of the operating system, in lower case, without the file's name."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def open_regular(path: str) -> IO[bytes]:
+    """Open a file for reading. Raises OSError, also for a pipe or a device, which might never end."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return open(number, "rb")
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "is a directory", path)
+    raise OSError(22, "is not an ordinary file", path)
+
+
+# --- writing ---
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
+    """Write a whole file; what was there before stays if that fails. Raises OSError."""
+    fresh = f"{path}.{os.urandom(4).hex()}{PART}"
+    try:
+        with open(fresh, "xb", opener=lambda p, flags: os.open(p, flags, mode)) as file:
+            file.write(data)
+        os.replace(fresh, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """Yield a file that takes its place when the block has ended well; otherwise nothing changes.
+
+    The data is on the disk by then. Raises SkelebotError where the file cannot be written.
+    """
+    fresh = os.path.join(os.path.dirname(path), f".{os.urandom(6).hex()}{PART}")
+    try:
+        with open(fresh, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # some file servers report only now that there is no room
+        os.replace(fresh, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(fresh)
+        if isinstance(error, OSError) and error.filename in (None, fresh):
+            raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
+        raise
+
+
+def output_path(text: str) -> str:
+    """The absolute path of a file to be written, named from the current folder; links are followed.
+
+    Raises UsageError where no file can be put.
+    """
+    path = os.path.realpath(text)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise UsageError(f"{text} cannot be written: there is no folder {folder}; make it first")
+    if os.path.isdir(path) or text.endswith("/"):
+        raise UsageError(f"{text} is a folder; name a file in it")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{text} is not an ordinary file; name another")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{text} cannot be written: the folder {folder} does not let you")
+    return path
+
+
+# --- locks ---
+
+
+@contextmanager
+def locked(
+    path: str, *, shared: bool = False, on_wait: Callable[[], None] | None = None
+) -> Iterator[IO[str]]:
+    """Hold the lock of a file, which is made where it is missing; yields it, for a child to inherit.
+
+    on_wait: called once if somebody else holds the lock. The file is never opened through a link, which
+    others could put into a folder for all. Raises OSError.
+    """
+    with open_lock(path) as file:
+        take_lock(file, shared=shared, on_wait=on_wait)
+        yield file
+
+
+def open_lock(path: str) -> IO[str]:
+    return open(path, "a", encoding="ascii", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
+
+
+def take_lock(file: IO[str], *, shared: bool = False, on_wait: Callable[[], None] | None = None) -> None:
+    """Wait for the lock of an open file; a lock that is held already changes its kind."""
+    import fcntl
+
+    if not try_lock(file, shared=shared):
+        if on_wait:
+            on_wait()
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+
+def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    """Take the lock of an open file unless somebody else holds it."""
+    import fcntl  # the ground floor of every start; locks are for those that build or run
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

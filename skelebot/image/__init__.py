@@ -1,0 +1,1 @@
+"""What is built: the text of a Dockerfile, the dependencies, the files."""

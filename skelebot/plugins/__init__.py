@@ -1,0 +1,1 @@
+"""Plugins: found without importing one, and used without being broken by it."""

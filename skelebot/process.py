@@ -1,0 +1,258 @@
+"""Running other programs, from any thread. The only module that imports subprocess."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from skelebot import console
+from skelebot.errors import ProgramMissing, SkelebotError
+from skelebot.files import reason
+from skelebot.model import Step, display_text, reveal
+
+if TYPE_CHECKING:
+    import subprocess
+    import threading
+
+T = TypeVar("T")
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the signals that ask a program to end
+
+# Where a stream of a program goes: a file descriptor, or a function that gets the bytes as they come,
+# in a thread of its own; None is Skelebot's own stream.
+Sink = int | Callable[[bytes], object] | None
+
+
+class Streams(NamedTuple):
+    """What a program has in place of Skelebot's own streams.
+
+    stdin: all that there is to read, some kilobytes at most; None is Skelebot's own.
+    """
+
+    stdin: bytes | None = None
+    stdout: Sink = None
+    stderr: Sink = None
+
+
+OWN = Streams()
+
+
+def display(step: Step) -> str:
+    """The step as a shell would read it, without secrets."""
+    import shlex  # like subprocess, only where a program is run
+
+    return shlex.join(console.printable(_shortened(display_text(word))) for word in step.argv)
+
+
+def _shortened(word: str) -> str:
+    """A word for people to look at; of a whole script, its beginning."""
+    return word if len(word) < 1000 else f"{word[:60].splitlines()[0]}..."
+
+
+def trace(verbose: bool, step: Step) -> None:
+    if verbose:
+        console.detail(f"+ {display(step)}")
+
+
+# --- programs whose output Skelebot reads ---
+
+
+def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a short program.
+
+    Raises ProgramMissing, and TimeoutError when it takes longer than `timeout` seconds; the program and
+    whatever it has started are ended then.
+    """
+    import subprocess
+
+    alone = timeout is not None
+    with _running(step, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=alone) as child:
+        try:
+            out, err = child.communicate(step.stdin.encode() if step.stdin is not None else None, timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise TimeoutError from None
+    return child.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def tee(
+    step: Step,
+    on_line: Callable[[str], None],
+    write_stdin: Callable[[IO[bytes]], None] | None = None,
+    pass_fds: tuple[int, ...] = (),
+) -> tuple[int, list[str]]:
+    """Exit code and output of a long program; `on_line` gets each line of it, stderr included, as it comes.
+
+    write_stdin: writes the program's stdin, in a thread of its own. Raises ProgramMissing.
+    """
+    import subprocess
+
+    lines: list[str] = []
+    source = subprocess.PIPE if write_stdin else subprocess.DEVNULL
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": pass_fds}
+    with _running(step, stdin=source, **out) as child:
+        if write_stdin:
+            in_thread(_write_and_close, write_stdin, child.stdin)
+        assert child.stdout
+        for raw in child.stdout:
+            lines.append(raw.decode(errors="replace").rstrip("\r\n"))
+            on_line(lines[-1])
+    return child.wait(), lines
+
+
+def _write_and_close(write_stdin: Callable[[IO[bytes]], object], stdin: IO[bytes]) -> None:
+    try:
+        with stdin:
+            write_stdin(stdin)
+    except BrokenPipeError:
+        pass  # the program ended early and says why itself
+
+
+def pipe(
+    step: Step, write_stdin: Callable[[IO[bytes]], None] | None, read_stdout: Callable[[IO[bytes]], T]
+) -> tuple[int, T, str]:
+    """Exit code of a program, what `read_stdout` makes of its stdout, and its stderr.
+
+    write_stdin: writes the program's stdin, in a thread of its own; what it raises is raised here.
+    Raises ProgramMissing.
+    """
+    import subprocess
+    import tempfile
+
+    failed: list[BaseException] = []
+
+    def write(stdin: IO[bytes]) -> None:
+        try:
+            _write_and_close(write_stdin, stdin) if write_stdin else stdin.close()
+        except BaseException as error:
+            failed.append(error)
+
+    with tempfile.TemporaryFile() as stderr:
+        with _running(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr) as child:
+            assert child.stdin
+            assert child.stdout
+            writing = in_thread(write, child.stdin)
+            result = read_stdout(child.stdout)
+            code = child.wait()
+            writing.join()
+        stderr.seek(0)
+        if failed:
+            raise failed[0]
+        return code, result, stderr.read().decode(errors="replace")
+
+
+@contextmanager
+def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """The program, which is ended if the block is left by an exception."""
+    import subprocess
+
+    streams.setdefault("stdin", subprocess.DEVNULL if step.stdin is None else subprocess.PIPE)
+    child = _popen(step, **streams)
+    try:
+        yield child
+    except BaseException:
+        child.terminate()
+        _close(child)  # one that is writing would otherwise wait for a reader
+        child.wait()
+        raise
+    finally:
+        _close(child)
+
+
+def _close(child: "subprocess.Popen[bytes]") -> None:
+    for stream in (child.stdout, child.stderr):
+        if stream:
+            stream.close()
+
+
+def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program; the secrets among its words are resolved here and nowhere else."""
+    import subprocess
+
+    env = {**os.environ, **dict(step.env)}
+    argv = [reveal(word, env) for word in step.argv]
+    try:
+        return subprocess.Popen(argv, cwd=step.cwd, env=env, **options)
+    except FileNotFoundError as error:
+        if step.cwd and error.filename == step.cwd:
+            raise SkelebotError(f"the folder {step.cwd} does not exist") from None
+        raise ProgramMissing(f"{argv[0]} is not installed, or not on PATH") from None
+    except OSError as error:
+        raise SkelebotError(f"{argv[0]} cannot be run: {reason(error)}") from None
+
+
+# --- programs that run on their own: jobs ---
+
+
+class Program:
+    """A program that was started. Any thread may wait for it; `pid` is its process."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]", readers: "tuple[threading.Thread, ...]") -> None:
+        self._child, self._readers = child, readers
+        self.pid = child.pid
+
+    def wait(self) -> int:
+        """Its exit code when it ends: 128 and the signal's number if a signal killed it."""
+        code = self._child.wait()
+        for reader in self._readers:
+            reader.join(timeout=1)  # not for ever: what the program has started may keep the stream open
+        return 128 - code if code < 0 else code
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; it must still be waited for."""
+        if self._child.returncode is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+
+def start(step: Step, streams: Streams = OWN, pass_fds: tuple[int, ...] = ()) -> Program:
+    """Start a program and return at once. Raises ProgramMissing and SkelebotError."""
+    import subprocess
+
+    sinks = {"stdout": streams.stdout, "stderr": streams.stderr}
+    options: dict[str, Any] = {name: subprocess.PIPE if callable(s) else s for name, s in sinks.items()}
+    if streams.stdin is not None:
+        options["stdin"] = subprocess.PIPE
+    child = _popen(step, pass_fds=pass_fds, **options)
+    pairs = ((child.stdout, streams.stdout), (child.stderr, streams.stderr))
+    readers = tuple(in_thread(_pump, source, sink) for source, sink in pairs if source and callable(sink))
+    if child.stdin and streams.stdin is not None:
+        data = streams.stdin
+        in_thread(_write_and_close, lambda stdin: stdin.write(data), child.stdin)
+    return Program(child, readers)
+
+
+def _pump(source: IO[bytes], sink: Callable[[bytes], object]) -> None:
+    with source:
+        while data := os.read(source.fileno(), 1 << 16):
+            sink(data)
+
+
+def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
+    """A sink that gives `on_line` each line without its end; one without an end comes with the next."""
+    rest = b""
+
+    def sink(data: bytes) -> None:
+        nonlocal rest
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            on_line(line.decode(errors="replace").rstrip("\r"))
+
+    return sink
+
+
+def in_thread(function: Callable[..., object], *args: object) -> "threading.Thread":
+    """Start a function in a thread that takes no signals: they are the main thread's to handle."""
+    import threading  # not for a native job on Skelebot's own streams
+
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread

@@ -1,0 +1,1 @@
+"""What the project's files say; a job and its values become a Task."""
