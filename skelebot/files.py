@@ -123,3 +123,64 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+# --- temporary folders ---
+
+_PREFIX = "skelebot-private-"
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """Yield a new temporary folder that only this user can read; it goes with the block.
+
+    This process holds a lock on it, so that `sweep` can tell what a killed process has left.
+    """
+    import tempfile
+
+    folder, number = _locked_folder(tempfile.mkdtemp)
+    try:
+        yield folder
+    finally:
+        _remove_tree(folder)
+        os.close(number)
+
+
+def _locked_folder(make: Callable[..., str]) -> tuple[str, int]:
+    import fcntl
+
+    while True:
+        folder = make(prefix=_PREFIX)
+        number = os.open(folder, os.O_RDONLY)
+        with suppress(BlockingIOError):
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.isdir(folder):
+                return folder, number
+        os.close(number)  # another process swept it away before it was locked
+
+
+def sweep() -> None:
+    """Remove this user's temporary folders that no living process holds."""
+    import fcntl
+    import tempfile
+
+    top = tempfile.gettempdir()
+    with suppress(OSError), os.scandir(top) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                continue
+            with suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid != os.getuid():
+                    continue
+                number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove_tree(entry.path)
+                finally:
+                    os.close(number)
+
+
+def _remove_tree(path: str) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
