@@ -10,7 +10,8 @@ from skelebot.image import ignores
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
 from skelebot.project import plan
-from skelebot.project.config import job_params, script
+from skelebot.project.config import job_params
+from skelebot.project.sources import script
 
 
 class Jobs(Component):

@@ -9,7 +9,8 @@ from skelebot.image import dependencies_r, ignores
 from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
 from skelebot.model import Image, Job, Project
 from skelebot.project import plan
-from skelebot.project.config import job_params, script
+from skelebot.project.config import job_params
+from skelebot.project.sources import argv, script
 
 PROJECT_LABEL = "skelebot.project"
 
@@ -312,7 +313,7 @@ def _primary(project: Project) -> tuple[tuple[str, ...] | None, tuple[str, ...] 
         return None, None
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
-        return plan.argv(project, job, ()), None
+        return argv(project, job, ()), None
     # An entrypoint of the base would take the command for its arguments.
     return (), primary_command(project, job)
 
@@ -331,7 +332,7 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
         return f'"${{{len(words)}}}"'
 
     referenced = False
-    for word in plan.argv(project, job, ()):
+    for word in argv(project, job, ()):
         shell.append(add(word))
     for param in job_params(project, job, script(project.root, job.source) is not None):
         if param.reference:

@@ -12,6 +12,7 @@ import yaml
 from skelebot.errors import ConfigError, SkelebotError, UsageError, did_you_mean
 from skelebot.model import Job, Packages, Param, Project
 from skelebot.project import schema
+from skelebot.project.sources import script
 
 if TYPE_CHECKING:
     from semver import Version
@@ -164,24 +165,6 @@ def parsed_version(text: str | None) -> "Version":
         return Version.parse(text)
     except ValueError:
         raise SkelebotError(f"{VERSION} holds {text!r}, not a version such as 1.4.0") from None
-
-
-# --- sources ---
-
-INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
-
-
-def script(root: str, source: str) -> str | None:
-    """The path of the script that `source` names, there or not; None for a command line."""
-    source = source.strip()
-    suffix = os.path.splitext(source)[1].lower()
-    if "\n" in source or os.path.isabs(source):
-        return None
-    path = os.path.join(root, source)
-    if os.path.isfile(path):
-        return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
-    # The last word of a command line may end so too: only a single word can be nothing else.
-    return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
 
 
 # --- what holds between the parts ---

@@ -19,7 +19,7 @@ ORDER = (
 )
 # The order within a room.
 ROOMS = {
-    "project": ("__init__", "schema", "config", "plan", "state"),
+    "project": ("__init__", "schema", "sources", "config", "plan", "state"),
     "image": (
         *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores", "context", "dockerfile"),
     ),

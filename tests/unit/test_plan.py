@@ -11,7 +11,8 @@ from skelebot import options
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Environment, Flags, Image, Job, Mount, Param, Project, Secret, Task
 from skelebot.project import plan
-from skelebot.project.config import job_params, script
+from skelebot.project.config import job_params
+from skelebot.project.sources import script
 from skelebot.runners.docker import container
 
 from .helpers import argv_of, arrived, write

@@ -1,0 +1,115 @@
+"""A job's source: which program it names, and where the job's values go in a command line."""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+
+from skelebot.errors import UsageError
+from skelebot.model import Job, Project
+
+INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
+
+
+def script(root: str, source: str) -> str | None:
+    """The path of the script that `source` names, there or not; None for a command line."""
+    source = source.strip()
+    suffix = os.path.splitext(source)[1].lower()
+    if "\n" in source or os.path.isabs(source):
+        return None
+    path = os.path.join(root, source)
+    if os.path.isfile(path):
+        return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
+    # The last word of a command line may end so too: only a single word can be nothing else.
+    return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
+
+
+def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, ...]:
+    """The program to run: an interpreter and its script, or bash and the author's own text.
+
+    Raises UsageError where the words have no place in the text.
+    """
+    path = script(project.root, job.source)
+    if path is not None:
+        interpreter = INTERPRETERS.get(posixpath.splitext(path)[1].lower())
+        # A name that starts with a dash would be an option of the interpreter.
+        named = f"./{path}" if path.startswith("-") or not interpreter else path
+        return (*(interpreter or ()), named, *job_words)
+    text = job.source.rstrip()
+    if (job.args or job.params) and not _uses_words(text):
+        if problem := _no_place_for_words(text):
+            raise UsageError(
+                f"{job.place}.source: {problem}, so the job's values cannot follow; "
+                'write "$@" where they belong'
+            )
+        text += ' "$@"'
+    return ("bash", "-c", text, job.name, *job_words)
+
+
+_PIECE = r"""
+      \\.                                                        # an escaped character
+    | \$?'(?:(?<=\$')(?:[^'\\]|\\.)*|[^']*)'                      # text that the shell takes as it is
+    | (?P<comment> (?:^|(?<=[\s;&|()]))\#[^\n]* )
+    | (?P<here> (?<!<)<<-?(?!<)\s*[\w'"\\] )
+    | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) )
+    | [$<>]\( | \$\{ | .
+    """
+_PIECE_IN_QUOTES = r"\\. | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) ) | \$\( | \$\{ | ."
+_CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
+
+# After these a command begins: the first word would be run as one.
+_OPEN_END = r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$"
+
+
+def _pieces(text: str) -> Iterator[tuple[re.Match[str], bool]]:
+    """A command line bit by bit, each with whether it stands in quotes or parentheses, or is one of them."""
+    plain, quoted = (re.compile(p, re.VERBOSE | re.DOTALL | re.MULTILINE) for p in (_PIECE, _PIECE_IN_QUOTES))
+    awaited, at = [""], 0
+    while match := (quoted if awaited[-1] == '"' else plain).match(text, at):
+        piece, at, depth = match[0], match.end(), len(awaited)
+        if piece == awaited[-1]:
+            awaited.pop()
+        elif piece in _CLOSED_BY and (piece != "(" or awaited[-1] != '"'):
+            awaited.append(_CLOSED_BY[piece])
+        yield match, min(depth, len(awaited)) > 1
+
+
+def _uses_words(text: str) -> bool:
+    """Whether a command line says itself where the job's words go."""
+    return any(match.lastgroup == "words" for match, _ in _pieces(text))
+
+
+def _outline(text: str) -> str:
+    """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
+    shown = ""
+    for match, inside in _pieces(text):
+        piece = match[0]
+        if piece != "\\\n" and match.lastgroup != "comment":  # a line that goes on
+            shown += "_" if inside or (len(piece) > 1 and piece not in _CLOSED_BY) else piece
+    return shown
+
+
+# Parts of an outline.
+_REDIRECTION = r"(?:\d+|\{\w+\})?(?:&>>?|[<>]&|<<<|<>|>>|>\||[<>](?!\())\s*(?:[<>]\()?[^\s<>]+"
+_ASSIGNMENT = r"[A-Za-z_]\w*(?:\[[^\]]*\])?\+?=[^\s<>]*"
+_NO_COMMAND = rf"\s*(?:(?:!|time|-p|exec)\s+)*(?:(?:{_ASSIGNMENT}|{_REDIRECTION})(?:\s+|(?=[<>])|\Z))+"
+_COMPOUND = (
+    r"(?:(?:^|[;&|\n()]|\}\s|\b(?:in|fi|done|esac)\s)\s*(?:done|fi|esac|\})|(?<![$<>=])\(_*\)|\s\]\])"
+    rf"(?:\s*{_REDIRECTION})*\Z"
+)
+
+
+def _no_place_for_words(text: str) -> str | None:
+    """Why words cannot be put behind a command line, or None."""
+    for match, _ in _pieces(text):
+        if match.lastgroup == "comment" and match.end() == len(text):
+            return "the source ends in a comment"
+        if match.lastgroup == "here":
+            return "the source has a here-document"
+    outline = _outline(text)
+    last = re.split(r";|\n|(?<!>)\||(?<![<>])&(?!>)", outline)[-1]
+    if re.search(_OPEN_END, text) or re.fullmatch(_NO_COMMAND, last):
+        return "the source ends where a command would begin"
+    if re.search(_COMPOUND, outline):
+        return "the source ends in a compound command"
+    return "the source ends in a backslash" if text.endswith("\\") else None
