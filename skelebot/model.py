@@ -413,8 +413,8 @@ class Image:
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
     are left out. copied: files that `setup` needs. dockerfile: one of the user's own, instead of the
     lines. inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
-    the user to see. views: for each kind of job the paths that its mappings hide. user, entrypoint,
-    command: how the bare image runs; None where the base's own stand.
+    the user to see. shadow_sets: for each kind of job the paths that its mappings lie over. user,
+    entrypoint, command: how the bare image runs; None where the base's own stand.
     """
 
     tag: str
@@ -432,7 +432,7 @@ class Image:
     copied: tuple[str, ...] = ()
     inherit: tuple[str, ...] = ()
     ephemeral: bool = False
-    views: tuple[frozenset[str], ...] = ()
+    shadow_sets: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -450,7 +450,7 @@ class Task:
 
     dependencies: those of Python, for an environment of the task's own; venv: its name, one for each set;
     dependency_places: where the first of them stand in the configuration.
-    hidden: the project's paths that the mounts lie over, whose content in the image nobody sees.
+    shadowed: the project's paths that the mounts lie over, whose content in the image nobody sees.
     """
 
     name: str
@@ -467,7 +467,7 @@ class Task:
     user: str | None = None
     gpu: bool = False
     timeout: float = 0
-    hidden: frozenset[str] = frozenset()
+    shadowed: tuple[str, ...] = ()
     venv: str = "venv"
     dependency_places: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ from skelebot.project.plan import at_home
 if TYPE_CHECKING:
     import zipfile
 
-    from skelebot.image.context import Entry
+    from skelebot.image.context import ContextEntry
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Package(Component):
         path = at_home(self.path) if self.path else f"{image_name(project.name)}{version}.zip"
         return os.path.join(project.root, path)
 
-    def _files(self, session: Session, target: str) -> "list[Entry]":
+    def _files(self, session: Session, target: str) -> "list[ContextEntry]":
         """What the project's image holds, less the own `ignores`."""
         from skelebot.image import context, ignores
         from skelebot.runners.docker.build import own_dockerfile
@@ -72,7 +72,7 @@ class Package(Component):
 _FORCE = Param("force", "f", accepts="boolean", help="Replace a file that is not a package of this project")
 
 
-def _written(target: str, entries: "list[Entry]", mark: bytes, root: str) -> str:
+def _written(target: str, entries: "list[ContextEntry]", mark: bytes, root: str) -> str:
     """Writes the zip, and gives its path with links followed. Raises SkelebotError."""
     from skelebot.files import output_path, whole_file
     from skelebot.project.state import remember_output
@@ -88,7 +88,7 @@ def _written(target: str, entries: "list[Entry]", mark: bytes, root: str) -> str
 # --- what may be in it ---
 
 
-def _is_package(entry: "Entry", mark: bytes) -> bool:
+def _is_package(entry: "ContextEntry", mark: bytes) -> bool:
     return entry.path.endswith(".zip") and stat.S_ISREG(entry.stat.st_mode) and _ends_with(entry.file, mark)
 
 
@@ -101,7 +101,7 @@ def _ends_with(file: str, mark: bytes) -> bool:
         return False
 
 
-def _check(entries: "list[Entry]", root: str) -> None:
+def _check(entries: "list[ContextEntry]", root: str) -> None:
     """Raises SkelebotError where a zip of the entries would not be the code base, whole, elsewhere."""
     if all(stat.S_ISDIR(entry.stat.st_mode) for entry in entries):
         raise SkelebotError("there is nothing to package: all files are left out by `ignores`")
@@ -117,7 +117,7 @@ def _check(entries: "list[Entry]", root: str) -> None:
             raise _refused(entry, "has a name that is not UTF-8") from None
 
 
-def _check_link(entry: "Entry", root: str) -> None:
+def _check_link(entry: "ContextEntry", root: str) -> None:
     """A link has to lead somewhere in the project, wherever that is unpacked."""
     link = os.readlink(entry.file)
     beside = os.path.normpath(os.path.join(os.path.dirname(entry.path), link))
@@ -127,14 +127,14 @@ def _check_link(entry: "Entry", root: str) -> None:
         raise _refused(entry, f"is a link out of the project, to {link}")
 
 
-def _refused(entry: "Entry", why: str) -> SkelebotError:
+def _refused(entry: "ContextEntry", why: str) -> SkelebotError:
     return SkelebotError(f"{entry.path} {why}; mend that, or add it to components.package.ignores")
 
 
 # --- the zip ---
 
 
-def _write(file: IO[bytes], entries: "list[Entry]", mark: bytes) -> None:
+def _write(file: IO[bytes], entries: "list[ContextEntry]", mark: bytes) -> None:
     """Writes a zip that owes nothing to the times, owners and umask of this checkout."""
     import zipfile
 
@@ -149,7 +149,7 @@ def _write(file: IO[bytes], entries: "list[Entry]", mark: bytes) -> None:
                 raise _refused(entry, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
 
 
-def _add(archive: "zipfile.ZipFile", entry: "Entry") -> None:
+def _add(archive: "zipfile.ZipFile", entry: "ContextEntry") -> None:
     import shutil
     import zipfile
 

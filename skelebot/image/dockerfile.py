@@ -59,14 +59,14 @@ def image(
         dockerfile=project.dockerfile,
         inherit=project.build.inherit,
         ephemeral=project.ephemeral,
-        views=_views(project),
+        shadow_sets=_shadow_sets(project),
     )
 
 
-def _views(project: Project) -> tuple[frozenset[str], ...]:
-    """What is hidden for each job, and for those of Skelebot's own tools that map the whole project."""
-    of_jobs = (plan.hidden(job) for job in project.jobs)
-    return tuple(dict.fromkeys((*of_jobs, frozenset({""}))))
+def _shadow_sets(project: Project) -> tuple[tuple[str, ...], ...]:
+    """What is shadowed for each job, and for those of Skelebot's own tools that map the whole project."""
+    of_jobs = (plan.shadowed(job) for job in project.jobs)
+    return tuple(dict.fromkeys((*of_jobs, ("",))))
 
 
 def _secret_paths(root: str, env_files: Iterable[str]) -> set[str]:
@@ -179,7 +179,7 @@ def _heredoc_ends(instruction: str) -> list[str]:
     return ["\t*" * bool(m[1]) + re.escape(re.sub(r"[\"'\\]", "", m[2])) for m in found if m]
 
 
-def with_loan(
+def with_inherited_settings(
     lines: list[str], cache: str, mounts: tuple[str, ...], env: tuple[tuple[str, str], ...]
 ) -> list[str]:
     """The lines with mounts, which only BuildKit knows, and variables for each RUN alone.
@@ -188,10 +188,10 @@ def with_loan(
     image's own variables would win over ARG.
     """
     pairs = [f"{name}={value}" for name, value in env]
-    return [_lent(line, cache, mounts, pairs) if line.startswith("RUN ") else line for line in lines]
+    return [_inheriting(line, cache, mounts, pairs) if line.startswith("RUN ") else line for line in lines]
 
 
-def _lent(line: str, cache: str, mounts: tuple[str, ...], pairs: list[str]) -> str:
+def _inheriting(line: str, cache: str, mounts: tuple[str, ...], pairs: list[str]) -> str:
     own = (cache,) if INSTALLER in line else ()
     options = "".join(f"--mount={mount} " for mount in (*own, *mounts))
     return f"RUN {options}{_with_env(line[4:], pairs)}"

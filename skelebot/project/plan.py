@@ -38,7 +38,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         user=project.user,
         gpu=project.gpu,
         timeout=seconds(job.timeout) if job.timeout else 0,
-        hidden=hidden(job),
+        shadowed=shadowed(job),
         dependency_places=project.entry_places("Python"),
     )
 
@@ -104,9 +104,10 @@ def targets(job: Job) -> tuple[str, ...]:
     return tuple(posixpath.normpath(Mapping.parse(text).container) for text in job.mappings)
 
 
-def hidden(job: Job) -> frozenset[str]:
+def shadowed(job: Job) -> tuple[str, ...]:
     """The project's paths over which the job's mappings lie in the container; "" is all of it."""
-    return frozenset(t[len(WORKDIR) + 1 :] for t in targets(job) if f"{t}/".startswith(f"{WORKDIR}/"))
+    inside = {t[len(WORKDIR) + 1 :] for t in targets(job) if f"{t}/".startswith(f"{WORKDIR}/")}
+    return tuple(sorted(inside))
 
 
 def tag(name: str) -> str:

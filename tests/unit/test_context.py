@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from skelebot.errors import SkelebotError
-from skelebot.image import context
+from skelebot.image import context, sizes
 from skelebot.image.ignores import DEFAULTS, Ignores
+from skelebot.image.tar import write_tar
 
 from .helpers import ordinary_user, write
 
@@ -75,7 +76,7 @@ def test_folders_come_before_what_is_in_them_and_all_is_sorted(tree: Path) -> No
 def tar_of(root: Path, *patterns: str, dockerfile: str = "FROM scratch\n") -> dict[str, tarfile.TarInfo]:
     stream = io.BytesIO()
     entries = context.walk(str(root), Ignores((*DEFAULTS, *patterns)))
-    context.write_tar(stream, entries, "p/", ("Dockerfile", dockerfile))
+    write_tar(stream, entries, "p/", ("Dockerfile", dockerfile))
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         members = tar.getmembers()
@@ -105,11 +106,19 @@ def test_the_folder_is_in_the_tar_also_with_nothing_in_it(tree: Path) -> None:
     assert (tar["p"].isdir(), tar["p"].mode, tar["p"].mtime) == (True, 0o755, 0)
 
 
+def test_nobodys_checkout_shows_in_the_tar(tree: Path) -> None:
+    if os.getuid() == 0:
+        os.chown(tree / "a.txt", 1234, 1234)
+        os.chown(tree / "src", 1, 1)  # a user and a group that have names
+    owners = {(m.uid, m.gid, m.uname, m.gname) for m in tar_of(tree).values()}
+    assert owners == {(0, 0, "", "")}
+
+
 def test_a_dockerfile_of_the_users_own_is_taken_with_the_builds_text(tree: Path) -> None:
     stream = io.BytesIO()
     write(tree, "FROM a", "docker/Mine")
     entries = context.walk(str(tree), Ignores(()))
-    context.write_tar(stream, entries, "", ("docker/Mine", "FROM b"))
+    write_tar(stream, entries, "", ("docker/Mine", "FROM b"))
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         assert tar.getnames().count("docker/Mine") == 1
@@ -184,7 +193,7 @@ def test_what_cannot_be_read_is_told_with_what_to_do(readable: Path, kind: str) 
     with ordinary_user(), pytest.raises(SkelebotError) as caught:
         tar_of(readable)
     assert str(caught.value) == (
-        "sub/secret cannot be read: permission denied; mend that or add it to `ignores`"
+        "sub/secret cannot be read: permission denied; fix that or add it to `ignores`"
     )
     with ordinary_user():
         assert "sub" in tar_of(readable, "sub/secret")
@@ -203,4 +212,4 @@ def test_many_heavy_files_do_not_make_more_layers_than_an_image_can_have(tmp_pat
     (tmp_path / "model").write_bytes(b"")
     os.truncate(tmp_path / "model", 1_000_000_000)
     entries = context.walk(str(tmp_path), Ignores(()))
-    assert context.heavy(entries, 10_000_000) == ["data", "model"]
+    assert sizes.heavy_paths(entries, 10_000_000) == ["data", "model"]

@@ -286,7 +286,7 @@ jobs:
 """
     the_project = load(tmp_path, text)
     one, two, three = the_project.jobs
-    assert frozenset({"data"}) in image(the_project, one, env_files=config.env_files(str(tmp_path))).views
+    assert ("data",) in image(the_project, one, env_files=config.env_files(str(tmp_path))).shadow_sets
     assert plan.task(the_project, one, {}, Flags(), {}).mounts == ()
     with pytest.raises(UsageError, match=r"^skelebot\.yaml:4:3: jobs\[1\]\.mappings\[1\]: ~no-such-user/x: "):
         plan.task(the_project, two, {}, Flags(), {})

@@ -21,7 +21,8 @@ ORDER = (
 ROOMS = {
     "project": ("__init__", "schema", "sources", "config", "plan", "state"),
     "image": (
-        *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores", "context", "dockerfile"),
+        *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores"),
+        *("context", "fingerprint", "sizes", "tar", "dockerfile"),
     ),
     "runners.docker": (
         *("__init__", "client", "inherited", "build", "release", "sync", "volumes", "container"),

@@ -401,7 +401,7 @@ def test_the_line_that_broke_is_named(capsys: pytest.CaptureFixture[str]) -> Non
         ("task", replace(TASK, argv="python train.py")),  # type: ignore[arg-type]
         ("task", replace(TASK, env={"A": "1"})),  # type: ignore[arg-type]
         ("task", replace(TASK, mounts=("data",))),  # type: ignore[arg-type]
-        ("task", replace(TASK, hidden=["data"])),  # type: ignore[arg-type]
+        ("task", replace(TASK, shadowed=["data"])),  # type: ignore[arg-type]
         ("task", IMAGE),
         ("commands", [Command("a", None, lambda s, v: 0)]),  # type: ignore[arg-type]
         ("commands", [Command("a", "h", None)]),  # type: ignore[arg-type]
@@ -434,9 +434,9 @@ def test_a_value_of_the_wrong_type_is_not_shown(capsys: pytest.CaptureFixture[st
 def test_proper_values_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
     """Of every type that a field of them can have."""
     mounts = (Mount("/data", "/app/data"),)
-    task = replace(TASK, env=(("A", "1"),), timeout=3, hidden=frozenset({"data"}), mounts=mounts)
+    task = replace(TASK, env=(("A", "1"),), timeout=3, shadowed=("data",), mounts=mounts)
     assert guarded(task=lambda *words: task).task(TASK, PROJECT) == task
-    image = replace(IMAGE, lines=("RUN a",), labels=(("a", "b"),), views=(frozenset({"a"}),))
+    image = replace(IMAGE, lines=("RUN a",), labels=(("a", "b"),), shadow_sets=(("a",),))
     assert guarded(image=lambda *words: image).image(IMAGE, PROJECT) == image
     param = Param("rate", "r", choices=("1", "2"), default="1", help="h")
     command = Command("go", "h", lambda s, v: 7, [Arg("a")], (param,))

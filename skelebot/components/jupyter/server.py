@@ -181,7 +181,7 @@ def _task(settings: "Jupyter", session: Session, project: Project) -> Task:
         env=plan.environment(project, job, os.environ),
         user=project.user or "caller",  # notebooks are the caller's as soon as they are saved
         # Of a Dockerfile of the user's own it is not known which files it makes use of.
-        hidden=frozenset() if project.dockerfile else frozenset({""}),
+        shadowed=() if project.dockerfile else ("",),
     )
 
 

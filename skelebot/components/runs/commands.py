@@ -249,11 +249,11 @@ def _shell_in_new(session: Session, values: Values, silent: Sequence[Client]) ->
     task = replace(launch.tool(session, "exec", _SHELL), mode="it", native="never")
     if job:
         mounts = plan.mounts(project, job)
-        env, hidden = plan.environment(project, job, os.environ), plan.hidden(job)
+        env, shadowed = plan.environment(project, job, os.environ), plan.shadowed(job)
         host = session.flags.docker_host or job.host or project.host
-        task = replace(task, mounts=mounts, env=env, hidden=hidden, host=host)
+        task = replace(task, mounts=mounts, env=env, shadowed=shadowed, host=host)
     if values.get("map"):
-        task = replace(task, mounts=(Mount(project.root, plan.WORKDIR), *task.mounts), hidden=frozenset({""}))
+        task = replace(task, mounts=(Mount(project.root, plan.WORKDIR), *task.mounts), shadowed=("",))
     if (client := Client(task.host, session.flags.verbose)) in silent:  # asked again, it takes as long again
         raise SkelebotError(f"no shell can be opened at {client.where}, which does not answer")
     launch.fetch_dependencies(session)

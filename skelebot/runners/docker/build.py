@@ -11,10 +11,12 @@ from typing import IO
 
 from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.image import context, dockerfile
-from skelebot.image.context import Entry, Memory
+from skelebot.image import context, dockerfile, sizes
+from skelebot.image.context import ContextEntry
 from skelebot.image.dependencies import ODD_NAME
+from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
+from skelebot.image.tar import write_tar
 from skelebot.model import Image, Step, Task
 from skelebot.project.state import own_folder
 from skelebot.runners.docker.client import Client, Found, explained
@@ -60,7 +62,7 @@ def current(client: Client, image: Image, task: Task, lock: "Lock") -> Found:
 
 def is_current(client: Client, found: Found, source: "Source", task: Task) -> bool:
     """Whether an image holds what the project now is."""
-    if found.labels.get(_view_label(source.seen(task.hidden))) != source.fingerprint(task.hidden):
+    if found.labels.get(_context_label(source.unused(task.shadowed))) != source.fingerprint(task.shadowed):
         return False
     # Another image may go by the base's name by now; through the client the question takes too long.
     base = client.quickly(source.image.base)
@@ -82,14 +84,14 @@ def labelled(
             client.capture("rmi", name)
 
 
-def _view_label(hidden: frozenset[str]) -> str:
+def _context_label(shadowed: tuple[str, ...]) -> str:
     """The label of the fingerprint that leaves out what a job's mappings lie over."""
-    return f"{CONTEXT_LABEL}.{_view(hidden)}" if hidden else CONTEXT_LABEL
+    return f"{CONTEXT_LABEL}.{_shadows(shadowed)}" if shadowed else CONTEXT_LABEL
 
 
-def _view(hidden: frozenset[str]) -> str:
-    text = "\n".join(sorted(hidden)).encode("utf-8", "surrogateescape")
-    return f"{zlib.crc32(text):08x}" if hidden else "all"
+def _shadows(shadowed: tuple[str, ...]) -> str:
+    text = "\n".join(sorted(shadowed)).encode("utf-8", "surrogateescape")
+    return f"{zlib.crc32(text):08x}" if shadowed else "all"
 
 
 class Source:
@@ -99,37 +101,37 @@ class Source:
         self.image = image
         self.text = text(image)
         self.ignores = Ignores((*image.ignores, *own_dockerfile(image)))
-        self._memory = _memory(image)
+        self._fingerprint_cache = _fingerprint_cache(image)
 
-    def fingerprint(self, hidden: frozenset[str], entries: list[Entry] | None = None) -> str:
-        """The fingerprint less what is hidden; `entries` of the whole context, where they are known."""
-        hidden = self.seen(hidden)
-        if "" in hidden:
+    def fingerprint(self, shadowed: tuple[str, ...], entries: list[ContextEntry] | None = None) -> str:
+        """The fingerprint less what is shadowed; `entries` of the whole context, where they are known."""
+        shadowed = self.unused(shadowed)
+        if "" in shadowed:
             entries = []
         elif entries is None:
-            entries = context.walk(self.image.context, self.ignores, hidden)
+            entries = context.walk(self.image.context, self.ignores, shadowed)
         else:
-            entries = [e for e in entries if not context.is_below(e.path, hidden)]
-        return self._memory.fingerprint(self.text, entries, _view(hidden))
+            entries = [e for e in entries if not context.is_below(e.path, shadowed)]
+        return self._fingerprint_cache.fingerprint(self.text, entries, _shadows(shadowed))
 
-    def seen(self, hidden: frozenset[str]) -> frozenset[str]:
-        """Of the hidden paths those whose content has no part in the image otherwise."""
-        return frozenset(
+    def unused(self, shadowed: tuple[str, ...]) -> tuple[str, ...]:
+        """Of the shadowed paths those whose content has no part in the image otherwise."""
+        return tuple(
             path
-            for path in hidden
+            for path in shadowed
             if not any(not path or context.is_below(used, (path,)) for used in self.image.copied)
         )
 
-    def content(self, text: str, entries: list[Entry]) -> str:
+    def content(self, text: str, entries: list[ContextEntry]) -> str:
         """The fingerprint of a part of the context under a text of its own."""
-        return self._memory.hashed(text, entries)
+        return self._fingerprint_cache.hashed(text, entries)
 
 
-def _memory(image: Image) -> Memory:
+def _fingerprint_cache(image: Image) -> FingerprintCache:
     folder = os.path.join(image.context, ".skelebot")
     with suppress(SkelebotError):  # a project that cannot be written is read anew each time
         folder = own_folder(image.context)
-    return Memory(folder, image.tag.replace(":", "."))
+    return FingerprintCache(folder, image.tag.replace(":", "."))
 
 
 def text(image: Image) -> str:
@@ -151,8 +153,8 @@ def _build(client: Client, source: Source, task: Task) -> Found:
     image = source.image
     entries = context.walk(image.context, source.ignores)
     _warn_if_large(entries)
-    views = {frozenset[str](), task.hidden, *image.views}
-    labels = {_view_label(source.seen(hidden)): source.fingerprint(hidden, entries) for hidden in views}
+    shadow_sets = {(), task.shadowed, *image.shadow_sets}
+    labels = {_context_label(source.unused(s)): source.fingerprint(s, entries) for s in shadow_sets}
     labels[FILES_LABEL] = ""  # a base that is a project's image has one of its own
     builder = Builder(client, source, task, has_buildkit(client))
     if image.dockerfile:
@@ -160,7 +162,7 @@ def _build(client: Client, source: Source, task: Task) -> Found:
     base = _base(client, image, task)
     labels |= {BASE_LABEL: base.id} if base else {}
     user = base.user if base and base.user.split(":")[0] not in ("", "0", "root") else ""
-    heavy = tuple(path for path in context.heavy(entries, _HEAVY) if not _is_odd(path))
+    heavy = tuple(path for path in sizes.heavy_paths(entries, _HEAVY) if not _is_odd(path))
     if not heavy:
         lines = dockerfile.first_part(image, (), user) + dockerfile.second_part(image, None, user)
         built = builder.build(lines, entries, labels, image.tag)
@@ -227,7 +229,7 @@ class Builder:
     buildkit: bool
 
     def files_image(
-        self, lines: list[str], entries: list[Entry], heavy: tuple[str, ...], base: Found | None
+        self, lines: list[str], entries: list[ContextEntry], heavy: tuple[str, ...], base: Found | None
     ) -> str:
         """The tag of an image with what is installed and the heavy files, built where it is missing.
 
@@ -241,7 +243,7 @@ class Builder:
             self.build(lines, needed, {}, tag)
         return tag
 
-    def build(self, lines: list[str], entries: list[Entry], labels: dict[str, str], tag: str) -> Found:
+    def build(self, lines: list[str], entries: list[ContextEntry], labels: dict[str, str], tag: str) -> Found:
         """Builds an image of Skelebot's own lines from the entries of the context."""
         from skelebot.runners.docker import inherited
 
@@ -252,11 +254,11 @@ class Builder:
             text = "\n".join(lines) + "\n"
 
             def feed(stream: IO[bytes]) -> None:
-                context.write_tar(stream, entries, _FOLDER, ("Dockerfile", text))
+                write_tar(stream, entries, _FOLDER, ("Dockerfile", text))
 
             return self._build(feed, "Dockerfile", loan.words, {}, tag, folder)
 
-    def build_own(self, entries: list[Entry], labels: dict[str, str]) -> Found:
+    def build_own(self, entries: list[ContextEntry], labels: dict[str, str]) -> Found:
         """Builds the user's Dockerfile as it is, but for the project's label on each stage."""
         image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
         text = "\n".join(dockerfile.labelled(self.source.text, image.project)) + "\n"
@@ -266,7 +268,7 @@ class Builder:
             loan = inherited.lend(image, folder, self.buildkit)
 
             def feed(stream: IO[bytes]) -> None:
-                context.write_tar(stream, entries, "", (path, text))
+                write_tar(stream, entries, "", (path, text))
 
             own = labels | dict(image.labels)
             return self._build(feed, path, loan.words, own, image.tag, folder)
@@ -277,7 +279,7 @@ class Builder:
         text = f"FROM {tag}\n{dockerfile.label_line(sorted(labels.items()))}\n"
 
         def feed(stream: IO[bytes]) -> None:
-            context.write_tar(stream, [], "", ("Dockerfile", text))
+            write_tar(stream, [], "", ("Dockerfile", text))
 
         with _private_folder() as folder:
             return self._build(feed, "Dockerfile", (), {}, tag, folder)
@@ -345,10 +347,10 @@ def _show(line: str) -> None:
     console.detail(f"{step[0]} ..." if step else line)
 
 
-def _warn_if_large(entries: list[Entry]) -> None:
-    total = sum(size for path, size in context.folder_sizes(entries).items() if "/" not in path)
+def _warn_if_large(entries: list[ContextEntry]) -> None:
+    total = sum(size for path, size in sizes.folder_sizes(entries).items() if "/" not in path)
     if total > _LARGE:
-        named = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for path, size in context.largest(entries))
+        named = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for path, size in sizes.largest(entries))
         console.warn(f"the image takes {total / 1e6:.0f} MB of files; leave some out with `ignores`: {named}")
 
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.image.dockerfile import with_loan
+from skelebot.image.dockerfile import with_inherited_settings
 from skelebot.model import Image
 
 _KNOWN = ("pip", "proxy", "ca")
@@ -56,7 +56,7 @@ class Loan:
 
     def lines(self, lines: list[str], buildkit: bool) -> list[str]:
         """The lines of Skelebot's own Dockerfile with the loan in force at each RUN."""
-        return with_loan(lines, _CACHE, self.mounts, self.env) if buildkit else lines
+        return with_inherited_settings(lines, _CACHE, self.mounts, self.env) if buildkit else lines
 
 
 def names(image: Image) -> set[str]:
