@@ -17,74 +17,51 @@ if TYPE_CHECKING:
     from skelebot.plugins.guard import Guard  # at a start only where there are plugins
 
 
-class Entry(NamedTuple):
+class BuiltIn(NamedTuple):
     """A built-in component by its name, without importing it.
 
-    commands: the names of its commands. robust: they work whatever the configuration and the plugins
-    are like, and are given neither where they are broken.
+    commands: the names of its commands. needs_valid_config: whether they run only where the
+    configuration is valid; the others run anyway, then without a project and without plugins.
     """
 
     name: str
     target: str
     activation: Activation
     commands: tuple[str, ...] = ()
-    robust: bool = False
+    needs_valid_config: bool = True
 
     def load(self) -> type[Component]:
         module, _, name = self.target.partition(":")
-        return cast(type[Component], getattr(importlib.import_module(module), name))
+        return cast(type[Component], getattr(importlib.import_module(f"skelebot.components.{module}"), name))
 
 
 BUILT_IN = (
-    Entry("jobs", "skelebot.components.jobs:Jobs", Activation.PROJECT),
-    Entry("ports", "skelebot.components.ports:Ports", Activation.PROJECT),
-    Entry(
-        "containers",
-        "skelebot.components.runs:Containers",
-        Activation.PROJECT,
-        ("ps", "logs", "stop", "exec", "clean"),
+    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT),
+    BuiltIn("ports", "ports:Ports", Activation.PROJECT),
+    BuiltIn("containers", "runs:Containers", Activation.PROJECT, ("ps", "logs", "stop", "exec", "clean")),
+    BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),
+    BuiltIn("prime", "prime:Prime", Activation.PROJECT, ("prime",)),
+    BuiltIn("scaffold", "scaffold:Scaffold", Activation.ALWAYS, ("scaffold", "template")),
+    BuiltIn("jupyter", "jupyter:Jupyter", Activation.PROJECT, ("jupyter",)),
+    BuiltIn("repository", "repository:Repository", Activation.CONFIGURED, ("push", "pull", "artifacts")),
+    BuiltIn("registry", "registry:Registry", Activation.CONFIGURED, ("publish",)),
+    BuiltIn("plugin", "plugin:PluginCommand", Activation.ALWAYS, ("plugin",), needs_valid_config=False),
+    BuiltIn("doctor", "doctor:Doctor", Activation.ALWAYS, ("doctor",), needs_valid_config=False),
+    BuiltIn("bump", "bump:Bump", Activation.PROJECT, ("bump",)),
+    BuiltIn("environments", "environments:Environments", Activation.PROJECT, ("envs", "config")),
+    BuiltIn(
+        "completion", "completion:Completion", Activation.ALWAYS, ("completion",), needs_valid_config=False
     ),
-    Entry("kerberos", "skelebot.components.kerberos:Kerberos", Activation.CONFIGURED),
-    Entry("prime", "skelebot.components.prime:Prime", Activation.PROJECT, ("prime",)),
-    Entry(
-        "scaffold",
-        "skelebot.components.scaffold:Scaffold",
-        Activation.ALWAYS,
-        ("scaffold", "template"),
-    ),
-    Entry("jupyter", "skelebot.components.jupyter:Jupyter", Activation.PROJECT, ("jupyter",)),
-    Entry(
-        "repository",
-        "skelebot.components.repository:Repository",
-        Activation.CONFIGURED,
-        ("push", "pull", "artifacts"),
-    ),
-    Entry("registry", "skelebot.components.registry:Registry", Activation.CONFIGURED, ("publish",)),
-    Entry("plugin", "skelebot.components.plugin:PluginCommand", Activation.ALWAYS, ("plugin",), robust=True),
-    Entry("doctor", "skelebot.components.doctor:Doctor", Activation.ALWAYS, ("doctor",), robust=True),
-    Entry("bump", "skelebot.components.bump:Bump", Activation.PROJECT, ("bump",)),
-    Entry(
-        "environments",
-        "skelebot.components.environments:Environments",
-        Activation.PROJECT,
-        ("envs", "config"),
-    ),
-    Entry(
-        "completion",
-        "skelebot.components.completion:Completion",
-        Activation.ALWAYS,
-        ("completion",),
-        robust=True,
-    ),
-    Entry("package", "skelebot.components.package:Package", Activation.PROJECT, ("package",)),
+    BuiltIn("package", "package:Package", Activation.PROJECT, ("package",)),
 )
 
 _OWN_COMMANDS = ("schema",)
 
 
-def is_robust(command: str) -> bool:
-    """Whether a command works whatever the configuration and the plugins are like."""
-    return command in _OWN_COMMANDS or any(e.robust and command in e.commands for e in BUILT_IN)
+def needs_valid_config(command: str) -> bool:
+    """Whether a command runs only where the configuration is valid."""
+    others = (name for entry in BUILT_IN if not entry.needs_valid_config for name in entry.commands)
+    return command not in (*_OWN_COMMANDS, *others)
 
 
 def active(

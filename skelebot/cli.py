@@ -137,11 +137,11 @@ class Loader:
         return cls(config.find_root(), _plugins(command))
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
-        """What there is for a command. Raises ConfigError with every mistake, unless it bears them."""
+        """What there is for a command. Raises ConfigError unless it runs without a valid one."""
         if flags.env not in self._known:
             self._known[flags.env] = self._read(flags.env)
         known = self._known[flags.env]
-        if not catalog.is_robust(command):
+        if catalog.needs_valid_config(command):
             self._known[flags.env] = known = _sound(known)
         return known._replace(session=known.session._replace(flags=flags))
 
@@ -195,12 +195,12 @@ def _plugins(command: str) -> "list[Guard]":
         return []
     from skelebot.plugins.guard import Guard
 
-    off = "not asked for" if catalog.is_robust(command) else None
+    off = None if catalog.needs_valid_config(command) else "not asked for"
     return [Guard(plugin, off) for plugin in found]
 
 
 def _contact(session: Session) -> int:
-    if not session.project or not session.project.contact:
+    if not session.project.contact:
         raise UsageError(f"no contact is named; add `contact:` to {config.FILE}")
     console.out(session.project.contact)
     return 0
@@ -229,8 +229,8 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
 
 def _after(link: Link, later: list[Link], loader: Loader) -> list[Link]:
     """The links after one that has run, in the project as that one has left it, or would have."""
-    if later and link.session.flags.dry_run and link.command.foreseen:
-        version = link.command.foreseen(link.session, link.values)
+    if later and link.session.flags.dry_run and link.command.predicted_version:
+        version = link.command.predicted_version(link.session, link.values)
         return [_at_version(each, version) for each in later]
     if later and link.command.changes:
         loader.forget()
@@ -239,8 +239,8 @@ def _after(link: Link, later: list[Link], loader: Loader) -> list[Link]:
 
 
 def _at_version(link: Link, version: str) -> Link:
-    project = link.session.project and replace(link.session.project, version=version)
-    return link._replace(session=link.session._replace(project=project))
+    project = replace(link.session.project, version=version)
+    return link._replace(session=link.session._replace(optional_project=project))
 
 
 def _again(link: Link, loader: Loader) -> Link:
@@ -299,7 +299,7 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link:
 
 
 def _unknown(word: str, loaded: _Loaded) -> UsageError:
-    if loaded.session.project is None:
+    if loaded.session.optional_project is None:
         return UsageError(
             f"{console.one_line(word)!r} is no command outside of a project: there is no "
             f"{config.FILE} here or above"
@@ -312,7 +312,7 @@ def _unknown(word: str, loaded: _Loaded) -> UsageError:
 
 
 def _help(loaded: _Loaded) -> int:
-    project = loaded.session.project
+    project = loaded.session.optional_project
     for line in (*_heading(project), *_command_list(loaded)):
         console.out(line)
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
+from skelebot.errors import UsageError
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
 from skelebot.options import Values
 
@@ -67,16 +68,23 @@ class Session(NamedTuple):
     """What a command works with: the project it belongs to, the components, the flags.
 
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
-    is doubtful in it. Only a robust command gets to see either (see catalog.Entry).
-    taken: the names of Skelebot's own commands, which no job can have.
+    is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
+    reserved_names: the names of Skelebot's own commands.
     """
 
-    project: Project | None
+    optional_project: Project | None
     components: tuple[Component, ...]
     flags: Flags
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    taken: frozenset[str] = frozenset()
+    reserved_names: frozenset[str] = frozenset()
+
+    @property
+    def project(self) -> Project:
+        """The project that a command works on. Raises UsageError outside a project."""
+        if self.optional_project is None:
+            raise UsageError("no skelebot.yaml in this folder or its parents; change into a project")
+        return self.optional_project
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,8 @@ class Command:
 
     check: raises what would keep it from running, before any link of its chain runs. job: the one that
     it runs, of those that run one. changes: whether it changes the project's files, which the links
-    after it read again. foreseen: the version it would give the project, for the links of a --dry-run.
+    after it read again. predicted_version: gives the project's
+    version after it, for the links of a --dry-run.
     """
 
     name: str
@@ -96,7 +105,7 @@ class Command:
     check: Callable[[Session, Values, "Sequence[Link]"], None] | None = None
     job: Job | None = None
     changes: bool = False
-    foreseen: Callable[[Session, Values], str] | None = None
+    predicted_version: Callable[[Session, Values], str] | None = None
 
 
 class Link(NamedTuple):

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from skelebot.image.dependencies import Dependencies, Reader
 
 
-def project_of(session: Session) -> Project:
-    """The project that a command works on. Raises UsageError outside of one."""
-    if session.project is None:
-        raise UsageError("there is no skelebot.yaml here or above; change into a project")
-    return session.project
-
-
 def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) -> Image:
     """The project's image, or that of a job with ignores of its own, as the components amend it.
 
@@ -30,7 +23,7 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
     from skelebot.image import dockerfile  # only for Docker
     from skelebot.project.state import outputs
 
-    project = project_of(session)
+    project = session.project
     written = map(ignores.literal, outputs(project.root))
     made = dockerfile.image(
         project,
@@ -72,7 +65,7 @@ def _cran_of_the_machine() -> str | None:
 
 def fetch_dependencies(session: Session) -> None:
     """Brings what a build will need and no builder can fetch. Raises SkelebotError."""
-    project = project_of(session)
+    project = session.project
     if session.flags.dry_run or session.flags.skip_build:
         return
     entries = project.entries("Python")
@@ -84,7 +77,7 @@ def fetch_dependencies(session: Session) -> None:
 
 def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
     """A task of Skelebot's own in the project's surroundings: its host, variables, user."""
-    project = project_of(session)
+    project = session.project
     return Task(
         name=name,
         argv=argv,
@@ -102,7 +95,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
 def amended(session: Session, task: Task) -> Task:
     """The task with what each component adds to its run."""
     for component in session.components:
-        task = component.task(task, project_of(session))
+        task = component.task(task, session.project)
     return task
 
 

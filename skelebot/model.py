@@ -14,14 +14,15 @@ from typing import Any, Literal, NamedTuple
 
 # --- how a field describes itself to schema.py ---
 
-Check = Callable[[str], "str | None"]
+# Gives what a text should be instead, or None where it is right.
+Validator = Callable[[str], "str | None"]
 
 
 def key(
     default: Any = MISSING,
     *,
     help: str,
-    check: Check | None = None,
+    check: Validator | None = None,
     old: str | None = None,
     name: str | None = None,
     short: str | None = None,
@@ -49,7 +50,7 @@ def _some_text(text: str) -> str | None:
     return None if text.strip() else "text that is not empty"
 
 
-def pattern(regex: str, expected: str) -> Check:
+def pattern(regex: str, expected: str) -> Validator:
     """A check by a regular expression, which is compiled only where there is something to check."""
     return lambda text: None if re.fullmatch(regex, text, re.ASCII) else expected
 

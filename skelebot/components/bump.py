@@ -10,7 +10,6 @@ from skelebot import console, foreground, process
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
-from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, Step
 from skelebot.options import Values
 from skelebot.project import config
@@ -37,8 +36,8 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
 
 
 def _run(session: Session, values: Values) -> int:
-    project = project_of(session)
-    version = _foreseen(session, values)
+    project = session.project
+    version = _predicted_version(session, values)
     git, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
     if git:
         _check_free(git, tag)
@@ -55,8 +54,8 @@ def _run(session: Session, values: Values) -> int:
     return 0
 
 
-def _foreseen(session: Session, values: Values) -> str:
-    version = project_of(session).version
+def _predicted_version(session: Session, values: Values) -> str:
+    version = session.project.version
     return str(_next(version, str(values["<version>"]), bool(values.get("force"))))
 
 
@@ -71,7 +70,7 @@ _BUMP = Command(
     ),
     _check,
     changes=True,
-    foreseen=_foreseen,
+    predicted_version=_predicted_version,
 )
 
 
@@ -146,7 +145,7 @@ class _Git:
 
 def _repository(session: Session) -> _Git:
     """Raises SkelebotError where there is none."""
-    git = _Git(project_of(session).root, session.flags.verbose)
+    git = _Git(session.project.root, session.flags.verbose)
     code, answer, said = git.ask("rev-parse", "--is-inside-work-tree")
     if code or answer.strip() != "true":
         why = (said.strip().splitlines() or ["it is a bare repository"])[0].removeprefix("fatal: ")

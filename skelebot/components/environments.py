@@ -8,7 +8,6 @@ import yaml
 
 from skelebot import console
 from skelebot.component import Command, Component, Session
-from skelebot.launch import project_of
 from skelebot.model import Environment, Job, Param, Project, Sections
 from skelebot.options import Values
 from skelebot.project import config, schema
@@ -22,7 +21,7 @@ class Environments(Component):
 
 
 def _envs(session: Session, values: Values) -> int:
-    project = project_of(session)
+    project = session.project
     rows = [(DEFAULT, config.FILE, project.env is None)]
     for name in config.environments(project.root):
         rows.append((name, config.environment_file(project.root, name), name == project.env))
@@ -38,7 +37,7 @@ def _envs(session: Session, values: Values) -> int:
 
 
 def _config(session: Session, values: Values) -> int:
-    project = project_of(session)
+    project = session.project
     tree = _record(project)
     source = config.merged(project.root, project.env, schema.Report()) if values.get("origin") else None
     if values.get("json"):

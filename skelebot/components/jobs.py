@@ -41,7 +41,7 @@ def _run(session: Session, job: Job, values: Values) -> int:
 
 def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
     """What to build and what to run for a job, with what each component makes of them."""
-    project = launch.project_of(session)
+    project = session.project
     task = launch.amended(session, plan.task(project, job, values, session.flags, os.environ))
     if runners.is_native(task, session.flags):
         return Image(project.image, project.name, base="", context=project.root), task
@@ -59,7 +59,7 @@ def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) 
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
-    project = launch.project_of(session)
+    project = session.project
     path = script(project.root, job.source)
     if path is None:
         return
@@ -87,7 +87,7 @@ def _is_left_out(project: Project, job: Job, path: str) -> bool:
 
 def _may_write(link: Link, file: str) -> bool:
     """Whether an earlier link of the chain has a writable mapping that the file would be under."""
-    job, project = link.command.job, link.session.project
+    job, project = link.command.job, link.session.optional_project
     if job is None or project is None:
         return False
     return any(_is_below(file, m.source) for m in plan.mounts(project, job) if not m.read_only)

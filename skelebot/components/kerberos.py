@@ -69,7 +69,7 @@ class Kerberos(Component):
         return ("sh", "-c", _script(), "kerberos", KEYTAB, self.hdfs_user, *argv)
 
     def checks(self, session: Session) -> Iterable[Check]:
-        if session.project:
+        if session.optional_project:
             keytab = _path(session.project, self.keytab)
             readable = os.access(keytab, os.R_OK)
             advice = None if readable else f"let {keytab} be a keytab that you can read"

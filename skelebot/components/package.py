@@ -31,7 +31,7 @@ class Package(Component):
         return (Command("package", "Put the code base into a zip", self._run, (), (_FORCE,)),)
 
     def _run(self, session: Session, values: Values) -> int:
-        project = launch.project_of(session)
+        project = session.project
         target = self._target(project)
         # By this, at its end, a package is known, also where nothing remembers that it was written.
         mark = f"skelebot package of {image_name(project.name)}".encode()
@@ -155,7 +155,7 @@ def _add(archive: "zipfile.ZipFile", entry: "ContextEntry") -> None:
 
     mode = entry.stat.st_mode
     is_folder, is_link = stat.S_ISDIR(mode), stat.S_ISLNK(mode)
-    info = zipfile.ZipInfo(entry.path + "/" * is_folder, (1980, 1, 1, 0, 0, 0))
+    info = zipfile.ZipInfo(f"{entry.path}/" if is_folder else entry.path, (1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # Unix, whose modes and links the attributes are
     executable = is_folder or bool(mode & stat.S_IXUSR)
     info.external_attr = (stat.S_IFMT(mode) | (0o755 if executable else 0o644)) << 16 | is_folder << 4

@@ -56,7 +56,7 @@ def _task(session: Session) -> Task:
 
 def _images(session: Session) -> list[Image]:
     """The project's image, and those of the jobs that leave out files of their own."""
-    project = launch.project_of(session)
+    project = session.project
     jobs = [job for job in project.jobs if job.ignores and job.native != "always"]
     return [launch.image(session), *(launch.image(session, job) for job in jobs)]
 

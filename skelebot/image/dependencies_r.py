@@ -47,7 +47,7 @@ def _with_ref(url: str) -> str:
     path, at, ref = path.rpartition("@") if "@" in path else (path, "", "")
     if at and (not ref or ref.startswith("-")):
         raise UsageError(f"expected the name of a tag, branch or commit behind the @; found {ref!r}")
-    return f"{scheme}://{host}{slash}{path}" + f"#{ref}" * bool(at)
+    return f"{scheme}://{host}{slash}{path}{f'#{ref}' if at else ''}"
 
 
 # --- the steps of a Dockerfile ---

@@ -114,7 +114,8 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
     user: the base's own, where it is not root, who cannot install.
     """
     lines = [f"FROM {image.base}", label_line([(PROJECT_LABEL, image.project)])]
-    lines += ["USER root"] * bool(user)
+    if user:
+        lines.append("USER root")
     lines += image.setup
     for path in heavy:
         target = f"{plan.WORKDIR}/{path}"
@@ -131,7 +132,8 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     lines += image.lines
     lines += [label_line(image.labels)] if image.labels else []
     user = image.user or user
-    lines += [f"USER {user}"] * bool(user)
+    if user:
+        lines.append(f"USER {user}")
     for instruction, words in (("ENTRYPOINT", image.entrypoint), ("CMD", image.command)):
         lines += [exec_form(instruction, words)] if words is not None else []
     return lines
@@ -176,7 +178,7 @@ def _heredoc_ends(instruction: str) -> list[str]:
         return []
     words = re.findall(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'\\])+""", instruction)
     found = (re.fullmatch(r"\d*<<(-?)([^<]+)", word) for word in words)
-    return ["\t*" * bool(m[1]) + re.escape(re.sub(r"[\"'\\]", "", m[2])) for m in found if m]
+    return [("\t*" if m[1] else "") + re.escape(re.sub(r"[\"'\\]", "", m[2])) for m in found if m]
 
 
 def with_inherited_settings(

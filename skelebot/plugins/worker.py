@@ -54,7 +54,7 @@ def _tried(guard: Guard, root: str | None, flags: Flags, look: bool) -> Iterator
 
 def _amend(plugin: Guarded, session: Session) -> None:
     """Lets the plugin amend an image and a task of the project. Raises SkelebotError where it refuses."""
-    if session.project is None:
+    if session.optional_project is None:
         return
     bare = session._replace(components=())
     plugin.task(launch.tool(bare, "doctor"), session.project)

@@ -136,7 +136,7 @@ def _configuration(session: Session) -> Iterator[Check]:
         yield _mistake(problem)
     if session.problems:
         return
-    project = session.project
+    project = session.optional_project
     if project is None:
         yield Check("configuration", f"no {config.FILE} here or above")
         return
@@ -153,7 +153,8 @@ def _docker(session: Session) -> Iterator[Check]:
     from skelebot.runners.docker import build
     from skelebot.runners.docker.client import Client
 
-    host = session.project.host if session.project else None
+    project = session.optional_project
+    host = project.host if project else None
     client = Client(session.flags.docker_host or host)
     try:
         versions = client.first_answer("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
@@ -189,7 +190,7 @@ def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[
     """Its own process looks at a plugin: whatever it does, the others are told about."""
     name = f"plugin {plugin.name}"
     remedy = f"skelebot plugin remove {plugin.name}" if plugin.owned else f"uninstall {plugin.origin}"
-    root = session.project.root if session.project else None
+    root = session.optional_project.root if session.optional_project else None
 
     def look() -> Iterator[Check]:
         trial = Trial(clash)

@@ -117,7 +117,7 @@ def run(settings: "Jupyter", session: Session, values: Values) -> int:
 
 
 def _wanted(settings: "Jupyter", session: Session, values: Values) -> Wanted:
-    project = launch.project_of(session)
+    project = session.project
     return Wanted(
         _port(str(values.get("port", settings.port))),
         _address(str(values.get("bind", "127.0.0.1"))),
@@ -156,7 +156,7 @@ def _folder(project: Project, text: str) -> str:
 
 def _prepare(settings: "Jupyter", session: Session, wanted: Wanted) -> tuple[Image, Task]:
     """What to build and what to run."""
-    project = launch.project_of(session)
+    project = session.project
     if "Python" not in project.language:
         raise UsageError(f"jupyter: it needs Python, which `language: {project.language}` leaves out")
     task = _task(settings, session, project)

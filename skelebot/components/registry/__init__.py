@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from skelebot import console, launch, runners
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.launch import project_of
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
 from skelebot.options import Values
 from skelebot.project.config import parsed_version
@@ -75,14 +74,14 @@ class Registry(Component):
         """Raises SkelebotError for what would keep it from being published."""
         _further(values)
         if not any(link.command.changes for link in earlier):  # which may write VERSION
-            _tags(project_of(session), values)
+            _tags(session.project, values)
         task = _task(session)
         runners.choose(task, session.flags).check(launch.image(session), task)
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import release
 
-        project = project_of(session)
+        project = session.project
         repository, tags = self.repository(project), _tags(project, values)
         references = [f"{repository}:{tag}" for tag in tags]
         image, task = launch.image(session), _task(session)
@@ -119,7 +118,7 @@ class Registry(Component):
         from skelebot.components.registry.push import look
         from skelebot.runners.docker.client import Client
 
-        project = project_of(session)
+        project = session.project
         client = Client(session.flags.docker_host or project.host, session.flags.verbose)
         given = login.given(self.server, self.aws)
         with login.logged_in(client, self.server, given) as env:

@@ -12,7 +12,6 @@ from skelebot.components.repository import names, transfer
 from skelebot.components.repository.store import Store, Stored
 from skelebot.components.repository.transfer import Done
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project, key, not_blank, pattern
 from skelebot.options import Values
 from skelebot.project.config import parsed_version
@@ -127,7 +126,7 @@ class Repository(Component):
     def checks(self, session: Session) -> Iterator[Check]:
         """Whether the store can be reached, and lets one in with what is set; nobody is asked."""
         try:
-            self.store(project_of(session), ask=False).check()
+            self.store(session.project, ask=False).check()
             yield Check("store", f"{self._kept_in()} can be used")
         except SkelebotError as error:
             yield Check.failed("store", error)
@@ -172,7 +171,7 @@ class Repository(Component):
 
     def _store(self, session: Session, values: Values) -> Store:
         user, token = values.get("user"), values.get("token")
-        return self.store(project_of(session), _text(user), _text(token))
+        return self.store(session.project, _text(user), _text(token))
 
     def _chosen(self, values: Values) -> list[Artifact]:
         name = values.get("<name>", ALL)
@@ -183,7 +182,7 @@ class Repository(Component):
     # --- the commands ---
 
     def _push(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _prefix(values)
+        project, prefix = session.project, _prefix(values)
         chosen = self._chosen(values)
         version = None
         if not all(artifact.singular for artifact in chosen):
@@ -197,7 +196,7 @@ class Repository(Component):
         return _carry_out([item.name for item in items], work, bool(values.get("json")))
 
     def _pull(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _prefix(values)
+        project, prefix = session.project, _prefix(values)
         version, override = str(values["<version>"]), bool(values.get("override"))
         _check_version(version)
         chosen = self._chosen(values)
@@ -230,7 +229,7 @@ class Repository(Component):
         return self._pulling(self.store(project), project, artifact, version, override, prefix)().path
 
     def _list(self, session: Session, values: Values) -> int:
-        project, prefix = project_of(session), _prefix(values)
+        project, prefix = session.project, _prefix(values)
         single = "<name>" in values
         if session.flags.dry_run:
             return _show([f"list {artifact.name}" for artifact in self._chosen(values)])

@@ -50,7 +50,7 @@ class Container:
 
 def clients(session: Session) -> list[Client]:
     """The engines on which the project's containers may be: those it names, and those it has used."""
-    project, verbose = launch.project_of(session), session.flags.verbose
+    project, verbose = session.project, session.flags.verbose
     if session.flags.docker_host:
         return [Client(session.flags.docker_host, verbose)]
     hosts = dict.fromkeys((*_named(project), *state.known_hosts(project.root)))
@@ -66,7 +66,7 @@ def by_engine(session: Session) -> tuple[dict[Client, list[Container]], list[Cli
 
     An engine that goes by two names has them under the first. Raises SkelebotError when none answers.
     """
-    project = launch.project_of(session)
+    project = session.project
     found: dict[Client, list[Container]] = {}
     failures: dict[Client, SkelebotError] = {}
     known: set[str] = set()
@@ -125,7 +125,7 @@ def _of_job(session: Session, values: Values) -> tuple[list[Container], list[Cli
     Raises UsageError for a name that no job has.
     """
     job, (found, silent) = values.get("<job>"), containers(session)
-    known = {job.name for job in launch.project_of(session).jobs} | {c.job for c in found}
+    known = {job.name for job in session.project.jobs} | {c.job for c in found}
     if job is not None and job not in known:
         raise UsageError(f"there is no job {job!r}{did_you_mean(str(job), known)}")
     return [c for c in found if job in (None, c.job) and _is_own(session, c)], silent
@@ -133,7 +133,7 @@ def _of_job(session: Session, values: Values) -> tuple[list[Container], list[Cli
 
 def _is_own(session: Session, container: Container) -> bool:
     """Whether it is not one that a colleague's checkout has started on an engine far away."""
-    root = launch.project_of(session).root
+    root = session.project.root
     return container.checkout is None or container.checkout == volumes.checkout_id(root)
 
 
@@ -179,7 +179,7 @@ def _attend(step: Step) -> int:
 
 def _bring_back(session: Session, container: Container) -> None:
     if container.client.is_remote:
-        volumes.bring_back(container.client, launch.project_of(session).root, container.name)
+        volumes.bring_back(container.client, session.project.root, container.name)
 
 
 def stop(session: Session, values: Values) -> int:
@@ -235,7 +235,7 @@ def _shell_in(session: Session, container: Container) -> int:
 
 def _user(session: Session, container: Container) -> list[str]:
     """Whom the job runs as: its container itself begins as root."""
-    named = launch.project_of(session).user
+    named = session.project.user
     if named == "caller":
         named = f"{os.getuid()}:{os.getgid()}"
     elif not named:
@@ -244,7 +244,7 @@ def _user(session: Session, container: Container) -> list[str]:
 
 
 def _shell_in_new(session: Session, values: Values, silent: Sequence[Client]) -> int:
-    project = launch.project_of(session)
+    project = session.project
     job = next((job for job in project.jobs if job.name == values.get("<job>")), None)
     task = replace(launch.tool(session, "exec", _SHELL), mode="it", native="never")
     if job:

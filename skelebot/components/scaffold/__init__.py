@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from skelebot import console
 from skelebot.component import Command, Component, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.launch import project_of
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 from skelebot.project import config
@@ -57,13 +56,13 @@ def _scaffold(session: Session, values: Values) -> int:
     from skelebot.components.scaffold import answers, existing, new
 
     root, force = os.getcwd(), bool(values.get("force"))
-    _check_place(session.project, root, force)
+    _check_place(session.optional_project, root, force)
     asker, dry_run = answers.asker(values), session.flags.dry_run
     if values.get("existing"):
         for name in ("template", "var"):
             if name in values:
                 raise UsageError(f"--{name} is for a new project; -e makes one of what is there")
-        code = existing.adopt(root, asker, force, dry_run, session.taken)
+        code = existing.adopt(root, asker, force, dry_run, session.reserved_names)
     else:
         code = new.scaffold(root, asker, force, dry_run)
     if code == 0 and not dry_run:
@@ -98,4 +97,4 @@ def _template(session: Session, values: Values) -> int:
 
     to = values.get("to")
     asker = answers.asker(values)
-    return update.update(project_of(session).root, asker, str(to) if to else None, session.flags.dry_run)
+    return update.update(session.project.root, asker, str(to) if to else None, session.flags.dry_run)

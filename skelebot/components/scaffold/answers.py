@@ -1,7 +1,7 @@
 """The questions, each with an option that answers it; without either a default does, where it may."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from skelebot import console
@@ -9,10 +9,8 @@ from skelebot.components.scaffold import source
 from skelebot.components.scaffold.render import Renderer
 from skelebot.components.scaffold.templates import ABOUT, LANGUAGES, Prompt
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
-from skelebot.model import Project, one_line
+from skelebot.model import Project, Validator, one_line
 from skelebot.options import Values
-
-Check = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Question:
     text: str
     option: str
     default: str | None
-    check: Check
+    check: Validator
 
     @property
     def fallback(self) -> str | None:
@@ -117,7 +115,7 @@ def choice(name: str, text: str, choices: Sequence[str], default: str | None) ->
     return Question(name, f"{text} ({', '.join(choices)})", f"--{name}", default, _one_of(choices))
 
 
-def _one_of(choices: Sequence[str], more: str = "") -> Check:
+def _one_of(choices: Sequence[str], more: str = "") -> Validator:
     expected = " or ".join(choices) + more
     return lambda text: None if text in choices else expected
 
