@@ -149,36 +149,28 @@ def _copied_from(line: str, folder: str) -> str:
     return exec_form("COPY", (*(os.path.normpath(folder + s) for s in sources), target))
 
 
-def labelled(text: str, project: str) -> list[str]:
-    """The lines of a user's Dockerfile with the project's label on each of its stages."""
+def label_stages(text: str, project: str) -> str:
+    """Add the project's label to each stage of a custom Dockerfile, for the classic builder.
+
+    That builder leaves images of stages and of failed builds behind, with no other sign of whose they
+    are. BuildKit leaves none.
+    """
+    # https://docs.docker.com/reference/dockerfile/#escape
+    directive = re.match(r"(?:#\s*\w+\s*=.*\n)*?#\s*escape\s*=\s*`\s*$", text, re.IGNORECASE | re.MULTILINE)
     lines: list[str] = []
     instruction = ""
-    ends: list[str] = []
-    for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n"):
+    for line in text.split("\n"):
         lines.append(line)
-        if ends:
-            ends = ends[1:] if re.fullmatch(ends[0], line) else ends
-        elif not re.match(r"\s*(#|$)", line):  # comments and empty lines may stand within an instruction
-            instruction += line.rstrip()
-            if instruction.endswith("\\"):
-                instruction = instruction[:-1]
-                continue
-            if re.match(r"\s*FROM\s", instruction, re.IGNORECASE):
-                lines.append(label_line([(PROJECT_LABEL, project)]))
-            ends, instruction = _heredoc_ends(instruction), ""
-    return lines
-
-
-def _heredoc_ends(instruction: str) -> list[str]:
-    """A regular expression for the line that ends each heredoc of an instruction.
-
-    https://docs.docker.com/reference/dockerfile/#here-documents
-    """
-    if not re.match(r"\s*(ONBUILD\s+)?(RUN|COPY|ADD)\s", instruction, re.IGNORECASE):
-        return []
-    words = re.findall(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s"'\\])+""", instruction)
-    found = (re.fullmatch(r"\d*<<(-?)([^<]+)", word) for word in words)
-    return [("\t*" if m[1] else "") + re.escape(re.sub(r"[\"'\\]", "", m[2])) for m in found if m]
+        if re.match(r"\s*(#|$)", line):
+            continue  # comments and empty lines may stand within an instruction
+        instruction += line.rstrip()
+        if instruction.endswith("`" if directive else "\\"):
+            instruction = instruction[:-1]
+            continue
+        if re.match(r"\s*FROM\s", instruction, re.IGNORECASE):
+            lines.append(label_line([(PROJECT_LABEL, project)]))
+        instruction = ""
+    return "\n".join(lines)
 
 
 def with_inherited_settings(

@@ -351,6 +351,8 @@ COPY . .
     buildkit.write("Mine", text)
     project(buildkit, name, job("cat /y"), dockerfile="Mine", build="{inherit: [proxy, ca]}")
     assert buildkit.ok("run") == f"{name}\n"
+    assert "skelebot.project" not in docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", name)
+    assert docker("images", "-q", "--filter", f"label=skelebot.project={name}")
 
 
 def test_what_a_command_caches_stays_in_the_image(builder: Sandbox, name: str) -> None:

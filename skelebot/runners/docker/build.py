@@ -259,9 +259,10 @@ class Builder:
             return self._build(feed, "Dockerfile", loan.words, {}, tag, folder)
 
     def build_own(self, entries: list[ContextEntry], labels: dict[str, str]) -> Found:
-        """Builds the user's Dockerfile as it is, but for the project's label on each stage."""
+        """Build a custom Dockerfile, unchanged where the builder leaves nothing behind."""
         image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
-        text = "\n".join(dockerfile.labelled(self.source.text, image.project)) + "\n"
+        text = self.source.text
+        text = text if self.buildkit else dockerfile.label_stages(text, image.project)
         from skelebot.runners.docker import inherited
 
         with _private_folder() as folder:
@@ -270,7 +271,7 @@ class Builder:
             def feed(stream: IO[bytes]) -> None:
                 write_tar(stream, entries, "", (path, text))
 
-            own = labels | dict(image.labels)
+            own = labels | dict(image.labels) | {dockerfile.PROJECT_LABEL: image.project}
             return self._build(feed, path, loan.words, own, image.tag, folder)
 
     def build_upon(self, tag: str, labels: dict[str, str]) -> Found:
