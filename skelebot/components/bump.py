@@ -4,13 +4,13 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from skelebot import console, foreground, process
+from skelebot import console, foreground, git
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
-from skelebot.model import Arg, Param, Project, Step
+from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 from skelebot.project import config
 
@@ -38,16 +38,16 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
 def _run(session: Session, values: Values) -> int:
     project = session.project
     version = _predicted_version(session, values)
-    git, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
-    if git:
-        _check_free(git, tag)
+    repository, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
+    if repository:
+        _check_free(repository, tag)
     if session.flags.dry_run:
-        then = f", committed and tagged {tag}" if git else ""
+        then = f", committed and tagged {tag}" if repository else ""
         console.out(f"VERSION {project.version or '(none)'} -> {version}{then}")
         return 0
-    if git:
-        _commit(git, f"{version}\n")
-        _tag(git, tag)
+    if repository:
+        _commit(repository, f"{version}\n")
+        _tag(repository, tag)
     else:
         _write(project.root, f"{version}\n".encode())
     console.out(str(version))
@@ -118,64 +118,62 @@ def _make_alike(fd: int, before: os.stat_result) -> None:
 # --- git ---
 
 
-class _Git:
-    """The repository that a folder belongs to."""
+class _Repository(NamedTuple):
+    """The repository that a project's folder belongs to."""
 
-    def __init__(self, root: str, verbose: bool) -> None:
-        self.root, self._verbose = root, verbose
+    root: str
+    verbose: bool
 
     def ask(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of git."""
-        return process.capture(self._step(words))
+        return git.ask(self.root, *words, verbose=self.verbose)
 
-    def do(self, *words: str) -> None:
-        """Runs git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
-        code, lines = process.tee(self._step(words), console.detail)
+    def change(self, *words: str) -> None:
+        """Run git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
+        code, lines = git.change(self.root, *words, on_line=console.detail, verbose=self.verbose)
         if code:
             last = [line for line in lines if line.strip()][-1:]
             named = [line for line in lines if line.startswith(("fatal: ", "error: "))]
             why = (named or last or [f"exit code {code}"])[0]
             raise SkelebotError(f"git {words[0]} failed: {why}")
 
-    def _step(self, words: tuple[str, ...]) -> Step:
-        step = Step(("git", "-C", self.root, *words))
-        process.trace(self._verbose, step)
-        return step
 
-
-def _repository(session: Session) -> _Git:
+def _repository(session: Session) -> _Repository:
     """Raises SkelebotError where there is none."""
-    git = _Git(session.project.root, session.flags.verbose)
-    code, answer, said = git.ask("rev-parse", "--is-inside-work-tree")
+    repository = _Repository(session.project.root, session.flags.verbose)
+    code, answer, said = repository.ask("rev-parse", "--is-inside-work-tree")
     if code or answer.strip() != "true":
         why = (said.strip().splitlines() or ["it is a bare repository"])[0].removeprefix("fatal: ")
-        raise SkelebotError(f"{git.root} cannot be tagged: {why}; leave --tag out, or see to it with git")
-    return git
+        raise SkelebotError(
+            f"{repository.root} cannot be tagged: {why}; leave --tag out, or see to it with git"
+        )
+    return repository
 
 
-def _check_free(git: _Git, tag: str) -> None:
-    code, _, _ = git.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
+def _check_free(repository: _Repository, tag: str) -> None:
+    code, _, _ = repository.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
     if code == 0:
         raise SkelebotError(f"the tag {tag} is there already, so VERSION was left; bump to another version")
 
 
-def _commit(git: _Git, text: str) -> None:
+def _commit(repository: _Repository, text: str) -> None:
     """Writes and commits VERSION alone, or leaves it as it was. Raises SkelebotError."""
-    before = _content(git.root)
-    untracked = not git.ask("ls-files", "--", config.VERSION)[1]
-    if untracked and git.ask("check-ignore", "--quiet", "--", config.VERSION)[0] == 0:
+    before = _content(repository.root)
+    untracked = not repository.ask("ls-files", "--", config.VERSION)[1]
+    if untracked and repository.ask("check-ignore", "--quiet", "--", config.VERSION)[0] == 0:
         raise SkelebotError(f"git ignores {config.VERSION}, which --tag commits; take it out of .gitignore")
-    _write(git.root, text.encode())
+    _write(repository.root, text.encode())
     try:
         if untracked:
-            git.do("add", "--", config.VERSION)
-        if not _is_committed(git, text):
+            repository.change("add", "--", config.VERSION)
+        if not _is_committed(repository, text):
             # Of what else has changed or is staged, nothing goes along.
-            git.do("commit", "--quiet", "-m", f"Version {text.strip()}", "--only", "--", config.VERSION)
+            message = f"Version {text.strip()}"
+            repository.change("commit", "--quiet", "-m", message, "--only", "--", config.VERSION)
     except BaseException:
         with foreground.uninterrupted():
-            if not _is_committed(git, text):
-                _restore(git, before, untracked)
+            if not _is_committed(repository, text):
+                _restore(repository, before, untracked)
         raise
 
 
@@ -186,23 +184,23 @@ def _content(root: str) -> bytes | None:
         return None
 
 
-def _is_committed(git: _Git, text: str) -> bool:
-    code, committed, _ = git.ask("cat-file", "-p", f"HEAD:./{config.VERSION}")
+def _is_committed(repository: _Repository, text: str) -> bool:
+    code, committed, _ = repository.ask("cat-file", "-p", f"HEAD:./{config.VERSION}")
     return code == 0 and committed == text
 
 
-def _restore(git: _Git, before: bytes | None, untracked: bool) -> None:
+def _restore(repository: _Repository, before: bytes | None, untracked: bool) -> None:
     if untracked:
-        git.ask("rm", "--cached", "--quiet", "--ignore-unmatch", "--", config.VERSION)
+        repository.ask("update-index", "--force-remove", "--", config.VERSION)
     if before is None:
-        os.unlink(os.path.join(git.root, config.VERSION))
+        os.unlink(os.path.join(repository.root, config.VERSION))
     else:
-        _write(git.root, before)
+        _write(repository.root, before)
 
 
-def _tag(git: _Git, tag: str) -> None:
+def _tag(repository: _Repository, tag: str) -> None:
     try:
-        git.do("tag", "-a", "-m", tag, tag)
+        repository.change("tag", "-a", "-m", tag, tag)
     except SkelebotError as error:
         raise SkelebotError(f"VERSION is committed, but {error}; then: git tag -a -m {tag} {tag}") from None
     console.info(f"committed VERSION and tagged it {tag}; `git push --follow-tags` pushes both")

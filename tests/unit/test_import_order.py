@@ -13,7 +13,7 @@ ROOT = Path(skelebot.__file__).parent
 # A file imports only from those before its own, anywhere in its text; a room's files from those before the
 # room, and from each other.
 ORDER = (
-    *("errors", "console", "model", "files", "process", "foreground", "options"),
+    *("errors", "console", "model", "files", "process", "git", "foreground", "options"),
     *("project", "image", "runners", "component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "cli", "complete", "__main__"),
 )

@@ -221,7 +221,7 @@ def test_without_git(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     said = refused(capsys, "scaffold", "-y", "--template", str(template), code=127)
-    assert said == "git is needed for this, and is not installed or not on PATH"
+    assert said == "git is not installed, or not on PATH"
 
 
 def test_a_link_in_a_repository_leads_nowhere(template: Path, capsys: pytest.CaptureFixture[str]) -> None:

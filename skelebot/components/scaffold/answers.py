@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from skelebot import console
-from skelebot.components.scaffold import source
+from skelebot import console, git
 from skelebot.components.scaffold.render import Renderer
 from skelebot.components.scaffold.templates import ABOUT, LANGUAGES, Prompt
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
@@ -123,7 +122,7 @@ def _one_of(choices: Sequence[str], more: str = "") -> Validator:
 def _of_git(key: str) -> str:
     """What git's settings hold; nothing where there is no git."""
     try:
-        return source.git("config", "--get", key)[1].strip()
+        return git.ask(os.curdir, "config", "--get", key)[1].strip()
     except SkelebotError:
         return ""
 

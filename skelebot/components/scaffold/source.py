@@ -2,13 +2,13 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import skelebot
-from skelebot import console, process
+from skelebot import console, git
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError, did_you_mean
-from skelebot.model import Step
 
 BUILT_IN = ("default", "dash", "r")
 DATA = os.path.join(os.path.dirname(skelebot.__file__), "templates")
@@ -80,7 +80,7 @@ def _is_repository(folder: str) -> bool:
 def _below(folder: str) -> str:
     """What is to be said of a folder within a repository; nothing of another one."""
     try:
-        code, out, _ = git("-C", folder, "rev-parse", "--show-toplevel")
+        code, out, _ = git.ask(folder, "rev-parse", "--show-toplevel")
     except ProgramMissing:
         return ""
     top = console.one_line(out.removesuffix("\n"))
@@ -105,20 +105,12 @@ def fetch(source: Source, scratch: str) -> Checkout:
 # --- git ---
 
 
-def git(*words: str, timeout: float | None = None) -> tuple[int, str, str]:
-    """What git answers, without ever asking anybody. Raises ProgramMissing."""
-    quiet = (("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C"))
-    try:
-        return process.capture(Step(("git", *words), env=quiet), timeout)
-    except ProgramMissing:
-        raise ProgramMissing("git is needed for this, and is not installed or not on PATH") from None
-
-
 def clone(address: str, scratch: str) -> str:
     """The folder below `scratch` of a repository with all that it has, nothing checked out."""
     folder = os.path.join(scratch, "template")
-    words = ("clone", "--quiet", "--no-checkout", "-c", "core.autocrlf=false", "--", address, folder)
-    code, _, err = git(*words, timeout=_CLONE_SECONDS)
+    # --no-local: git reads a folder as it reads a server, and copies no files of its repository.
+    words = ("clone", "--quiet", "--no-local", "--no-checkout", "-c", "core.autocrlf=false")
+    code, _, err = git.fetch(scratch, *words, "--", address, folder, timeout=_CLONE_SECONDS)
     if code:
         raise SkelebotError(f"{address} cannot be fetched: {_reason(err)}")
     return folder
@@ -136,7 +128,7 @@ def resolve(folder: str, address: str, ref: str | None) -> str:
     if ref is not None and not _REF.fullmatch(ref):
         raise UsageError(f"expected a branch, tag or commit, found {ref!r}")
     for name in (f"origin/{ref}", ref) if ref else ("HEAD",):
-        code, out, _ = git("-C", folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        code, out, _ = git.ask(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         if code == 0:
             return out.strip()
     raise SkelebotError(f"{address} has {f'no branch, tag or commit {ref!r}' if ref else 'no commit yet'}")
@@ -145,13 +137,12 @@ def resolve(folder: str, address: str, ref: str | None) -> str:
 def check_out(folder: str, commit: str) -> None:
     """Puts the files of a commit into the clone. Raises SkelebotError."""
     words = ("-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", "--detach", commit)
-    code, _, err = git("-C", folder, *words)
+    code, _, err = git.fetch(folder, *words)
     if code:
         raise SkelebotError(f"the template's commit {commit} cannot be checked out: {_reason(err)}")
 
 
 def _warn_of_changes(address: str) -> None:
-    if os.path.isdir(address):
-        code, out, _ = git("-C", address, "status", "--porcelain")
-        if code == 0 and out:
+    with suppress(SkelebotError):  # a bare repository has no files to differ
+        if os.path.isdir(address) and git.has_changes(address) is not False:
             console.warn(f"{address} has changes that are not committed; they are left out")

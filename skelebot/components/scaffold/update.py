@@ -4,7 +4,7 @@ import os
 import tempfile
 from dataclasses import dataclass, replace
 
-from skelebot import console
+from skelebot import console, git
 from skelebot.components.scaffold import answers, new, render, source, templates
 from skelebot.components.scaffold.answers import Asker
 from skelebot.components.scaffold.placing import held, offer
@@ -174,7 +174,7 @@ def _merge(mine: bytes, old: bytes, fresh: Made, label: str, scratch: str) -> Ch
     folder = tempfile.mkdtemp(dir=scratch)
     paths = [_write(folder, name, c) for name, c in (("mine", mine), ("old", old), ("new", fresh.content))]
     labels = ("-L", "yours", "-L", "the template as it was", "-L", label)
-    code, _, err = source.git("merge-file", "--quiet", *labels, *paths)
+    code, _, err = git.ask(scratch, "merge-file", "--quiet", *labels, *paths)
     if code > _MOST_CONFLICTS:
         raise SkelebotError(f"git merge-file failed: {' '.join(err.split())}")
     with open(paths[0], "rb") as file:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from skelebot import console, process
+from skelebot import console, git, process
 from skelebot.errors import ProgramMissing, SkelebotError
-from skelebot.model import Flags, Image, Step, Task
+from skelebot.model import Flags, Image, Task
 from skelebot.project import state
 from skelebot.runners.docker import build
 from skelebot.runners.docker.client import Client, Found
@@ -50,27 +50,15 @@ def commit_labels(image: Image) -> dict[str, str]:
     """
     own = (*state.outputs(image.context), *build.own_dockerfile(image))
     try:
-        commit = _git(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
-        left_out = (f":(exclude,literal){path}" for path in own)
-        changes = _git(
-            image.context, "status", "--porcelain", "--untracked-files=normal", "--", ".", *left_out
-        )
+        commit = git.answer(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+        dirty = git.has_changes(image.context, own)
     except ProgramMissing:
         return {}
     except SkelebotError as error:
         if str(error) and "not a git repository" not in str(error):
             console.warn(f"the image will not name its commit: {error}")
         return {}
-    return {REVISION_LABEL: commit, DIRTY_LABEL: "true" if changes else "false"}
-
-
-def _git(folder: str, *words: str) -> str:
-    """What git prints. Raises SkelebotError with its complaint, and without text where it has none."""
-    env = (("LC_ALL", "C"), ("GIT_OPTIONAL_LOCKS", "0"))
-    code, out, err = process.capture(Step(("git", *words), cwd=folder, env=env))
-    if code != 0:
-        raise SkelebotError(err.strip().partition("\n")[0])
-    return out
+    return {REVISION_LABEL: commit, DIRTY_LABEL: "unknown" if dirty is None else str(dirty).lower()}
 
 
 # --- the file ---
