@@ -1,1 +1,1 @@
-"""Plugins: found without importing one, and used without being broken by it."""
+"""Plugins: components that others wrote, found without an import and run without harm to the rest."""

@@ -1,6 +1,6 @@
-"""Plugins: components that are installed apart from Skelebot. They are found without importing them.
+"""Find the plugins that are installed, without importing them.
 
-Every start looks for them, so this file is small; guard.py is for where there are some.
+Every start looks for them, so this file is small; the rest of the room is for where there are some.
 """
 
 import os
@@ -16,7 +16,7 @@ class Plugin(NamedTuple):
     """A plugin that is installed.
 
     target: the module and the attribute of its class. source: the folder of its package, or of its
-    distribution's metadata. owned: whether `skelebot plugin install` put it there.
+    distribution's metadata. owned: whether `skelebot plugin install` installed it.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Plugin(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Where it comes from: its folder, or its distribution with the version."""
+        """Where it comes from: its folder, or its distribution and version."""
         if self.owned:
             return self.source
         name, _, version = os.path.splitext(os.path.basename(self.source))[0].partition("-")
@@ -34,27 +34,27 @@ class Plugin(NamedTuple):
 
 
 def folder() -> str:
-    """Where installed plugins are kept: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    """The folder of installed plugins: https://specifications.freedesktop.org/basedir-spec/latest/."""
     on_mac = sys.platform == "darwin"
     default = "~/Library/Application Support" if on_mac else "~/.local/share"
     return os.path.join(user_folder("XDG_DATA_HOME", default), "skelebot", "plugins")
 
 
 def user_folder(variable: str, default: str) -> str:
-    """The folder that a variable of the user's names, or the one that goes without saying."""
+    """The folder that an environment variable names, or the default."""
     named = os.environ.get(variable, "")
     return named if os.path.isabs(named) else os.path.expanduser(default)
 
 
 def find() -> tuple[Plugin, ...]:
-    """Every plugin, those that `plugin install` has kept first."""
+    """Every plugin, those of `plugin install` first."""
     return (*_owned(), *_distributed())
 
 
 def _owned() -> Iterator[Plugin]:
-    place = folder()
-    for name in _listed(place):
-        source = os.path.join(place, name)
+    parent = folder()
+    for name in _names_in(parent):
+        source = os.path.join(parent, name)
         if not name.startswith(".") and os.path.isdir(source):
             yield Plugin(name, f"{name}:{ATTRIBUTE}", source, True)
 
@@ -62,22 +62,22 @@ def _owned() -> Iterator[Plugin]:
 def _distributed() -> Iterator[Plugin]:
     """Those of installed distributions, of which the first on the path counts.
 
-    importlib.metadata knows the same, and takes longer to import than Skelebot to start: see
-    docs/architecture.md. https://packaging.python.org/en/latest/specifications/entry-points/
+    importlib.metadata would give the same, but its import takes longer than the whole start of Skelebot.
+    https://packaging.python.org/en/latest/specifications/entry-points/
     """
     seen = set()
-    for place in dict.fromkeys(sys.path):
-        for name in _listed(place or "."):
+    for parent in dict.fromkeys(sys.path):
+        for name in _names_in(parent or "."):
             if name.endswith((".dist-info", ".egg-info")):
                 distribution = name.partition("-")[0].lower()
                 if distribution not in seen:
                     seen.add(distribution)
-                    yield from _entry_points(os.path.join(place, name))
+                    yield from _entry_points(os.path.join(parent, name))
 
 
-def _listed(place: str) -> list[str]:
+def _names_in(parent: str) -> list[str]:
     try:
-        return sorted(os.listdir(place))
+        return sorted(os.listdir(parent))
     except OSError:
         return []
 

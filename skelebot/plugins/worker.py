@@ -1,4 +1,4 @@
-"""A plugin that is tried: the other side of guard.try_out, in a process of its own."""
+"""The other side of probe.py: loads a plugin and calls its hooks, in a process of its own."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from skelebot.project import config, schema
 
 
 def main(request: dict[str, Any]) -> NoReturn:
-    """Answers on stdout, to which nothing of the plugin's comes, and ends at once."""
+    """Answer on stdout, which the plugin itself cannot write to, and end at once."""
     answer = os.dup(1)
     os.dup2(2, 1)
     guard = Guard(Plugin(**request["plugin"]))
-    checks = list(_tried(guard, request["root"], Flags(**request["flags"]), request["look"]))
+    checks = list(_checks(guard, request["root"], Flags(**request["flags"]), request["own_checks"]))
     cls = guard.load()
     result = {
         "off": guard.off,
@@ -32,13 +32,13 @@ def main(request: dict[str, Any]) -> NoReturn:
     os._exit(0)  # whatever the plugin has left running
 
 
-def _tried(guard: Guard, root: str | None, flags: Flags, look: bool) -> Iterator[Check]:
-    """What its settings, its hooks and its own checks come to; nothing where it takes no part."""
+def _checks(guard: Guard, root: str | None, flags: Flags, own_checks: bool) -> Iterator[Check]:
+    """Check a plugin's settings and hooks; nothing where it takes no part."""
     name = f"plugin {guard.plugin.name}"
     project, report = config.read(root, flags.env) if root else (None, schema.Report())
     components = catalog.active(project, report, [guard])
     for problem in config.in_order(report):
-        yield Check(name, problem, "mend it in skelebot.yaml")
+        yield Check(name, problem, "fix it in skelebot.yaml")
     plugin = next((c for c in components if isinstance(c, Guarded)), None)
     if plugin is None or report.problems:
         return
@@ -47,15 +47,15 @@ def _tried(guard: Guard, root: str | None, flags: Flags, look: bool) -> Iterator
     try:
         _amend(plugin, session)
         yield Check(name, guard.plugin.origin)
-        yield from plugin.checks(session) if look else ()
+        yield from plugin.checks(session) if own_checks else ()
     except SkelebotError as error:
         yield Check.failed(name, SkelebotError(str(error).removeprefix(f"{name}: ")))
 
 
 def _amend(plugin: Guarded, session: Session) -> None:
-    """Lets the plugin amend an image and a task of the project. Raises SkelebotError where it refuses."""
+    """Let the plugin amend an image and a task of the project. Raises SkelebotError where it refuses."""
     if session.optional_project is None:
         return
-    bare = session._replace(components=())
-    plugin.task(launch.tool(bare, "doctor"), session.project)
-    plugin.image(launch.image(bare), session.project)
+    without_components = session._replace(components=())
+    plugin.task(launch.tool(without_components, "doctor"), session.project)
+    plugin.image(launch.image(without_components), session.project)

@@ -99,7 +99,7 @@ def test_the_engine_is_the_one_that_the_project_names(sandbox: Sandbox, kind: st
 
 def test_outside_of_a_project(sandbox: Sandbox) -> None:
     told = found(sandbox.run("-n", "doctor"), 0)
-    assert told["configuration"] == (True, "no skelebot.yaml here or above")
+    assert told["configuration"] == (True, "no skelebot.yaml in this folder or its parents")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read(sandbox: Sandbox) -> None:
     (sandbox.root / "skelebot.yaml").mkdir()
     assert found(sandbox.run("-n", "doctor"), 1)["configuration"] == (
         False,
-        "skelebot.yaml cannot be read: is a directory; mend it, and look again",
+        "skelebot.yaml cannot be read: is a directory; fix it, and run doctor again",
     )
 
 
@@ -239,8 +239,8 @@ def test_what_gives_no_answer_is_not_waited_for(sandbox: Sandbox, tmp_path: Path
         user = sandbox.with_env(DOCKER_HOST=f"unix://{tmp_path}/sock", SKELEBOT_ARTIFACTORY_TOKEN="t")
         told = found(user.run("doctor", timeout=60), 1)
     assert "no Docker engine answers" in told["Docker"][1]
-    assert told["repository"][1].startswith("no answer in 15 seconds; see whether")
-    assert told["plugin slow"][1].startswith("it is switched off: it is not done after 10 seconds; mend it")
+    assert told["repository"][1].startswith("no answer in 15 seconds; check that")
+    assert told["plugin slow"][1].startswith("it is switched off: it has not finished after 10 seconds;")
     assert told["Python"][0]
     assert told["disk"][0]
 
@@ -310,7 +310,7 @@ class COMPONENT(Component):
         ("return [Check('notes', 'few', 'write more')]", 1, "WRONG | notes: few; write more"),
         ("raise SkelebotError('none here; write one')", 1, "WRONG | plugin notes: none here; write one"),
         ("1 / 0", 1, "WRONG | plugin notes: it is switched off: ZeroDivisionError: division by zero (no"),
-        ("import os; os._exit(0)", 1, "WRONG | plugin notes: it is switched off: it ends Python, with ex"),
+        ("import os; os._exit(0)", 1, "WRONG | plugin notes: it is switched off: it ended Python, with ex"),
         ("print('a word'); return []", 0, "ok    | plugin notes: /"),
     ],
 )  # fmt: skip
@@ -321,7 +321,7 @@ def test_plugins_are_looked_at(sandbox: Sandbox, body: str, code: int, line: str
     found(result, code)
     assert any(each.startswith(line) for each in result.out.splitlines()), result
     if "switched off" in line:
-        assert "mend it, or remove it: skelebot plugin remove notes" in result.out
+        assert "fix it, or remove it: skelebot plugin remove notes" in result.out
 
 
 def test_a_plugins_settings_are_looked_at(sandbox: Sandbox) -> None:
@@ -347,4 +347,4 @@ def test_a_disk_that_is_nearly_full(sandbox: Sandbox) -> None:
         well, text = found(sandbox.run("-n", "doctor"), 1)["disk"]
     finally:
         subprocess.run(["umount", str(sandbox.root)], check=True)
-    assert (well, text) == (False, f"0.0 GB free in {sandbox.root}; free some, to have 2 GB")
+    assert (well, text) == (False, f"0.0 GB free in {sandbox.root}; free at least 2 GB")

@@ -119,7 +119,7 @@ def test_reinstalling_is_asked_for(seed: Sandbox) -> None:
     result = seed.run("plugin", "install", "../work/seed")
     assert (result.code, result.errors) == (
         1,
-        ["ERROR | the plugin seed is installed already; replace it with -f"],
+        ["ERROR | the plugin seed is already installed; replace it with -f"],
     )
     assert left(seed) == before
     seed.write("../work/seed/__init__.py", SEED.replace('"0"', '"1"'))
@@ -144,8 +144,8 @@ def test_a_version_that_does_not_load_leaves_the_one_before(seed: Sandbox) -> No
     [
         ("jobs", "", "a component of Skelebot's own has the same name"),
         ("doctor", "", "a component of Skelebot's own has the same name"),
-        ("wave", "", "there is another Python module named wave"),
-        ("semver", "", "there is another Python module named semver"),
+        ("wave", "", "another Python module is named wave"),
+        ("semver", "", "another Python module is named semver"),
         ("notes", GREET.replace("greet", "push"), "there is another command 'push'"),
         ("notes", GREET.replace("greet", "schema"), "there is another command 'schema'"),
     ],
@@ -170,12 +170,12 @@ def test_a_hostile_zip_file_leaves_nothing(sandbox: Sandbox) -> None:
 
 WRONG_WORDS = [
     (["install"], "plugin install: a zip file or a folder is missing"),
-    (["install", "nosuch.zip"], "there is no zip file and no folder nosuch.zip"),
-    (["install", "/dev/zero"], "there is no zip file and no folder /dev/zero"),
+    (["install", "nosuch.zip"], "there is no zip file or folder nosuch.zip"),
+    (["install", "/dev/zero"], "there is no zip file or folder /dev/zero"),
     (["remove"], "plugin remove: the name of a plugin is missing"),
     (["remove", "sed"], "there is no plugin 'sed'; did you mean `seed`?"),
     (["remove", "../plugins/seed"], "there is no plugin '../plugins/seed'"),
-    (["list", "seed"], "plugin list: takes no further word"),
+    (["list", "seed"], "plugin list: takes no further argument"),
     (["lst"], "action: expected install or list or remove"),
 ]
 
@@ -206,7 +206,7 @@ def test_of_two_at_once_one_installs(seed: Sandbox) -> None:
     runs = [seed.start("plugin", "install", "../work/seed", **streams) for _ in range(4)]
     ended = [(run.communicate()[1].decode(), run.returncode) for run in runs]
     assert sorted(code for _, code in ended) == [0, 1, 1, 1]
-    assert sum("is installed already" in err for err, _ in ended) == 3
+    assert sum("is already installed" in err for err, _ in ended) == 3
     assert len(left(seed)) == 1
 
 
@@ -497,10 +497,13 @@ def test_an_installed_distribution_brings_a_plugin(sandbox: Sandbox, distributio
     assert user.ok("seed", "42") == "42\n"
     assert user.read("my.txt") == "42"
     result = user.run("plugin", "remove", "seed")
-    assert (result.code, "is of skelebot_seed 1.0.0; uninstall that" in result.err) == (2, True)
+    assert (result.code, "skelebot_seed 1.0.0 provides the plugin seed" in result.err) == (
+        2,
+        True,
+    )
     sandbox.write("../work/seed/__init__.py", SEED)
     result = user.run("plugin", "install", "../work/seed")
-    assert (result.code, "is there already, of skelebot_seed 1.0.0" in result.err) == (1, True)
+    assert (result.code, "skelebot_seed 1.0.0 already provides the plugin seed" in result.err) == (1, True)
     sandbox.ok("plugin", "install", "../work/seed")  # where the distribution cannot be seen
     user.ok("plugin", "remove", "seed")
     assert left(sandbox) == []

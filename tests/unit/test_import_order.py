@@ -28,7 +28,7 @@ ROOMS = {
         *("__init__", "client", "inherited", "build", "release", "sync", "volumes", "container"),
     ),
     "runners": ("folders", "docker", "native", "__init__"),
-    "plugins": ("__init__", "find", "guard", "worker"),
+    "plugins": ("__init__", "find", "idle", "load", "typecheck", "guard", "probe", "worker"),
 }
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))

@@ -19,7 +19,8 @@ from skelebot.model import Arg, Environment, Flags, Image, Mount, Param, Project
 from skelebot.options import Values
 from skelebot.plugins import find
 from skelebot.plugins.find import Plugin
-from skelebot.plugins.guard import Guard, Guarded, Trial, try_out
+from skelebot.plugins.guard import Guard, Guarded
+from skelebot.plugins.probe import Probe, probe
 from skelebot.project import schema
 
 from .helpers import write
@@ -160,8 +161,8 @@ def test_too_many_files_are_refused(tmp_path: Path) -> None:
         unpacked(zipped(tmp_path / "x.zip", GOOD | files), tmp_path)
 
 
-def test_a_size_that_is_a_lie_is_found_out(tmp_path: Path) -> None:
-    """A bomb whose directory tells of a small file."""
+def test_a_wrong_size_is_noticed(tmp_path: Path) -> None:
+    """A bomb whose directory announces a small file."""
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("seed/__init__.py", "")
@@ -187,7 +188,7 @@ def test_an_encrypted_or_damaged_file_is_refused(flag: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("data", [b"", b"no zip file at all", b"PK\3\4 and so on", b"PK\5\6" + b"\xff" * 18])
-def test_what_is_no_zip_file_is_refused(data: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_file_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(SkelebotError, match="is not a zip file"):
         unpacked(str(tmp_path / "x.zip"), tmp_path)
@@ -205,7 +206,7 @@ def test_what_is_no_zip_file_is_refused(data: bytes, tmp_path: Path) -> None:
         ({"sämann/__init__.py": ""}, "cannot be"),
     ],
 )
-def test_just_one_package_is_expected(files: dict[str, str], found: str, tmp_path: Path) -> None:
+def test_exactly_one_package_is_expected(files: dict[str, str], found: str, tmp_path: Path) -> None:
     with pytest.raises(SkelebotError, match=found):
         unpacked(zipped(tmp_path / "x.zip", files), tmp_path)
 
@@ -238,12 +239,12 @@ def test_a_file_that_grows_meanwhile_is_refused(tmp_path: Path) -> None:
     around = placed(tmp_path / "work", GOOD)
     with package.opened(str(around)) as found:
         write(around, GOOD["seed/data/words.txt"] + "two\n", "seed/data/words.txt")
-        with pytest.raises(SkelebotError, match="has changed meanwhile"):
+        with pytest.raises(SkelebotError, match="changed while it was read"):
             found.write(str(tmp_path))
 
 
-def test_what_is_not_there_is_the_callers_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no zip file and no folder"):
+def test_a_missing_path_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no zip file or folder"):
         unpacked(str(tmp_path / "nosuch.zip"), tmp_path)
 
 
@@ -353,7 +354,7 @@ def guarded(**hooks: Callable[..., Any]) -> Guarded:
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("broken", BREAKS)
-def test_what_breaks_in_a_hook_is_told_in_one_line_and_changes_nothing(
+def test_what_breaks_in_a_hook_is_one_warning_and_changes_nothing(
     hook: str, broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     component = guarded(**{hook: BREAKS[broken]})
@@ -363,9 +364,9 @@ def test_what_breaks_in_a_hook_is_told_in_one_line_and_changes_nothing(
         if hook in ("commands", "checks")
         else (getattr(component, hook)(*given) == otherwise)
     )
-    told = capsys.readouterr()
-    assert told.out == ""
-    lines = [line for line in told.err.splitlines() if line != "a word on stdout"]
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = [line for line in output.err.splitlines() if line != "a word on stdout"]
     assert len(lines) == 1
     assert lines[0].startswith("WARN  | the plugin notes is switched off for this run: ")
 
@@ -414,7 +415,7 @@ def test_the_line_that_broke_is_named(capsys: pytest.CaptureFixture[str]) -> Non
         ("checks", [Check("a", 3)]),  # type: ignore[arg-type]
     ],
 )
-def test_a_value_with_a_field_of_the_wrong_type_is_not_taken(
+def test_a_value_with_a_field_of_the_wrong_type_is_refused(
     hook: str, given: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args, otherwise = HOOKS[hook]
@@ -431,8 +432,7 @@ def test_a_value_of_the_wrong_type_is_not_shown(capsys: pytest.CaptureFixture[st
     assert "hunter2" not in err
 
 
-def test_proper_values_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of every type that a field of them can have."""
+def test_values_of_every_declared_type_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     mounts = (Mount("/data", "/app/data"),)
     task = replace(TASK, env=(("A", "1"),), timeout=3, shadowed=("data",), mounts=mounts)
     assert guarded(task=lambda *words: task).task(TASK, PROJECT) == task
@@ -460,7 +460,7 @@ def test_a_refusal_goes_on_with_the_plugins_name(hook: str) -> None:
     assert component.guard.off is None
 
 
-def test_what_is_asked_for_every_command_cannot_refuse_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hook_for_commands_cannot_refuse_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(commands=raising(UsageError("no; do so"))).commands(PROJECT) == []
     assert "the plugin notes is switched off for this run: UsageError: no; do so" in capsys.readouterr().err
 
@@ -472,8 +472,8 @@ def test_what_is_asked_for_every_command_cannot_refuse_it(capsys: pytest.Capture
         (raising(SystemExit(3)), 1, "plugin notes: SystemExit: 3 ("),
         (raising(SkelebotError("no; do so")), 1, "plugin notes: no; do so"),
         (raising(UsageError("no; do so")), 2, "plugin notes: no; do so"),
-        (lambda session, values: None, 1, "plugin notes: TypeError: go gave None, not an exit code"),
-        (lambda session, values: 256, 1, "plugin notes: TypeError: go gave 256, not an exit code"),
+        (lambda session, values: None, 1, "plugin notes: TypeError: go returned None, not an exit code"),
+        (lambda session, values: 256, 1, "plugin notes: TypeError: go returned 256, not an exit code"),
     ],
 )
 def test_a_command_that_breaks_ends_with_one_line(
@@ -496,10 +496,12 @@ def test_a_command_that_breaks_ends_with_one_line(
 # --- in a process of its own ---
 
 
-def tried(folder: Path, code: str, seconds: float = 60, root: Path | None = None, look: bool = True) -> Trial:
+def probed(
+    folder: Path, code: str, seconds: float = 60, root: Path | None = None, own_checks: bool = True
+) -> Probe:
     write(folder, code, "notes/__init__.py")
     plugin = Plugin("notes", "notes:COMPONENT", str(folder / "notes"), True)
-    return try_out(plugin, seconds, str(root) if root else None, look=look)
+    return probe(plugin, seconds, str(root) if root else None, own_checks=own_checks)
 
 
 NOTES = """
@@ -512,27 +514,27 @@ COMPONENT = Notes
 """
 
 
-def test_a_plugin_is_tried(tmp_path: Path) -> None:
-    trial = tried(tmp_path, "print('noise')\nimport os; os.write(1, b'more')\n" + NOTES)
-    assert (trial.off, trial.loads, trial.activation.name) == (None, True, "ALWAYS")
-    assert [check.name for check in trial.checks] == ["plugin notes", "notes"]
-    assert [check.name for check in tried(tmp_path, NOTES, look=False).checks] == ["plugin notes"]
+def test_a_plugin_is_probed(tmp_path: Path) -> None:
+    result = probed(tmp_path, "print('noise')\nimport os; os.write(1, b'more')\n" + NOTES)
+    assert (result.off, result.loads, result.activation.name) == (None, True, "ALWAYS")
+    assert [check.name for check in result.checks] == ["plugin notes", "notes"]
+    assert [check.name for check in probed(tmp_path, NOTES, own_checks=False).checks] == ["plugin notes"]
 
 
 def test_what_a_plugin_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
     thread = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()\n"
-    assert tried(tmp_path, thread + NOTES).off is None
+    assert probed(tmp_path, thread + NOTES).off is None
 
 
 def test_a_package_takes_no_other_modules_place(tmp_path: Path) -> None:
     write(tmp_path, NOTES, "json/__init__.py")
-    trial = try_out(Plugin("json", "json:COMPONENT", str(tmp_path / "json"), True), 60, None)
-    assert trial.off == "ImportError: there is another Python module named json"
+    result = probe(Plugin("json", "json:COMPONENT", str(tmp_path / "json"), True), 60, None)
+    assert result.off == "ImportError: another Python module is named json"
 
 
 def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
     write(tmp_path, "NUMBER = 1\n", "notes/more.py")
-    assert tried(tmp_path, "from . import more\nfrom notes.more import NUMBER\n" + NOTES).off is None
+    assert probed(tmp_path, "from . import more\nfrom notes.more import NUMBER\n" + NOTES).off is None
 
 
 @pytest.mark.parametrize(
@@ -542,13 +544,16 @@ def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
         ("import nosuch\n", "ModuleNotFoundError: No module named 'nosuch' (notes/__init__.py:1)"),
         ("def f(:\n", "SyntaxError: invalid syntax (__init__.py, line 1)"),
         ("raise SystemExit(0)\n", "SystemExit: 0 (notes/__init__.py:1)"),
-        ("import os; os._exit(0)\n", "it ends Python, with exit code 0"),
-        ("import os; os.kill(os.getpid(), 11)\n", "it ends Python, with exit code -11"),
+        ("import os; os._exit(0)\n", "it ended Python, with exit code 0"),
+        ("import os; os.kill(os.getpid(), 11)\n", "it ended Python, with exit code -11"),
         ("", "AttributeError: notes has no COMPONENT"),
-        ("COMPONENT = 3\n", "TypeError: notes:COMPONENT is not a class made from"),
-        ("class COMPONENT: pass\n", "TypeError: notes:COMPONENT is not a class made from"),
-        (NOTES.replace("Activation.ALWAYS", "'always'"), "TypeError: notes:COMPONENT.activation is not one"),
-        (NOTES.replace("[Check(", "[print("), "TypeError: a hook gave NoneType, not Check"),
+        ("COMPONENT = 3\n", "TypeError: notes:COMPONENT is not a subclass of"),
+        ("class COMPONENT: pass\n", "TypeError: notes:COMPONENT is not a subclass of"),
+        (
+            NOTES.replace("Activation.ALWAYS", "'always'"),
+            "TypeError: notes:COMPONENT.activation is not a",
+        ),
+        (NOTES.replace("[Check(", "[print("), "TypeError: a hook returned NoneType, not Check"),
         (
             NOTES.replace(
                 "class Notes", "from dataclasses import dataclass\n@dataclass\nclass Notes"
@@ -558,10 +563,10 @@ def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
         (NOTES + "class A(Notes):\n  def __init__(self): 1/0\nCOMPONENT = A\n", "ZeroDivisionError"),
     ],
 )
-def test_a_trial_survives_whatever_a_plugin_does(code: str, off: str, tmp_path: Path) -> None:
-    trial = tried(tmp_path, code)
-    assert trial.off is not None
-    assert trial.off.startswith(off)
+def test_a_probe_survives_whatever_a_plugin_does(code: str, off: str, tmp_path: Path) -> None:
+    result = probed(tmp_path, code)
+    assert result.off is not None
+    assert result.off.startswith(off)
 
 
 @pytest.mark.parametrize(
@@ -572,13 +577,13 @@ def test_a_trial_survives_whatever_a_plugin_does(code: str, off: str, tmp_path: 
         "import subprocess; subprocess.Popen(['sleep', '600'])\n",
     ],
 )
-def test_a_trial_comes_to_an_end(code: str, tmp_path: Path) -> None:
-    assert tried(tmp_path, code, 1).off == "it is not done after 1 seconds"
+def test_a_probe_ends_in_time(code: str, tmp_path: Path) -> None:
+    assert probed(tmp_path, code, 1).off == "it has not finished after 1 seconds"
 
 
-def test_a_trial_in_a_project_calls_the_hooks(tmp_path: Path) -> None:
+def test_a_probe_in_a_project_calls_the_hooks(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\ncomponents:\n  notes: {}\n")
     code = NOTES.replace("ALWAYS", "CONFIGURED").replace("checks(self, session)", "image(self, *words)")
-    trial = tried(tmp_path, code, root=tmp_path)
-    assert "TypeError: a hook gave list, not Image" in str(trial.off)
-    assert trial.loads
+    result = probed(tmp_path, code, root=tmp_path)
+    assert "TypeError: a hook returned list, not Image" in str(result.off)
+    assert result.loads

@@ -1,4 +1,4 @@
-"""`doctor`: whether what Skelebot needs is there, and what to do where it is not."""
+"""`doctor`: check that everything Skelebot needs is there, and say what to do where it is not."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,11 @@ from skelebot.options import Values
 
 class Doctor(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
-        params = (Param("json", accepts="boolean", help="Print what was found as JSON"),)
-        return (Command("doctor", "Look whether all that is needed is there", _run, params=params),)
+        params = (Param("json", accepts="boolean", help="Print the results as JSON"),)
+        return (Command("doctor", "Check that everything needed is installed", _run, params=params),)
 
 
 def _run(session: Session, values: Values) -> int:
-    from skelebot.components.doctor import examination
+    from skelebot.components.doctor.checks import show
 
-    return examination.show(session, as_json=bool(values.get("json")))
+    return show(session, as_json=bool(values.get("json")))

@@ -28,7 +28,7 @@ def _run(session: Session, values: Values) -> int:
     action, subject = values["<action>"], values.get("<plugin>")
     if action == "list":
         if subject is not None:
-            raise UsageError("plugin list: takes no further word")
+            raise UsageError("plugin list: takes no further argument")
         return _list(as_json=bool(values.get("json")))
     if not isinstance(subject, str):
         wanted = "a zip file or a folder" if action == "install" else "the name of a plugin"
@@ -50,31 +50,31 @@ def _list(as_json: bool) -> int:
     for plugin in found:
         console.out(f"{plugin.name} {plugin.origin}")
     if not found:
-        console.info("there are no plugins; see `skelebot plugin -h`")
+        console.info("no plugins are installed; see `skelebot plugin -h`")
     return 0
 
 
 _USE = {
     Activation.CONFIGURED: "it takes part where `components` of skelebot.yaml name it",
     Activation.PROJECT: "it takes part in every project",
-    Activation.OUTSIDE: "it takes part outside of projects",
+    Activation.OUTSIDE: "it takes part outside projects",
     Activation.ALWAYS: "it always takes part",
 }
 
 
 def _install(path: str, force: bool) -> int:
-    from skelebot.components.plugin import kept
+    from skelebot.components.plugin.install import install
 
-    plugin, trial = kept.install(path, force)
-    if trial.off:
-        console.warn(f"{plugin.name} fails with the defaults of its settings: {trial.off}")
-    console.info(f"the plugin {plugin.name} is installed; {_USE[trial.activation]}")
+    plugin, result = install(path, force)
+    if result.off:
+        console.warn(f"{plugin.name} fails with the defaults of its settings: {result.off}")
+    console.info(f"the plugin {plugin.name} is installed; {_USE[result.activation]}")
     return 0
 
 
 def _remove(name: str) -> int:
-    from skelebot.components.plugin import kept
+    from skelebot.components.plugin.install import remove
 
-    kept.remove(name)
+    remove(name)
     console.info(f"the plugin {name} is removed")
     return 0

@@ -1,4 +1,4 @@
-"""A plugin's package as files, out of a zip file or a folder. A zip file is not trusted."""
+"""The files of a plugin's package, from a zip file or a folder. A zip file is not trusted."""
 
 import keyword
 import os
@@ -35,7 +35,7 @@ class Package:
     files: tuple[File, ...]
 
     def write(self, folder: str) -> None:
-        """Puts the package into a folder that is empty. Raises SkelebotError and OSError."""
+        """Write the package into an empty folder. Raises SkelebotError and OSError."""
         for file in self.files:
             target = os.path.join(folder, file.path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -43,18 +43,18 @@ class Package:
                 with file.open() as source:
                     data = source.read(file.size + 1)
             except _DAMAGED as error:
-                raise SkelebotError(f"{file.path} cannot be read: {error}; make the zip file anew") from None
+                raise SkelebotError(f"{file.path} cannot be read: {error}; make the zip file again") from None
             if len(data) != file.size:
-                raise SkelebotError(f"{file.path} has changed meanwhile; run again")
+                raise SkelebotError(f"{file.path} changed while it was read; run again")
             with open(target, "xb") as written:
                 written.write(data)
 
 
 @contextmanager
 def opened(path: str) -> Iterator[Package]:
-    """The package in a zip file or folder, whose files can be read inside of the block.
+    """The package in a zip file or folder, whose files can be read inside the block.
 
-    Raises UsageError where there is none, and SkelebotError for one that is not to be kept.
+    Raises UsageError where there is none, and SkelebotError for one that must not be installed.
     """
     if os.path.isdir(path):
         yield _package(path, *_of_folder(path))
@@ -68,7 +68,7 @@ def opened(path: str) -> Iterator[Package]:
         with archive:
             yield _package(path, *_of_zip(path, archive))
     else:
-        raise UsageError(f"there is no zip file and no folder {path}")
+        raise UsageError(f"there is no zip file or folder {path}")
 
 
 def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
@@ -80,10 +80,10 @@ def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
     name = names.pop()
     if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
         raise SkelebotError(f"{path}: {name!r} cannot be the name of a package; rename the folder")
-    kept = tuple(f for f in files if f.path.startswith(f"{name}/") and not _is_left_out(f.path))
-    if len(kept) > MOST_FILES or sum(file.size for file in kept) > MOST_BYTES:
+    own = tuple(f for f in files if f.path.startswith(f"{name}/") and not _is_left_out(f.path))
+    if len(own) > MOST_FILES or sum(file.size for file in own) > MOST_BYTES:
         raise _too_large(path)
-    return Package(name, kept)
+    return Package(name, own)
 
 
 def _too_large(path: str) -> SkelebotError:
@@ -101,14 +101,14 @@ def _is_left_out(path: str) -> bool:
 
 
 def _of_zip(path: str, archive: zipfile.ZipFile) -> tuple[set[str], list[File]]:
-    """The names of the packages, and all files. Nothing is kept of an archive with a doubtful name."""
+    """The names of the packages, and all files. One doubtful name refuses the whole archive."""
     members = archive.infolist()
     for member in members:
-        if reason := _doubtful(member):
-            raise SkelebotError(f"{path}: {member.filename!r} {reason}; nothing was installed")
+        if doubt := _doubt(member):
+            raise SkelebotError(f"{path}: {member.filename!r} {doubt}; nothing was installed")
     paths = [member.filename for member in members]
     if len(set(paths)) != len(paths):
-        raise SkelebotError(f"{path}: a name is in it twice; nothing was installed")
+        raise SkelebotError(f"{path}: it holds a name twice; nothing was installed")
     tops = {name.split("/")[0] for name in paths if re.fullmatch(r"[^/]+/__init__\.py", name)}
     return tops, [_member_file(archive, member) for member in members if not member.is_dir()]
 
@@ -117,13 +117,14 @@ def _member_file(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> File:
     return File(member.filename, member.file_size, lambda: archive.open(member))
 
 
-def _doubtful(member: zipfile.ZipInfo) -> str | None:
+def _doubt(member: zipfile.ZipInfo) -> str | None:
+    """Why a member must not be unpacked, or None."""
     name = member.filename
     parts = name.removesuffix("/").split("/")
     if name.startswith("/") or re.match("[A-Za-z]:", name) or any(p in ("", ".", "..") for p in parts):
         return "leads out of the folder"
     if "\\" in name or not name.isprintable():
-        return "is not a proper name"
+        return "has a backslash or a control character"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is neither a file nor a folder"
     return "is encrypted" if member.flag_bits & 1 else None
@@ -133,7 +134,7 @@ def _doubtful(member: zipfile.ZipInfo) -> str | None:
 
 
 def _of_folder(path: str) -> tuple[set[str], list[File]]:
-    """The same of a folder: of a package itself, or of one that has a package in it."""
+    """The same for a folder, which is a package itself or has one in it."""
     if os.path.isfile(os.path.join(path, "__init__.py")):
         found = [os.path.abspath(path)]
     else:
@@ -151,7 +152,7 @@ def _files_below(package: str) -> Iterator[File]:
             full = os.path.join(folder, name)
             found = os.lstat(full)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-                raise SkelebotError(f"{full} is neither a file nor a folder; put what it stands for there")
+                raise SkelebotError(f"{full} is neither a file nor a folder; replace it with a file")
             if name in names:
                 yield File(os.path.relpath(full, above), found.st_size, _opener(full))
 

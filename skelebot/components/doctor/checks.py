@@ -1,4 +1,4 @@
-"""Looks at all that Skelebot needs, at once."""
+"""Check everything that Skelebot needs, all at the same time."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -9,28 +9,29 @@ import skelebot
 from skelebot import console
 from skelebot.component import Check, Component, Session
 from skelebot.errors import FAILED, ConfigError, ProgramMissing, SkelebotError
-from skelebot.plugins import find, guard
+from skelebot.plugins import find
 from skelebot.plugins.find import Plugin
-from skelebot.plugins.guard import Trial
+from skelebot.plugins.guard import summary
+from skelebot.plugins.probe import Probe, probe
 from skelebot.project import config
 
 if TYPE_CHECKING:
     import threading
 
-SECONDS = 15.0  # that the examination may take, of whatever does not answer
-_SILENT = "see whether it is up and can be reached"
+SECONDS = 15.0  # for all checks together
+_SILENT = "check that it is up and can be reached"
 _PLUGIN_SECONDS = 10.0
-_LEAST_FREE = 2_000_000_000  # bytes of disk, below which an image or a model may not fit any more
+_LEAST_FREE = 2_000_000_000  # bytes of disk, below which an image or a model may not fit
 
 Part = tuple[str, Callable[[], Iterable[Check]]]
 
 
 def show(session: Session, as_json: bool) -> int:
-    """Prints what was found; gives an exit code of 1 where something is wrong."""
+    """Print what was found; the exit code is 1 where something is wrong."""
     found = []
     for warning in session.warnings:
         console.warn(warning)
-    for check in _examined(list(_parts(session))):
+    for check in _run_all(list(_parts(session))):
         found.append(check)
         if not as_json:
             console.out(_line(check))
@@ -47,8 +48,8 @@ def _line(check: Check) -> str:
     return console.one_line(f"{'ok   ' if check.advice is None else 'WRONG'} | {check.name}: {text}")
 
 
-def _examined(parts: list[Part]) -> Iterator[Check]:
-    """What was found, part after part; all are looked at meanwhile, and none is waited for forever."""
+def _run_all(parts: list[Part]) -> Iterator[Check]:
+    """Yield the results in order. The parts run at the same time, for at most SECONDS."""
     import threading
     import time
 
@@ -56,7 +57,7 @@ def _examined(parts: list[Part]) -> Iterator[Check]:
     found: list[list[Check]] = [[] for _ in parts]
     # Daemons: the program ends without the one that does not come back.
     threads = [
-        threading.Thread(target=_examine, args=(*part, checks), daemon=True)
+        threading.Thread(target=_run, args=(*part, checks), daemon=True)
         for part, checks in zip(parts, found, strict=True)
     ]
     try:
@@ -72,7 +73,7 @@ def _examined(parts: list[Part]) -> Iterator[Check]:
 
 
 def _give_up(threads: "list[threading.Thread]") -> None:
-    """Ends the programs that are still waited for, so that what they were lent is cleared away."""
+    """End the programs that are still waited for, so that their temporary files are removed."""
     if not threads:
         return
     import psutil  # only where something does not answer
@@ -87,16 +88,16 @@ def _give_up(threads: "list[threading.Thread]") -> None:
             return
 
 
-def _examine(name: str, look: Callable[[], Iterable[Check]], checks: list[Check]) -> None:
+def _run(name: str, check_part: Callable[[], Iterable[Check]], checks: list[Check]) -> None:
     try:
-        for check in look():
+        for check in check_part():
             checks.append(check)
     except ConfigError as error:
-        checks += map(_mistake, error.problems)
+        checks += map(_problem, error.problems)
     except SkelebotError as error:
         checks.append(Check.failed(name, error))
     except Exception as error:
-        checks.append(Check(name, guard.told(error), "this is a mistake of Skelebot's; report it"))
+        checks.append(Check(name, summary(error), "this is a bug in Skelebot; report it"))
 
 
 # --- the parts ---
@@ -114,8 +115,8 @@ def _parts(session: Session) -> Iterator[Part]:
     origins: dict[str, str] = {}
     for plugin in find.find():
         other = origins.setdefault(plugin.name, plugin.origin)
-        same = None if other == plugin.origin else f"there is another plugin of that name, of {other}"
-        yield f"plugin {plugin.name}", _of_plugin(plugin, session, same)
+        clash = None if other == plugin.origin else f"{other} provides a plugin of the same name"
+        yield f"plugin {plugin.name}", _of_plugin(plugin, session, clash)
 
 
 def _python() -> Iterator[Check]:
@@ -133,20 +134,20 @@ def _configuration(session: Session) -> Iterator[Check]:
     from skelebot import launch
 
     for problem in session.problems:
-        yield _mistake(problem)
+        yield _problem(problem)
     if session.problems:
         return
     project = session.optional_project
     if project is None:
-        yield Check("configuration", f"no {config.FILE} here or above")
+        yield Check("configuration", f"no {config.FILE} in this folder or its parents")
         return
     launch.image(session)  # reads the files that the dependencies name
     env = f" in the environment {project.env}" if project.env else ""
     yield Check("configuration", f"{os.path.join(project.root, config.FILE)}{env}")
 
 
-def _mistake(problem: str) -> Check:
-    return Check("configuration", problem, "mend it, and look again")
+def _problem(problem: str) -> Check:
+    return Check("configuration", problem, "fix it, and run doctor again")
 
 
 def _docker(session: Session) -> Iterator[Check]:
@@ -178,7 +179,7 @@ def _free(name: str, folder: str) -> Check:
     import shutil
 
     free = shutil.disk_usage(folder).free
-    advice = None if free >= _LEAST_FREE else f"free some, to have {_LEAST_FREE / 1e9:g} GB"
+    advice = None if free >= _LEAST_FREE else f"free at least {_LEAST_FREE / 1e9:g} GB"
     return Check(name, f"{free / 1e9:.1f} GB free in {folder}", advice)
 
 
@@ -187,20 +188,20 @@ def _of_component(component: Component, session: Session) -> Callable[[], Iterab
 
 
 def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[[], Iterable[Check]]:
-    """Its own process looks at a plugin: whatever it does, the others are told about."""
+    """Check a plugin in a process of its own: whatever it does, the other checks are reported."""
     name = f"plugin {plugin.name}"
     remedy = f"skelebot plugin remove {plugin.name}" if plugin.owned else f"uninstall {plugin.origin}"
     root = session.optional_project.root if session.optional_project else None
 
-    def look() -> Iterator[Check]:
-        trial = Trial(clash)
-        if clash is None:
-            trial = guard.try_out(plugin, _PLUGIN_SECONDS, root, session.flags, look=True)
-        if trial.off is not None:
-            yield Check(name, f"it is switched off: {trial.off}", f"mend it, or remove it: {remedy}")
-        elif trial.checks:
-            yield from trial.checks
+    def check() -> Iterator[Check]:
+        result = (
+            Probe(clash) if clash else probe(plugin, _PLUGIN_SECONDS, root, session.flags, own_checks=True)
+        )
+        if result.off is not None:
+            yield Check(name, f"it is switched off: {result.off}", f"fix it, or remove it: {remedy}")
+        elif result.checks:
+            yield from result.checks
         else:
             yield Check(name, f"{plugin.origin}; it takes no part here")
 
-    return look
+    return check
