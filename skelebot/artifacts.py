@@ -12,7 +12,8 @@ from typing import BinaryIO
 from skelebot import catalog
 from skelebot.components.repository import Repository
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.project import config
+from skelebot.project.read import FILE, NO_PROJECT, find_root
+from skelebot.project.read import project as read_project
 
 
 def pull(
@@ -23,16 +24,16 @@ def pull(
     The project is the one of the current folder, in the environment `env`. override: put it in the
     place of the configured file. Raises SkelebotError.
     """
-    root = config.find_root()
+    root = find_root()
     if root is None:
-        raise UsageError(f"there is no {config.FILE} here or above")
-    project, report = config.read(root, env)
+        raise UsageError(f"{NO_PROJECT}; change into a project")
+    project, report = read_project(root, env)
     components = catalog.active(project, report) if project else ()
-    config.raise_problems(report)
+    report.raise_problems()
     for component in components:
         if project and isinstance(component, Repository):
             return Path(component.pull_one(project, name, version, override, prefix))
-    raise UsageError(f"{config.FILE} configures no components.repository")
+    raise UsageError(f"{FILE} configures no components.repository")
 
 
 def read(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> bytes:

@@ -10,8 +10,9 @@ from skelebot.component import Activation, Command, Component, Session
 from skelebot.errors import did_you_mean
 from skelebot.model import Project
 from skelebot.options import Values
-from skelebot.project import schema
-from skelebot.project.config import FILE
+from skelebot.project import nodes, schema
+from skelebot.project.nodes import Report
+from skelebot.project.read import FILE
 
 if TYPE_CHECKING:
     from skelebot.plugins.guard import Guard  # at a start only where there are plugins
@@ -64,9 +65,7 @@ def needs_valid_config(command: str) -> bool:
     return command not in (*_OWN_COMMANDS, *others)
 
 
-def active(
-    project: Project | None, report: schema.Report, plugins: "Sequence[Guard]" = ()
-) -> tuple[Component, ...]:
+def active(project: Project | None, report: Report, plugins: "Sequence[Guard]" = ()) -> tuple[Component, ...]:
     """The components that take part, with their settings; what is wrong with those is reported.
 
     plugins: those that are installed, which take part as the built-in components do.
@@ -93,14 +92,14 @@ def _activations(project: Project | None, name: str, sections: dict[str, Any]) -
     return (Activation.ALWAYS, Activation.PROJECT, *configured)
 
 
-def _configured(cls: type[Component], name: str, node: Any, report: schema.Report) -> Component | None:
+def _configured(cls: type[Component], name: str, node: Any, report: Report) -> Component | None:
     path = f"components.{name}"
     if node is None:
         return cls()
-    node = schema.or_empty(node)
+    node = nodes.or_empty(node)
     if not is_dataclass(cls):
-        for key, _ in schema.items(node, path, report):
-            report.problem(key, schema.join(path, key.value), f"{name} has no settings; remove the key")
+        for key, _ in nodes.items(node, path, report):
+            report.problem(key, nodes.join(path, key.value), f"{name} has no settings; remove the key")
         return cls()
     before = len(report.problems)
     component = cast("Component | None", schema.record(node, cls, path, report))
@@ -110,7 +109,7 @@ def _configured(cls: type[Component], name: str, node: Any, report: schema.Repor
     return component
 
 
-def _check_names(project: Project, report: schema.Report, plugins: "Sequence[Guard]") -> None:
+def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -> None:
     sections = dict(project.components)
     offered = (e for e in BUILT_IN if e.activation in _activations(project, e.name, sections))
     reserved = {*_OWN_COMMANDS, *(name for entry in offered for name in entry.commands)}
@@ -124,7 +123,7 @@ def _check_names(project: Project, report: schema.Report, plugins: "Sequence[Gua
         if name not in known:
             hint = did_you_mean(name, known)
             text = f"unknown component, whose plugin may not be installed{hint}"
-            report.warning(node, schema.join("components", name), text)
+            report.warning(node, nodes.join("components", name), text)
 
 
 def names() -> frozenset[str]:
@@ -148,7 +147,7 @@ def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
 
 
 def _plugged_in(
-    guard: "Guard", project: Project | None, sections: dict[str, Any], report: schema.Report
+    guard: "Guard", project: Project | None, sections: dict[str, Any], report: Report
 ) -> Component | None:
     """The plugin's component, if this is where it takes part."""
     from skelebot.plugins.guard import Guarded
@@ -199,14 +198,16 @@ def _not_taken(
 # --- the schema: only the catalog knows every component ---
 
 
-def json_schema() -> dict[str, Any]:
+def whole_schema() -> dict[str, Any]:
     """The JSON Schema of skelebot.yaml with the settings of every built-in component."""
-    whole = schema.json_schema(Project)
+    from skelebot.project import json_schema  # only to print it
+
+    whole = json_schema.of(Project)
     settings: dict[str, Any] = {}
     for entry in BUILT_IN:
         cls = entry.load()
         if is_dataclass(cls) and fields(cls):
-            settings[entry.name] = {"anyOf": [schema.json_schema(cls), {"type": "null"}]}
+            settings[entry.name] = {"anyOf": [json_schema.of(cls), {"type": "null"}]}
     described = {"description": "Settings of the components, by name"}
     sections = {"type": ["object", "null"], "properties": settings}
     whole["properties"]["components"] = sections | described
@@ -216,7 +217,7 @@ def json_schema() -> dict[str, Any]:
 def _print_schema(session: Session, values: Values) -> int:
     import json
 
-    console.out(json.dumps(json_schema(), indent=2))
+    console.out(json.dumps(whole_schema(), indent=2))
     return 0
 
 

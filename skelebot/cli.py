@@ -13,7 +13,8 @@ from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError,
 from skelebot.model import Flags, Param, Project
 from skelebot.options import HelpWanted, Values
 from skelebot.plugins import find
-from skelebot.project import config, schema
+from skelebot.project import read
+from skelebot.project.nodes import Report
 
 if TYPE_CHECKING:
     from skelebot.plugins.guard import Guard
@@ -134,7 +135,7 @@ class Loader:
     @classmethod
     def here(cls, command: str) -> "Loader":
         """For the project that the current folder belongs to, and a command that stands alone."""
-        return cls(config.find_root(), _plugins(command))
+        return cls(read.find_root(), _plugins(command))
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
         """What there is for a command. Raises ConfigError unless it runs without a valid one."""
@@ -152,21 +153,21 @@ class Loader:
     def _read(self, env: str | None) -> _Loaded:
         if self._root is None:
             if env is not None:
-                raise UsageError(f"there is no {config.FILE} here or above, so no environment {env!r}")
-            return _loaded(None, catalog.active(None, schema.Report(), self._plugins))
+                raise UsageError(f"{read.NO_PROJECT}, so no environment {env!r}")
+            return _loaded(None, catalog.active(None, Report(), self._plugins))
         try:
-            project, report = config.read(self._root, env)
+            project, report = read.project(self._root, env)
         except UsageError as error:
             return _wrong([str(error)], [])
         components = catalog.active(project, report, self._plugins) if project else ()
         if report.problems:
-            return _wrong(config.in_order(report), report.warnings)
+            return _wrong(report.in_order(), report.warnings)
         return _loaded(project, components, warnings=report.warnings)
 
 
 def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:
     """What there is where the configuration is wrong: no more than outside of a project."""
-    return _loaded(None, catalog.active(None, schema.Report()), problems, warnings)
+    return _loaded(None, catalog.active(None, Report()), problems, warnings)
 
 
 def _loaded(
@@ -201,7 +202,7 @@ def _plugins(command: str) -> "list[Guard]":
 
 def _contact(session: Session) -> int:
     if not session.project.contact:
-        raise UsageError(f"no contact is named; add `contact:` to {config.FILE}")
+        raise UsageError(f"no contact is named; add `contact:` to {read.FILE}")
     console.out(session.project.contact)
     return 0
 
@@ -300,10 +301,7 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link:
 
 def _unknown(word: str, loaded: _Loaded) -> UsageError:
     if loaded.session.optional_project is None:
-        return UsageError(
-            f"{console.one_line(word)!r} is no command outside of a project: there is no "
-            f"{config.FILE} here or above"
-        )
+        return UsageError(f"{console.one_line(word)!r} is not a command outside a project: {read.NO_PROJECT}")
     hint = did_you_mean(word, loaded.commands)
     return UsageError(f"unknown command {console.one_line(word)!r}{hint}")
 
@@ -325,7 +323,7 @@ def _heading(project: Project | None) -> Iterator[str]:
         if project.description:
             yield from options.wrapped(project.description)
     else:
-        yield f"{console.bold('skelebot')}: no {config.FILE} here or above"
+        yield f"{console.bold('skelebot')}: {read.NO_PROJECT}"
     yield ""
     yield "usage: skelebot [options] COMMAND [words] [+ COMMAND [words] ...]"
 

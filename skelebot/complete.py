@@ -16,7 +16,7 @@ from typing import NamedTuple
 from skelebot import cli, options
 from skelebot.component import Command
 from skelebot.model import Arg, Flags, Param
-from skelebot.project import config
+from skelebot.project import read
 
 
 class Candidate(NamedTuple):
@@ -127,8 +127,8 @@ def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
 
 
 def _environments() -> list[str]:
-    root = config.find_root()
-    return config.environments(root) if root else []
+    root = read.find_root()
+    return read.environments(root) if root else []
 
 
 # --- each shell's way to ask ---

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
 from skelebot.options import Values
+from skelebot.project.read import NO_PROJECT
 
 
 class Activation(Enum):
@@ -83,7 +84,7 @@ class Session(NamedTuple):
     def project(self) -> Project:
         """The project that a command works on. Raises UsageError outside a project."""
         if self.optional_project is None:
-            raise UsageError("no skelebot.yaml in this folder or its parents; change into a project")
+            raise UsageError(f"{NO_PROJECT}; change into a project")
         return self.optional_project
 
 

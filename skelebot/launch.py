@@ -9,7 +9,7 @@ from skelebot.errors import ConfigError, UsageError
 from skelebot.image import ignores
 from skelebot.model import Image, Job, Language, Project, Task, cran_mirror
 from skelebot.project import plan
-from skelebot.project.config import env_files
+from skelebot.project.read import env_files
 
 if TYPE_CHECKING:
     from skelebot.image.dependencies import Dependencies, Reader

@@ -12,7 +12,7 @@ from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
-from skelebot.project import config
+from skelebot.project import read
 
 if TYPE_CHECKING:
     from semver import Version
@@ -89,19 +89,19 @@ def _next(text: str | None, word: str, force: bool) -> "Version":
 
     if word not in _PARTS:
         wanted = Version.parse(word)
-        if not force and wanted <= config.parsed_version(text):
+        if not force and wanted <= read.parsed_version(text):
             raise SkelebotError(
                 f"{wanted} is not above {text}, the version there is; -f sets it all the same"
             )
         return wanted
     # A pre-release is followed by its release: 1.5.0-rc.1 by 1.5.0, for minor as for patch. A build is not:
     # 1.4.2+build counts as 1.4.2.
-    return config.parsed_version(text).replace(build=None).next_version(word)
+    return read.parsed_version(text).replace(build=None).next_version(word)
 
 
 def _write(root: str, data: bytes) -> None:
     """Replaces VERSION, or the file that it links to. Raises SkelebotError."""
-    path = os.path.realpath(os.path.join(root, config.VERSION))
+    path = os.path.realpath(os.path.join(root, read.VERSION))
     with whole_file(path) as file:
         with suppress(FileNotFoundError):
             _make_alike(file.fileno(), os.stat(path))
@@ -159,17 +159,17 @@ def _check_free(repository: _Repository, tag: str) -> None:
 def _commit(repository: _Repository, text: str) -> None:
     """Writes and commits VERSION alone, or leaves it as it was. Raises SkelebotError."""
     before = _content(repository.root)
-    untracked = not repository.ask("ls-files", "--", config.VERSION)[1]
-    if untracked and repository.ask("check-ignore", "--quiet", "--", config.VERSION)[0] == 0:
-        raise SkelebotError(f"git ignores {config.VERSION}, which --tag commits; take it out of .gitignore")
+    untracked = not repository.ask("ls-files", "--", read.VERSION)[1]
+    if untracked and repository.ask("check-ignore", "--quiet", "--", read.VERSION)[0] == 0:
+        raise SkelebotError(f"git ignores {read.VERSION}, which --tag commits; take it out of .gitignore")
     _write(repository.root, text.encode())
     try:
         if untracked:
-            repository.change("add", "--", config.VERSION)
+            repository.change("add", "--", read.VERSION)
         if not _is_committed(repository, text):
             # Of what else has changed or is staged, nothing goes along.
             message = f"Version {text.strip()}"
-            repository.change("commit", "--quiet", "-m", message, "--only", "--", config.VERSION)
+            repository.change("commit", "--quiet", "-m", message, "--only", "--", read.VERSION)
     except BaseException:
         with foreground.uninterrupted():
             if not _is_committed(repository, text):
@@ -179,21 +179,21 @@ def _commit(repository: _Repository, text: str) -> None:
 
 def _content(root: str) -> bytes | None:
     try:
-        return config.read_file(root, config.VERSION)
+        return read.read_file(root, read.VERSION)
     except UsageError:
         return None
 
 
 def _is_committed(repository: _Repository, text: str) -> bool:
-    code, committed, _ = repository.ask("cat-file", "-p", f"HEAD:./{config.VERSION}")
+    code, committed, _ = repository.ask("cat-file", "-p", f"HEAD:./{read.VERSION}")
     return code == 0 and committed == text
 
 
 def _restore(repository: _Repository, before: bytes | None, untracked: bool) -> None:
     if untracked:
-        repository.ask("update-index", "--force-remove", "--", config.VERSION)
+        repository.ask("update-index", "--force-remove", "--", read.VERSION)
     if before is None:
-        os.unlink(os.path.join(repository.root, config.VERSION))
+        os.unlink(os.path.join(repository.root, read.VERSION))
     else:
         _write(repository.root, before)
 

@@ -10,7 +10,8 @@ from skelebot import console
 from skelebot.component import Command, Component, Session
 from skelebot.model import Environment, Job, Param, Project, Sections
 from skelebot.options import Values
-from skelebot.project import config, schema
+from skelebot.project import nodes, read, schema
+from skelebot.project.nodes import Report
 
 DEFAULT = "[default]"
 
@@ -22,9 +23,9 @@ class Environments(Component):
 
 def _envs(session: Session, values: Values) -> int:
     project = session.project
-    rows = [(DEFAULT, config.FILE, project.env is None)]
-    for name in config.environments(project.root):
-        rows.append((name, config.environment_file(project.root, name), name == project.env))
+    rows = [(DEFAULT, read.FILE, project.env is None)]
+    for name in read.environments(project.root):
+        rows.append((name, read.environment_file(project.root, name), name == project.env))
     if values.get("json"):
         keys = ("name", "file", "active")
         _print_json([dict(zip(keys, row, strict=True)) for row in rows])
@@ -39,7 +40,7 @@ def _envs(session: Session, values: Values) -> int:
 def _config(session: Session, values: Values) -> int:
     project = session.project
     tree = _record(project)
-    source = config.merged(project.root, project.env, schema.Report()) if values.get("origin") else None
+    source = read.merged(project.root, project.env, Report()) if values.get("origin") else None
     if values.get("json"):
         _print_json(_plain(tree, (), source))
         return 0
@@ -116,7 +117,7 @@ def _copy(node: yaml.Node, known: dict[int, yaml.Node]) -> yaml.Node:
     """What stands in the file, with aliases and merges resolved as far as their number allows."""
     if id(node) not in known:
         if isinstance(node, yaml.MappingNode):
-            pairs = schema.items(node, "", schema.Report())
+            pairs = nodes.items(node, "", Report())
             known[id(node)] = _mapping((str(name.value), _copy(below, known)) for name, below in pairs)
         elif isinstance(node, yaml.SequenceNode):
             entries = [_copy(below, known) for below in node.value]
@@ -149,7 +150,7 @@ def _below(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
     if isinstance(step, int):
         # A single entry may stand where a list is meant.
         return node.value[step] if isinstance(node, yaml.SequenceNode) else node
-    found = {name.value: below for name, below in schema.items(node, "", schema.Report())} if node else {}
+    found = {name.value: below for name, below in nodes.items(node, "", Report())} if node else {}
     return found.get(step) or found.get(_OLD.get(step))
 
 

@@ -10,8 +10,7 @@ from skelebot.image import ignores
 from skelebot.model import Image, Job, Project, Task
 from skelebot.options import Values
 from skelebot.project import plan
-from skelebot.project.config import job_params
-from skelebot.project.sources import script
+from skelebot.project.sources import job_params, script
 
 
 class Jobs(Component):
@@ -26,9 +25,7 @@ def _command(project: Project, job: Job) -> Command:
     def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
         _check(session, job, values, earlier)
 
-    is_script = bool(project.params) and script(project.root, job.source) is not None
-    params = job_params(project, job, is_script)
-    return Command(job.name, job.help, run, job.args, params, check, job)
+    return Command(job.name, job.help, run, job.args, job_params(project, job), check, job)
 
 
 def _run(session: Session, job: Job, values: Values) -> int:

@@ -9,8 +9,7 @@ from skelebot.image import dependencies_r, ignores
 from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
 from skelebot.model import Image, Job, Project
 from skelebot.project import plan
-from skelebot.project.config import job_params
-from skelebot.project.sources import argv, script
+from skelebot.project.sources import argv, job_params
 
 PROJECT_LABEL = "skelebot.project"
 
@@ -328,7 +327,7 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
     referenced = False
     for word in argv(project, job, ()):
         shell.append(add(word))
-    for param in job_params(project, job, script(project.root, job.source) is not None):
+    for param in job_params(project, job):
         if param.reference:
             referenced = True
             shell.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')

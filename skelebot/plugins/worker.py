@@ -12,7 +12,8 @@ from skelebot.errors import SkelebotError
 from skelebot.model import Flags
 from skelebot.plugins.find import Plugin
 from skelebot.plugins.guard import Guard, Guarded
-from skelebot.project import config, schema
+from skelebot.project import read
+from skelebot.project.nodes import Report
 
 
 def main(request: dict[str, Any]) -> NoReturn:
@@ -35,9 +36,9 @@ def main(request: dict[str, Any]) -> NoReturn:
 def _checks(guard: Guard, root: str | None, flags: Flags, own_checks: bool) -> Iterator[Check]:
     """Check a plugin's settings and hooks; nothing where it takes no part."""
     name = f"plugin {guard.plugin.name}"
-    project, report = config.read(root, flags.env) if root else (None, schema.Report())
+    project, report = read.project(root, flags.env) if root else (None, Report())
     components = catalog.active(project, report, [guard])
-    for problem in config.in_order(report):
+    for problem in report.in_order():
         yield Check(name, problem, "fix it in skelebot.yaml")
     plugin = next((c for c in components if isinstance(c, Guarded)), None)
     if plugin is None or report.problems:

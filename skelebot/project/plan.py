@@ -9,8 +9,8 @@ from collections.abc import Mapping as Mapped
 from skelebot.errors import UsageError
 from skelebot.model import Environment, Flags, Job, Mapping, Mount, Param, Project, Secret, Task, seconds
 from skelebot.options import Value, Values
-from skelebot.project.config import FILE, job_params, read_file
-from skelebot.project.sources import argv, script
+from skelebot.project.read import FILE, read_file
+from skelebot.project.sources import argv, job_params
 
 WORKDIR = "/app"
 
@@ -49,7 +49,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
 def words(project: Project, job: Job, values: Values, env: Mapped[str, str | None]) -> tuple[str, ...]:
     """What the script gets: the args, then each param under its full name."""
     given = [str(values[arg.key]) for arg in job.args]
-    for param in job_params(project, job, script(project.root, job.source) is not None):
+    for param in job_params(project, job):
         value = values[param.name] if param.name in values else default(param, env)
         given += param_words(param, value)
     return tuple(given)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from skelebot.errors import UsageError
-from skelebot.model import Job, Project
+from skelebot.model import Job, Param, Project
 
 INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
@@ -22,6 +22,14 @@ def script(root: str, source: str) -> str | None:
         return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
     # The last word of a command line may end so too: only a single word can be nothing else.
     return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
+
+
+def job_params(project: Project, job: Job) -> tuple[Param, ...]:
+    """The params of a job: its own, and for a script those of the root that it does not hide."""
+    if not project.params or script(project.root, job.source) is None:
+        return job.params
+    own = {param.name for param in job.params}
+    return job.params + tuple(param for param in project.params if param.name not in own)
 
 
 def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, ...]:

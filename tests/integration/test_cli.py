@@ -13,12 +13,12 @@ import skelebot
 
 def test_outside_of_a_project(sandbox: Sandbox) -> None:
     assert sandbox.ok("-v") == f"skelebot {skelebot.__version__}\n"
-    assert "no skelebot.yaml here or above" in sandbox.ok("-h")
+    assert "no skelebot.yaml in this folder or its parents" in sandbox.ok("-h")
     assert "schema" in sandbox.ok()
     assert json.loads(sandbox.ok("schema"))["required"] == ["name"]
     result = sandbox.run("train")
     assert (result.code, len(result.errors)) == (2, 1)
-    assert "no command outside of a project" in result.errors[0]
+    assert "not a command outside a project" in result.errors[0]
     assert sandbox.run("-e", "dev", "-h").code == 2
 
 

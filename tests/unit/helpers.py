@@ -10,7 +10,8 @@ from pathlib import Path
 from skelebot import catalog, cli
 from skelebot.errors import ConfigError
 from skelebot.model import Flags, Job, Project
-from skelebot.project import config, schema
+from skelebot.project import read
+from skelebot.project.nodes import Report
 from skelebot.project.plan import task
 
 FILE = "skelebot.yaml"
@@ -76,9 +77,9 @@ def write(folder: Path, text: str, name: str = FILE) -> Path:
     return path
 
 
-def read(folder: Path, env: str | None = None) -> tuple[Project | None, schema.Report]:
+def read_all(folder: Path, env: str | None = None) -> tuple[Project | None, Report]:
     """The project of a folder and all that is wrong with it, the components' part included."""
-    project, report = config.read(str(folder), env)
+    project, report = read.project(str(folder), env)
     if project is not None:
         catalog.active(project, report)
     return project, report
@@ -88,8 +89,8 @@ def load(folder: Path, text: str | None = None, env: str | None = None) -> Proje
     """The project of a folder that has no mistakes."""
     if text is not None:
         write(folder, text)
-    project, report = read(folder, env)
-    config.raise_problems(report)
+    project, report = read_all(folder, env)
+    report.raise_problems()
     assert project is not None
     return project
 
@@ -97,9 +98,9 @@ def load(folder: Path, text: str | None = None, env: str | None = None) -> Proje
 def problems(folder: Path, text: str, env: str | None = None) -> list[str]:
     """What is wrong with a skelebot.yaml, in the order in which it is told."""
     write(folder, text)
-    _, report = read(folder, env)
+    _, report = read_all(folder, env)
     try:
-        config.raise_problems(report)
+        report.raise_problems()
     except ConfigError as error:
         return error.problems
     return []
@@ -107,8 +108,8 @@ def problems(folder: Path, text: str, env: str | None = None) -> list[str]:
 
 def warnings(folder: Path, text: str) -> list[str]:
     write(folder, text)
-    project, report = read(folder)
-    config.raise_problems(report)
+    project, report = read_all(folder)
+    report.raise_problems()
     assert project is not None
     return report.warnings
 

@@ -8,7 +8,7 @@ from semver import Version
 from skelebot.components.repository import names
 from skelebot.components.repository.artifactory import base_url
 from skelebot.errors import SkelebotError
-from skelebot.project.config import parsed_version
+from skelebot.project.read import parsed_version
 
 from .helpers import problems
 

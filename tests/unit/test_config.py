@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skelebot.errors import ConfigError, UsageError
-from skelebot.project import config
+from skelebot.project import read
 
 from .helpers import load, problems, run_cli, warnings, write
 
@@ -29,19 +29,19 @@ def test_the_root_is_found_from_any_folder_below(tmp_path: Path, monkeypatch: py
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    assert config.find_root() == str(tmp_path)
+    assert read.find_root() == str(tmp_path)
 
 
 def test_the_nearest_project_is_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "name: outer\n")
     write(tmp_path / "inner", "name: inner\n")
     monkeypatch.chdir(tmp_path / "inner")
-    assert config.find_root() == str(tmp_path / "inner")
+    assert read.find_root() == str(tmp_path / "inner")
 
 
 def test_outside_of_a_project_there_is_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert config.find_root() is None
+    assert read.find_root() is None
 
 
 def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(UsageError, match="does not exist any more"):
-        config.find_root()
+        read.find_root()
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a dangling link"])
@@ -58,7 +58,7 @@ def test_a_configuration_that_cannot_be_read_is_told(tmp_path: Path, kind: str) 
     path = tmp_path / "skelebot.yaml"
     path.mkdir() if kind == "a folder" else path.symlink_to("nowhere")
     with pytest.raises(UsageError, match=r"skelebot\.yaml cannot be read"):
-        config.read(str(tmp_path), None)
+        read.project(str(tmp_path), None)
 
 
 # --- VERSION ---
@@ -141,7 +141,7 @@ def test_an_environment_without_any_file_is_told(tmp_path: Path) -> None:
 def test_environments_are_the_names_of_the_files(tmp_path: Path) -> None:
     for name in ("skelebot-prod.yaml", "skelebot-a-b.yaml", "skelebot.yaml", "skelebot-x.yml"):
         write(tmp_path, "", name)
-    assert config.environments(str(tmp_path)) == ["a-b", "prod"]
+    assert read.environments(str(tmp_path)) == ["a-b", "prod"]
 
 
 # --- jobs ---
@@ -363,14 +363,14 @@ def test_a_file_that_cannot_tell_its_env_files_is_told(tmp_path: Path, broken: s
     write(tmp_path, "name: demo\n")
     (tmp_path / "skelebot-prod.yaml").write_bytes(broken.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"^skelebot-prod\.yaml:\d+:\d+: .*envFile"):
-        config.env_files(str(tmp_path))
+        read.env_files(str(tmp_path))
 
 
 @pytest.mark.parametrize("nothing", ["", "\n \n", "# envFile: a\n\n  # b\n", "\ufeff# a\n"])
 def test_a_file_that_says_nothing_has_no_env_file(tmp_path: Path, nothing: str) -> None:
     write(tmp_path, "name: demo\nenvFile: .env\n")
     write(tmp_path, nothing, "skelebot-prod.yaml")
-    assert config.env_files(str(tmp_path)) == {".env"}
+    assert read.env_files(str(tmp_path)) == {".env"}
 
 
 def test_a_value_forges_no_line_of_the_errors(

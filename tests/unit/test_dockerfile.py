@@ -12,7 +12,7 @@ from skelebot.errors import ConfigError, UsageError
 from skelebot.image import dependencies, dependencies_r, dockerfile
 from skelebot.image.ignores import DEFAULTS
 from skelebot.model import Flags, Image, Job, Param, Project
-from skelebot.project import config, plan
+from skelebot.project import plan, read
 
 from .helpers import FULL, arrived, load, problems, write
 
@@ -270,7 +270,7 @@ jobs:
   - {name: b, source: b, help: B, ignores: [of-b]}
 """
     the_project = load(tmp_path, text)
-    own = {"own_ignores": ("from-dockerignore",), "env_files": config.env_files(str(tmp_path))}
+    own = {"own_ignores": ("from-dockerignore",), "env_files": read.env_files(str(tmp_path))}
     found = image(the_project, the_project.jobs[0], **own).ignores
     expected = ("from-dockerignore", "from-root", "!keep", "of-a", ".env", "conf/a\\[1\\].env")
     assert found == (*DEFAULTS, *expected)
@@ -286,7 +286,7 @@ jobs:
 """
     the_project = load(tmp_path, text)
     one, two, three = the_project.jobs
-    assert ("data",) in image(the_project, one, env_files=config.env_files(str(tmp_path))).shadow_sets
+    assert ("data",) in image(the_project, one, env_files=read.env_files(str(tmp_path))).shadow_sets
     assert plan.task(the_project, one, {}, Flags(), {}).mounts == ()
     with pytest.raises(UsageError, match=r"^skelebot\.yaml:4:3: jobs\[1\]\.mappings\[1\]: ~no-such-user/x: "):
         plan.task(the_project, two, {}, Flags(), {})

@@ -19,7 +19,7 @@ ORDER = (
 )
 # The order within a room.
 ROOMS = {
-    "project": ("__init__", "schema", "sources", "config", "plan", "state"),
+    "project": ("__init__", "sources", "nodes", "schema", "json_schema", "checks", "read", "plan", "state"),
     "image": (
         *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores"),
         *("context", "fingerprint", "sizes", "tar", "dockerfile"),

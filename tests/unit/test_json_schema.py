@@ -89,11 +89,11 @@ def as_json(text: str) -> Any:
 
 
 def accepts(text: str) -> bool:
-    return bool(jsonschema.Draft7Validator(catalog.json_schema()).is_valid(as_json(text)))
+    return bool(jsonschema.Draft7Validator(catalog.whole_schema()).is_valid(as_json(text)))
 
 
 def test_the_schema_is_one_of_json_schema() -> None:
-    jsonschema.Draft7Validator.check_schema(catalog.json_schema())
+    jsonschema.Draft7Validator.check_schema(catalog.whole_schema())
 
 
 @pytest.mark.parametrize("text", LOADS)
@@ -109,7 +109,7 @@ def test_what_does_not_load_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_every_key_is_described_and_may_be_null_where_it_is_optional() -> None:
-    whole = catalog.json_schema()
+    whole = catalog.whole_schema()
     records = [whole, *(whole["properties"][n]["anyOf"][0] for n in ("build",))]
     for record in records:
         validator = jsonschema.Draft7Validator(record)
@@ -122,7 +122,7 @@ def test_every_key_is_described_and_may_be_null_where_it_is_optional() -> None:
 
 
 def test_the_former_spellings_are_marked_as_such() -> None:
-    assert catalog.json_schema()["properties"]["ignore"]["deprecationMessage"] == "Now spelt ignores"
+    assert catalog.whole_schema()["properties"]["ignore"]["deprecationMessage"] == "Now spelt ignores"
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -133,4 +133,4 @@ def test_the_command_prints_it_inside_and_outside_of_a_project(
         (tmp_path / "skelebot.yaml").write_text("name: demo\n")
     monkeypatch.chdir(tmp_path)
     assert run_cli(["schema"]) == 0
-    assert json.loads(capsys.readouterr().out) == catalog.json_schema()
+    assert json.loads(capsys.readouterr().out) == catalog.whole_schema()

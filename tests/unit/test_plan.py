@@ -11,8 +11,7 @@ from skelebot import options
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Environment, Flags, Image, Job, Mount, Param, Project, Secret, Task
 from skelebot.project import plan
-from skelebot.project.config import job_params
-from skelebot.project.sources import script
+from skelebot.project.sources import job_params, script
 from skelebot.runners.docker import container
 
 from .helpers import argv_of, arrived, write
@@ -522,12 +521,12 @@ def test_a_jobs_param_hides_the_roots_of_the_same_name(tmp_path: Path) -> None:
     the_job = job("a.py", (), (Param("level", default="2"),))
     the_project = project(tmp_path, params=ROOT)
     assert argv_of(the_project, the_job)[3:] == ("--level", "2")
-    assert [p.name for p in job_params(the_project, the_job, True)] == ["level", "verbose"]
+    assert [p.name for p in job_params(the_project, the_job)] == ["level", "verbose"]
 
 
 def test_an_argument_named_like_a_param_of_the_root_keeps_its_value(tmp_path: Path) -> None:
     the_job = job("a.py", (Arg("verbose"),))
-    params = job_params(project(tmp_path, params=ROOT), the_job, True)
+    params = job_params(project(tmp_path, params=ROOT), the_job)
     values = options.parse(the_job.args, params, ["dev"])
     argv = argv_of(project(tmp_path, params=ROOT), the_job, values)
     assert argv[3:] == ("dev", "--level", "1")

@@ -18,9 +18,9 @@ from skelebot import options
 from skelebot.errors import ConfigError, SkelebotError
 from skelebot.image import dependencies, dockerfile
 from skelebot.model import Arg, Flags, Job, Param, Project
-from skelebot.project import config, plan
+from skelebot.project import plan
 
-from .helpers import FULL, arrived, read, run_cli
+from .helpers import FULL, arrived, read_all, run_cli
 
 settings.register_profile(
     "stable",
@@ -98,14 +98,14 @@ def project() -> Iterator[Path]:
 def check_document(project: Path, data: bytes) -> None:
     """Reading a file gives a project or problems; each of these is one line with a place."""
     (project / "skelebot.yaml").write_bytes(data)
-    loaded, report = read(project)
+    loaded, report = read_all(project)
     assert loaded is not None or report.problems
     for line in report.problems + report.warnings:
         assert re.match(r"(skelebot\.yaml|VERSION):\d+:\d+: ", line), line
         assert line.isprintable(), line
     if report.problems:
         with pytest.raises(ConfigError) as caught:
-            config.raise_problems(report)
+            report.raise_problems()
         assert caught.value.code == 2
 
 
@@ -271,7 +271,7 @@ def test_a_default_in_the_file_arrives_as_it_was_written(project: Path, value: s
     ]
     job = {"name": "run", "source": "run.py", "help": "x", "params": params}
     (project / "skelebot.yaml").write_text(yaml.safe_dump({"name": "demo", "jobs": [job]}))
-    loaded, report = read(project)
+    loaded, report = read_all(project)
     if "\0" in value + other:
         assert report.problems
         return
@@ -312,7 +312,7 @@ def test_no_name_adds_a_line_to_a_dockerfile(
         {"name": f"j{job}", "source": f"{job}.py", "help": job, "params": [{"name": f"p{job}"}]}
     ]
     (project / "skelebot.yaml").write_text(yaml.safe_dump(document))
-    loaded, report = read(project)
+    loaded, report = read_all(project)
     if loaded is None or report.problems:
         return
     try:

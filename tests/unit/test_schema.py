@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .helpers import FULL, load, problems, read, warnings
+from .helpers import FULL, load, problems, read_all, warnings
 
 JOB = "jobs:\n  - name: train\n    source: train.py\n    help: Trains\n"
 
@@ -228,7 +228,7 @@ def test_a_project_has_a_name_that_an_image_can_bear(tmp_path: Path, text: str) 
 )
 def test_a_file_that_is_no_configuration_is_told_in_one_line(tmp_path: Path, data: bytes, start: str) -> None:
     (tmp_path / "skelebot.yaml").write_bytes(data)
-    (problem,) = read(tmp_path)[1].problems
+    (problem,) = read_all(tmp_path)[1].problems
     assert problem.startswith(start)
     assert "\n" not in problem
 

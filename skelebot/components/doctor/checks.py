@@ -13,7 +13,7 @@ from skelebot.plugins import find
 from skelebot.plugins.find import Plugin
 from skelebot.plugins.guard import summary
 from skelebot.plugins.probe import Probe, probe
-from skelebot.project import config
+from skelebot.project import read
 
 if TYPE_CHECKING:
     import threading
@@ -139,11 +139,11 @@ def _configuration(session: Session) -> Iterator[Check]:
         return
     project = session.optional_project
     if project is None:
-        yield Check("configuration", f"no {config.FILE} in this folder or its parents")
+        yield Check("configuration", read.NO_PROJECT)
         return
     launch.image(session)  # reads the files that the dependencies name
     env = f" in the environment {project.env}" if project.env else ""
-    yield Check("configuration", f"{os.path.join(project.root, config.FILE)}{env}")
+    yield Check("configuration", f"{os.path.join(project.root, read.FILE)}{env}")
 
 
 def _problem(problem: str) -> Check:
@@ -172,7 +172,7 @@ def _docker(session: Session) -> Iterator[Check]:
 
 
 def _disk() -> Iterator[Check]:
-    yield _free("disk", config.find_root() or os.getcwd())
+    yield _free("disk", read.find_root() or os.getcwd())
 
 
 def _free(name: str, folder: str) -> Check:

@@ -18,7 +18,7 @@ from skelebot.files import locked, private_folder
 from skelebot.plugins import find
 from skelebot.plugins.find import ATTRIBUTE, Plugin
 from skelebot.plugins.probe import Probe, probe
-from skelebot.project import config
+from skelebot.project import read
 
 SECONDS = 60  # that a plugin may take to load
 
@@ -48,7 +48,7 @@ def install(path: str, force: bool) -> tuple[Plugin, Probe]:
 def _probe(plugin: Plugin) -> Probe:
     """Probe the plugin in a project that only names it."""
     with private_folder() as root:
-        with open(os.path.join(root, config.FILE), "w", encoding="ascii") as file:
+        with open(os.path.join(root, read.FILE), "w", encoding="ascii") as file:
             file.write(f"name: probe\ncomponents:\n  {plugin.name}:\n")
         return probe(plugin, SECONDS, root)
 

@@ -11,7 +11,7 @@ from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
 from skelebot.options import Values
-from skelebot.project.config import parsed_version
+from skelebot.project.read import parsed_version
 
 if TYPE_CHECKING:
     from skelebot.runners.docker.client import Client, Found

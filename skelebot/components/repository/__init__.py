@@ -14,7 +14,7 @@ from skelebot.components.repository.transfer import Done
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Arg, Param, Project, key, not_blank, pattern
 from skelebot.options import Values
-from skelebot.project.config import parsed_version
+from skelebot.project.read import parsed_version
 
 ALL = "ALL"
 LATEST = "LATEST"

@@ -27,7 +27,7 @@ from skelebot.components.repository.store import (
 )
 from skelebot.errors import SkelebotError
 from skelebot.model import Project
-from skelebot.project.config import parsed_version
+from skelebot.project.read import parsed_version
 from skelebot.project.state import own_folder
 
 # Beside a target: what is about to take its place, and what was there before.

@@ -8,8 +8,8 @@ from skelebot.component import Command, Component, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
-from skelebot.project import config
-from skelebot.project.config import FILE
+from skelebot.project import read
+from skelebot.project.read import FILE
 
 # What makes or changes a project is imported when it runs, as every start of Skelebot comes by here.
 
@@ -73,7 +73,7 @@ def _scaffold(session: Session, values: Values) -> int:
 def _say_what_is_next(root: str) -> None:
     """A VERSION that was there, and was left alone, can be one that no command takes."""
     try:
-        config.raise_problems(config.read(root, None)[1])
+        read.project(root, None)[1].raise_problems()
     except SkelebotError as error:
         console.warn(f"the project is made, but needs this mended before it can do anything: {error}")
     else:

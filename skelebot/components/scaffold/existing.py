@@ -17,7 +17,7 @@ from skelebot.components.scaffold.render import Answers, Files, Made, yaml_text
 from skelebot.errors import ConfigError
 from skelebot.image import dependencies
 from skelebot.model import image_name
-from skelebot.project.config import FILE
+from skelebot.project.read import FILE
 
 _MOST_JOBS = 50
 _LANGUAGES = {".py": "Python", ".r": "R"}

@@ -14,7 +14,7 @@ from skelebot import console, foreground
 from skelebot.components.scaffold.answers import Asker
 from skelebot.components.scaffold.render import Made
 from skelebot.errors import FAILED, SkelebotError
-from skelebot.project.config import FILE
+from skelebot.project.read import FILE
 
 # What becomes of each path; None: the file goes.
 Changes = Mapping[str, Made | None]

@@ -16,7 +16,8 @@ from skelebot.components.scaffold.source import DATA
 from skelebot.components.scaffold.templates import ABOUT, FILE, RECORD, File, Template
 from skelebot.errors import ConfigError, SkelebotError
 from skelebot.model import image_name
-from skelebot.project import config, schema
+from skelebot.project import nodes, read
+from skelebot.project.nodes import Report
 from skelebot.project.state import OWN
 
 VERSION = "0.1.0"
@@ -44,7 +45,7 @@ def files(template: Template, answers: Answers) -> Files:
         path = _path(renderer.text(file.name, f"{file.place}.name"), f"{file.place}.name")
         if path is None:
             continue
-        if path in (config.FILE, RECORD):
+        if path in (read.FILE, RECORD):
             raise ConfigError([f"{file.place}.name: {path} is made by Skelebot; use `config`"])
         if path in made:
             raise ConfigError([f"{file.place}.name: there is a file {path} already"])
@@ -54,7 +55,7 @@ def files(template: Template, answers: Answers) -> Files:
         path = _path(renderer.text(name, place), place)
         if path is not None and not any(known.startswith(f"{path}/") for known in made):
             made[f"{path}/{KEEP}"] = Made(b"")
-    made = {**_of_every_project(renderer), **made, config.FILE: Made(_skelebot_yaml(renderer, template))}
+    made = {**_of_every_project(renderer), **made, read.FILE: Made(_skelebot_yaml(renderer, template))}
     _check_folders(made)
     return made
 
@@ -72,7 +73,7 @@ def _of_every_project(renderer: "Renderer") -> Files:
     """What a project has whose template says nothing about it."""
     made = {"VERSION": Made(f"{VERSION}\n".encode())}
     for path, name in (("README.md", "README.md"), (".gitignore", "gitignore")):
-        made[path] = Made(renderer.content(config.read_file(DATA, name), name))
+        made[path] = Made(renderer.content(read.read_file(DATA, name), name))
     return made
 
 
@@ -196,10 +197,10 @@ def _keys(text: str) -> frozenset[str]:
     """The keys of a part of a skelebot.yaml, which may hold nothing but comments. Raises ConfigError."""
     if not any(line.strip() and line.lstrip()[0] != "#" for line in text.splitlines()):
         return frozenset()
-    report = schema.Report()
-    node = schema.parse(f"config of {FILE}, as it comes out", text.encode(), report)
-    keys = [name.value for name, _ in schema.items(node, "", report)] if node else []
-    config.raise_problems(report)
+    report = Report()
+    node = nodes.parse(f"config of {FILE}, as it comes out", text.encode(), report)
+    keys = [name.value for name, _ in nodes.items(node, "", report)] if node else []
+    report.raise_problems()
     return frozenset(keys)
 
 
@@ -218,7 +219,7 @@ def _rendered(renderer: Renderer, node: Any, known: dict[int, yaml.Node]) -> yam
     """A copy of the node with the variables in its texts replaced; writing it quotes what has to be."""
     if id(node) not in known:
         if isinstance(node, yaml.ScalarNode):
-            text = renderer.text(node.value, f"{schema.place(node)}: config")
+            text = renderer.text(node.value, f"{nodes.place(node)}: config")
             known[id(node)] = yaml.ScalarNode(node.tag, text, style=node.style)
         elif isinstance(node, yaml.SequenceNode):
             items = [_rendered(renderer, item, known) for item in node.value]
@@ -234,9 +235,9 @@ def check(made: Files, folder: str, maker: str) -> None:
 
     folder: an empty one to try it in.
     """
-    for path in {config.FILE, "VERSION"} & made.keys():
+    for path in {read.FILE, "VERSION"} & made.keys():
         with open(os.path.join(folder, path), "wb") as file:
             file.write(made[path].content)
-    _, report = config.read(folder, None)
+    _, report = read.project(folder, None)
     if report.problems:
         raise ConfigError([f"{maker} makes a wrong {problem}" for problem in report.problems])

@@ -11,8 +11,9 @@ import skelebot
 from skelebot.components.scaffold.source import Source
 from skelebot.errors import UsageError
 from skelebot.model import Environment, key, not_blank, one_line, pattern
-from skelebot.project import schema
-from skelebot.project.config import raise_problems, read_file
+from skelebot.project import nodes, schema
+from skelebot.project.nodes import Report
+from skelebot.project.read import read_file
 
 FILE = "template.yaml"
 RECORD = ".skelebot-template.yaml"
@@ -59,15 +60,15 @@ class Template:
 
 def load(folder: str) -> Template:
     """The template in a folder. Raises ConfigError with every mistake, and UsageError."""
-    report = schema.Report()
+    report = Report()
     name = os.path.join(folder, FILE)
     if not os.path.isfile(name):
         raise UsageError(f"there is no {FILE} in {folder}, so it is no template")
-    root = schema.parse(FILE, read_file(folder, FILE), report)
+    root = nodes.parse(FILE, read_file(folder, FILE), report)
     template = schema.record(root, Template, "", report, folder=folder) if root is not None else None
     if template is not None:
         report.problems += [p for p in _problems(template) if p not in report.problems]
-    raise_problems(report)
+    report.raise_problems()
     assert isinstance(template, Template)
     return template
 
@@ -84,7 +85,7 @@ def _problems(template: Template) -> Iterator[str]:
     node = template.config
     is_text = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
     if node is not None and not (is_text or isinstance(node, yaml.MappingNode)):
-        yield f"{schema.place(node)}: config: expected keys with values, or their text after a `|`"
+        yield f"{nodes.place(node)}: config: expected keys with values, or their text after a `|`"
 
 
 # --- what a project remembers ---
@@ -118,9 +119,9 @@ def read_record(root: str) -> Record:
     """What the project in `root` remembers. Raises ConfigError, and UsageError without a record."""
     if not os.path.lexists(os.path.join(root, RECORD)):
         raise UsageError(f"there is no {RECORD} in {root}: the project was not made from a template")
-    report = schema.Report()
-    node = schema.parse(RECORD, read_file(root, RECORD), report)
+    report = Report()
+    node = nodes.parse(RECORD, read_file(root, RECORD), report)
     record = schema.record(node, Record, "", report) if node is not None else None
-    raise_problems(report)
+    report.raise_problems()
     assert isinstance(record, Record)
     return record

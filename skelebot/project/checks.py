@@ -1,0 +1,119 @@
+"""What has to hold between the parts of a configuration, beyond the type of each."""
+
+import os
+import re
+from collections.abc import Iterator
+
+from skelebot.errors import did_you_mean
+from skelebot.model import Job, Packages, Param, Project
+from skelebot.project.sources import job_params
+
+_BOOLEANS = ("true", "yes", "on", "false", "no", "off")
+
+
+def problems(project: Project) -> Iterator[str]:
+    """What is wrong between the parts of a configuration, each with its place."""
+    seen: dict[str, Job] = {}
+    for job in project.jobs:
+        if job.name and job.name in seen:
+            yield f"{job.place}.name: there is a job named {job.name!r} already"
+        seen[job.name] = job
+        yield from _check_args(job)
+        yield from _check_flags(job_params(project, job), job.params)
+        for param in job.params:
+            yield from _check_param(param)
+    yield from _check_languages(project)
+    yield from _check_flags(project.params, project.params)
+    for param in project.params:
+        yield from _check_param(param)
+    if project.primary_job and project.primary_job not in seen:
+        hint = did_you_mean(project.primary_job, seen)
+        yield f"{project.places['primaryJob']}: there is no job named {project.primary_job!r}{hint}"
+    elif project.primary_job and project.primary_exe == "CMD":
+        yield from _check_command(project, seen[project.primary_job])
+    if project.timezone and not _is_timezone(project.timezone):
+        yield f"{project.places['timezone']}: {_timezones_like(project.timezone)}"
+
+
+def _check_languages(project: Project) -> Iterator[str]:
+    """Each list of dependencies belongs to a language of the project."""
+    listed = project.dependencies
+    if not isinstance(listed, Packages):
+        if listed and project.language == "R+Python":
+            where = project.places["dependencies"]
+            yield f"{where}: with language R+Python, expected a list below `R:` and one below `Python:`"
+        return
+    for name, entries in (("R", listed.r), ("Python", listed.python)):
+        if entries and name not in project.language.split("+"):
+            yield (
+                f"{project.places[f'dependencies.{name}']}: the project's language is {project.language}; "
+                f"for packages of {name} too, write `language: R+Python`"
+            )
+
+
+def _check_args(job: Job) -> Iterator[str]:
+    names = [arg.name for arg in job.args]
+    for i, arg in enumerate(job.args):
+        if arg.name in {*names[:i], *(param.name for param in job.params)}:
+            yield f"{arg.place}.name: the job has a value named {arg.name!r} already"
+
+
+def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
+    """Every flag has one meaning; a clash with a root's param is reported at the job's own."""
+    taken = {"-h": "help", "--help": "help"}
+    for param in filter(lambda p: p.name, params):
+        claims = {*param.flags, *([param.off] if param.off else [])}
+        for flag in sorted(claims & taken.keys()):
+            at = param if param in own else next((p for p in own if p.name == taken[flag]), param)
+            other = taken[flag] if at is param else param.name
+            yield f"{at.place}: {flag} is claimed by {other!r} already; choose another name or alt"
+        taken |= dict.fromkeys(claims, param.name)
+
+
+def _check_param(param: Param) -> Iterator[str]:
+    at, default = f"{param.place}.default", param.default
+    if param.accepts == "boolean":
+        if isinstance(default, tuple) or (default or "no").lower() not in _BOOLEANS:
+            yield f"{at}: expected true or false for a boolean, found {default!r}"
+        if param.choices:
+            yield f"{param.place}.choices: a boolean takes no value to choose"
+        return
+    if isinstance(default, tuple) and param.accepts != "list":
+        yield f"{at}: a list of values needs `accepts: list`"
+    values = default if isinstance(default, tuple) else (default,)
+    for value in values:
+        chosen = value is None or not param.choices or value in param.choices or param.reference
+        if not chosen:
+            found = "the default" if param.secret else repr(value)
+            yield f"{at}: {found} is not among the choices: {', '.join(param.choices)}"
+
+
+def _check_command(project: Project, job: Job) -> Iterator[str]:
+    """An image's CMD runs its job with the defaults alone, and shows them to everyone."""
+    if job.args:
+        yield (
+            f"{job.place}.args: the primary job cannot take arguments as CMD; give it params with "
+            "defaults, or set primaryExe: ENTRYPOINT"
+        )
+    for param in job_params(project, job):
+        if param.secret and param.default is not None and not param.reference:
+            yield (f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME")
+
+
+def _timezones_like(name: str) -> str:
+    import zoneinfo
+
+    hint = did_you_mean(name, zoneinfo.available_timezones())
+    return f"expected a name of the time zone database, as in Europe/Berlin; found {name!r}{hint}"
+
+
+def _is_timezone(name: str) -> bool:
+    import zoneinfo  # only where a time zone is configured
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        # Without any database on this machine the name can only be judged by its form.
+        known = any(os.path.isdir(folder) for folder in zoneinfo.TZPATH)
+        return not known and re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", name) is not None
+    return True

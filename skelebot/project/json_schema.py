@@ -1,0 +1,55 @@
+"""The JSON Schema of skelebot.yaml, with which editors complete and check the file."""
+
+import types
+import typing
+from dataclasses import MISSING, is_dataclass
+from typing import Any
+
+from skelebot.model import Environment, Sections
+from skelebot.project.schema import keys
+
+
+def of(cls: type) -> dict[str, Any]:
+    """The JSON Schema (draft 7) of a record: https://json-schema.org/draft-07/schema."""
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for name, field in keys(cls):
+        properties[name] = {**_json_type(field.type), "description": field.metadata["help"]}
+        if field.metadata["old"]:
+            old = {"deprecationMessage": f"Now spelt {name}"}
+            properties[field.metadata["old"]] = {**properties[name], **old}
+        if field.default is MISSING:
+            required.append(name)
+        else:
+            properties[name] = {"anyOf": [properties[name], {"type": "null"}]} | {
+                "description": field.metadata["help"]
+            }
+    whole = {"type": "object", "properties": properties, "additionalProperties": False}
+    short = [_json_type(f.type) for _, f in keys(cls) if f.metadata["short"]]
+    whole |= {"required": required} if required else {}
+    return {"anyOf": [whole, *short]} if short else whole
+
+
+def _json_type(want: Any) -> dict[str, Any]:
+    simple: dict[Any, dict[str, Any]] = {
+        str: {"type": ["string", "number", "boolean"]},
+        bool: {"type": "boolean"},
+        int: {"type": "integer", "minimum": 0},
+        Environment: {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+        },
+        Sections: {"type": ["object", "null"]},
+    }
+    if want in simple:
+        return simple[want]
+    if is_dataclass(want):
+        return of(typing.cast(type, want))
+    origin, inside = typing.get_origin(want), typing.get_args(want)
+    if origin is typing.Literal:
+        return {"enum": list(inside)}
+    if origin is tuple:
+        item = _json_type(inside[0])
+        return {"anyOf": [{"type": "array", "items": item}, item]}
+    options = [_json_type(w) for w in inside if w is not types.NoneType]
+    return options[0] if len(options) == 1 else {"anyOf": options}

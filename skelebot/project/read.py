@@ -1,0 +1,152 @@
+"""Find the project and read its files."""
+
+import codecs
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import yaml
+
+from skelebot.errors import ConfigError, SkelebotError, UsageError, did_you_mean
+from skelebot.model import Project
+from skelebot.project import checks, nodes, schema
+from skelebot.project.nodes import Report
+
+if TYPE_CHECKING:
+    from semver import Version
+
+FILE = "skelebot.yaml"
+VERSION = "VERSION"
+NO_PROJECT = f"no {FILE} in this folder or its parents"
+
+
+def find_root() -> str | None:
+    """The nearest folder with a skelebot.yaml, from the current one upwards; None without any."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder does not exist any more; change into another") from None
+    while True:
+        if os.path.lexists(os.path.join(folder, FILE)):
+            return folder
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def project(root: str, env: str | None) -> tuple[Project | None, Report]:
+    """The project below `root` in the environment `env`, and what is wrong with its files.
+
+    The project is None where too much is wrong for one. Problems of the components' settings are
+    the catalog's to add, so the caller raises what the report holds (`Report.raise_problems`).
+    """
+    report = Report()
+    node = merged(root, env, report)
+    if node is None:
+        return None, report
+    version = _version(root, report)
+    found: Project | None = schema.record(node, Project, "", report, root=root, env=env, version=version)
+    if found is not None:
+        report.problems.extend(p for p in checks.problems(found) if p not in report.problems)
+    return found, report
+
+
+def merged(root: str, env: str | None, report: Report) -> yaml.Node | None:
+    """What the project's file says, and the environment's over it; None where one cannot be read."""
+    base = _compose(root, FILE, report)
+    over = None if env is None else _compose(root, environment_file(root, env), report)
+    if base is None or (env is not None and over is None):
+        return None
+    return _overlay(base, over, report) if over else base
+
+
+def environments(root: str) -> list[str]:
+    """The names of the environments that have a file, sorted."""
+    names = (re.fullmatch(r"skelebot-(.+)\.yaml", f) for f in os.listdir(root))
+    return sorted(match[1] for match in names if match)
+
+
+def env_files(root: str) -> set[str]:
+    """Every file that an `envFile` of any environment names: none of them belongs into an image.
+
+    Raises ConfigError for a file that cannot tell, as it is no YAML.
+    """
+    found: set[str] = set()
+    for name in (FILE, *(f"skelebot-{env}.yaml" for env in environments(root))):
+        data, report = read_file(root, name), Report()
+        node = nodes.parse(name, data, report)
+        if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
+            reason = "until it is mended, its envFile could get into an image"
+            raise ConfigError([f"{problem}; {reason}" for problem in report.problems])
+        found |= set(_values_of("envFile", node)) if node else set()
+    return found
+
+
+def _values_of(key: str, node: yaml.Node) -> Iterator[str]:
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        name, below = child if isinstance(child, tuple) else (None, child)
+        if name is not None and name.value == key and isinstance(below, yaml.ScalarNode):
+            yield below.value
+        yield from _values_of(key, below)
+
+
+def read_file(root: str, name: str) -> bytes:
+    """The content of a file of the project. Raises UsageError."""
+    try:
+        with open(os.path.join(root, name), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise UsageError(f"{name!r} is not the name of a file") from None
+
+
+def environment_file(root: str, env: str) -> str:
+    """The name of an environment's file. Raises UsageError where there is none."""
+    known = environments(root)
+    if env not in known:
+        hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml here"
+        raise UsageError(f"unknown environment {env!r}{hint}")
+    return f"skelebot-{env}.yaml"
+
+
+def _compose(root: str, name: str, report: Report) -> yaml.Node | None:
+    return nodes.parse(name, read_file(root, name), report)
+
+
+def _overlay(base: yaml.Node, over: yaml.Node, report: Report) -> yaml.Node:
+    """The base's mapping with each top-level key of the environment's replacing the whole of its own."""
+    now = {str(f.metadata["old"]): schema.yaml_name(f) for f in fields(Project) if f.metadata.get("old")}
+    kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for node in (base, over):
+        kept |= {str(now.get(n.value, n.value)): (n, v) for n, v in nodes.items(node, "", report)}
+    return yaml.MappingNode(base.tag, list(kept.values()), base.start_mark, base.end_mark)
+
+
+def _version(root: str, report: Report) -> str | None:
+    """The text of VERSION, or None without such a file."""
+    if not os.path.exists(os.path.join(root, VERSION)):
+        return None
+    try:
+        version = read_file(root, VERSION).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        version = "\0"
+    if not version.isprintable():
+        report.problems.append(f"{VERSION}:1:1: expected one line with the version, as in 1.4.0")
+        return None
+    return version or None
+
+
+def parsed_version(text: str | None) -> "Version":
+    """A project's version as one of https://semver.org. Raises SkelebotError where it is missing or none."""
+    from semver import Version  # only where versions are compared
+
+    if text is None:
+        raise SkelebotError(f"the project has no version; write one to {VERSION}, as in 0.1.0")
+    try:
+        return Version.parse(text)
+    except ValueError:
+        raise SkelebotError(f"{VERSION} holds {text!r}, not a version such as 1.4.0") from None
