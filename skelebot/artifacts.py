@@ -19,10 +19,10 @@ from skelebot.project.read import project as read_project
 def pull(
     name: str, version: str = "LATEST", *, override: bool = False, prefix: str = "", env: str | None = None
 ) -> Path:
-    """The path of an artifact, pulled from the store that the project configures.
+    """Pull an artifact from the project's store, and return its path.
 
-    The project is the one of the current folder, in the environment `env`. override: put it in the
-    place of the configured file. Raises SkelebotError.
+    The project is the one of the current folder, in the environment `env`. override: replace the
+    configured file. Raises SkelebotError.
     """
     root = find_root()
     if root is None:
@@ -37,14 +37,14 @@ def pull(
 
 
 def read(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> bytes:
-    """The content of an artifact. Raises SkelebotError, also where it is a folder."""
+    """The content of an artifact. Raises SkelebotError, also if it is a folder."""
     with open(name, version, prefix=prefix, env=env) as file:
         return file.read()
 
 
 def open(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> BinaryIO:
-    """An artifact as an open file. Raises SkelebotError, also where it is a folder."""
+    """An artifact as an open file. Raises SkelebotError, also if it is a folder."""
     path = pull(name, version, prefix=prefix, env=env)
     if path.is_dir():
-        raise SkelebotError(f"{name} is a folder, which came to {path}; take its path from `pull`")
+        raise SkelebotError(f"{name} is a folder, now at {path}; get its path from `artifacts.pull`")
     return builtins.open(path, "rb")

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Faults:
 
     failing: int = 0  # so many requests are answered with `code`
     code: int = 503
+    retry_after: str = ""  # with this header
     drop_every: int = 0  # of the requests, each n-th has its connection cut, a body in its middle
     cuts: list[int] = field(default_factory=list)  # the next bodies end after so many bytes
     lost: int = 0  # so many deploys are done, and not answered
@@ -60,6 +62,7 @@ class Request:
     path: str
     headers: dict[str, str]
     private: bool  # over TLS
+    when: float = 0  # by time.monotonic()
 
 
 class Server(ThreadingHTTPServer):
@@ -181,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._unread = int(self.headers.get("Content-Length") or 0)
         self._private = isinstance(self.connection, ssl.SSLSocket)
         with self.server.lock:
-            noted = Request(self.command, self.path, dict(self.headers.items()), self._private)
+            headers, when = dict(self.headers.items()), time.monotonic()
+            noted = Request(self.command, self.path, headers, self._private, when)
             self.server.requests.append(noted)
             count = len(self.server.requests)
         faults = self.server.faults
@@ -235,7 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         if code == 0:  # it is said already
             return
         data = json.dumps(answer, indent=2).encode()
-        self._start(code, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        if code == self.server.faults.code and self.server.faults.retry_after:
+            headers["Retry-After"] = self.server.faults.retry_after
+        self._start(code, headers)
         self._send(data)
 
     # --- who asks ---

@@ -146,7 +146,7 @@ def test_it_is_looked_up_just_before(ada: Sandbox, server: Server) -> None:
     child.send_signal(signal.SIGCONT)
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (1, b"model_v1.4.0.pkl\n")
-    assert b"second_v1.4.0.csv is in the store already" in err
+    assert b"second_v1.4.0.csv is already in the store" in err
     assert place(server, "second_v1.4.0.csv").read_bytes() == b"of someone else"
 
 
@@ -320,7 +320,7 @@ def test_wrong_credentials(
     project(sandbox, server.url, auth=f"{{authType: {kind}}}")
     sandbox.write("models/m.pkl", b"mine")
     caller = sandbox.with_env(SKELEBOT_ARTIFACTORY_USER=USER, SKELEBOT_ARTIFACTORY_TOKEN=token)
-    failed(caller.run(*words), "does not take these credentials")
+    failed(caller.run(*words), "does not accept these credentials")
     assert sandbox.read("models/m.pkl") == "mine"
     assert part_of(sandbox) is None
 
@@ -390,6 +390,22 @@ def test_what_passes_is_tried_again(ada: Sandbox, server: Server, code: int) -> 
     server.faults.failing = 1
     ada.ok("artifacts")
     assert ada.read("model_v1.4.0.pkl") == "a model"
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("2", 2), ("soon", 0), ("-5", 0)])
+def test_a_server_says_when_to_ask_again(ada: Sandbox, server: Server, header: str, seconds: float) -> None:
+    put(server, "model_v1.4.0.pkl")
+    server.faults.failing, server.faults.code, server.faults.retry_after = 1, 429, header
+    ada.ok("pull", "model", "1.4.0")
+    refused, repeated, *_ = server.requests
+    assert repeated.path == refused.path
+    assert seconds <= repeated.when - refused.when < seconds + 2
+
+
+def test_a_server_that_asks_for_too_long_a_wait(ada: Sandbox, server: Server) -> None:
+    server.faults.failing, server.faults.code, server.faults.retry_after = 1000, 429, "3600"
+    failed(ada.run("pull", "model", "1.4.0"), "answered 429")
+    assert len(server.requests) == 1
 
 
 def test_what_does_not_pass_is_told(ada: Sandbox, server: Server) -> None:
@@ -675,7 +691,7 @@ def test_credentials_that_fit_in_no_request(sandbox: Sandbox, server: Server, ki
     caller = sandbox.with_env(SKELEBOT_ARTIFACTORY_USER=USER, SKELEBOT_ARTIFACTORY_TOKEN=token)
     is_sent = kind == "user_pass" and token.isprintable()  # packed into another alphabet
     result = caller.run("push", "model")
-    failed(result, "does not take" if is_sent else "give them again")
+    failed(result, "does not accept" if is_sent else "enter them again")
     assert "secret" not in result.err
     assert is_sent == bool(server.requests)
 
@@ -763,11 +779,11 @@ def test_the_profile_and_the_secret_that_are_meant_by_default(
     ("value", "said"),
     [
         (None, "cannot be read"),
-        ("no json", "holds no `token`"),
-        ("[]", "holds no `token`"),
-        ('{"user": "ada"}', "holds no `token`"),
-        ('{"user": "ada", "token": ""}', "holds no `token`"),
-        ('{"token": "lovelace-1815"}', "holds no `user`"),
+        ("no json", "has no `token`"),
+        ("[]", "has no `token`"),
+        ('{"user": "ada"}', "has no `token`"),
+        ('{"user": "ada", "token": ""}', "has no `token`"),
+        ('{"token": "lovelace-1815"}', "has no `user`"),
     ],
 )
 def test_a_secret_that_is_none(
@@ -869,7 +885,7 @@ def test_credentials_do_not_follow_to_another_host(ada: Sandbox, server: Server,
 def test_a_redirect_to_nowhere(ada: Sandbox, server: Server) -> None:
     put(server, "model_v1.4.0.pkl")
     server.faults.redirect = "http://["
-    failed(ada.run("pull", "model", "LATEST"), "redirects to what is no address")
+    failed(ada.run("pull", "model", "LATEST"), "redirects to an invalid address")
 
 
 def test_credentials_do_not_follow_from_https_to_http(ada: Sandbox, tmp_path: Path) -> None:

@@ -247,8 +247,8 @@ def test_a_prefix_does_not_leave_the_store(sandbox: Sandbox) -> None:
     sandbox.write("models/m.pkl", b"one")
     put(sandbox, "model_v1.4.0.pkl")
     before = tree(sandbox.root.parent)
-    failed(sandbox.run("push", "model", "-p", "/etc/"), "outside of the store")
-    failed(sandbox.run("pull", "model", "1.4.0", "-p", "/etc/"), "outside of the store")
+    failed(sandbox.run("push", "model", "-p", "/etc/"), "outside the store")
+    failed(sandbox.run("pull", "model", "1.4.0", "-p", "/etc/"), "outside the store")
     assert tree(sandbox.root.parent) == before
 
 
@@ -722,7 +722,7 @@ def test_of_two_pushes_at_once_one_is_told(sandbox: Sandbox) -> None:
     slow.send_signal(signal.SIGCONT)
     out, err = slow.communicate(timeout=60)
     assert (slow.returncode, out) == (1, b"")
-    assert b"is in the store already" in err
+    assert b"is already in the store" in err
     assert stored(sandbox) == {"model_v1.4.0.pkl": b"first"}
     assert sandbox.ok("pull", "model", "LATEST")
 
@@ -734,7 +734,7 @@ def test_many_pushes_at_once(sandbox: Sandbox) -> None:
     children = [sandbox.start("push", "model", **streams) for _ in range(5)]
     results = [(*child.communicate(timeout=60), child.returncode) for child in children]
     assert sorted(code for _, _, code in results) == [0, 1, 1, 1, 1], results
-    assert all(b"is in the store already" in err for _, err, code in results if code)
+    assert all(b"is already in the store" in err for _, err, code in results if code)
     assert list(stored(sandbox)) == ["model_v1.4.0.pkl"]
     sandbox.ok("pull", "model", "LATEST")
 
@@ -1047,7 +1047,7 @@ def test_the_call_in_an_environment_and_without_a_project(sandbox: Sandbox) -> N
     sandbox.write("skelebot.yaml", "name: a\n")
     assert "configures no components.repository" in _python(sandbox, "artifacts.pull('model')").err
     (sandbox.root / "skelebot.yaml").unlink()
-    assert "there is no skelebot.yaml" in _python(sandbox, "artifacts.pull('model')").err
+    assert "no skelebot.yaml in this folder or its parents" in _python(sandbox, "artifacts.pull('model')").err
 
 
 def test_the_call_in_a_job(sandbox: Sandbox) -> None:

@@ -475,7 +475,7 @@ def race(relayed: Sandbox, contents: list[bytes], between: Callable[[], object])
     assert sorted(code for *_, code in ends) == [0, 1], ends
     [told] = [err.decode() for _, err, code in ends if code == 1]
     assert [line for line in told.splitlines() if line.startswith("ERROR")] == [
-        "ERROR | model: model_v1.0.0.pkl is in the store already; bump the version, or replace it with -f"
+        "ERROR | model: model_v1.0.0.pkl is already in the store; bump the version, or replace it with -f"
     ]
     return [code for *_, code in ends]
 
@@ -506,7 +506,7 @@ def test_a_push_that_comes_late_is_told(
     relay.meeting.wait(60)
     out, err = late.communicate(timeout=100)
     assert (late.returncode, out) == (1, b""), err
-    assert b"is in the store already" in err
+    assert b"is already in the store" in err
     assert bucket.get("model_v1.0.0.pkl") == data
     assert (bucket.keys(), bucket.uploads()) == (["model_v1.0.0.pkl"], [])
 
@@ -591,7 +591,7 @@ def test_an_upload_that_another_ends(relayed: Sandbox, bucket: Bucket, relay: Re
 
     relayed.write("m.pkl", content(LARGE))
     relay.watch = (PART, end)
-    told = "is in the store already" if stored else "another push of it ended meanwhile; run again"
+    told = "is already in the store" if stored else "another push of it ended meanwhile; run again"
     refused(relayed.run("push", "model"), told)
     assert bucket.keys() == (["model_v1.0.0.pkl"] if stored else [])
     assert bucket.uploads() == []
@@ -712,7 +712,7 @@ def test_a_missing_bucket(project: Sandbox, bucket: Bucket) -> None:
 
 def test_wrong_keys(project: Sandbox, strict: Server) -> None:
     all_refused(with_keys(project, (strict.keys[0], "wrong")), "the secret key is wrong", PUSH, PULL)
-    all_refused(with_keys(project, ("AKNOBODY", "wrong")), "the access key is not known", PUSH)
+    all_refused(with_keys(project, ("AKNOBODY", "wrong")), "the store does not know the access key", PUSH)
 
 
 def test_anothers_bucket(project: Sandbox, strict: Server) -> None:
@@ -753,7 +753,7 @@ def test_an_endpoint_that_is_no_address(project: Sandbox, endpoint: str) -> None
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"bucket": "a b"}, "'a b' cannot be a bucket's name; mend `bucket`"),
+        ({"bucket": "a b"}, "'a b' cannot be a bucket's name; fix `bucket`"),
         ({"bucket": "some-bucket", "region": "no region!"}, "the store cannot be used: "),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from semver import Version
 
 from skelebot.components.repository import names
-from skelebot.components.repository.artifactory import base_url
+from skelebot.components.repository.artifactory.http import base_url
+from skelebot.components.repository.settings import Artifactory
 from skelebot.errors import SkelebotError
 from skelebot.project.read import parsed_version
 
@@ -103,20 +104,20 @@ def test_a_name_is_no_pattern() -> None:
 )
 def test_latest(project: str, there: str, expected: str) -> None:
     found = {version: Version.parse(version) for version in there.split()}
-    assert names.latest(found, Version.parse(project), "model") == expected
+    assert names.latest(found, Version.parse(project)) == expected
 
 
 @pytest.mark.parametrize("there", ["2.0.0 3.0.0", "1.4.1", "0.9.0"])
 def test_no_compatible_version_lists_those_there_are(there: str) -> None:
     found = {version: Version.parse(version) for version in there.split()}
-    with pytest.raises(SkelebotError) as error:
-        names.latest(found, Version.parse("1.4.0"), "model")
-    assert str(error.value).endswith(f"there are: {', '.join(there.split())}")
+    assert names.latest(found, Version.parse("1.4.0")) is None
+    error = names.no_compatible_version(found, Version.parse("1.4.0"), "model")
+    assert str(error).endswith(f"there are: {', '.join(there.split())}")
 
 
-def test_where_there_are_no_versions_at_all_it_says_what_to_do() -> None:
-    with pytest.raises(SkelebotError, match="none at all; push one"):
-        names.latest({}, Version.parse("1.4.0"), "model")
+def test_without_any_version_the_error_says_what_to_do() -> None:
+    error = names.no_compatible_version({}, Version.parse("1.4.0"), "model")
+    assert "none at all; push one" in str(error)
 
 
 @pytest.mark.parametrize("text", ["", "1.4", "v1.4.0", "1.4.0.0", "one", "1.4.0 beta", "01.4.0", "../1.4.0"])
@@ -141,7 +142,7 @@ def test_a_malformed_project_version(text: str) -> None:
     ],
 )
 def test_addresses(url: str, expected: str) -> None:
-    assert base_url(url, insecure=False) == expected
+    assert base_url(Artifactory(url, "r")) == expected
 
 
 @pytest.mark.parametrize(
@@ -150,16 +151,16 @@ def test_addresses(url: str, expected: str) -> None:
 )
 def test_http_is_for_loopback_unless_it_is_allowed(host: str) -> None:
     with pytest.raises(SkelebotError, match="http"):
-        base_url(f"http://{host}", insecure=False)
-    assert base_url(f"http://{host}", insecure=True) == f"http://{host}/artifactory"
+        base_url(Artifactory(f"http://{host}", "r"))
+    assert base_url(Artifactory(f"http://{host}", "r", insecure=True)) == f"http://{host}/artifactory"
 
 
 @pytest.mark.parametrize(
     "url", ["ftp://example.org", "https://", "http://[", "https://a:b", "https://ada:lovelace@example.org"]
 )
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(SkelebotError, match="mend `url`") as error:
-        base_url(url, insecure=True)
+    with pytest.raises(SkelebotError, match="fix `url`") as error:
+        base_url(Artifactory(url, "r", insecure=True))
     assert "lovelace" not in str(error.value)
 
 
@@ -199,7 +200,7 @@ def test_settings_that_load(tmp_path: Path, lines: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ((ONE,), "expected just one of s3, artifactory and local; found none"),
+        ((ONE,), "expected exactly one of s3, artifactory and local; found none"),
         (("s3: {bucket: b}", "local: ../store", ONE), "found s3 and local"),
         (("s3: {bucket: b}", "artifactory: {url: u, repo: r}", ONE), "found s3 and artifactory"),
         (("local: s", "artifacts: {name: ALL, file: m.pkl}"), "cannot be named ALL"),

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skelebot.components.repository.parts import (
-    PART,
+    PART_SIZE,
+    Cancelled,
     Part,
     Record,
     Slice,
-    Stopped,
     in_parallel,
     parts_of,
     range_md5,
@@ -74,7 +74,7 @@ def test_a_part_that_is_sent_again_is_counted_once() -> None:
 def test_a_part_of_a_file_that_has_become_shorter_ends_the_transfer() -> None:
     part = Slice(io.BytesIO(b"short"), Part(1, 0, 600_000), lambda count: None, threading.Event())
     assert part.read(100) == b"short"
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         part.read(100)
 
 
@@ -83,7 +83,7 @@ def test_a_transfer_that_is_over_reads_no_more() -> None:
     part = sliced([], stop)
     assert part.read(100)
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         part.read(100)
 
 
@@ -97,7 +97,7 @@ def test_the_sum_of_a_part(tmp_path: Path) -> None:
 
 
 def test_the_work_is_done_for_each_part() -> None:
-    parts, done, after = parts_of(40 * PART), list[int](), list[int]()
+    parts, done, after = parts_of(40 * PART_SIZE), list[int](), list[int]()
     in_parallel(lambda part, stop: done.append(part.number), parts, lambda: after.append(len(done)))
     assert sorted(done) == list(range(1, 41))
     assert len(after) == 40
@@ -114,13 +114,13 @@ def test_the_first_failure_ends_the_others() -> None:
         stopped.wait(60)
 
     with pytest.raises(ValueError, match="the fifth"):
-        in_parallel(work, parts_of(10 * PART), lambda: None)
+        in_parallel(work, parts_of(10 * PART_SIZE), lambda: None)
     stopped.wait(60)  # all nine have been told
 
 
 # --- what has arrived ---
 
-STORED = Stored("m", 40 * PART, "2026-01-01T00:00:00+00:00", "0" * 64, "tag")
+STORED = Stored("m", 40 * PART_SIZE, "2026-01-01T00:00:00+00:00", "0" * 64, "tag")
 
 
 def test_a_record_is_found_by_the_next_call(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Whom Artifactory is told that we are: from the command line, the environment, AWS, or a question.
+"""Credentials for Artifactory: from the command line, the environment, AWS, or a question.
 
-The values are held by the caller alone: never printed, logged or put into an argument list.
+They are never printed, logged or put into an argument list.
 """
 
 import os
@@ -11,7 +11,7 @@ from skelebot import console
 from skelebot.errors import SkelebotError
 
 if TYPE_CHECKING:
-    from skelebot.components.repository import Auth
+    from skelebot.components.repository.settings import Auth
 
 USER = "SKELEBOT_ARTIFACTORY_USER"
 TOKEN = "SKELEBOT_ARTIFACTORY_TOKEN"  # noqa: S105 - the name of a variable
@@ -37,13 +37,13 @@ class Credentials:
 
 
 def find(auth: "Auth", user: str | None, token: str | None, ask: bool = True) -> Credentials:
-    """The credentials of a call; user and token are those of its options.
+    """The credentials of a command; user and token are those of its options.
 
-    Raises SkelebotError where they are missing and nobody can be asked, or nobody is to be.
+    Raises SkelebotError if they are missing and the user cannot be asked.
     """
     if auth.aws:
         return _from_aws(auth)
-    inquire = _ask if ask else _demand
+    inquire = _ask if ask else _refuse
     if auth.kind == "user_pass":
         user = user or os.environ.get(USER) or inquire("Artifactory user", USER)
     label = {"user_pass": "Artifactory password", "token": "Artifactory token"}
@@ -62,21 +62,21 @@ def _ask(question: str, variable: str, hidden: bool = False) -> str:
     return answer
 
 
-def _demand(question: str, variable: str, hidden: bool = False) -> NoReturn:
-    raise SkelebotError(f"the {question} is not set, and would be asked for; set {variable}")
+def _refuse(question: str, variable: str, hidden: bool = False) -> NoReturn:
+    raise SkelebotError(f"the {question} is not set; set {variable}")
 
 
 def _sendable(kind: str, user: str | None, token: str) -> Credentials:
-    """Credentials that fit in a request: the library's error about others would print them."""
+    """Credentials that a request can carry: the library's error about others would print them."""
     if not (token.isprintable() and (user or "").isprintable()):
-        raise SkelebotError("the credentials hold a line end or a control character; give them again")
+        raise SkelebotError("the credentials contain a line end or a control character; enter them again")
     if kind != "user_pass" and not (token.isascii() and token == token.strip()):
-        raise SkelebotError("the credentials hold a character that is in no token or key; give them again")
+        raise SkelebotError("the credentials contain a character that no token or key has; enter them again")
     return Credentials(user, token)
 
 
 def _from_aws(auth: "Auth") -> Credentials:
-    """From AWS Secrets Manager: fields `user` and `token`, which may also be called otherwise."""
+    """From AWS Secrets Manager: the fields `user` and `token`, which may have other names."""
     import json
 
     import boto3
@@ -92,9 +92,9 @@ def _from_aws(auth: "Auth") -> Credentials:
         raise SkelebotError(f"the AWS secret {auth.aws_secret} cannot be read: {error}; {hint}") from None
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration):
         raise SkelebotError(
-            f"the AWS secret {auth.aws_secret} holds no `token`; it is to be JSON with `user` and `token`"
+            f"the AWS secret {auth.aws_secret} has no `token`; it must be JSON with `user` and `token`"
         ) from None
     user = fields.get("user")
     if auth.kind == "user_pass" and not user:
-        raise SkelebotError(f"the AWS secret {auth.aws_secret} holds no `user`")
+        raise SkelebotError(f"the AWS secret {auth.aws_secret} has no `user`")
     return _sendable(auth.kind, str(user) if user else None, token)

@@ -4,30 +4,27 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from skelebot.components.repository.store import (
     BLOCK,
-    AlreadyThere,
-    Progress,
+    AlreadyStored,
+    OnBytes,
     Pushed,
-    Source,
     Stored,
+    Upload,
     file_sha256,
-    forget,
-    reason,
 )
 from skelebot.errors import SkelebotError
+from skelebot.files import PART, reason, replace_file
 
-_SUM = ".sha256"  # beside each object a file with its checksum, as sha256sum writes it
+_SUM = ".sha256"  # the checksum of an object is in a file beside it, as sha256sum writes it
 
-_PART = ".skelebot-part"  # what is on its way has another name, with something random before this
-_IS_PART = re.compile(r"\.[0-9a-f]{8}" + re.escape(_PART))
-_DEAD = 24 * 3600  # seconds after which a part that nobody writes to is that of a killed push
+_IS_PART = re.compile(r"\.[0-9a-f]{8}" + re.escape(PART))  # what is being written ends like this
+_ABANDONED_SECONDS = 24 * 3600  # after which a file that is being written is a killed push's
 
-# What file systems without hard links say, as some network shares.
+# The errors of file systems without hard links, such as some network shares.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -36,14 +33,14 @@ class LocalStore:
         self._folder = folder
 
     def check(self) -> None:
-        """Reads the folder, if it is there; otherwise the first push is to make it."""
+        """Read the folder if it exists; otherwise the first push must be able to create it."""
         next(iter(self.list("")), None)
         folder = above = os.path.abspath(self._folder)
         while not os.path.lexists(above):
             above = os.path.dirname(above)
         if above != folder and not (os.path.isdir(above) and os.access(above, os.W_OK)):
-            why = f"it is not there, and cannot be made in {above}"
-            raise SkelebotError(f"{self._folder} cannot be written: {why}; mend `local`")
+            why = f"it does not exist, and cannot be created in {above}"
+            raise SkelebotError(f"{self._folder} cannot be written: {why}; fix `local`")
 
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = os.path.join(self._folder, os.path.dirname(prefix))
@@ -53,18 +50,15 @@ class LocalStore:
             return
         except OSError as error:
             raise SkelebotError(f"{folder} cannot be read: {reason(error)}") from None
-        there = set(names)
+        existing = set(names)
         for name in names:
             key = os.path.join(os.path.dirname(prefix), name)
-            if key.startswith(prefix) and not name.endswith(_PART) and not _is_sum(name, there):
-                found = self._found(key)
-                if found:
-                    yield found
+            if key.startswith(prefix) and not name.endswith(PART) and not _is_sum(name, existing):
+                stored = self.head(key)
+                if stored:
+                    yield stored
 
     def head(self, key: str) -> Stored | None:
-        return self._found(key)
-
-    def _found(self, key: str) -> Stored | None:
         path = self._path(key)
         try:
             stat = os.stat(path)
@@ -76,72 +70,73 @@ class LocalStore:
             return None
         modified = datetime.fromtimestamp(stat.st_mtime, timezone.utc).isoformat(timespec="seconds")
         tag = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
-        return Stored(key, stat.st_size, modified, self._sum(path), tag)
-
-    @staticmethod
-    def _sum(path: str) -> str | None:
-        with contextlib.suppress(OSError), open(path + _SUM, encoding="ascii") as file:
-            return file.read(64)
-        return None
+        return Stored(key, stat.st_size, modified, _recorded_sum(path), tag)
 
     def _path(self, key: str) -> str:
         path = os.path.normpath(os.path.join(self._folder, key))
         if not path.startswith(os.path.normpath(self._folder) + os.sep):
-            raise SkelebotError(f"{key} would lie outside of the store {self._folder}; mend the prefix")
+            raise SkelebotError(f"{key} would be outside the store {self._folder}; fix the prefix")
         return path
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
+    def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
         path = self._path(key)
         if not force and os.path.lexists(path):
-            raise AlreadyThere(key)
-        part, sha256 = _part(path), source.sha256
+            raise AlreadyStored(key)
+        part, sha256 = f"{path}.{os.urandom(4).hex()}{PART}", upload.sha256
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            sent = _copy(source.path, part, 0, progress, _nobody)
-            _drop_dead(path, os.stat(part).st_mtime)
+            sent = _copy(upload.path, part, 0, on_bytes, _ignore)
+            _remove_abandoned(path, os.stat(part).st_mtime)
             if file_sha256(part) != sha256:
-                raise source.changed()
-            self._place(part, path, force)
-            _write(path + _SUM, f"{sha256}  {os.path.basename(path)}\n")
+                raise upload.change_error()
+            _place(part, path, force)
+            line = f"{sha256}  {os.path.basename(path)}\n"
+            replace_file(path + _SUM, line.encode(errors="surrogateescape"))
         except OSError as error:
             raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
         finally:
-            forget(part)
+            _remove(part)
         return Pushed(sha256, sent)
 
-    @staticmethod
-    def _place(part: str, path: str, force: bool) -> None:
-        if force:
-            forget(path + _SUM)  # a wrong checksum is worse than none
-            os.replace(part, path)
-            return
-        # Either fails where the path is taken, also when two try at once.
-        try:
-            try:
-                os.link(part, path)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                with open(path, "xb"):
-                    os.replace(part, path)
-        except FileExistsError:
-            raise AlreadyThere(os.path.basename(path)) from None
-
-    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
         have = os.path.getsize(part) if os.path.exists(part) else 0
-        progress(have)
-        arrived(have)
+        on_bytes(have)
+        on_prefix(have)
         try:
-            return _copy(self._path(stored.key), part, have, progress, arrived)
+            return _copy(self._path(stored.key), part, have, on_bytes, on_prefix)
         except OSError as error:
             raise SkelebotError(f"{stored.key} cannot be pulled: {reason(error)}") from None
 
 
-def _nobody(count: int) -> None:
-    """Is told of bytes, and does nothing."""
+def _place(part: str, path: str, force: bool) -> None:
+    """Give a complete file its name. Raises AlreadyStored unless `force`."""
+    if force:
+        _remove(path + _SUM)  # a wrong checksum is worse than none
+        os.replace(part, path)
+        return
+    # Either fails if the path exists, also when two processes try at once.
+    try:
+        try:
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with open(path, "xb"):
+                os.replace(part, path)
+    except FileExistsError:
+        raise AlreadyStored(os.path.basename(path)) from None
 
 
-def _copy(source: str, target: str, start: int, progress: Progress, arrived: Progress) -> int:
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _ignore(count: int) -> None:
+    """Nobody follows these bytes."""
+
+
+def _copy(source: str, target: str, start: int, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
     sent = 0
     with open(source, "rb") as src, open(target, "ab" if start else "wb") as dst:
         src.seek(start)
@@ -149,31 +144,26 @@ def _copy(source: str, target: str, start: int, progress: Progress, arrived: Pro
             dst.write(block)
             dst.flush()
             sent += len(block)
-            progress(len(block))
-            arrived(len(block))
+            on_bytes(len(block))
+            on_prefix(len(block))
     return sent
 
 
-def _part(path: str) -> str:
-    return f"{path}.{secrets.token_hex(4)}{_PART}"
-
-
-def _drop_dead(path: str, now: float) -> None:
-    """Removes what killed pushes of that object have left. now: by the clock that stamps files there."""
+def _remove_abandoned(path: str, now: float) -> None:
+    """Remove what killed pushes of that object left. now: by the clock of that file system."""
     folder, name = os.path.split(path)
     for other in os.listdir(folder):
         if other.startswith(name) and _IS_PART.fullmatch(other.removeprefix(name).removeprefix(_SUM)):
             with contextlib.suppress(OSError):
-                if now - os.stat(os.path.join(folder, other)).st_mtime > _DEAD:
+                if now - os.stat(os.path.join(folder, other)).st_mtime > _ABANDONED_SECONDS:
                     os.unlink(os.path.join(folder, other))
 
 
-def _is_sum(name: str, there: set[str]) -> bool:
-    return name.endswith(_SUM) and name.removesuffix(_SUM) in there
+def _recorded_sum(path: str) -> str | None:
+    with contextlib.suppress(OSError, ValueError), open(path + _SUM, encoding="ascii") as file:
+        return file.read(64)
+    return None
 
 
-def _write(path: str, text: str) -> None:
-    fresh = _part(path)
-    with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-    os.replace(fresh, path)
+def _is_sum(name: str, existing: set[str]) -> bool:
+    return name.endswith(_SUM) and name.removesuffix(_SUM) in existing

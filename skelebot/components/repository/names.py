@@ -1,4 +1,4 @@
-"""How an artifact's versions are called in a store, and which of them is the latest compatible one."""
+"""The names of an artifact's versions in a store, and which of them is the latest compatible one."""
 
 import os
 import re
@@ -10,25 +10,25 @@ from skelebot.errors import SkelebotError
 if TYPE_CHECKING:
     from semver import Version
 
-FOLDER = ".tar.gz"  # the ending under which a folder travels
+ARCHIVE = ".tar.gz"  # the extension of a folder's archive
 
 
 def extension(file: str, is_folder: bool) -> str:
-    """All of a file's name from its first dot that does not lead it: `.tar.gz` of `a/model.tar.gz`."""
+    """A file's name from its first dot that is not a leading one: `.tar.gz` of `a/model.tar.gz`."""
     if is_folder:
-        return FOLDER
+        return ARCHIVE
     name = os.path.basename(file)
     dot = name.find(".", len(name) - len(name.lstrip(".")))
     return name[dot:] if dot > 0 else ""
 
 
 def key(prefix: str, name: str, version: str | None, ending: str) -> str:
-    """The name in the store; without a version, of an artifact that has but one."""
+    """The name in the store; an artifact without versions has None."""
     return f"{prefix}{name}{f'_v{version}' if version else ''}{ending}"
 
 
 def versions(keys: Iterable[str], prefix: str, name: str, ending: str) -> "dict[str, Version]":
-    """The keys of exactly that artifact with their versions; look-alikes are left out."""
+    """The keys of exactly that artifact with their versions; similar names are left out."""
     from semver import Version  # only where versions are compared
 
     form = re.compile(re.escape(f"{prefix}{name}_v") + "(.+)" + re.escape(ending), re.DOTALL)
@@ -46,14 +46,13 @@ def is_version(text: str) -> bool:
     return Version.is_valid(text)
 
 
-def latest(found: "dict[str, Version]", project: "Version", name: str) -> str:
-    """The key of the highest version of the project's major version that is not above the project's.
-
-    Raises SkelebotError, with the versions there are, where none is compatible.
-    """
+def latest(found: "dict[str, Version]", project: "Version") -> str | None:
+    """The key of the highest version with the project's major version that is not above the project's."""
     compatible = {k: v for k, v in found.items() if v.major == project.major and v <= project}
-    if compatible:
-        return max(compatible, key=lambda k: compatible[k])
+    return max(compatible, key=lambda k: compatible[k]) if compatible else None
+
+
+def no_compatible_version(found: "dict[str, Version]", project: "Version", name: str) -> SkelebotError:
     there = ", ".join(str(v) for v in sorted(found.values())[-20:])
     there = there or "none at all; push one, or check the store's settings and the prefix"
-    raise SkelebotError(f"no version of {name} is compatible with {project}; there are: {there}")
+    return SkelebotError(f"no version of {name} is compatible with {project}; there are: {there}")

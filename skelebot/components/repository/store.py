@@ -1,4 +1,4 @@
-"""What a store of artifacts can do, whichever it is."""
+"""What every store of artifacts can do."""
 
 import hashlib
 import os
@@ -9,14 +9,14 @@ from typing import Protocol
 
 from skelebot.errors import SkelebotError
 
-Progress = Callable[[int], None]  # is told how many more bytes have gone
+OnBytes = Callable[[int], None]  # called with each number of further bytes
 
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object in a store. size: bytes. modified: ISO 8601, in UTC. sha256: where the store tells it."""
+    """An object in a store. size: bytes. modified: ISO 8601, in UTC. sha256: if the store knows it."""
 
     key: str
     size: int
@@ -26,36 +26,36 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file to push, as it was found. size: bytes."""
+class Upload:
+    """A file to push. size: bytes. stamp: differs once the file has been written to or replaced."""
 
     path: str
     size: int
-    stamp: tuple[int, ...]  # differs once the file has been written to or replaced
+    stamp: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: str) -> "Upload":
+        """Raises OSError."""
+        return cls(path, os.path.getsize(path), _stamp(path))
 
     @cached_property
     def sha256(self) -> str:
-        """Reads all of it. Raises SkelebotError where it changes meanwhile, and OSError."""
-        found = file_sha256(self.path)
-        self.check()
-        return found
+        """Read the whole file. Raises SkelebotError if it changes meanwhile, and OSError."""
+        digest = file_sha256(self.path)
+        self.ensure_unchanged()
+        return digest
 
-    def check(self) -> None:
-        """Raises SkelebotError where the file has changed since it was found."""
+    def ensure_unchanged(self) -> None:
+        """Raises SkelebotError if the file has changed since the push began."""
         try:
             is_same = _stamp(self.path) == self.stamp
         except OSError:
             is_same = False
         if not is_same:
-            raise self.changed()
+            raise self.change_error()
 
-    def changed(self) -> SkelebotError:
+    def change_error(self) -> SkelebotError:
         return SkelebotError(f"{self.path} changed while it was pushed; push it again")
-
-
-def source(path: str) -> Source:
-    """Raises OSError."""
-    return Source(path, os.path.getsize(path), _stamp(path))
 
 
 def _stamp(path: str) -> tuple[int, ...]:
@@ -65,44 +65,44 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push has done. sha256: of the file. sent: the bytes that went over the line."""
+    """The result of a push. sha256: of the file. sent: the bytes that went over the network."""
 
     sha256: str
     sent: int
 
 
-class AlreadyThere(SkelebotError):
-    """The store has that version; nothing was sent."""
+class AlreadyStored(SkelebotError):
+    """The store has that version; nothing was stored."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"{key} is in the store already; bump the version, or replace it with -f")
+        super().__init__(f"{key} is already in the store; bump the version, or replace it with -f")
 
 
 class Unusable(SkelebotError):
-    """What has arrived can never be put in its place, and is not kept for another call."""
+    """What arrived can never be used, and is not kept for another attempt."""
 
 
 class Store(Protocol):
-    """Methods raise SkelebotError with one line that says what was wrong with the store."""
+    """Each method raises SkelebotError if the store fails."""
 
     def check(self) -> None:
-        """Raises SkelebotError where the store cannot be reached or does not let one in."""
+        """Raises SkelebotError if the store cannot be reached or refuses access."""
 
     def list(self, prefix: str) -> Iterable[Stored]:
         """The objects whose key starts with `prefix`, over all pages."""
 
     def head(self, key: str) -> Stored | None:
-        """The object of that key, with its SHA-256 where it is known, or None."""
+        """The object of that key, with its SHA-256 if the store knows it, or None."""
 
-    def push(self, key: str, source: Source, force: bool, progress: Progress) -> Pushed:
-        """Stores a file. Raises AlreadyThere unless `force`, and OSError where the file cannot be read."""
+    def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
+        """Store a file. Raises AlreadyStored unless `force`, and OSError if the file cannot be read."""
 
-    def pull(self, stored: Stored, part: str, progress: Progress, arrived: Progress) -> int:
-        """Brings the object into the file `part`, going on where an earlier call was cut off.
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+        """Download the object into the file `part`, resuming an earlier call that was interrupted.
 
-        Gives the bytes that this call brought. `arrived` is told how many more bytes of the file, from
-        its beginning on, are in their place. The folder of `part` is for this object alone; what the
-        store notes there it finds again in the next call. Raises OSError where it cannot be written.
+        Returns the bytes that this call downloaded. on_prefix: called with the number of further bytes
+        that are complete from the beginning of the file. The folder of `part` is for this object alone;
+        what the store writes there is kept for the next call. Raises OSError if it cannot be written.
         """
 
 
@@ -112,13 +112,3 @@ def file_sha256(path: str) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def forget(*paths: str) -> None:
-    for path in paths:
-        if os.path.lexists(path):
-            os.unlink(path)

@@ -1,0 +1,200 @@
+"""A repository of JFrog Artifactory as a store.
+
+https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from skelebot.components.repository.artifactory.http import Connection, base_url, root_cause
+from skelebot.components.repository.artifactory.upload import Body
+from skelebot.components.repository.credentials import Credentials
+from skelebot.components.repository.settings import Artifactory
+from skelebot.components.repository.store import BLOCK, AlreadyStored, OnBytes, Pushed, Stored, Upload
+from skelebot.errors import SkelebotError
+
+_ANSWER_SECONDS = 60
+_STORE_RATE = 10 << 20  # bytes a second: the slowest that a server may store a file before it answers
+_LARGE = 16 << 20  # bytes; larger files are neither read twice nor sent twice if that can be avoided
+_TRIES = 5
+
+
+class ArtifactoryStore:
+    def __init__(self, settings: Artifactory, credentials: Credentials) -> None:
+        self._server = Connection(base_url(settings), credentials.headers(settings.auth.kind))
+        self._repo = quote(settings.repo)
+        self._folder = "/".join(quote(p) for p in (settings.repo, settings.path.strip("/")) if p)
+
+    def _url(self, key: str, api: str = "") -> str:
+        return f"{self._server.base}/{api}{self._folder}/{quote(key)}"
+
+    # --- what there is ---
+
+    def check(self) -> None:
+        with self._server.request("GET", f"{self._server.base}/api/storage/{self._repo}") as answer:
+            if answer.status_code == 404:
+                raise SkelebotError(f"there is no repository {self._repo} on {self._server.host}; fix `repo`")
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        folder, _, _ = prefix.rpartition("/")
+        url = self._url(folder, "api/storage/").rstrip("/") + "?list&deep=0&listFolders=0"
+        with self._server.request("GET", url) as answer:
+            if answer.status_code == 404:
+                self.check()
+                return
+            try:
+                objects = [_listed(folder, found) for found in answer.json().get("files", [])]
+            except (ValueError, AttributeError, KeyError, TypeError):
+                raise self._server.protocol_error() from None
+        yield from (stored for stored in objects if stored.key.startswith(prefix))
+
+    def head(self, key: str) -> Stored | None:
+        with self._server.request("HEAD", self._url(key)) as answer:
+            if answer.status_code == 404:
+                self.check()  # the repository may be missing
+                return None
+            headers = answer.headers
+            size = headers.get("Content-Length", "")
+            if not size.isdecimal() or not any(name.lower().startswith("x-checksum-") for name in headers):
+                raise self._server.protocol_error()  # a log-in page, which must not be taken for a model
+            sha256 = headers.get("X-Checksum-Sha256")
+            modified = _utc(headers.get("Last-Modified", ""))
+            return Stored(key, int(size), modified, sha256, sha256 or headers.get("ETag") or "")
+
+    # --- push ---
+
+    def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
+        """Look the key up just before: no request creates only what does not exist."""
+        if not force and self.head(key):
+            raise AlreadyStored(key)
+        # A large new file is not read twice: its checksum is computed on the way, and compared afterwards.
+        sha256 = upload.sha256 if force or upload.size <= _LARGE else None
+        if sha256 and self._deploy_by_sum(key, sha256):
+            on_bytes(upload.size)
+            return Pushed(sha256, 0)
+        with open(upload.path, "rb") as file:
+            body = Body(file, upload, on_bytes)
+            with self._server.retried(lambda: self._deploy(key, upload, sha256, body)) as answer:
+                if answer.status_code == 404:
+                    self.check()
+                    raise SkelebotError(f"{self._server.host} has no place for {key}; fix `path`")
+                arrived = _sum_in(answer)
+        if not sha256:
+            self._verify(key, upload, body.sha256(), arrived)
+        return Pushed(body.sha256(), upload.size)
+
+    def _deploy_by_sum(self, key: str, sha256: str) -> bool:
+        """Whether the server has that content, under any name, and has now stored it under this one."""
+        with self._server.retried(lambda: self._request_by_sum(key, sha256)) as answer:
+            return answer.status_code != 404
+
+    def _request_by_sum(self, key: str, sha256: str) -> requests.Response:
+        headers = {"X-Checksum-Sha256": sha256, "X-Checksum-Deploy": "true"}
+        return self._server.request_once("PUT", self._url(key), headers)
+
+    def _deploy(self, key: str, upload: Upload, sha256: str | None, body: Body) -> requests.Response:
+        if body.tell() == upload.size > _LARGE:  # all was sent, and only the answer was lost
+            answer = self._request_by_sum(key, body.sha256())
+            if answer.status_code != 404:
+                return answer
+            answer.close()
+        body.rewind()
+        headers = {"X-Checksum-Sha256": sha256} if sha256 else {}
+        seconds = _ANSWER_SECONDS + upload.size / _STORE_RATE
+        return self._server.request_once("PUT", self._url(key), headers, seconds, data=body)
+
+    def _verify(self, key: str, upload: Upload, sent: str, arrived: str | None) -> None:
+        """Have the server record the checksum of a file that has arrived.
+
+        A damaged file is removed. Raises SkelebotError then.
+        """
+        try:
+            upload.ensure_unchanged()
+            if arrived not in (sent, None):
+                raise SkelebotError(f"{key} arrived damaged at {self._server.host}; push it again")
+        except SkelebotError:
+            with suppress(SkelebotError):
+                stored = self.head(key)
+                if stored and stored.sha256 == (arrived or sent):  # otherwise another push has replaced it
+                    self._server.request("DELETE", self._url(key)).close()
+            raise
+        with suppress(SkelebotError):  # the right to deploy need not include the right to overwrite
+            self._deploy_by_sum(key, sent)
+
+    # --- pull ---
+
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+        sent, cause, fruitless = 0, "", 0
+        have = _size(part)
+        on_bytes(min(have, stored.size))
+        on_prefix(have)
+
+        def report(count: int) -> None:
+            on_bytes(count)
+            on_prefix(count)
+
+        while fruitless < _TRIES:
+            try:
+                self._pull_from(stored, part, have, BLOCK >> 4 * fruitless, report)
+            except requests.RequestException as error:
+                cause = f" ({root_cause(error)})"
+            now = _size(part)
+            sent += max(0, now - have)
+            if now >= stored.size:
+                return sent
+            fruitless = 0 if now > have else fruitless + 1  # a server that drops connections still serves
+            have = now
+            time.sleep(0.1 * 2**fruitless)
+        raise SkelebotError(f"{stored.key} arrived incomplete{cause}; run again to resume")
+
+    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, report: OnBytes) -> None:
+        """Download what is missing, `piece` bytes at a time: the library drops an incomplete piece."""
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with self._server.request("GET", self._url(stored.key), headers=headers, stream=True) as answer:
+            if answer.status_code == 404:
+                raise SkelebotError(f"{stored.key} is no longer in the store")
+            if answer.status_code == 416:
+                return
+            # A server that does not support ranges answers with the whole file.
+            with open(part, "ab" if answer.status_code == 206 else "wb") as file:
+                for block in answer.iter_content(piece):
+                    file.write(block)
+                    file.flush()
+                    report(len(block))
+
+
+def _listed(folder: str, found: dict[str, Any]) -> Stored:
+    key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
+    modified = _utc(str(found.get("lastModified", "")))
+    return Stored(key, int(found["size"]), modified, found.get("sha2") or None)
+
+
+def _utc(time_text: str) -> str:
+    """The time in a header or a listing as ISO 8601 in UTC; other text is returned unchanged."""
+    with suppress(ValueError, TypeError):
+        if time_text[:4].isdigit():
+            then = datetime.fromisoformat(time_text.replace("Z", "+00:00"))
+        else:
+            then = parsedate_to_datetime(time_text)
+        return then.astimezone(timezone.utc).isoformat(timespec="seconds")
+    return time_text
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _sum_in(answer: requests.Response) -> str | None:
+    """The SHA-256 of what was stored, if the server's answer has it."""
+    try:
+        return str(answer.json()["checksums"]["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,187 @@
+"""A bucket as a store: Amazon's S3, or any server with the same protocol.
+
+Parts are transferred in parallel both ways, and an interrupted transfer is resumed.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from skelebot.components.repository.parts import PART_SIZE, Part, Record, check_stop, in_parallel, parts_of
+from skelebot.components.repository.s3.client import code, explained, is_repeated, open_bucket, status
+from skelebot.components.repository.s3.lock import exclusive
+from skelebot.components.repository.s3.multipart import Multipart
+from skelebot.components.repository.settings import S3
+from skelebot.components.repository.store import BLOCK, AlreadyStored, OnBytes, Pushed, Stored, Upload
+from skelebot.errors import SkelebotError
+
+_TRIES = 5  # of a range that brings nothing
+
+
+class S3Store:
+    def __init__(self, settings: S3) -> None:
+        self._bucket = open_bucket(settings)
+        self._client = self._bucket.client
+        self._is_checked = False
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._bucket.name)
+
+    # --- what there is ---
+
+    def check(self) -> None:
+        if self._is_checked:
+            return
+        with self._explained():
+            self._client.list_objects_v2(Bucket=self._bucket.name, Prefix=self._bucket.folder, MaxKeys=1)
+        self._is_checked = True
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        folder = self._bucket.folder
+        with self._explained():
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket.name, Prefix=folder + prefix):
+                for found in page.get("Contents", ()):
+                    modified = found["LastModified"].isoformat(timespec="seconds")
+                    yield Stored(found["Key"][len(folder) :], found["Size"], modified, None, found["ETag"])
+
+    def head(self, key: str) -> Stored | None:
+        try:
+            found = self._client.head_object(**self._bucket.at(key))
+        except ClientError as error:
+            self.check()  # reports what is wrong, which the answer to a HEAD has no room for
+            if status(error) == 404:
+                return None
+            with self._explained():
+                raise
+        except (BotoCoreError, ValueError):
+            with self._explained():
+                raise
+        try:
+            modified, tag = found["LastModified"].isoformat(timespec="seconds"), found["ETag"]
+        except KeyError:  # another web server
+            raise SkelebotError("the store does not answer as S3 does; check `endpoint`") from None
+        sha256 = found.get("Metadata", {}).get("sha256")
+        return Stored(key, found["ContentLength"], modified, sha256, tag)
+
+    # --- push ---
+
+    def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
+        before = self.head(key)
+        if before and not force:
+            raise AlreadyStored(key)
+        if before and before.sha256 == upload.sha256 and before.size == upload.size:
+            on_bytes(upload.size)
+            return Pushed(upload.sha256, 0)
+        condition = {} if force else {"IfNoneMatch": "*"}
+        send = self._push_whole if upload.size <= PART_SIZE else self._push_in_parts
+        with self._explained():
+            return Pushed(upload.sha256, send(key, upload, condition, on_bytes))
+
+    def _push_whole(self, key: str, upload: Upload, condition: dict[str, str], on_bytes: OnBytes) -> int:
+        with open(upload.path, "rb") as file:
+            body = file.read()
+        upload.ensure_unchanged()
+        at, metadata = self._bucket.at(key), {"sha256": upload.sha256}
+        with self._storing(key, upload):
+            self._client.put_object(**at, Body=body, Metadata=metadata, **condition)
+        on_bytes(upload.size)
+        return upload.size
+
+    def _push_in_parts(self, key: str, upload: Upload, condition: dict[str, str], on_bytes: OnBytes) -> int:
+        parts = Multipart(self._bucket, key, upload)
+        try:
+            sent = parts.send(on_bytes)
+            with self._exclusive(key, bool(condition)), self._storing(key, upload):
+                parts.complete(**condition)
+        except ClientError as error:
+            # Of two pushes of the same content the second helps the first, which ends the upload.
+            if code(error) == "NoSuchUpload" and condition and self.head(key):
+                raise AlreadyStored(key) from None
+            raise
+        except AlreadyStored:
+            parts.abort()
+            raise
+        parts.abort_others()
+        return sent
+
+    def _exclusive(self, key: str, wanted: bool) -> AbstractContextManager[None]:
+        if self._bucket.is_amazon or not wanted:
+            return nullcontext()
+        return exclusive(self._bucket, key, lambda: self.head(key))
+
+    @contextmanager
+    def _storing(self, key: str, upload: Upload) -> Iterator[None]:
+        """Raises AlreadyStored if another push has stored that key meanwhile."""
+        try:
+            yield
+        except ClientError as error:
+            if status(error) not in (404, 409, 412):
+                raise
+            found = self.head(key)
+            # If an answer was lost, the library has asked again, and found what it had itself stored.
+            if is_repeated(error) and found and found.sha256 == upload.sha256:
+                return
+            if found and status(error) != 404:
+                raise AlreadyStored(key) from None
+            raise
+
+    # --- pull ---
+
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+        record = Record(f"{part}.done", stored)
+        if not record.numbers or not os.path.exists(part):
+            record.numbers.clear()
+            with open(part, "wb") as file:
+                file.truncate(stored.size)
+        parts = parts_of(stored.size)
+        on_bytes(sum(p.size for p in parts if p.number in record.numbers))
+        missing = [p for p in parts if p.number not in record.numbers]
+
+        def fetch(one: Part, stop: threading.Event) -> None:
+            self._fetch(stored, one, part, on_bytes, stop)
+            record.add(one.number)
+
+        pending = deque(parts)
+
+        def report_prefix() -> None:
+            while pending and pending[0].number in record.numbers:
+                on_prefix(pending.popleft().size)
+
+        with self._explained():
+            in_parallel(fetch, missing, report_prefix)
+        return sum(p.size for p in missing)
+
+    def _fetch(self, stored: Stored, part: Part, path: str, on_bytes: OnBytes, stop: threading.Event) -> None:
+        """Write one range at its place, resuming where a connection broke; only of the same content."""
+        here, end, tries = part.start, part.start + part.size, 0
+        with open(path, "r+b") as file:
+            while here < end:
+                file.seek(here)
+                try:
+                    for block in self._blocks(stored, here, end):
+                        check_stop(stop)
+                        file.write(block)
+                        file.flush()
+                        here += len(block)
+                        on_bytes(len(block))
+                        tries = 0
+                except BotoCoreError:
+                    tries += 1
+                    if tries == _TRIES:
+                        raise
+                    stop.wait(0.1 * 4**tries)
+
+    def _blocks(self, stored: Stored, start: int, end: int) -> Iterator[bytes]:
+        answer = self._client.get_object(
+            **self._bucket.at(stored.key), IfMatch=stored.tag, Range=f"bytes={start}-{end - 1}"
+        )
+        # Not `with answer["Body"]`: that gives the stream below it, which takes a broken connection for
+        # the end.
+        with closing(answer["Body"]) as body:
+            while block := body.read(BLOCK):
+                yield block
