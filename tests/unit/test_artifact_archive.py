@@ -93,7 +93,9 @@ def test_what_could_be_written_outside_is_refused(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"not an archive", written(member("x", size=9999))[:-30], gzip.compress(b"not a tar" * 99)]
+    "data",
+    [b"", b"not an archive", written(member("x", size=9999))[:-30], gzip.compress(b"not a tar" * 99)],
+    ids=["empty", "text", "cut off", "packed text"],
 )
 def test_what_is_not_an_archive(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Unusable, match="cannot be unpacked"):

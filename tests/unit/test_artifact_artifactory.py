@@ -1,0 +1,106 @@
+"""A repository of Artifactory as a store, in the tests' server."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from artifactory_server import READER, REPO, TOKEN, Server, serving
+
+from skelebot.components.repository.artifactory import ArtifactoryStore
+from skelebot.components.repository.artifactory.http import root_cause
+from skelebot.components.repository.artifactory.upload import Body
+from skelebot.components.repository.credentials import Credentials
+from skelebot.components.repository.settings import Artifactory, Auth
+from skelebot.components.repository.store import AlreadyStored, Stored, Upload
+from skelebot.errors import SkelebotError
+
+LARGE = (16 << 20) + 1
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path / "server") as running:
+        yield running
+
+
+def store(server: Server) -> ArtifactoryStore:
+    settings = Artifactory(server.url, REPO, "team", Auth("token"))
+    return ArtifactoryStore(settings, Credentials(None, TOKEN))
+
+
+def upload(tmp_path: Path, content: bytes) -> Upload:
+    (tmp_path / "m.pkl").write_bytes(content)
+    return Upload.of(str(tmp_path / "m.pkl"))
+
+
+@pytest.mark.parametrize("size", [0, 1000, LARGE])
+def test_there_and_back(tmp_path: Path, server: Server, size: int) -> None:
+    content, shown, prefix = os.urandom(size), list[int](), list[int]()
+    one = upload(tmp_path, content)
+    digest = hashlib.sha256(content).hexdigest()
+    pushed = store(server).push("sub/m_v1.0.0", one, False, shown.append)
+    assert (pushed.sha256, pushed.sent, sum(shown)) == (digest, size, size)
+    [listed] = store(server).list("sub/m_v")
+    stored = store(server).head("sub/m_v1.0.0")
+    assert stored
+    assert (listed.key, listed.size, stored.sha256) == ("sub/m_v1.0.0", size, digest)
+    assert (server.folder / REPO / "team/sub/m_v1.0.0").read_bytes() == content
+    sent = store(server).pull(stored, str(tmp_path / "part"), lambda count: None, prefix.append)
+    assert (sent, sum(prefix)) == (size, size)
+    assert (tmp_path / "part").read_bytes() == content
+    with pytest.raises(AlreadyStored):
+        store(server).push("sub/m_v1.0.0", one, False, shown.append)
+    assert store(server).push("sub/m_v1.0.0", one, True, shown.append).sent == 0
+    assert list(store(server).list("sub/n")) == []
+    assert store(server).head("sub/absent") is None
+
+
+def test_a_pull_resumes(tmp_path: Path, server: Server) -> None:
+    store(server).push("m", upload(tmp_path, b"0123456789"), False, lambda count: None)
+    (tmp_path / "part").write_bytes(b"0123")
+    prefix: list[int] = []
+    stored = Stored("m", 10, "")
+    assert store(server).pull(stored, str(tmp_path / "part"), lambda count: None, prefix.append) == 6
+    assert prefix == [4, 6]
+    assert (tmp_path / "part").read_bytes() == b"0123456789"
+
+
+def test_refusals_in_one_line(server: Server) -> None:
+    settings = Artifactory(server.url, REPO, "", Auth("user_pass"))
+    with pytest.raises(SkelebotError, match="does not accept these credentials"):
+        ArtifactoryStore(settings, Credentials(READER, "wrong")).check()
+    settings = Artifactory(server.url, "absent", "", Auth("token"))
+    with pytest.raises(SkelebotError, match="there is no repository absent on"):
+        ArtifactoryStore(settings, Credentials(None, TOKEN)).check()
+
+
+def test_a_body_that_is_sent_again(tmp_path: Path) -> None:
+    content, shown = os.urandom(3_000_000), list[int]()
+    one = upload(tmp_path, content)
+    with open(one.path, "rb") as file:
+        body = Body(file, one, shown.append)
+        assert len(body) == one.size
+        body.read(16384)
+        body.rewind()
+        assert b"".join(iter(lambda: body.read(16384), b"")) == content
+        assert body.tell() == one.size
+        assert body.sha256() == hashlib.sha256(content).hexdigest()
+    assert sum(shown) == one.size  # reported once
+
+
+def test_a_body_that_has_become_shorter(tmp_path: Path) -> None:
+    one = upload(tmp_path, b"0123456789")
+    os.truncate(one.path, 4)
+    with open(one.path, "rb") as file:
+        body = Body(file, one, lambda count: None)
+        assert body.read(100) == b"0123"
+        with pytest.raises(SkelebotError, match="changed while it was pushed"):
+            body.read(100)
+
+
+def test_the_innermost_reason() -> None:
+    inner = OSError("no route to host")
+    assert root_cause(ValueError(RuntimeError(inner))) == "no route to host"
+    assert root_cause(ValueError("first\nsecond")) == "first"
