@@ -294,7 +294,7 @@ def test_amazons_registry_takes_the_token_of_boto3(
         host, port = aws.get_host_and_port()
         with running(tmp_path, "AWS", ECR_PASSWORD) as ecr:
             project(caller, name, ecr.port, ", aws: {region: eu-west-1, profile: work}")
-            failed(caller.run("publish"), "AWS gives no login", "work")
+            failed(caller.run("publish"), "AWS issued no login", "work")
             keys = "[work]\naws_access_key_id = a\naws_secret_access_key = b\n"
             caller.write("../home/.aws/credentials", keys)
             caller.with_env(AWS_ENDPOINT_URL=f"http://{host}:{port}").ok("publish")
@@ -405,6 +405,24 @@ def test_a_push_that_is_interrupted(caller: Sandbox, name: str, free: Registry, 
     nothing_left(caller)
 
 
+def test_a_login_of_a_killed_push_goes_with_the_next_one(caller: Sandbox, name: str, free: Registry) -> None:
+    folder = caller.root.parent / "tmp"
+    who = with_login(caller)
+    with Line(free.port, b"PATCH ", breaks=False) as line:
+        project(caller, name, line.port)
+        child = who.start("publish", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(line.reached.is_set)
+        child.kill()
+        child.wait()
+    left = list(folder.glob("*/config.json"))
+    assert len(left) == 1
+    caller.ok("-h")
+    assert list(folder.glob("*/config.json")) == left
+    project(caller, name, free.port)
+    caller.ok("publish")
+    nothing_left(caller)
+
+
 # --- doctor ---
 
 
@@ -417,13 +435,13 @@ def test_doctor_tells_whether_the_registry_takes_the_login(
 
     who = with_login(caller)
     project(caller, name, registry.port)
-    assert found() == (f"{registry.server} answers, and lets you in", None)
+    assert found() == (f"{registry.server} answers and accepts the login", None)
     who = with_login(caller, "wrong")
     assert "refuses the credentials" in found()[0]
     who = caller
     assert "asks for a login" in found()[0]
     project(caller, name, free.port)
-    assert found() == (f"{free.server} answers, and lets you in", None)
+    assert found() == (f"{free.server} answers and accepts the login", None)
     project(caller, name, 1)
     assert found()[0].startswith("127.0.0.1:1 cannot be reached")
     nothing_left(caller)

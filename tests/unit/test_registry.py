@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from skelebot.components.registry.push import Refused, explained
+from skelebot.runners.docker.push import Refused, explained
 
 from .helpers import problems, run_cli, write
 
@@ -36,9 +36,9 @@ def test_good_settings(tmp_path: Path, text: str) -> None:
     ("text", "said"),
     [
         ("{}", "`host` is missing"),
-        ("{host: 'https://registry.example.com'}", "host: expected a host's name alone"),
-        ("{host: 'registry:5000'}", "host: expected a host's name alone"),
-        ("{host: -a.example.com}", "host: expected a host's name alone"),
+        ("{host: 'https://registry.example.com'}", "host: expected a host name"),
+        ("{host: 'registry:5000'}", "host: expected a host name"),
+        ("{host: -a.example.com}", "host: expected a host name"),
         ("{host: registry}", "Docker takes 'registry' for a user of Docker Hub"),
         ("{host: localhost, port: 0}", "port: expected a number from 1 to 65535, found 0"),
         ("{host: localhost, port: 65536}", "port: expected a number from 1 to 65535, found 65536"),
@@ -207,4 +207,4 @@ def test_a_push_that_has_begun_was_cut_off() -> None:
 
 
 def test_a_client_that_says_nothing() -> None:
-    assert str(explained([], HOST, "demo", "{reference} went wrong")) == "demo went wrong (without a word)"
+    assert str(explained([], HOST, "demo", "{reference} went wrong")) == "demo went wrong (without a message)"

@@ -1,4 +1,4 @@
-"""`publish`: the project's image, pushed to a registry."""
+"""`publish`: push the project's image to a registry."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from skelebot import console, launch, runners
+from skelebot import console, files, launch, runners
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
@@ -14,7 +14,8 @@ from skelebot.options import Values
 from skelebot.project.read import parsed_version
 
 if TYPE_CHECKING:
-    from skelebot.runners.docker.client import Client, Found
+    from skelebot.runners.docker.login import Credentials
+    from skelebot.runners.docker.push import Env
 
 LATEST = "latest"
 
@@ -24,7 +25,7 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _WORD = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 
 _host = pattern(
-    rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, as in registry.example.com; `port` has its own key"
+    rf"{_LABEL}(\.{_LABEL})*", "a host name, as in registry.example.com; `port` is a key of its own"
 )
 _user = pattern(
     rf"{_WORD}(/{_WORD})*", "lower-case letters and digits, with single dots, dashes and slashes between"
@@ -35,7 +36,7 @@ _user = pattern(
 class Aws:
     """How to log in to Amazon's registry, ECR."""
 
-    region: str | None = key(None, help="The registry's region, where its host does not name it")
+    region: str | None = key(None, help="The registry's region, if its host does not name it")
     profile: str | None = key(None, help="The profile of ~/.aws to use")
 
 
@@ -46,15 +47,15 @@ class Registry(Component):
     host: str = key(
         help="The registry's host, as in registry.example.com; docker.io is Docker Hub", check=_host
     )
-    port: int | None = key(None, help="Its port, where it is not the usual one")
-    user: str | None = key(None, help="The user or group there whom the image belongs to", check=_user)
+    port: int | None = key(None, help="Its port, if it is not the default one")
+    user: str | None = key(None, help="The user or group in the registry that owns the image", check=_user)
     aws: Aws | None = key(None, help="Log in to Amazon ECR")
 
     def problems(self) -> Iterator[str]:
         if self.port is not None and not 1 <= self.port <= 65535:
             yield f"port: expected a number from 1 to 65535, found {self.port}"
         if self.port is None and "." not in self.host and self.host != "localhost":
-            yield f"host: Docker takes {self.host!r} for a user of Docker Hub; write the full name, or a port"
+            yield f"host: Docker takes {self.host!r} for a user of Docker Hub; write its full name or a port"
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         text = "Build the project's image and push it to the registry"
@@ -71,15 +72,16 @@ class Registry(Component):
     # --- publishing ---
 
     def _check(self, session: Session, values: Values, earlier: Sequence[Link]) -> None:
-        """Raises SkelebotError for what would keep it from being published."""
-        _further(values)
+        """Raise SkelebotError for what would keep the image from being published."""
+        _extra_tags(values)
         if not any(link.command.changes for link in earlier):  # which may write VERSION
             _tags(session.project, values)
         task = _task(session)
         runners.choose(task, session.flags).check(launch.image(session), task)
 
     def _publish(self, session: Session, values: Values) -> int:
-        from skelebot.runners.docker import release
+        from skelebot.runners.docker import login, release
+        from skelebot.runners.docker.push import push
 
         project = session.project
         repository, tags = self.repository(project), _tags(project, values)
@@ -87,49 +89,46 @@ class Registry(Component):
         image, task = launch.image(session), _task(session)
         if session.flags.dry_run:
             return _show(image, references, session.flags)
+        files.sweep()
         launch.fetch_dependencies(session)
         with release.released(image, task, session.flags) as (client, found):
-            digest = self._pushed(client, found, references, task)
+
+            def push_all(env: "Env") -> str:
+                return push(client, self.server, found, references, task, env)
+
+            digest = login.with_login(client, self.server, self._credentials(), push_all)
         answer = {"image": repository, "tags": tags, "digest": digest}
         console.out(json.dumps(answer, indent=2) if values.get("json") else digest)
         return 0
 
-    def _pushed(self, client: "Client", found: "Found", references: list[str], task: Task) -> str:
-        """The digest. Nobody is asked for a login before the registry has refused the one there is."""
-        from skelebot.components.registry import login
-        from skelebot.components.registry.push import Refused, push
+    def _credentials(self) -> "Credentials | None":
+        """Those of AWS or of the environment; None leaves it to Docker. Raises SkelebotError."""
+        from skelebot.runners.docker import login
 
-        given = login.given(self.server, self.aws)
-        try:
-            with login.logged_in(client, self.server, given) as env:
-                return push(client, self.server, found, references, task, env)
-        except Refused as refused:
-            if given:
-                raise
-            asked = login.asked(self.server, refused)
-        with login.logged_in(client, self.server, asked) as env:
-            return push(client, self.server, found, references, task, env)
+        if self.aws:
+            return login.from_aws(self.server, self.aws.region, self.aws.profile)
+        return login.from_environment()
 
     # --- doctor ---
 
     def checks(self, session: Session) -> Iterator[Check]:
-        """Whether the engine reaches the registry, which takes the login. Raises SkelebotError."""
-        from skelebot.components.registry import login
-        from skelebot.components.registry.push import look
+        """Check that the engine reaches the registry and has a login there. Raises SkelebotError."""
+        from skelebot.runners.docker import login
         from skelebot.runners.docker.client import Client
+        from skelebot.runners.docker.push import check_login
 
         project = session.project
         client = Client(session.flags.docker_host or project.host, session.flags.verbose)
-        given = login.given(self.server, self.aws)
-        with login.logged_in(client, self.server, given) as env:
-            if given is None or self.aws:  # else logging in has shown it
-                look(client, self.server, self.repository(project), env)
-        yield Check("registry", f"{self.server} answers, and lets you in")
+        credentials = self._credentials()
+        with login.logged_in(client, self.server, credentials) as env:
+            if credentials is None or self.aws:  # else logging in was the check
+                check_login(client, self.server, self.repository(project), env)
+        yield Check("registry", f"{self.server} answers and accepts the login")
 
 
 _VERSION = Param("omit-version", "v", accepts="boolean", help="Leave out the tag of the project's version")
 _LATEST = Param("omit-latest", "l", accepts="boolean", help="Leave out the tag latest")
-_MORE = Param("tags", "t", accepts="list", placeholder="TAG", help="Further tags")
+_MORE = Param("tags", "t", accepts="list", placeholder="TAG", help="More tags")
 _JSON = Param("json", accepts="boolean", help="Print the image, its tags and its digest as JSON")
 _PARAMS = (_VERSION, _LATEST, _MORE, _JSON)
 
@@ -148,17 +147,17 @@ def _show(image: Image, references: list[str], flags: Flags) -> int:
 
 
 def _tags(project: Project, values: Values) -> list[str]:
-    """What the image is called by, `latest` last: it must not lead to what did not arrive.
+    """The image's tags, `latest` last: it must not point to an image whose version did not arrive.
 
-    Raises SkelebotError where VERSION is to be one of them and cannot, and what `_further` raises.
+    Raises SkelebotError where VERSION makes no tag, and what `_extra_tags` raises.
     """
     version = [] if values.get("omit-version") else [_version(project)]
     latest = [] if values.get("omit-latest") else [LATEST]
-    return list(dict.fromkeys((*version, *_further(values), *latest)))
+    return list(dict.fromkeys((*version, *_extra_tags(values), *latest)))
 
 
-def _further(values: Values) -> tuple[str, ...]:
-    """The tags of -t. Raises UsageError for one that is none, and SkelebotError where no tag is left."""
+def _extra_tags(values: Values) -> tuple[str, ...]:
+    """The tags of -t. Raises UsageError for one that is not valid, SkelebotError where no tag is left."""
     given = values.get("tags")
     tags = given if isinstance(given, tuple) else ()
     for tag in tags:
@@ -168,16 +167,14 @@ def _further(values: Values) -> tuple[str, ...]:
                 "and underscores, at most 128, the first no dot and no dash"
             )
     if not tags and values.get("omit-version") and values.get("omit-latest"):
-        raise SkelebotError(
-            "there is nothing to publish: -v and -l leave out both tags; name another with -t"
-        )
+        raise SkelebotError("there is nothing to publish: -v and -l leave out both tags; add one with -t")
     return tags
 
 
 def _version(project: Project) -> str:
-    """The tag of the project's version, in which `_` stands for the `+` that no tag can hold.
+    """The tag of the project's version; `_` replaces the `+`, which no tag can hold, as Helm does it.
 
-    So does Helm: https://helm.sh/docs/topics/registries/. Raises SkelebotError.
+    https://helm.sh/docs/topics/registries/. Raises SkelebotError.
     """
     tag = str(parsed_version(project.version)).replace("+", "_")
     if not _TAG.fullmatch(tag):

@@ -1,4 +1,4 @@
-"""Logging in to a registry, in settings of the client that are gone when the push is over.
+"""Log in to a registry, with settings of the client that are removed after the push.
 
 The password goes to the client through its stdin, and nowhere else.
 """
@@ -7,19 +7,18 @@ import base64
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from skelebot import console, process
-from skelebot.components.registry.push import Env, Refused, explained
 from skelebot.errors import SkelebotError
+from skelebot.files import private_folder
 from skelebot.runners.docker.client import Client
+from skelebot.runners.docker.push import Env, Refused, explained
 
-if TYPE_CHECKING:
-    from skelebot.components.registry import Aws
+T = TypeVar("T")
 
 USER = "SKELEBOT_REGISTRY_USER"
 PASSWORD = "SKELEBOT_REGISTRY_PASSWORD"  # noqa: S105 - the name of a variable
@@ -33,16 +32,14 @@ class Credentials:
     password: str
 
 
-def given(server: str, aws: "Aws | None") -> Credentials | None:
-    """Those of AWS or of the environment; None where neither is set. Raises SkelebotError."""
-    if aws:
-        return _from_aws(server, aws)
+def from_environment() -> Credentials | None:
+    """The credentials in the environment, if both variables are set. Raises SkelebotError."""
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
     return _sendable(user, password) if user and password else None
 
 
-def asked(server: str, refused: Refused) -> Credentials:
-    """Those that are typed on the terminal. Raises SkelebotError without one."""
+def _ask(server: str, refused: Refused) -> Credentials:
+    """Ask for credentials on the terminal. Raises SkelebotError without one."""
     user = os.environ.get(USER) or _typed(f"user of {server}", USER, refused, server)
     password = os.environ.get(PASSWORD) or _typed(f"password of {server}", PASSWORD, refused, server, True)
     return _sendable(user, password)
@@ -66,20 +63,23 @@ def _sendable(user: str, password: str) -> Credentials:
     return Credentials(user, password)
 
 
-def _from_aws(server: str, aws: "Aws") -> Credentials:
-    """https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html"""
+def from_aws(server: str, region: str | None, profile: str | None) -> Credentials:
+    """The credentials that AWS issues for ECR. Raises SkelebotError.
+
+    https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html
+    """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     in_name = re.search(r"\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.", server)
-    region = aws.region or (in_name[1] if in_name else None)
+    region = region or (in_name[1] if in_name else None)
     try:
-        ecr = boto3.Session(profile_name=aws.profile, region_name=region).client("ecr")
+        ecr = boto3.Session(profile_name=profile, region_name=region).client("ecr")
         token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
         user, _, password = base64.b64decode(token).decode().partition(":")
     except (BotoCoreError, ClientError) as error:
         raise SkelebotError(
-            f"AWS gives no login for {server} ({error}); check the settings of `aws`"
+            f"AWS issued no login for {server} ({error}); check the settings of `aws`"
         ) from None
     return _sendable(user, password)
 
@@ -87,16 +87,32 @@ def _from_aws(server: str, aws: "Aws") -> Credentials:
 # --- the client's settings ---
 
 
+def with_login(client: Client, server: str, credentials: Credentials | None, call: Callable[[Env], T]) -> T:
+    """What `call` returns with a login. Asks for one only after the registry refused the client's own.
+
+    Raises SkelebotError.
+    """
+    try:
+        with logged_in(client, server, credentials) as env:
+            return call(env)
+    except Refused as refused:
+        if credentials:
+            raise
+        typed = _ask(server, refused)
+    with logged_in(client, server, typed) as env:
+        return call(env)
+
+
 @contextmanager
 def logged_in(client: Client, server: str, credentials: Credentials | None) -> Iterator[Env]:
-    """The variables with which the client has that login; without credentials, those that it has anyway.
+    """The variables that give the client this login; without credentials it keeps the one it has.
 
-    Raises SkelebotError where the registry does not take them.
+    Raises SkelebotError where the registry does not accept them.
     """
     if credentials is None:
         yield ()
         return
-    with tempfile.TemporaryDirectory(prefix="skelebot-") as folder:
+    with private_folder() as folder:
         _fill(folder, server)
         env = (("DOCKER_CONFIG", folder),)
         _log_in(client, server, credentials, env)
@@ -104,7 +120,7 @@ def logged_in(client: Client, server: str, credentials: Credentials | None) -> I
 
 
 def _fill(folder: str, server: str) -> None:
-    """The caller's own settings (contexts, certificates, proxies) without the logins among them."""
+    """Fill a folder with the caller's settings (contexts, certificates, proxies), without the logins."""
     own = os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
     with suppress(OSError):
         for name in os.listdir(own):
@@ -113,16 +129,16 @@ def _fill(folder: str, server: str) -> None:
     settings: dict[str, Any] = {}
     with suppress(OSError, ValueError, TypeError), open(os.path.join(own, "config.json"), "rb") as file:
         settings = dict(json.load(file))
-    kept = {name: value for name, value in settings.items() if name not in _OTHER_LOGINS}
-    # Without any entry the client would look for a keychain, and leave the password there.
-    place = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT, 0o600)
-    with open(place, "w", encoding="utf-8") as file:
-        json.dump(kept | {"auths": {server: {}}}, file)
+    settings = {name: value for name, value in settings.items() if name not in _OTHER_LOGINS}
+    # Without any entry the client would look for a keychain and store the password there.
+    number = os.open(os.path.join(folder, "config.json"), os.O_WRONLY | os.O_CREAT, 0o600)
+    with open(number, "w", encoding="utf-8") as file:
+        json.dump(settings | {"auths": {server: {}}}, file)
 
 
 def _log_in(client: Client, server: str, credentials: Credentials, env: Env) -> None:
-    words = ("login", "--username", credentials.user, "--password-stdin", server)
-    step = client.step(*words, env=env)._replace(stdin=credentials.password)
+    arguments = ("login", "--username", credentials.user, "--password-stdin", server)
+    step = client.step(*arguments, env=env)._replace(stdin=credentials.password)
     process.trace(client.verbose, step)
     code, _, said = process.capture(step)
     if code == 0:

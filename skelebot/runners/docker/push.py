@@ -1,4 +1,4 @@
-"""`docker push` to a registry, and what the answers of registries mean."""
+"""Push images to a registry, and explain the answers of registries."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,36 +11,36 @@ from skelebot.runners.docker.client import Client, Found
 
 Env = tuple[tuple[str, str], ...]
 
-_PATIENCE = 10.0  # seconds for a registry to say whether it takes a login
+_PATIENCE = 10.0  # seconds for a registry to accept or refuse a login
 _NO_TAG = "skelebot-doctor"
 
 
 class Refused(SkelebotError):
-    """The registry wants a login, or one with other rights."""
+    """The registry demands a login, or one with other rights."""
 
 
 def push(client: Client, server: str, found: Found, references: Sequence[str], task: Task, env: Env) -> str:
-    """Pushes an image under each name and gives its digest; the names stay with the engine.
+    """Push an image under each name and return its digest; the names stay with the engine.
 
-    env: the client's login. Raises Refused, and SkelebotError with what else the registry's answer means.
+    env: the client's login. Raises Refused, and SkelebotError for any other answer of the registry.
     """
     digests: list[str] = []
     try:
         for reference in references:
             with _named(client, found, reference, task):
-                digests.append(_push(client, server, reference, env))
+                digests.append(_push_one(client, server, reference, env))
     except (SkelebotError, Interrupted):
         if done := len(digests):
             console.warn(f"published: {', '.join(references[:done])}; not: {', '.join(references[done:])}")
         raise
-    if len(set(digests)) > 1:  # the names on the engine are everyone's
-        raise SkelebotError(f"somebody else published to {server} by the same names meanwhile; run again")
+    if len(set(digests)) > 1:  # everyone shares the names on the engine
+        raise SkelebotError(f"somebody else published to {server} under the same names meanwhile; run again")
     return digests[0]
 
 
 @contextmanager
 def _named(client: Client, found: Found, reference: str, task: Task) -> Iterator[None]:
-    """Gives an image another name, which goes back to what had it where the block fails."""
+    """Give an image another name; if the block fails, its former image gets the name back."""
     before = client.inspect(reference, task)
     client.answer("tag", found.id, reference)
     try:
@@ -51,21 +51,21 @@ def _named(client: Client, found: Found, reference: str, task: Task) -> Iterator
         raise
 
 
-def _push(client: Client, server: str, reference: str, env: Env) -> str:
+def _push_one(client: Client, server: str, reference: str, env: Env) -> str:
     step = client.step("push", reference, env=env)
     process.trace(client.verbose, step)
-    code, lines = process.tee(step, _shown())
+    code, lines = process.tee(step, _printer())
     digest = re.search(r"digest: (sha256:[0-9a-f]{64})", "\n".join(lines))
     if code != 0 or digest is None:
         raise explained(lines, server, reference, "{reference} could not be pushed")
     return digest[1]
 
 
-def _shown() -> Callable[[str], None]:
-    """Shows what a push says: of a countdown its beginning, and no refusal, which may lead to a login."""
+def _printer() -> Callable[[str], None]:
+    """Print the lines of a push: of a countdown the first, and no refusal, as a login may follow."""
     begun: set[str] = set()
 
-    def show(line: str) -> None:
+    def print_line(line: str) -> None:
         beginning = re.sub(r" in \d+ seconds?$", "", line)
         if (
             beginning not in begun
@@ -75,11 +75,11 @@ def _shown() -> Callable[[str], None]:
             console.detail(line)
         begun.add(beginning)
 
-    return show
+    return print_line
 
 
-def look(client: Client, server: str, repository: str, env: Env) -> None:
-    """Asks the engine for an image that there is not, which tells whether the registry takes the login.
+def check_login(client: Client, server: str, repository: str, env: Env) -> None:
+    """Ask the registry for a tag that does not exist, to see whether it accepts the login.
 
     Raises Refused, and SkelebotError where the registry cannot be reached.
     """
@@ -90,7 +90,7 @@ def look(client: Client, server: str, repository: str, env: Env) -> None:
         code, _, said = process.capture(step, _PATIENCE)
     except TimeoutError:
         raise SkelebotError(
-            f"{server} gave no answer in {_PATIENCE:g} seconds; check that it is up"
+            f"{server} did not answer within {_PATIENCE:g} seconds; check that it is up"
         ) from None
     if code != 0 and not re.search(r"manifest unknown|not found", said.lower()):
         raise explained(said.splitlines(), server, repository, "{server} could not be asked")
@@ -101,17 +101,17 @@ def look(client: Client, server: str, repository: str, env: Env) -> None:
 _MEANINGS = (
     (
         r"http response to https client",
-        "{server} speaks http, which Docker takes only from this machine; use https, or name it in the "
+        "{server} speaks http, which Docker accepts only from this machine; use https, or add it to the "
         "engine's insecure-registries",
     ),
     (
         r"x509|certificate",
-        "the engine does not trust the certificate of {server}; put its CA into "
-        "/etc/docker/certs.d/{server}/ca.crt there",
+        "the engine does not trust the certificate of {server}; copy its CA to "
+        "/etc/docker/certs.d/{server}/ca.crt on the engine's machine",
     ),
     (
         r"name unknown|name_unknown|repository .*(does not exist|not found)",
-        "{server} has no repository for {reference}; make it there first",
+        "{server} has no repository for {reference}; create it there first",
     ),
     (
         r"dial tcp|no such host|refused|time-?out|deadline|unreachable|eof|reset|broken pipe|no route",
@@ -131,18 +131,18 @@ def _is_refusal(line: str) -> bool:
 
 
 def explained(lines: Sequence[str], server: str, reference: str, otherwise: str) -> SkelebotError:
-    """What the last line of a failed client means, and what to do about it.
+    """The error for the last line of a failed client, with what to do.
 
-    otherwise: what to say where that is not known.
+    otherwise: the text for a line that is not known.
     """
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
     said = last.removeprefix("Error response from daemon: ")
     if "no basic auth credentials" in said:
         return Refused(f"{server} asks for a login ({said})")
     if _is_refusal(said):
         return Refused(f"{server} refuses {reference} ({said}); check the user, the password and the rights")
     if any("Retrying in" in line for line in lines):
-        text = "the push of {reference} was cut off; run again: what {server} has already is not sent again"
+        text = "the push of {reference} was cut off; run again: {server} keeps what has arrived"
     else:
         known = (text for pattern, text in _MEANINGS if re.search(pattern, said.lower()))
         text = next(known, otherwise)
