@@ -15,8 +15,10 @@ def run() -> None:
         from skelebot.complete import answer
 
         os._exit(answer())  # someone waits for it, and there is nothing to tidy up
+    from skelebot import console
     from skelebot.cli import main
 
+    console.unbuffer_stderr()
     code = main(sys.argv[1:])
     gc.freeze()  # the interpreter would look through everything once more as it ends
     raise SystemExit(code)

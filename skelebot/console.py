@@ -18,6 +18,16 @@ def any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def unbuffer_stderr() -> None:
+    """Keep nothing for later of what a full or closed stderr refuses.
+
+    The interpreter would try once more as it exits, and turn the exit code into 120.
+    """
+    if sys.stderr is not None:
+        raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, write_through=True)
+
+
 def info(text: str) -> None:
     _say("INFO", text)
 
