@@ -32,26 +32,26 @@ def job_params(project: Project, job: Job) -> tuple[Param, ...]:
     return job.params + tuple(param for param in project.params if param.name not in own)
 
 
-def argv(project: Project, job: Job, job_words: tuple[str, ...]) -> tuple[str, ...]:
+def argv(project: Project, job: Job, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The program to run: an interpreter and its script, or bash and the author's own text.
 
-    Raises UsageError where the words have no place in the text.
+    Raises UsageError where arguments cannot follow the text.
     """
     path = script(project.root, job.source)
     if path is not None:
         interpreter = INTERPRETERS.get(posixpath.splitext(path)[1].lower())
         # A name that starts with a dash would be an option of the interpreter.
         named = f"./{path}" if path.startswith("-") or not interpreter else path
-        return (*(interpreter or ()), named, *job_words)
+        return (*(interpreter or ()), named, *arguments)
     text = job.source.rstrip()
-    if (job.args or job.params) and not _uses_words(text):
-        if problem := _no_place_for_words(text):
+    if (job.args or job.params) and not _uses_arguments(text):
+        if problem := _no_place_for_arguments(text):
             raise UsageError(
                 f"{job.place}.source: {problem}, so the job's values cannot follow; "
                 'write "$@" where they belong'
             )
         text += ' "$@"'
-    return ("bash", "-c", text, job.name, *job_words)
+    return ("bash", "-c", text, job.name, *arguments)
 
 
 _PIECE = r"""
@@ -59,18 +59,21 @@ _PIECE = r"""
     | \$?'(?:(?<=\$')(?:[^'\\]|\\.)*|[^']*)'                      # text that the shell takes as it is
     | (?P<comment> (?:^|(?<=[\s;&|()]))\#[^\n]* )
     | (?P<here> (?<!<)<<-?(?!<)\s*[\w'"\\] )
-    | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) )
+    | (?P<arguments> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) )
     | [$<>]\( | \$\{ | .
     """
-_PIECE_IN_QUOTES = r"\\. | (?P<words> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) ) | \$\( | \$\{ | ."
+_PIECE_IN_QUOTES = r"\\. | (?P<arguments> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) ) | \$\( | \$\{ | ."
 _CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
 
-# After these a command begins: the first word would be run as one.
+# After these a command begins: the first argument would be run as one.
 _OPEN_END = r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$"
 
 
 def _pieces(text: str) -> Iterator[tuple[re.Match[str], bool]]:
-    """A command line bit by bit, each with whether it stands in quotes or parentheses, or is one of them."""
+    """Each piece of a command line, and whether it is in quotes or parentheses, or is one of them.
+
+    For why bash is not asked, see docs/architecture.md.
+    """
     plain, quoted = (re.compile(p, re.VERBOSE | re.DOTALL | re.MULTILINE) for p in (_PIECE, _PIECE_IN_QUOTES))
     awaited, at = [""], 0
     while match := (quoted if awaited[-1] == '"' else plain).match(text, at):
@@ -82,19 +85,19 @@ def _pieces(text: str) -> Iterator[tuple[re.Match[str], bool]]:
         yield match, min(depth, len(awaited)) > 1
 
 
-def _uses_words(text: str) -> bool:
-    """Whether a command line says itself where the job's words go."""
-    return any(match.lastgroup == "words" for match, _ in _pieces(text))
+def _uses_arguments(text: str) -> bool:
+    """Whether a command line says itself where the job's arguments go."""
+    return any(match.lastgroup == "arguments" for match, _ in _pieces(text))
 
 
 def _outline(text: str) -> str:
     """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
-    shown = ""
+    outline = ""
     for match, inside in _pieces(text):
         piece = match[0]
         if piece != "\\\n" and match.lastgroup != "comment":  # a line that goes on
-            shown += "_" if inside or (len(piece) > 1 and piece not in _CLOSED_BY) else piece
-    return shown
+            outline += "_" if inside or (len(piece) > 1 and piece not in _CLOSED_BY) else piece
+    return outline
 
 
 # Parts of an outline.
@@ -107,8 +110,8 @@ _COMPOUND = (
 )
 
 
-def _no_place_for_words(text: str) -> str | None:
-    """Why words cannot be put behind a command line, or None."""
+def _no_place_for_arguments(text: str) -> str | None:
+    """Why arguments cannot be appended to a command line, or None."""
     for match, _ in _pieces(text):
         if match.lastgroup == "comment" and match.end() == len(text):
             return "the source ends in a comment"
@@ -120,4 +123,6 @@ def _no_place_for_words(text: str) -> str | None:
         return "the source ends where a command would begin"
     if re.search(_COMPOUND, outline):
         return "the source ends in a compound command"
+    if text.endswith((">", "<")):
+        return "the source ends in a redirection without a file"
     return "the source ends in a backslash" if text.endswith("\\") else None

@@ -9,7 +9,6 @@ import pytest
 
 from .helpers import write
 
-
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 ENV["PYTHONPATH"] = os.pathsep.join(sys.path)
 
