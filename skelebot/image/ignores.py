@@ -3,13 +3,14 @@
 https://docs.docker.com/build/concepts/context/#dockerignore-files
 """
 
+import itertools
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from skelebot.errors import UsageError
-from skelebot.files import PART
+from skelebot.files import PART, open_regular, reason
 
 # Never wanted in an image; `ignores: ["!.env"]` brings one back.
 DEFAULTS = (
@@ -33,28 +34,34 @@ DEFAULTS = (
 
 
 class Ignores:
-    """Decides, as the engine would, which paths are left out."""
+    """Decide, as the engine would, which paths are left out."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises UsageError for a pattern that is none."""
+        """Raise UsageError for what is not a pattern."""
         rules = [rule for rule in map(_rule, patterns) if rule[1]]
         self._rules = [(keep, _compiled(path)) for keep, path in reversed(rules)]
         self._kept = [path + "/" for keep, path in rules if keep]
-        self._simple = None if self._kept else _Simple([path for _, path in rules])
+        paths = [path for _, path in rules]
+        self._simple = None if self._kept or any(map(_has_many_stars, paths)) else _Simple(paths)
 
     def excludes(self, path: str) -> bool:
-        """Whether `path`, from the project root with slashes, is left out: the last match decides."""
-        for keep, regex in self._rules:
-            if regex.fullmatch(path):
+        """Tell whether `path`, from the project root with slashes, is left out."""
+        folders = [path[:i] for i, char in enumerate(path) if char == "/"] if self._kept else []
+        return self._matches(path) or any(self._matches(f) and self.skips(f) for f in folders)
+
+    def excludes_entry(self, path: str, name: str) -> bool:
+        """Tell the same for a path with that last part, none of whose folders is skipped."""
+        return self._simple.excludes(path, name) if self._simple else self._matches(path)
+
+    def _matches(self, path: str) -> bool:
+        """Tell whether the last pattern that matches a path leaves it out."""
+        for keep, matches in self._rules:
+            if matches(path):
                 return not keep
         return False
 
-    def excludes_entry(self, path: str, name: str) -> bool:
-        """The same for a path with that last part, none of whose folders is left out."""
-        return self._simple.excludes(path, name) if self._simple else self.excludes(path)
-
     def skips(self, folder: str) -> bool:
-        """Whether nothing below the excluded `folder` can be brought back."""
+        """Tell whether a walk skips an excluded folder: no exception begins with its name."""
         below = folder + "/"
         return not any(path.startswith(below) for path in self._kept)
 
@@ -89,7 +96,7 @@ def _is_literal(pattern: str) -> bool:
 
 
 def _rule(pattern: str) -> tuple[bool, str]:
-    """Whether a line brings files back, and its cleaned path; no path for a line that says nothing."""
+    """Return whether a line is an exception, and its cleaned path; no path for a line without a pattern."""
     if pattern.startswith("#"):
         return False, ""
     pattern = pattern.strip()
@@ -102,17 +109,60 @@ def _rule(pattern: str) -> tuple[bool, str]:
     return keep, "" if path == "." else path
 
 
-def _compiled(path: str) -> re.Pattern[str]:
+_Matcher = Callable[[str], object]
+
+# How a regular expression says `*`, `**` and a final `**`.
+_IN_FOLDER, _FOLDERS, _ALL = "[^/]*", "(?:.*/)?", ".*"
+
+
+def _has_many_stars(path: str) -> bool:
+    """Tell whether a regular expression takes too long: its time grows to the power of the stars."""
+    return sum(part in (_IN_FOLDER, _FOLDERS) for part in _parts(path)) > 2
+
+
+def _compiled(path: str) -> _Matcher:
+    """Return what finds a cleaned pattern in a path, or in the path of a folder above it."""
     try:
+        if _has_many_stars(path):
+            return _linear(_parts(path))
         # What lies below a folder that matches, matches.
-        return re.compile(f"(?:{_regex(path)})(?:/.*)?", re.DOTALL)
+        return re.compile(f"(?:{_regex(path)})(?:/.*)?", re.DOTALL).fullmatch
     except re.error:
         raise UsageError(f"ignores: {path!r} is not a pattern") from None
 
 
+def _linear(parts: list[str]) -> _Matcher:
+    """Return a matcher that goes through the parts once, with every place where the last one can end."""
+    steps: list[str | re.Pattern[str]] = []
+    for is_star, group in itertools.groupby(parts, lambda part: part in (_IN_FOLDER, _FOLDERS, _ALL)):
+        same = list(group)
+        steps += same if is_star else [re.compile("".join(same), re.DOTALL)]
+
+    def matches(path: str) -> bool:
+        ends = {0}
+        for step in steps:
+            if not ends or step == _ALL:
+                break
+            if step == _IN_FOLDER:
+                ends = {i for end in ends for i in range(end, (path + "/").index("/", end) + 1)}
+            elif step == _FOLDERS:
+                ends |= {i + 1 for i in range(min(ends), len(path)) if path[i] == "/"}
+            elif isinstance(step, re.Pattern):
+                ends = {match.end() for end in ends if (match := step.match(path, end))}
+        else:
+            return any(end == len(path) or path[end] == "/" for end in ends)
+        return bool(ends)
+
+    return matches
+
+
 def _regex(pattern: str) -> str:
-    """The regular expression of a pattern: `**` crosses folders, `*` and `?` do not."""
-    out, i = [], 0
+    return "".join(_parts(pattern))
+
+
+def _parts(pattern: str) -> list[str]:
+    """Return the regular expression of a pattern in parts: `**` crosses folders, `*` and `?` do not."""
+    parts, i = [], 0
     while i < len(pattern):
         char = pattern[i]
         i += 1
@@ -120,34 +170,32 @@ def _regex(pattern: str) -> str:
             i += 1
             if pattern.startswith("/", i):
                 i += 1
-            out.append("(?:.*/)?" if i < len(pattern) else ".*")
+            parts.append(_FOLDERS if i < len(pattern) else _ALL)
         elif char == "*":
-            out.append("[^/]*")
+            parts.append(_IN_FOLDER)
         elif char == "?":
-            out.append("[^/]")
+            parts.append("[^/]")
         elif char == "\\" and i < len(pattern):
-            out.append(re.escape(pattern[i]))
+            parts.append(re.escape(pattern[i]))
             i += 1
         else:
-            out.append(re.escape(char) if char in ".+()|{}$" else char)
-    return "".join(out)
+            parts.append(re.escape(char) if char in ".+()|{}$" else char)
+    return parts
 
 
 def literal(path: str) -> str:
-    """The pattern that matches just this path."""
+    """Return the pattern that matches only this path."""
     escaped = re.sub(r"([*?\[\]\\!#])", r"\\\1", path)
     # A pattern loses the blanks around it, with or without a backslash.
     return re.sub(r"\A\s|\s\Z", r"[\g<0>]", escaped)
 
 
 def of_user(root: str) -> tuple[str, ...]:
-    """The lines of the project's own .dockerignore."""
+    """Return the lines of the project's own .dockerignore."""
     try:
-        with open(
-            os.path.join(root, ".dockerignore"), encoding="utf-8-sig", errors="surrogateescape"
-        ) as file:
-            return tuple(file.read().splitlines())
+        with open_regular(os.path.join(root, ".dockerignore")) as file:
+            return tuple(file.read().decode("utf-8-sig", "surrogateescape").splitlines())
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise UsageError(f".dockerignore cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f".dockerignore cannot be read: {reason(error)}") from None

@@ -1,12 +1,17 @@
 """The patterns of files that an image leaves out mean what they mean in a .dockerignore."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from skelebot.errors import UsageError
 from skelebot.image import ignores
+from skelebot.image.context import walk
 from skelebot.image.ignores import DEFAULTS, Ignores
+
+from .helpers import run_cli, write
 
 # The examples of https://docs.docker.com/build/concepts/context/#dockerignore-files, and what follows
 # from the text there.
@@ -46,6 +51,16 @@ EXCLUDED = [
     (["a b"], ["a b"], ["a", "b"]),
     (["é?"], ["éa"], ["é"]),
     (["foo", "! foo/keep"], ["foo", "foo/x"], ["foo/keep"]),
+    # An exception that begins with no folder's name reaches into none that is left out.
+    (["*", "!**/*.py"], ["sub/s.py", "a/b/s.py", "s.txt"], ["s.py"]),
+    (["sub", "!*/s.py"], ["sub/s.py"], ["s.py"]),
+    (["*", "!sub/**/*.py"], ["sub/a.txt", "other/s.py", "sub/a/s.py"], ["sub/s.py"]),
+    # More stars than a regular expression can bear.
+    (["*a*b*c*"], ["abc", "xaxbxcx", "abc/d"], ["acb", "ab/c"]),
+    (["**/a/**/b/**/c"], ["a/b/c", "x/a/y/b/z/z/c", "a/b/c/d"], ["a/c/b", "xa/b/c"]),
+    (["**/a**/b**/c*"], ["ab/c", "ac/abc", "x/a/y/b/z/cd"], ["b/a/c", "a/bd/e"]),
+    (["*/*/*/**"], ["a/b/c/d", "a/b/c/d/e"], ["a/b", "a/b/c"]),
+    (["\\**?*[ab]*.x"], ["*1a.x", "*zzbzz.x/y"], ["1a.x", "*a.x", "*1c.x"]),
 ]
 
 
@@ -57,7 +72,17 @@ def test_the_patterns_mean_what_they_mean_to_docker(
     assert [path for path in (*out, *kept) if rules.excludes(path)] == out
 
 
-@pytest.mark.parametrize("pattern", ["[", "a[b", "[b-a]"])
+@pytest.mark.parametrize("pattern", ["**/a" * 40 + "/b", "*a" * 40 + "b", "**/*a*/" * 20 + "b"])
+@pytest.mark.parametrize("exception", [(), ("!x",)])
+def test_many_stars_do_not_take_forever(pattern: str, exception: tuple[str, ...]) -> None:
+    started = time.monotonic()
+    for path in ("a" * 200 + "c", "a/" * 100 + "c"):
+        assert not Ignores((pattern, *exception)).excludes(path)
+        assert not Ignores((pattern, *exception)).excludes_entry(path, path.rpartition("/")[2])
+    assert time.monotonic() - started < 30  # a regular expression would take years
+
+
+@pytest.mark.parametrize("pattern", ["[", "a[b", "[b-a]", "*a*b*["])
 def test_a_pattern_that_is_none_is_told(pattern: str) -> None:
     with pytest.raises(UsageError, match="is not a pattern"):
         Ignores([pattern])
@@ -107,7 +132,25 @@ def test_a_dockerignore_in_bytes_names_files_in_bytes(tmp_path: Path) -> None:
     assert ignores.of_user(str(tmp_path)) == ("caf\udce9",)
 
 
-def test_a_dockerignore_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".dockerignore").mkdir()
-    with pytest.raises(UsageError, match=r"\.dockerignore cannot be read"):
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_a_dockerignore_that_cannot_be_read_is_reported(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ".dockerignore"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=r"\.dockerignore cannot be read: is "):
         ignores.of_user(str(tmp_path))
+
+
+def test_the_check_of_a_source_agrees_with_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "name: demo\nignores: ['*', '!**/*.py']\njobs: [{name: a, source: sub/s.py, help: A}]\n")
+    write(tmp_path, "", "sub/s.py")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["--dry-run", "a"]) == 2
+    assert "sub/s.py is left out of the image" in capsys.readouterr().err
+    assert [e.path for e in walk(str(tmp_path), Ignores(("*", "!**/*.py")))] == []
