@@ -7,20 +7,20 @@ import sys
 
 
 def run() -> None:
-    # The program is over before collecting garbage can gain anything; it takes a tenth of the time.
+    # Garbage collection takes a tenth of the time, and the program ends before it pays off.
     gc.disable()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to interrupt
-    if "_SKELEBOT_COMPLETE" in os.environ:  # a shell asks, by the script of `skelebot completion`
+    if "_SKELEBOT_COMPLETE" in os.environ:  # set by the script of `skelebot completion`
         from skelebot.complete import answer
 
-        os._exit(answer())  # someone waits for it, and there is nothing to tidy up
+        os._exit(answer())  # quickly, because someone is waiting and there is nothing to clean up
     from skelebot import console
     from skelebot.cli import main
 
     console.unbuffer_stderr()
     code = main(sys.argv[1:])
-    gc.freeze()  # the interpreter would look through everything once more as it ends
+    gc.freeze()  # otherwise the interpreter would collect once more at exit
     raise SystemExit(code)
 
 

@@ -1,4 +1,4 @@
-"""Artifacts for jobs and notebooks.
+"""Get artifacts in jobs and notebooks.
 
 from skelebot import artifacts
 
@@ -19,10 +19,10 @@ from skelebot.project.read import project as read_project
 def pull(
     name: str, version: str = "LATEST", *, override: bool = False, prefix: str = "", env: str | None = None
 ) -> Path:
-    """Pull an artifact from the project's store, and return its path.
+    """Pull an artifact from the project's store and return its path.
 
-    The project is the one of the current folder, in the environment `env`. override: replace the
-    configured file. Raises SkelebotError.
+    The project is that of the current folder, in the environment `env`. override: replace the configured
+    file. Raises SkelebotError.
     """
     root = find_root()
     if root is None:
@@ -33,18 +33,18 @@ def pull(
     for component in components:
         if project and isinstance(component, Repository):
             return Path(component.pull_one(project, name, version, override, prefix))
-    raise UsageError(f"{FILE} configures no components.repository")
+    raise UsageError(f"there is no store; add `components.repository` to {FILE}")
 
 
 def read(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> bytes:
-    """The content of an artifact. Raises SkelebotError, also if it is a folder."""
+    """Pull an artifact and return its content. Raises SkelebotError, also if it is a folder."""
     with open(name, version, prefix=prefix, env=env) as file:
         return file.read()
 
 
 def open(name: str, version: str = "LATEST", *, prefix: str = "", env: str | None = None) -> BinaryIO:
-    """An artifact as an open file. Raises SkelebotError, also if it is a folder."""
+    """Pull an artifact and open it. Raises SkelebotError, also if it is a folder."""
     path = pull(name, version, prefix=prefix, env=env)
     if path.is_dir():
-        raise SkelebotError(f"{name} is a folder, now at {path}; get its path from `artifacts.pull`")
+        raise SkelebotError(f"{name} is a folder, pulled to {path}; get its path with `artifacts.pull`")
     return builtins.open(path, "rb")

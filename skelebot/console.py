@@ -1,4 +1,4 @@
-"""What Skelebot itself says. All of it goes to stderr: stdout belongs to the job."""
+"""Skelebot's own messages. They go to stderr, because stdout belongs to the job."""
 
 import io
 import os
@@ -12,7 +12,7 @@ _COLOURS = {"INFO": "36", "WARN": "33", "ERROR": "31"}
 
 
 def any_text() -> None:
-    """Lets every text be written, also where the terminal's encoding lacks a letter of it."""
+    """Let any text be written, even if the terminal's encoding lacks some of its characters."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -41,43 +41,43 @@ def error(text: str) -> None:
 
 
 def detail(text: str) -> None:
-    """A line without a level: the output of a program, or the continuation of a message."""
+    """Print a line without a level: a program's output, or the continuation of a message."""
     _write(text)
 
 
 def out(text: str) -> None:
-    """The answer to a question the user asked, on stdout. Raises OSError when it cannot be written."""
+    """Print a command's result on stdout. Raises OSError if it cannot be written."""
     if sys.stdout is None:
-        raise SkelebotError("standard output is closed; there is nowhere to write to")
+        raise SkelebotError("standard output is closed, so the result cannot be printed")
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
 def ask(question: str, variable: str, hidden: bool = False) -> str:
-    """An answer typed on the terminal.
+    """Ask for an answer on the terminal.
 
-    Raises SkelebotError without one, naming the environment variable that would have answered.
+    Raises SkelebotError without a terminal; the message names the variable to set instead.
     """
     if not can_ask():
-        raise SkelebotError(f"the {question} is missing, and nobody can be asked; set {variable}")
+        raise SkelebotError(f"the {question} is missing, and there is no terminal to ask on; set {variable}")
     if hidden:
         import getpass
 
-        return getpass.getpass(f"{question}: ")  # which asks only once the terminal hides what is typed
+        return getpass.getpass(f"{question}: ")  # asks only once the terminal hides what is typed
     sys.stderr.write(f"{question}: ")
     sys.stderr.flush()
     return sys.stdin.readline().rstrip("\n")
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at a terminal, who sees a question and can answer it."""
+    """Whether stdin and stderr are terminals, so that a question is seen and can be answered."""
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
 
 
 def prompt(question: str, default: str | None, check: Callable[[str], str | None]) -> str:
-    """An answer typed on the terminal, asked for until it fits; an empty one is the default.
+    """Ask on the terminal until the answer is valid; an empty answer means the default.
 
-    check: gives what would be expected instead, or None. Raises SkelebotError where the input ends.
+    check: returns what was expected, or None if the answer is valid. Raises SkelebotError if the input ends.
     """
     shown = f" [{one_line(default)}]" if default else ""
     while True:
@@ -90,25 +90,25 @@ def prompt(question: str, default: str | None, check: Callable[[str], str | None
 
 
 def _typed(question: str) -> str:
-    """A line from the terminal. Text of an other encoding than the terminal's comes as surrogates."""
+    """Read a line from the terminal. Bytes that are not UTF-8 become surrogates."""
     try:
         sys.stderr.write(question)
         sys.stderr.flush()
         line = sys.stdin.buffer.readline()
     except Interrupted:
-        detail("")  # the message is to stand on a line of its own
+        detail("")  # puts the message on a separate line
         raise
     if not line:
         detail("")
-        raise SkelebotError("the input ended before all was answered; nothing was written")
+        raise SkelebotError("the input ended before all questions were answered; nothing was written")
     return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Tells how far something of `total` bytes has come: a bar on a terminal, plain lines elsewhere.
+    """Show the progress of `total` bytes: as a bar on a terminal, as plain lines elsewhere.
 
-    Gives what is to be called with each count of further bytes, from any thread.
+    Yields a function to call with each number of new bytes, from any thread.
     """
     if not sys.stderr.isatty():
         yield _Lines(what, total).add
@@ -128,7 +128,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """A line when something begins, and one every ten seconds."""
+    """Print a line at the start, and one every ten seconds."""
 
     def __init__(self, what: str, total: int) -> None:
         import threading
@@ -152,12 +152,12 @@ def bold(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` with its control characters spelt out, so that a value cannot forge a line or a colour."""
+    """Escape the control characters of `text`, so that a value cannot forge a line or a colour."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(text))
 
 
 def printable(text: str) -> str:
-    """`text` without the lone surrogates that stand for bytes which are not UTF-8."""
+    """Replace the lone surrogates of `text`, which stand for bytes that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

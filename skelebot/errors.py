@@ -1,4 +1,4 @@
-"""What can go wrong; each error owns its message and the exit code it leads to."""
+"""Skelebot's errors. Each has its message and its exit code."""
 
 from collections.abc import Iterable
 
@@ -15,13 +15,13 @@ class SkelebotError(Exception):
 
 
 class UsageError(SkelebotError):
-    """The command line asks for something that cannot be done as it was typed."""
+    """The command line is wrong."""
 
     code = USAGE
 
 
 class ConfigError(SkelebotError):
-    """The configuration is wrong; `problems` holds a line for each mistake."""
+    """The configuration is wrong. `problems` has a line for each mistake."""
 
     code = USAGE
 
@@ -31,15 +31,15 @@ class ConfigError(SkelebotError):
 
 
 class ProgramMissing(SkelebotError):
-    """A program that has to be run is not on this machine."""
+    """A required program is not on this machine."""
 
     code = NOT_FOUND
 
 
 class Interrupted(BaseException):
-    """A signal asked Skelebot to stop; the exit code is the shell's, 128 and the signal's number.
+    """A signal asked Skelebot to stop. The exit code is 128 plus the signal's number, as in a shell.
 
-    Like KeyboardInterrupt no Exception, so that nothing on the way takes it for a failure to live with.
+    Like KeyboardInterrupt it is not an Exception, so that no handler for failures catches it.
     """
 
     def __init__(self, signum: int) -> None:
@@ -48,11 +48,11 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, or all when they are few."""
+    """Return the end of a message about an unknown word: the nearest known one, or all if they are few."""
     import difflib  # only for a mistake
 
     lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(word.lower(), lower, 1, 0.6)
     if near:
         return f"; did you mean `{lower[near[0]]}`?"
-    return f"; known are {', '.join(sorted(lower.values()))}" if 0 < len(lower) <= 40 else ""
+    return f"; known: {', '.join(sorted(lower.values()))}" if 0 < len(lower) <= 40 else ""

@@ -1,8 +1,8 @@
-"""The words of a command line: which are options, which are values; and the help about them.
+"""Parse a command line into options and values, and describe them for the help.
 
-getopt_long's rules without its abbreviations, and with lists. argparse is not used because it changes
-or refuses values (a second `--`, `-1e5`, a value that starts with a dash), and so as not to build 500
-parsers to print one page; see docs/architecture.md.
+The rules are those of getopt_long, without abbreviations and with lists. argparse changes or refuses some
+values (a second `--`, `-1e5`, a value that starts with a dash), and 500 parsers would slow down the help;
+see docs/architecture.md.
 """
 
 import os
@@ -22,28 +22,32 @@ _NUMBER = r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
 
 
 class Parsed(NamedTuple):
-    """What was given, by name; `rest` are the words from the first one that is no option's."""
+    """The options' values by name, and the rest of the words."""
 
     values: Values
     rest: list[str]
 
 
 def parse_options(params: Sequence[Param], words: Sequence[str]) -> Parsed:
-    """Options up to the first word that is none. Raises UsageError and HelpWanted."""
+    """Parse options up to the first word that is neither an option nor its value.
+
+    Raises UsageError and HelpWanted.
+    """
     return _Reader(params).read(list(words), stop=True)
 
 
 def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) -> Values:
-    """The values of a command's words, positional ones wherever they stand: an arg's under its `key`.
+    """Parse a command's words into values; args can stand anywhere, and are stored under their `key`.
 
-    Raises UsageError, and HelpWanted as soon as -h is met.
+    Raises UsageError, and HelpWanted at the first -h.
     """
     values, rest = _Reader(params).read(list(words), stop=False)
     missing = [arg.name for arg in args[len(rest) :] if not arg.optional]
     if missing:
-        raise UsageError(f"missing: {', '.join(missing)}")
+        what = "argument" if len(missing) == 1 else "arguments"
+        raise UsageError(f"missing {what}: {', '.join(missing)}")
     if len(rest) > len(args):
-        raise UsageError(f"unexpected word {one_line(rest[len(args)])!r}")
+        raise UsageError(f"unexpected argument {one_line(rest[len(args)])!r}")
     for arg, word in zip(args, rest, strict=False):
         _check_choice(arg.name, arg.choices, word)
         values[arg.key] = word
@@ -51,18 +55,18 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
 
 
 class Next(NamedTuple):
-    """What a further word would be: the value of `param`, or else it comes after the words in `rest`."""
+    """What the next word would be: the value of `param`, or else an argument after those in `rest`."""
 
     values: Values
     rest: list[str]
     param: Param | None
 
 
-_MARK = "\0"  # no word that was typed can be this one
+_MARK = "\0"  # cannot be typed
 
 
 def upcoming(params: Sequence[Param], words: Sequence[str], stop: bool) -> Next:
-    """Where a word after `words` would be taken; with `stop`, up to the first that is no option's.
+    """Find out what a word after `words` would be. With `stop`, options end at the first other word.
 
     Raises UsageError and HelpWanted.
     """
@@ -76,7 +80,7 @@ def upcoming(params: Sequence[Param], words: Sequence[str], stop: bool) -> Next:
 
 
 class HelpWanted(Exception):
-    """-h or --help stands where an option can stand."""
+    """-h or --help was given as an option."""
 
 
 _HELP = ("-h", "--help")
@@ -122,7 +126,7 @@ class _Reader:
         self._take(param, flag, [value] if given else None, words)
 
     def _short(self, word: str, words: list[str]) -> None:
-        """One-letter options run together, the last of which may have its value right behind it."""
+        """Read combined one-letter options; the last may be followed directly by its value."""
         for i, letter in enumerate(word[1:], 2):
             flag = f"-{letter}"
             param = self.flags.get(flag)
@@ -153,7 +157,7 @@ class _Reader:
             return taken
         if not words or words[0] in (*self.flags, *self.offs, *_HELP, "--"):
             joined = f"{flag}=VALUE" if flag.startswith("--") else f"{flag}VALUE"
-            raise UsageError(f"{flag} expects a value (one that looks like an option: {joined})")
+            raise UsageError(f"{flag} expects a value; write one that looks like an option as {joined}")
         return [words.pop(0)]
 
     def _refuse(self, flag: str, param: Param | None) -> NoReturn:
@@ -175,7 +179,7 @@ def _check_choice(name: str, choices: tuple[str, ...], word: str, secret: bool =
 
 
 def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
-    """The words that a command takes, as in `[options] DATE`."""
+    """Return a command's usage, such as `[options] DATE`."""
     words = ["[options]"] if params else []
     for arg in args:
         shown = _placeholder(arg.name, arg.choices)
@@ -184,7 +188,7 @@ def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
 
 
 def describe(args: Sequence[Arg], params: Sequence[Param]) -> Iterator[tuple[str, str]]:
-    """A row of help for each argument and option: how it is written, and what it means."""
+    """Yield a row of help for each argument and option: its spelling and its description."""
     for arg in args:
         yield _placeholder(arg.name, ()), _with_facts(arg.help, arg.choices, None)
     for param in params:
@@ -212,7 +216,7 @@ def _with_facts(help: str, choices: tuple[str, ...], param: Param | None) -> str
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """The rows as two columns, the second wrapped to the terminal's width."""
+    """Format rows as two columns, the second wrapped to the terminal's width."""
     import textwrap  # only for help
 
     width = _terminal_width()
@@ -229,7 +233,7 @@ def table(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def wrapped(text: str) -> list[str]:
-    """A paragraph in lines of the terminal's width."""
+    """Wrap a paragraph to the terminal's width."""
     import textwrap
 
     return textwrap.wrap(text, _terminal_width()) or [""]

@@ -1,4 +1,4 @@
-"""`completion`: the script by which a shell completes Skelebot's commands; complete.py answers it."""
+"""`completion`: print a shell's completion script, which complete.py answers."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from skelebot.component import Command, Component, Session
 from skelebot.model import Arg, Project
 from skelebot.options import Values
 
-VARIABLE = "_SKELEBOT_COMPLETE"  # by which the script asks; __main__ looks for it
+VARIABLE = "_SKELEBOT_COMPLETE"  # set by the script, and checked in __main__
 
 
 class Completion(Component):
@@ -27,7 +27,7 @@ def _run(session: Session, values: Values) -> int:
 
 _COMPLETION = Command(
     "completion",
-    "Print the script that completes commands in a shell",
+    "Print the completion script for a shell",
     _run,
-    (Arg("shell", ("bash", "zsh", "fish"), "The shell that is to read it"),),
+    (Arg("shell", ("bash", "zsh", "fish"), "The shell to print it for"),),
 )

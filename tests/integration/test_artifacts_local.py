@@ -1045,7 +1045,7 @@ def test_the_call_in_an_environment_and_without_a_project(sandbox: Sandbox) -> N
     sandbox.write("../dev/model_v1.0.0.pkl", b"of dev")
     assert _python(sandbox, "print(artifacts.read('model', env='dev'))").out == "b'of dev'\n"
     sandbox.write("skelebot.yaml", "name: a\n")
-    assert "configures no components.repository" in _python(sandbox, "artifacts.pull('model')").err
+    assert "add `components.repository` to skelebot.yaml" in _python(sandbox, "artifacts.pull('model')").err
     (sandbox.root / "skelebot.yaml").unlink()
     assert "no skelebot.yaml in this folder or its parents" in _python(sandbox, "artifacts.pull('model')").err
 

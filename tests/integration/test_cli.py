@@ -75,7 +75,7 @@ def test_dry_run_does_nothing(sandbox: Sandbox) -> None:
         (["run", "+", "+", "run"], "missing before or after a `+`"),
         (["run", "--nop"], "unknown option --nop"),
         (["--nativ", "run"], "unknown option --nativ; did you mean `--native`?"),
-        (["run", "x"], "unexpected word 'x'"),
+        (["run", "x"], "unexpected argument 'x'"),
         (["-e"], "-e expects a value"),
         (["-e", "prod", "run"], "unknown environment 'prod'"),
         (["-e", "../x", "run"], "unknown environment '../x'"),

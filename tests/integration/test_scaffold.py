@@ -132,7 +132,7 @@ def test_the_end_of_the_input_and_odd_bytes(sandbox: Sandbox) -> None:
     screen.send(b"\xff\xfe\n")
     screen.expect("expected text on one line, without control characters")
     screen.send(b"\x04")
-    screen.expect("the input ended before all was answered; nothing was written")
+    screen.expect("the input ended before all questions were answered; nothing was written")
     screen.expect("code 1")
     screen.close()
     assert list(sandbox.root.iterdir()) == []

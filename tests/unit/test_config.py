@@ -122,7 +122,7 @@ def test_both_files_are_read_before_either_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("env", "hint"),
-    [("dve", "did you mean `dev`?"), ("zzz", "known are dev, prod"), ("../d", "unknown environment '../d'")],
+    [("dve", "did you mean `dev`?"), ("zzz", "known: dev, prod"), ("../d", "unknown environment '../d'")],
 )
 def test_an_unknown_environment_is_told_with_the_nearest(tmp_path: Path, env: str, hint: str) -> None:
     write(tmp_path, "{}\n", "skelebot-dev.yaml")

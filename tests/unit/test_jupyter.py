@@ -156,7 +156,7 @@ def test_natively_the_jobs_environment_does_where_it_has_jupyter(shown: Shown) -
         (["--folder", "link"], "outside of the project"),
         (["--folder", "none"], "there is no folder none"),
         (["--folder", "skelebot.yaml"], "there is no folder skelebot.yaml"),
-        (["word"], "unexpected word 'word'"),
+        (["word"], "unexpected argument 'word'"),
     ],
 )
 def test_values_that_are_none(shown: Shown, words: list[str], expected: str) -> None:

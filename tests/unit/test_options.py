@@ -152,9 +152,9 @@ def test_both_names_of_an_option_set_it() -> None:
         ("--rate -h", "--rate expects a value"),
         ("--all=1", "--all takes no value"),
         ("--all=", "--all takes no value"),
-        ("one", "unexpected word 'one'"),
-        ("--all one", "unexpected word 'one'"),
-        ("-- --all", "unexpected word '--all'"),
+        ("one", "unexpected argument 'one'"),
+        ("--all one", "unexpected argument 'one'"),
+        ("-- --all", "unexpected argument '--all'"),
     ],
 )
 def test_what_cannot_be_read_is_told(words: str, message: str) -> None:
@@ -173,7 +173,7 @@ def test_the_way_to_give_a_value_that_looks_like_an_option_leads_there(flag: str
 
 
 def test_missing_arguments_are_named() -> None:
-    with pytest.raises(UsageError, match=r"^missing: b, c d$"):
+    with pytest.raises(UsageError, match=r"^missing arguments: b, c d$"):
         parse("1", Arg("a"), Arg("b"), Arg("c d"))
 
 

@@ -141,7 +141,7 @@ def test_a_version_with_build_metadata(
         (("-t", "good", "a/b"), "1.0.0", "'a/b' cannot be a tag", 2),
         (("-t", "a:b"), "1.0.0", "'a:b' cannot be a tag", 2),
         (("-t", ".a"), "1.0.0", "'.a' cannot be a tag", 2),
-        (("-t", "--", "-a"), "1.0.0", "unexpected word '-a'", 2),
+        (("-t", "--", "-a"), "1.0.0", "unexpected argument '-a'", 2),
         (("-t", ""), "1.0.0", "'' cannot be a tag", 2),
         (("-t", "é"), "1.0.0", "'é' cannot be a tag", 2),
         (("-t", "a\n"), "1.0.0", "cannot be a tag", 2),

@@ -247,7 +247,7 @@ def test_the_prompts_of_a_template_that_is_given_are_named_too(
         ),
         (["--var", "name=1"], "--var: the template has no 'name'; it asks for nothing"),
         (["-e", "--template", "dash"], "--template is for a new project"),
-        (["extra"], "scaffold: unexpected word 'extra'"),
+        (["extra"], "scaffold: unexpected argument 'extra'"),
     ],
 )
 def test_answers_that_do_not_fit(

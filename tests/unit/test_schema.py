@@ -91,7 +91,7 @@ def test_mistakes_are_told_besides_those_between_the_parts(tmp_path: Path) -> No
         (JOB + "    param: []\n", "did you mean `params`?"),
         (JOB + "    params: [{name: a, choice: [b]}]\n", "did you mean `choices`?"),
         ("build: {package: [git]}\n", "did you mean `packages`?"),
-        ("zzz: 1\n", "known are baseImage, build, commands"),
+        ("zzz: 1\n", "known: baseImage, build, commands"),
     ],
 )
 def test_an_unknown_word_comes_with_the_nearest_known_one(tmp_path: Path, text: str, hint: str) -> None:
@@ -112,7 +112,7 @@ def test_an_unknown_word_comes_with_the_nearest_known_one(tmp_path: Path, text: 
         ("gpu: 'true'", "expected true or false, found the text 'true'"),
         ("language: python", "expected Python or R or R+Python; found 'python'"),
         ("primaryExe: RUN", "expected CMD or ENTRYPOINT; found 'RUN'"),
-        ("dependencies: {a: b}", "unknown key; known are Python, R"),
+        ("dependencies: {a: b}", "unknown key; known: Python, R"),
         ("dependencies: [{req: a}]", "expected text, found keys with values"),
         ("dependencies: [null]", "expected text, found nothing"),
         ("dependencies: ['']", "expected text that is not empty"),
