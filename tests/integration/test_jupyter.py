@@ -84,7 +84,7 @@ dependencies: ["req:requirements.txt"]
 components:
   jupyter:
     mappings: ["shared:/shared"]
-    environment: {{UNITS: metric}}
+    environment: {{UNITS: metric, JUPYTER_CONFIG_DIR: /app/jupyter}}
 jobs:
 - {{name: has, source: 'python -c "import $1"', help: h, args: [{{name: module}}]}}
 """
@@ -180,12 +180,13 @@ def test_the_projects_image_has_no_jupyter_and_shares_its_layers(server: Served)
 def test_ctrl_c_after_a_taken_port_and_a_changed_file(server: Served) -> None:
     before = images()["jupyter"]
     server.sandbox.write("tornado.py", "# changed\n")
+    server.sandbox.write("jupyter/jupyter_server_config.py", "c.ServerApp.base_url = 'team'\n")
     terminal = Terminal(server.sandbox, f"{SKELEBOT} jupyter --lab --port {server.port}")
     terminal.expect("Ctrl-C stops", 300)
     text = terminal.output.decode()
     # Somebody else may have taken the first of them meanwhile.
-    *_, moved = re.findall(rf"port {server.port} is taken; Jupyter goes to (\d+)", text)
-    assert f"http://127.0.0.1:{moved}/lab?token=" in text
+    *_, moved = re.findall(rf"port {server.port} is in use; Jupyter takes (\d+)", text)
+    assert f"http://127.0.0.1:{moved}/team/lab?token=" in text
     assert docker("ps", "--quiet", "--filter", f"publish={moved}")
     terminal.send(b"\x03")
     assert terminal.close() == 0
@@ -285,6 +286,53 @@ def test_a_server_that_lets_everyone_in_is_stopped(native: Sandbox, more: str) -
     assert servers(native) == []
 
 
+@pytest.fixture(scope="module")
+def certificate(native: Sandbox) -> str:
+    path = str(native.root.parent / "certificate.pem")
+    words = ("-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", "/CN=elsewhere", "-keyout", path)
+    subprocess.run(("openssl", "req", "-x509", *words, "-out", path), check=True, capture_output=True)
+    return path
+
+
+def test_a_configuration_that_moves_the_server(native: Sandbox, certificate: str) -> None:
+    """Its base_url, certificate and password apply; its address, port and socket do not."""
+    caller = configured(native, f"""\
+        from jupyter_server.auth import passwd
+
+        c.PasswordIdentityProvider.hashed_password = passwd("beside the token")
+        c.ServerApp.base_url = "/team/notes"
+        c.ServerApp.certfile = c.ServerApp.keyfile = {certificate!r}
+        c.ServerApp.ip = "0.0.0.0"
+        c.ServerApp.port = 9
+        c.ServerApp.sock = "/nowhere/jupyter.sock"
+        """)  # fmt: skip
+    caller = caller.with_env(JUPYTER_PORT="10", JUPYTER_PORT_RETRIES="5", JUPYTER_TOKEN_FILE="/nowhere")
+    with serving(caller, "-n", "jupyter", "--bind", "::1", "--port", "8950") as server:
+        assert re.fullmatch(r"https://\[::1\]:89\d\d/team/notes/tree\?token=[0-9a-f]{48}", server.url)
+        browser = ("curl", "-sk", "-w", "%{http_code}", "-o", "/dev/null", server.url)
+        assert subprocess.run(browser, capture_output=True, text=True, check=True).stdout == "200"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("c.NotebookApp.ip = '0.0.0.0'", "listens on 0.0.0.0:"),
+        ("c.JupyterNotebookApp.port = 9", "listens on 127.0.0.1:9 instead of 127.0.0.1:"),
+        ("c.ServerApp.allow_remote_access = False\nc.ServerApp.authorizer_class = 'nowhere.X'", "nowhere"),
+        ("c.JupyterApp.show_config = True", "ended before it answered (exit code 0)"),
+        ("c.ServerApp.password_required = True", "ended before it answered (exit code 1)"),
+    ],
+    ids=["address", "port", "authorizer", "show", "password"],
+)
+def test_a_configuration_that_keeps_the_server_away_is_an_error(
+    native: Sandbox, text: str, expected: str
+) -> None:
+    result = configured(native, text + "\n").run("-n", "jupyter")
+    assert (result.code, result.out, len(result.errors)) == (1, "", 1)
+    assert expected in result.errors[0]
+    assert servers(native) == []
+
+
 def test_a_server_that_ends_before_it_answers(native: Sandbox) -> None:
     result = native.run("-e", "broken", "-n", "jupyter")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
@@ -306,7 +354,7 @@ def test_without_a_token_it_does_not_begin(native: Sandbox) -> None:
     native.write("../deaf/bin/python", f'#!/bin/sh\nexec {python} "$@" </dev/null\n', 0o755)
     result = native.with_env(VIRTUAL_ENV=str(native.root.parent / "deaf")).run("-n", "jupyter")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1)
-    assert "before it answered (exit code 1): no token has come" in result.errors[0]
+    assert "before it answered (exit code 1): Jupyter received no token" in result.errors[0]
 
 
 def test_nobody_is_there_to_read_the_address(native: Sandbox) -> None:
@@ -352,7 +400,7 @@ def test_a_port_that_is_taken_meanwhile(native: Sandbox, tmp_path: Path) -> None
         with serving(caller, "-n", "jupyter", "--port", "8900") as server:
             taken = int(native.read("taken"))
             assert server.port > taken
-            assert f"port {taken} is taken" in server.said()
+            assert f"port {taken} is in use" in server.said()
             server.status(server.token, "POST", "/api/shutdown")  # as the menu in the browser does
             assert server.child.wait(60) == 0
     finally:

@@ -1,13 +1,24 @@
-"""What `skelebot jupyter` would build and run, and what it refuses. --dry-run shows it."""
+"""What `skelebot jupyter` would build and run, what it refuses, and how it watches a server."""
 
 import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from skelebot.components.jupyter.options import ServerOptions, joined
+from skelebot.components.jupyter.ports import free_ports
+from skelebot.components.jupyter.server import Server
+
 from .helpers import problems, run_cli, write
 
 PROJECT = "name: demo\nbaseImage: base\n"
+IN_CONTAINER = "--ip=0.0.0.0 --port=8888 --port-retries=0 --ServerApp.sock="
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +71,7 @@ def installed(out: str) -> list[str]:
 def test_without_settings(shown: Shown) -> None:
     out = shown(PROJECT)
     assert "image    demo:jupyter" in out
-    assert " notebook --ip=0.0.0.0 --port=8888 --port-retries=0 --notebook-dir=/app " in out
+    assert f" notebook {IN_CONTAINER} --notebook-dir=/app " in out
     assert "port     127.0.0.1:8888:8888\n" in out
     assert f"mapping  {shown.folder} -> /app\n" in out
 
@@ -71,7 +82,10 @@ def test_the_settings(shown: Shown) -> None:
         port="9000", folder="work", lab="true", mappings="[~/more:/more:ro]", environment="{A: 1}"
     )
     out = shown(text)
-    assert " jupyterlab --ip=0.0.0.0 --port=8888 --port-retries=0 --notebook-dir=/app/work " in out
+    assert (
+        " jupyterlab --ip=0.0.0.0 --port=8888 --port-retries=0 --ServerApp.sock= --notebook-dir=/app/work "
+        in out
+    )
     assert "port     127.0.0.1:9000:8888\n" in out
     assert "-> /more:ro\n" in out
     assert "variable A\n" in out
@@ -81,7 +95,10 @@ def test_the_command_line_wins(shown: Shown) -> None:
     (shown.folder / "notes").mkdir()
     text = settings(port="9000", folder="work", lab="true")
     out = shown(text, "-p", "9001", "-f", "notes", "--no-lab", "-b", "0.0.0.0")
-    assert " notebook --ip=0.0.0.0 --port=8888 --port-retries=0 --notebook-dir=/app/notes " in out
+    assert (
+        " notebook --ip=0.0.0.0 --port=8888 --port-retries=0 --ServerApp.sock= --notebook-dir=/app/notes "
+        in out
+    )
     assert "port     0.0.0.0:9001:8888\n" in out
     assert " jupyterlab --ip" in shown(PROJECT, "--lab")
 
@@ -129,7 +146,8 @@ def test_the_roots_ports_and_variables(shown: Shown) -> None:
 
 def test_natively(shown: Shown) -> None:
     out = shown(PROJECT + "dependencies: [six]\n", "-p", "9000", native=True)
-    assert f" notebook --ip=127.0.0.1 --port=9000 --port-retries=0 --notebook-dir={shown.folder} " in out
+    assert " notebook --ip=127.0.0.1 --port=9000 --port-retries=0 --ServerApp.sock= " in out
+    assert f" --notebook-dir={shown.folder} " in out
     assert "python   .skelebot/venv-jupyter, with six, notebook\n" in out
     assert "image" not in out
 
@@ -151,9 +169,10 @@ def test_natively_the_jobs_environment_does_where_it_has_jupyter(shown: Shown) -
         (["--port", "80a"], "from 1 to 65535"),
         (["--bind", "localhost"], "--bind: expected an address"),
         (["--bind", ""], "--bind: expected an address"),
-        (["--folder", ".."], "outside of the project"),
-        (["--folder", "/"], "outside of the project"),
-        (["--folder", "link"], "outside of the project"),
+        (["--bind", "fe80::1%lo"], "--bind: expected an address"),
+        (["--folder", ".."], "outside the project"),
+        (["--folder", "/"], "outside the project"),
+        (["--folder", "link"], "outside the project"),
         (["--folder", "none"], "there is no folder none"),
         (["--folder", "skelebot.yaml"], "there is no folder skelebot.yaml"),
         (["word"], "unexpected argument 'word'"),
@@ -174,13 +193,15 @@ def test_a_chain_is_refused_before_it_begins(shown: Shown, chain: list[str]) -> 
 
 def test_another_machines_engine(shown: Shown) -> None:
     found = shown.error(PROJECT, "-d", "ssh://me@far", "jupyter")
-    assert "ssh://me@far does not see this project folder" in found
+    assert "ssh://me@far cannot see this project folder" in found
     assert "ssh -L" in found
     assert "-d default" in shown.error(PROJECT + "host: tcp://far:2375\n", "jupyter")
 
 
 def test_a_project_of_r_alone(shown: Shown) -> None:
-    assert "`language: R` leaves out" in shown.error(PROJECT + "language: R\n", "jupyter")
+    assert "Jupyter needs Python; set `language: R+Python`" in shown.error(
+        PROJECT + "language: R\n", "jupyter"
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,8 +212,8 @@ def test_a_project_of_r_alone(shown: Shown) -> None:
         ("port", "x", "expected a whole number"),
         ("lab", "3", "expected true or false"),
         ("mappings", "['a:b:c']", "expected FOLDER or LOCAL:CONTAINER"),
-        ("mappings", "['other:/app/']", "other:/app/ lies over /app"),
-        ("mappings", "['other:app/x/..']", "lies over /app"),
+        ("mappings", "['other:/app/']", "other:/app/ covers /app"),
+        ("mappings", "['other:app/x/..']", "covers /app"),
         ("environment", "{a-b: 1}", "expected a variable's name"),
         ("token", "x", "unknown key"),
     ],
@@ -202,3 +223,172 @@ def test_settings_that_are_none(tmp_path: Path, key: str, value: str, expected: 
     assert len(found) == 1
     assert expected in found[0]
     assert re.match(r"skelebot.yaml:\d+:\d+: components.jupyter", found[0])
+
+
+# --- the running server ---
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::1", "::1"), ("192.0.2.1",) * 2],
+)
+def test_where_this_machine_reaches_a_server(bind: str, host: str) -> None:
+    assert options(bind).host == host
+
+
+def test_a_port_in_use_is_passed_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert port not in free_ports("127.0.0.1", port)
+        assert port in free_ports("127.0.0.2", port)
+    assert next(free_ports("127.0.0.1", port)) == port
+    assert set(free_ports("127.0.0.1", 65500)) <= set(range(65500, 65536))
+
+
+def options(bind: str, port: int = 8888) -> ServerOptions:
+    return ServerOptions(port, bind, ".", lab=False, open_browser=False)
+
+
+Status = Callable[[str, str], int]
+
+
+@contextmanager
+def answering(address: str, status: Status) -> Iterator[int]:
+    """The port of a server on this machine; status(path, token) is what it answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status(self.path, self.headers["Authorization"]))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    class Web(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    with Web((address, 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield web.server_port
+        web.shutdown()
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Set by the SIGTERM with which a server is asked to stop."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def started(port: int, location: str, native: bool = False, patience: float = 30) -> Server:
+    """A server that was started at a port, and has reported where it listens."""
+    server = Server(options("127.0.0.1", port), "0.0.0.0:8888", native, False, patience)
+    server.on_line("starting Jupyter")
+    server.on_line(f"Jupyter listens: {location}")
+    return server
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+@pytest.mark.parametrize("base", ["/", "/a%20b/c/"])
+def test_the_address_is_printed_when_the_server_answers(
+    bind: str, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def status(path: str, token: str) -> int:
+        return 200 if (path, token) == (f"{base}api/status", f"token {server.token}") else 403
+
+    with answering(bind, status) as port:
+        server = Server(options(bind, port), "0.0.0.0:8888", False, False)
+        server.on_line("starting Jupyter")
+        server.on_line(f"Jupyter listens: http://0.0.0.0:8888{base}")
+        for _ in range(100):
+            out, err = capsys.readouterr()
+            if out:
+                break
+            threading.Event().wait(0.05)
+        server.end()
+    assert out == f"http://{joined(server.options.host, port)}{base}tree?token={server.token}\n"
+    assert server.token not in err
+    assert server.problem is None
+
+
+def problem(status: Status, location: str = "http://0.0.0.0:8888/", patience: float = 30) -> str:
+    """Why a server that answers so is asked to stop."""
+    with asked_to_stop() as asked, answering("127.0.0.1", status) as port:
+        server = started(port, location, patience=patience)
+        assert asked.wait(10)
+        server.end()
+    assert server.problem
+    return server.problem
+
+
+def test_a_server_that_cannot_be_used_is_asked_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lets everyone in" in problem(lambda path, token: 200)
+    assert "answers its own token with HTTP 403" in problem(lambda path, token: 403)
+    assert "listens on 0.0.0.0:9 instead of 0.0.0.0:8888" in problem(
+        lambda path, token: 200, "http://0.0.0.0:9/"
+    )
+    assert "listens on 127.0.0.1:8888 instead" in problem(lambda path, token: 200, "http://127.0.0.1:8888/")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_server_that_never_answers_where_it_listens() -> None:
+    """It speaks TLS, as it says, which the other side does not."""
+    found = problem(lambda path, token: 200, "https://0.0.0.0:8888/x/", patience=0.3)
+    assert re.match(r"Jupyter does not answer at https://127.0.0.1:\d+/x/; ", found)
+
+
+def test_another_server_at_a_native_port_is_not_taken_for_this_one() -> None:
+    with answering("127.0.0.1", lambda path, token: 404) as port:
+        server = started(port, "http://0.0.0.0:8888/", native=True)
+        threading.Event().wait(0.2)
+        server.end()
+    assert (server.has_answered, server.problem) == (False, None)
+
+
+def test_a_server_without_a_location_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(options("127.0.0.1"), "0.0.0.0:8888", False, False, patience=0.1)
+    server.on_line("ERROR | not yet")
+    server.on_line("starting Jupyter")
+    server.on_line("compiling")
+    threading.Event().wait(0.4)
+    server.end()
+    assert server.problem is None
+    assert capsys.readouterr().err.splitlines() == [
+        "WARN  | Jupyter does not answer yet; -V shows its output, last: compiling"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Bind for 127.0.0.1:8888 failed: port is already allocated", True),
+        ("listen tcp4 127.0.0.1:8888: bind: address already in use", True),
+        ("could not be started because port 8888 is not available.", True),
+        ("No module named 'encodings'", False),
+    ],
+)
+def test_a_server_that_failed_for_its_port(line: str, expected: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = listening.getsockname()[1]
+        server = Server(options("127.0.0.1", taken), "", False, False)
+        assert not server.failed_for_its_port()  # it said nothing: it was not started
+        server.on_line(line)
+        assert server.failed_for_its_port()  # since the port is taken now
+    assert server.failed_for_its_port() == expected
+    server.has_answered = True
+    assert not server.failed_for_its_port()
+
+
+def test_the_end_of_the_output_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(options("127.0.0.1"), "", False, False)
+    assert server.last_line == "no output"
+    for number in range(20):
+        server.on_line(f"line {number}")
+        server.on_line("  ")
+    server.on_line("ERROR | kerberos: no ticket")
+    server.show_output()
+    assert server.last_line == "kerberos: no ticket"
+    assert re.findall(r"line \d+", capsys.readouterr().err) == [f"line {n}" for n in range(9, 20)]

@@ -1,4 +1,4 @@
-"""`jupyter`: notebooks in the project's surroundings."""
+"""`jupyter`: notebooks with the project's dependencies."""
 
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +12,12 @@ from skelebot.project.plan import WORKDIR
 
 @dataclass(frozen=True)
 class Jupyter(Component):
-    """Where Jupyter is to be found, and what it shows."""
+    """Where Jupyter listens, and what it shows."""
 
-    port: int = key(8888, help="The port of this machine; the next free one where it is taken")
+    port: int = key(8888, help="The port of this machine; the next free one if it is in use")
     folder: str = key(".", help="The folder that Jupyter shows, from the project root")
     lab: bool = key(False, help="JupyterLab instead of Jupyter Notebook")
-    mappings: tuple[str, ...] = key((), help="Folders beside the project's own", check=mapping_text)
+    mappings: tuple[str, ...] = key((), help="Folders besides the project's own", check=mapping_text)
     environment: Environment = key((), help="Environment variables of the notebooks", check=variable_name)
 
     def problems(self) -> Iterator[str]:
@@ -25,7 +25,7 @@ class Jupyter(Component):
             yield f"expected a port from 1 to 65535, found {self.port}"
         for text in self.mappings:
             if posixpath.normpath(Mapping.parse(text).container) == WORKDIR:
-                yield f"{text} lies over {WORKDIR}, to which the project folder is always mapped; remove it"
+                yield f"{text} covers {WORKDIR}, where the project folder is mapped; remove it"
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         return (Command("jupyter", "Work in notebooks", self._run, (), self._params(), self._check),)
@@ -33,19 +33,19 @@ class Jupyter(Component):
     def _params(self) -> tuple[Param, ...]:
         lab = "true" if self.lab else None
         return (
-            Param("port", "p", str(self.port), help="The port; the next free one where it is taken"),
+            Param("port", "p", str(self.port), help="The port; the next free one if it is in use"),
             Param("folder", "f", self.folder, help="The folder to show, from the project root"),
             Param("lab", "l", lab, accepts="boolean", help="JupyterLab instead of Jupyter Notebook"),
-            Param("bind", "b", "127.0.0.1", placeholder="ADDRESS", help="Where others may reach it"),
+            Param("bind", "b", "127.0.0.1", placeholder="ADDRESS", help="The address to listen on"),
             Param("open", "o", accepts="boolean", help="Open it in the browser"),
         )
 
     def _check(self, session: Session, values: Values, earlier: Sequence[Link]) -> None:
-        from skelebot.components.jupyter import server  # only for Jupyter
+        from skelebot.components.jupyter import run  # only for Jupyter
 
-        server.check(self, session, values)
+        run.check(self, session, values)
 
     def _run(self, session: Session, values: Values) -> int:
-        from skelebot.components.jupyter import server
+        from skelebot.components.jupyter import run
 
-        return server.run(self, session, values)
+        return run.run(self, session, values)

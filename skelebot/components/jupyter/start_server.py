@@ -1,0 +1,53 @@
+"""Start Jupyter in this process. The text of this file is what `python -c` runs, also in a container.
+
+usage: python -c TEXT MODULE [ARGUMENT ...]; stdin holds the token, which others could read as an argument.
+"""
+# ruff: noqa: E402
+
+import sys
+
+# A file of the project may have the name of one of Jupyter's modules.
+sys.path[:] = filter(None, sys.path)
+
+import glob
+import importlib.util
+import json
+import os
+import runpy
+import signal
+import threading
+import time
+from contextlib import suppress
+
+
+def report_location(pattern: str) -> None:
+    """Print where the server listens, from the file that it writes for `jupyter server list`."""
+    while True:
+        time.sleep(0.1)
+        for path in glob.glob(pattern):
+            with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+                server = json.load(file)  # which fails while the file is being written
+                scheme = "https" if server["secure"] else "http"
+                host = f"[{server['hostname']}]" if ":" in server["hostname"] else server["hostname"]
+                location = f"{scheme}://{host}:{server['port']}{server['base_url']}"
+                sys.stderr.write(f"Jupyter listens: {location}\n")
+                return
+
+
+sys.stderr.write("starting Jupyter\n")
+# On SIGINT, Jupyter would not wait for its kernels and for files that are being written.
+signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+os.environ["JUPYTER_TOKEN"] = token = sys.stdin.readline().strip()
+if not token:
+    sys.exit("Jupyter received no token, and would let everyone in")
+sys.argv = [*sys.argv[1:], f"--IdentityProvider.token={token}"]
+if importlib.util.find_spec(sys.argv[0]) is None:
+    sys.exit(f"this Python has no {sys.argv[0]}; install it there")
+
+from jupyter_core.paths import jupyter_runtime_dir
+
+written = f"{glob.escape(jupyter_runtime_dir())}/*server-{os.getpid()}.json"
+for stale in glob.glob(written):  # by an earlier process with this number
+    os.unlink(stale)
+threading.Thread(target=report_location, args=(written,), daemon=True).start()
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
