@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and what becomes of the engine's tests where there is none."""
+"""Fixtures of all tests, and what happens to those that need what is not installed."""
 
 import os
 import signal
@@ -6,28 +6,34 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from harness import BASE, BROWSER, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
 from page_server import Server, make_authority
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+# A busy machine may take any time for an example.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C through to what the tests start, also where they were themselves started without it.
-
-    And keeps the plugins of the one who runs them out.
-    """
+    """Keep the caller's plugins and ignored signals (nohup, a background job) away from the tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
     os.environ["XDG_DATA_HOME"] = "/nonexistent"
 
 
-# The files whose tests take turns, as they share a server or would take each other's ports.
+# The files whose tests take turns, because they share a server or would take each other's ports.
 TAKE_TURNS = ("test_jupyter.py", "test_kerberos.py")
 
 
 class TurnTaking(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Each test to whichever process is free, but those of some files to one.
+    """Give each test to whichever process is free, but those of some files to one.
 
     That is `--dist loadgroup`, which forgets its groups: https://github.com/pytest-dev/pytest-xdist/issues/1386
     """
@@ -42,7 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TurnTak
     return TurnTaking(config, log)
 
 
-# What the tests with a mark need, and which variable names it.
+# What the tests with a mark need, and the variable that names it.
 NEEDED = {
     "engine": (BASE, "a Docker engine with a base image", "SKELEBOT_TEST_BASE"),
     "r": (R_BASE, "a base image with R", "SKELEBOT_TEST_R_BASE"),
@@ -51,7 +57,7 @@ NEEDED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is not here is not tested, and the tests are skipped by name; on CI that is a failure."""
+    """Skip the tests that need what is not here; on CI they fail."""
     for mark, (found, what, variable) in NEEDED.items():
         skip = pytest.mark.skip(reason=f"needs {what} ({variable})")
         fail = pytest.mark.usefixtures("missing_need")
@@ -74,7 +80,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["root", "ordinary"])
 def anyone(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """The same as root and as an ordinary user; without being root, only as oneself."""
+    """The same as root and as an ordinary user; without root only as oneself."""
     if os.getuid() != 0 and request.param == "root":
         pytest.skip("only root can test as root")
     uid = ORDINARY if request.param == "ordinary" and os.getuid() == 0 else os.getuid()
@@ -126,7 +132,7 @@ def gateway() -> str:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Starts servers of pages: `serve(address, pages, password)`."""
+    """Start servers of pages: `serve(address, pages, password)`."""
     servers: list[Server] = []
 
     def start(address: str, pages: dict[str, bytes], password: str = "") -> Server:

@@ -14,9 +14,12 @@ usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
-the Python it finds. Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests
-that need one are skipped; with CI=true that is a failure. So are those that need Chromium with its driver.
-Without the S3 server, moto's takes its place.
+the Python it finds. Types and unit tests are also checked with the oldest and the newest Python on PATH, or with
+those in SKELEBOT_OTHER_PYTHONS (paths or names; empty for none).
+
+Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests that need one are
+skipped; with CI=true that is a failure. So are those that need Chromium with its driver. Without the S3 server,
+moto's takes its place.
 X
 }
 
@@ -26,20 +29,22 @@ PYTEST_ARGS=()
 RESULTS=() FAILED=()
 STARTED=$EPOCHREALTIME
 PULL_SECONDS=120
+OLDEST=3.10                      # that the package supports
+PYTHONS=(python3.10 python3.11 python3.12 python3.13 python3.14 python3.15)
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'ERROR | %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
-parse_words() {
+parse_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
             --provision) PROVISION=true ;;
             --unit) UNIT_ONLY=true ;;
             -h | --help) usage; exit 0 ;;
             --) shift; PYTEST_ARGS=("$@"); return ;;
-            *) usage >&2; printf "ERROR | unknown word '%s'; pytest's own come after --\n" "$1" >&2; exit 2 ;;
+            *) usage >&2; printf "ERROR | unknown argument '%s'; those of pytest go after --\n" "$1" >&2; exit 2 ;;
         esac
         shift
     done
@@ -55,16 +60,37 @@ apt_install() {
 # --- the environment ------------------------------------------------------------------------------------------
 
 choose_python() {
-    local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10)
+    local candidate candidates=(python3 "${PYTHONS[@]}")
     # Root's first Python may be one under /root, which tests that run as an ordinary user cannot execute.
     if is_root; then candidates=(/usr/bin/python3 "${candidates[@]}"); fi
     if [ -n "${SKELEBOT_PYTHON:-}" ]; then candidates=("$SKELEBOT_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
-        # Its real path, as `python3` may be a shim that costs its start-up time at each call.
-        "$candidate" -c 'import sys; sys.version_info >= (3, 10) or sys.exit(1); print(sys.executable)' 2>/dev/null &&
-            return
+        real_python "$candidate" && return
     done
     return 1
+}
+
+# The path itself, as `python3` may be a shim that costs its start-up time at each call.
+real_python() {
+    "$1" -c 'import sys; sys.version_info >= (3, 10) or sys.exit(1); print(sys.executable)' 2>/dev/null
+}
+
+minor_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+# The oldest and the newest Python on PATH, without the main one; or those that are named.
+other_pythons() {
+    local candidate main found
+    if [ -n "${SKELEBOT_OTHER_PYTHONS+set}" ]; then
+        for candidate in $SKELEBOT_OTHER_PYTHONS; do
+            real_python "$candidate" || die "$candidate in SKELEBOT_OTHER_PYTHONS is not a Python 3.10 or later"
+        done
+        return
+    fi
+    main=$(minor_version "$PYTHON")
+    found=$(for candidate in "${PYTHONS[@]}"; do
+        if [ "$candidate" = "python$main" ]; then echo main; else real_python "$candidate"; fi
+    done)
+    printf '%s\n' "${found%%$'\n'*}" "${found##*$'\n'}" | uniq | grep -vxE 'main|' || true
 }
 
 provide_python() {
@@ -105,7 +131,7 @@ make_environment() {
     touch "$VENV"
 }
 
-# Held to the end: a second run in this checkout would replace the package under the first.
+# Held to the end: a second run in this checkout would replace the package of the first.
 lock_environment() {
     exec 9>"$VENV.lock"
     flock -n 9 && return
@@ -128,7 +154,7 @@ make_venv() {
     rm -rf "$VENV"
     "$PYTHON" -m venv "$VENV" >/dev/null || venv_otherwise || die "$PYTHON -m venv failed; install python3-venv"
     echo "$ROOT" >"$VENV/checkout"
-    "$VENV/bin/python" -m pip install -q uv || say "uv cannot be had; going on with pip"
+    "$VENV/bin/python" -m pip install -q uv || say "uv is not available; going on with pip"
 }
 
 # Debian's Python has no ensurepip until the package python3-venv is there.
@@ -176,8 +202,8 @@ find_engine() {
     unset SKELEBOT_TEST_BASE SKELEBOT_TEST_R_BASE
     if ! have docker || ! timeout 20 docker version >/dev/null 2>&1; then
         echo "no Docker engine answers: the tests that need one are skipped (as root, --provision starts one)"
-    elif ! base_at_hand "$base"; then
-        echo "the image $base cannot be had: the tests that need an engine are skipped (name one with SKELEBOT_TEST_BASE)"
+    elif ! has_base "$base"; then
+        echo "the image $base is not available: the tests that need an engine are skipped (name one with SKELEBOT_TEST_BASE)"
     else
         export SKELEBOT_TEST_BASE=$base SKELEBOT_TEST_CLIENTS=${SKELEBOT_TEST_CLIENTS:-$(command -v docker)}
         echo "engine tests build from $base"
@@ -187,7 +213,7 @@ find_engine() {
     fi
 }
 
-base_at_hand() {
+has_base() {
     docker image inspect "$1" >/dev/null 2>&1 || timeout "$PULL_SECONDS" docker pull -q "$1" >/dev/null 2>&1
 }
 
@@ -229,7 +255,7 @@ part() {
 run_pytest() {
     pytest "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
     local code=$?
-    # With a choice of tests (-k, -m), a part in which none was chosen is no failure.
+    # With a choice of tests (-k, -m), a part in which none was chosen has not failed.
     if [ "$code" = 5 ] && [ "${#PYTEST_ARGS[@]}" -gt 0 ]; then return 0; fi
     return "$code"
 }
@@ -253,9 +279,30 @@ run_parts() {
     part lint ruff check
     part format ruff format --check
     part types mypy
+    part "types $OLDEST" mypy --python-version "$OLDEST"    # for which that Python need not be here
     part unit run_pytest tests/unit -n auto
+    other_parts
     "$UNIT_ONLY" || part integration run_pytest tests/integration -n 5 -rs --no-fold-skipped
 }
+
+other_parts() {
+    local python version pythons
+    pythons=$(other_pythons) || exit 1
+    for python in $pythons; do
+        version=$(minor_version "$python")
+        part "types $version" with_python "$python" mypy
+        part "unit $version" with_python "$python" run_pytest tests/unit -n auto
+    done
+}
+
+# with_python PYTHON COMMAND…: in an environment made of that Python.
+with_python() (
+    PYTHON=$1
+    shift
+    make_environment
+    use_environment
+    "$@" 9>&-
+)
 
 unless_unit() {
     if "$UNIT_ONLY"; then echo "not needed"; else "$@"; fi
@@ -272,7 +319,7 @@ report() {
 }
 
 main() {
-    parse_words "$@"
+    parse_arguments "$@"
     cd "$ROOT" || exit 1
     provide_python
     part_environment

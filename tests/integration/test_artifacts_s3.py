@@ -201,7 +201,7 @@ class Relay:
                 if self.connections <= self.refuse:
                     self._start(self._say_busy, client)
                     continue
-                server = socket.create_connection((target.hostname, target.port))
+                server = socket.create_connection((target.hostname, target.port or 80))
                 line = Line(
                     self.DROP if self.drop_every and self.connections % self.drop_every == 0 else None
                 )
