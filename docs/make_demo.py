@@ -1,8 +1,9 @@
-"""Makes docs/demo.svg, the picture in the README, from what the example project really prints.
+"""Draw the picture in the README, docs/demo.svg, from what the example project really prints.
 
-usage: python docs/make_demo.py
+usage: python docs/make_demo.py FILE
 
-Takes the `skelebot` on PATH and a Docker engine; SKELEBOT_BASE_IMAGE names another base image.
+Runs the `skelebot` on PATH with a Docker engine; SKELEBOT_BASE_IMAGE names another base image.
+tests/integration/test_demo.py draws it and compares it with the one in docs/.
 """
 
 import fcntl
@@ -12,12 +13,13 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import termios
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-HERE = Path(__file__).parent
+EXAMPLE = Path(__file__).parent.parent / "examples" / "iris"
 COMMANDS = ("skelebot -h", "skelebot load + train forest + score")
 BUILT = "\x1b[2m(the image is built)\x1b[0m"
 
@@ -26,27 +28,30 @@ CELL, LINE, MARGIN, BAR = 8.4, 19, 18, 34  # in pixels
 STYLES = {"1": "font-weight='bold' fill='#ffffff'", "2": "fill='#7d8590'", "32": "fill='#7ee787'"}
 
 
-def main() -> None:
+def main(target: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "iris"
         leave = shutil.ignore_patterns("data", "models", "output", ".skelebot", "Dockerfile")
-        shutil.copytree(HERE.parent / "examples" / "iris", project, ignore=leave)
+        shutil.copytree(EXAMPLE, project, ignore=leave)
+        # Another name, as the test of the README builds the example on the same engine.
+        settings = project / "skelebot.yaml"
+        settings.write_text(settings.read_text(encoding="utf-8").replace("name: Iris\n", "name: Irises\n"))
         lines = [line for command in COMMANDS for line in session(command, project)]
-    (HERE / "demo.svg").write_text(svg(lines), encoding="utf-8")
+    Path(target).write_text(svg(lines), encoding="utf-8")
 
 
 def session(command: str, project: Path) -> list[str]:
-    """The lines that a terminal shows for a command; those of a build are left out, and said to be."""
+    """The lines that a terminal shows for a command; one line stands for those of a build."""
     output, built = run(command, project)
     return [f"\x1b[32m$\x1b[0m \x1b[1m{command}\x1b[0m", *([BUILT] if built else []), *output, ""]
 
 
 def run(command: str, project: Path) -> tuple[list[str], bool]:
-    """What a command writes to a terminal of its own, and whether it wrote to stderr."""
+    """What a command prints on a terminal, and whether it wrote to stderr."""
     ours, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     with tempfile.TemporaryFile() as errors:
-        # stdin is none, as a job with a whole terminal would mix stderr into it.
+        # Without a terminal as stdin, as a job with a whole terminal would mix stderr into stdout.
         streams = {"stdin": subprocess.DEVNULL, "stdout": terminal, "stderr": errors}
         child = subprocess.Popen(command.split(), cwd=project, **streams)
         os.close(terminal)
@@ -64,7 +69,7 @@ def read(terminal: int) -> str:
     try:
         while part := os.read(terminal, 65536):
             data += part
-    except OSError:  # how Linux says that the other side has closed
+    except OSError:  # on Linux: the other side has closed
         pass
     os.close(terminal)
     return data.decode()
@@ -80,6 +85,7 @@ def svg(lines: list[str]) -> str:
     )
     return f"""<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' \
 viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='The help of the example, and a run of its jobs'>
+<style>text {{ white-space: pre }}</style>
 <rect width='100%' height='100%' rx='9' fill='#0d1117'/>
 {dots}
 <g font-family="ui-monospace, 'SFMono-Regular', Menlo, Consolas, 'DejaVu Sans Mono', monospace" \
@@ -91,7 +97,7 @@ font-size='14' fill='#c9d1d9' xml:space='preserve'>
 
 
 def text(line: str, y: float) -> str:
-    """A line as SVG; each run of one style has a width of whole cells, whatever the font."""
+    """A line as SVG; each run of one style is as wide as its cells, in any font."""
     parts, column, style = [], 0, ""
     for piece in re.split(r"(\x1b\[[0-9;]*m)", line):
         if piece.startswith("\x1b["):
@@ -104,4 +110,4 @@ def text(line: str, y: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
