@@ -104,7 +104,9 @@ def open_lock(path: str) -> IO[str]:
     return open(path, "a", encoding="ascii", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
 
 
-def take_lock(file: IO[str], *, shared: bool = False, on_wait: Callable[[], None] | None = None) -> None:
+def take_lock(
+    file: IO[str] | int, *, shared: bool = False, on_wait: Callable[[], None] | None = None
+) -> None:
     """Wait for the lock of an open file; a lock that is held already changes its kind."""
     import fcntl
 
@@ -114,7 +116,7 @@ def take_lock(file: IO[str], *, shared: bool = False, on_wait: Callable[[], None
         fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
-def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+def try_lock(file: IO[str] | int, *, shared: bool = False) -> bool:
     """Take the lock of an open file unless somebody else holds it."""
     import fcntl  # the ground floor of every start; locks are for those that build or run
 

@@ -1,4 +1,4 @@
-"""`bump`: the project's next version, in VERSION and, if wanted, as a tag of git."""
+"""`bump`: set the project's next version in VERSION and, with --tag, in git."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ class Bump(Component):
 
 
 def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
-    """What no earlier link can change; the version before is read when the command runs."""
+    """Check what no earlier link can change; the current version is read when the command runs."""
     word = str(values["<version>"])
     if word not in _PARTS and not _is_version(word):
         found = console.one_line(word)
@@ -66,7 +66,7 @@ _BUMP = Command(
     (Arg("version", (), "major, minor or patch, or the version itself, as in 1.5.0-rc.1", offered=_PARTS),),
     (
         Param("tag", "t", accepts="boolean", help="Commit VERSION, and tag the commit as in v1.5.0"),
-        Param("force", "f", accepts="boolean", help="Set a version that is not above the one there is"),
+        Param("force", "f", accepts="boolean", help="Set a version that is not above the current one"),
     ),
     _check,
     changes=True,
@@ -90,9 +90,7 @@ def _next(text: str | None, word: str, force: bool) -> "Version":
     if word not in _PARTS:
         wanted = Version.parse(word)
         if not force and wanted <= read.parsed_version(text):
-            raise SkelebotError(
-                f"{wanted} is not above {text}, the version there is; -f sets it all the same"
-            )
+            raise SkelebotError(f"{wanted} is not above the current version, {text}; -f sets it anyway")
         return wanted
     # A pre-release is followed by its release: 1.5.0-rc.1 by 1.5.0, for minor as for patch. A build is not:
     # 1.4.2+build counts as 1.4.2.
@@ -100,16 +98,16 @@ def _next(text: str | None, word: str, force: bool) -> "Version":
 
 
 def _write(root: str, data: bytes) -> None:
-    """Replaces VERSION, or the file that it links to. Raises SkelebotError."""
+    """Replace VERSION, or the file that it links to. Raises SkelebotError."""
     path = os.path.realpath(os.path.join(root, read.VERSION))
     with whole_file(path) as file:
         with suppress(FileNotFoundError):
-            _make_alike(file.fileno(), os.stat(path))
+            _copy_mode(file.fileno(), os.stat(path))
         file.write(data)
 
 
-def _make_alike(fd: int, before: os.stat_result) -> None:
-    """Gives a new file the mode of the old one, and its owner where the caller may."""
+def _copy_mode(fd: int, before: os.stat_result) -> None:
+    """Give a new file the mode of the old one, and its owner if the caller may."""
     with suppress(PermissionError):
         os.fchown(fd, before.st_uid, before.st_gid)
     os.fchmod(fd, stat.S_IMODE(before.st_mode))
@@ -139,29 +137,27 @@ class _Repository(NamedTuple):
 
 
 def _repository(session: Session) -> _Repository:
-    """Raises SkelebotError where there is none."""
+    """The project's repository. Raises SkelebotError without one."""
     repository = _Repository(session.project.root, session.flags.verbose)
     code, answer, said = repository.ask("rev-parse", "--is-inside-work-tree")
     if code or answer.strip() != "true":
         why = (said.strip().splitlines() or ["it is a bare repository"])[0].removeprefix("fatal: ")
-        raise SkelebotError(
-            f"{repository.root} cannot be tagged: {why}; leave --tag out, or see to it with git"
-        )
+        raise SkelebotError(f"{repository.root} cannot be tagged: {why}; leave --tag out, or fix it with git")
     return repository
 
 
 def _check_free(repository: _Repository, tag: str) -> None:
     code, _, _ = repository.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
     if code == 0:
-        raise SkelebotError(f"the tag {tag} is there already, so VERSION was left; bump to another version")
+        raise SkelebotError(f"the tag {tag} already exists, so VERSION stays; bump to another version")
 
 
 def _commit(repository: _Repository, text: str) -> None:
-    """Writes and commits VERSION alone, or leaves it as it was. Raises SkelebotError."""
+    """Write and commit VERSION alone, or leave it as it was. Raises SkelebotError."""
     before = _content(repository.root)
     untracked = not repository.ask("ls-files", "--", read.VERSION)[1]
     if untracked and repository.ask("check-ignore", "--quiet", "--", read.VERSION)[0] == 0:
-        raise SkelebotError(f"git ignores {read.VERSION}, which --tag commits; take it out of .gitignore")
+        raise SkelebotError(f"git ignores {read.VERSION}, which --tag commits; remove it from .gitignore")
     _write(repository.root, text.encode())
     try:
         if untracked:

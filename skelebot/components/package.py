@@ -1,4 +1,4 @@
-"""`package`: the code base as a zip, of the same bytes wherever the same files are."""
+"""`package`: the project as a zip file, whose bytes depend on its files alone."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 from skelebot import console, launch
 from skelebot.component import Command, Component, Session
 from skelebot.errors import SkelebotError
+from skelebot.files import reason
 from skelebot.model import Param, Project, image_name, key, not_blank, one_line
 from skelebot.options import Values
 from skelebot.project.plan import at_home
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Package(Component):
-    """The code base as a zip."""
+    """The settings of `package`."""
 
-    path: str | None = key(None, help="The zip file; NAME-VERSION.zip without it", check=not_blank)
-    ignores: tuple[str, ...] = key((), help="Patterns of files the zip leaves out", check=one_line)
+    path: str | None = key(None, help="The zip file; NAME-VERSION.zip by default", check=not_blank)
+    ignores: tuple[str, ...] = key((), help="Patterns of files that the zip leaves out", check=one_line)
 
     def commands(self, project: Project | None) -> Iterable[Command]:
-        return (Command("package", "Put the code base into a zip", self._run, (), (_FORCE,)),)
+        return (Command("package", "Package the project as a zip file", self._run, (), (_FORCE,)),)
 
     def _run(self, session: Session, values: Values) -> int:
         project = session.project
         target = self._target(project)
-        # By this, at its end, a package is known, also where nothing remembers that it was written.
+        # The end of the file by which a package is recognised, also on another machine.
         mark = f"skelebot package of {image_name(project.name)}".encode()
         if os.path.isfile(target) and not (values.get("force") or _ends_with(target, mark)):
             raise SkelebotError(
-                f"{target} is no package of this project; move it away, or replace it with -f"
+                f"{target} is not a package of this project; move it away, or replace it with -f"
             )
         entries = [entry for entry in self._files(session, target) if not _is_package(entry, mark)]
         _check(entries, project.root)
@@ -45,7 +46,7 @@ class Package(Component):
             for line in (target, *(f"  {entry.path}" for entry in entries)):
                 console.out(line)
             return 0
-        console.out(_written(target, entries, mark, project.root))
+        console.out(_write_package(target, entries, mark, project.root))
         return 0
 
     def _target(self, project: Project) -> str:
@@ -55,15 +56,15 @@ class Package(Component):
         return os.path.join(project.root, path)
 
     def _files(self, session: Session, target: str) -> "list[ContextEntry]":
-        """What the project's image holds, less the own `ignores`."""
+        """The files of the project's image without those in the package's own `ignores`."""
         from skelebot.image import context, ignores
         from skelebot.runners.docker.build import own_dockerfile
 
         image = launch.image(session)
         itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))
-        # An image has no use for a .dockerignore; whoever builds one from the code base has.
+        # An image does not need a .dockerignore; building one from the package does.
         left_out = (*image.ignores, *own_dockerfile(image), "!.dockerignore", ignores.literal(itself))
-        # The own patterns only leave out more: `!src` must not bring src/.env back.
+        # The package's own patterns only leave out more: `!src` must not bring src/.env back.
         own = ignores.Ignores(self.ignores)
         found = context.walk(image.context, ignores.Ignores(left_out))
         return [entry for entry in found if not own.excludes(entry.path)]
@@ -72,8 +73,8 @@ class Package(Component):
 _FORCE = Param("force", "f", accepts="boolean", help="Replace a file that is not a package of this project")
 
 
-def _written(target: str, entries: "list[ContextEntry]", mark: bytes, root: str) -> str:
-    """Writes the zip, and gives its path with links followed. Raises SkelebotError."""
+def _write_package(target: str, entries: "list[ContextEntry]", mark: bytes, root: str) -> str:
+    """Write the zip and return its path with links followed. Raises SkelebotError."""
     from skelebot.files import output_path, whole_file
     from skelebot.project.state import remember_output
 
@@ -102,15 +103,15 @@ def _ends_with(file: str, mark: bytes) -> bool:
 
 
 def _check(entries: "list[ContextEntry]", root: str) -> None:
-    """Raises SkelebotError where a zip of the entries would not be the code base, whole, elsewhere."""
+    """Raise SkelebotError for entries that would not be the same on another machine."""
     if all(stat.S_ISDIR(entry.stat.st_mode) for entry in entries):
-        raise SkelebotError("there is nothing to package: all files are left out by `ignores`")
+        raise SkelebotError("there is nothing to package: `ignores` leaves out all files")
     for entry in entries:
         mode = entry.stat.st_mode
         if stat.S_ISLNK(mode):
             _check_link(entry, root)
         elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise _refused(entry, "is no file, folder or link")
+            raise _refused(entry, "is not a file, folder or link")
         try:
             entry.path.encode()
         except UnicodeEncodeError:
@@ -118,7 +119,7 @@ def _check(entries: "list[ContextEntry]", root: str) -> None:
 
 
 def _check_link(entry: "ContextEntry", root: str) -> None:
-    """A link has to lead somewhere in the project, wherever that is unpacked."""
+    """A link must lead to somewhere in the project, wherever that is unpacked."""
     link = os.readlink(entry.file)
     beside = os.path.normpath(os.path.join(os.path.dirname(entry.path), link))
     inside = os.path.realpath(root)
@@ -128,14 +129,14 @@ def _check_link(entry: "ContextEntry", root: str) -> None:
 
 
 def _refused(entry: "ContextEntry", why: str) -> SkelebotError:
-    return SkelebotError(f"{entry.path} {why}; mend that, or add it to components.package.ignores")
+    return SkelebotError(f"{entry.path} {why}; fix that, or add it to components.package.ignores")
 
 
 # --- the zip ---
 
 
 def _write(file: IO[bytes], entries: "list[ContextEntry]", mark: bytes) -> None:
-    """Writes a zip that owes nothing to the times, owners and umask of this checkout."""
+    """Write a zip that does not depend on the times, owners and umask of this checkout."""
     import zipfile
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -146,7 +147,7 @@ def _write(file: IO[bytes], entries: "list[ContextEntry]", mark: bytes) -> None:
             except OSError as error:
                 if error.filename != entry.file:
                     raise
-                raise _refused(entry, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+                raise _refused(entry, f"cannot be read: {reason(error)}") from None
 
 
 def _add(archive: "zipfile.ZipFile", entry: "ContextEntry") -> None:
@@ -158,11 +159,13 @@ def _add(archive: "zipfile.ZipFile", entry: "ContextEntry") -> None:
     info = zipfile.ZipInfo(f"{entry.path}/" if is_folder else entry.path, (1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # Unix, whose modes and links the attributes are
     executable = is_folder or bool(mode & stat.S_IXUSR)
-    info.external_attr = (stat.S_IFMT(mode) | (0o755 if executable else 0o644)) << 16 | is_folder << 4
+    info.external_attr = (stat.S_IFMT(mode) | (0o755 if executable else 0o644)) << 16
+    if is_folder:
+        info.external_attr |= 0x10  # as MS-DOS marks one
     if is_folder or is_link:
         archive.writestr(info, os.readlink(os.fsencode(entry.file)) if is_link else b"")
         return
     info.compress_type = zipfile.ZIP_DEFLATED
-    info.file_size = entry.stat.st_size  # by which it is known how much room its sizes need
+    info.file_size = entry.stat.st_size  # decides how many bytes its sizes take
     with open(entry.file, "rb") as source, archive.open(info, "w") as target:
         shutil.copyfileobj(source, target, 1 << 20)

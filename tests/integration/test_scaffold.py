@@ -51,7 +51,7 @@ def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None
     screen.expect("Port of the dashboard [8050]")
     screen.send(b"8051\n")
     screen.expect("src/dashboard.py")
-    screen.expect("Go on? (yes, no) [yes]")
+    screen.expect("Continue? (yes, no) [yes]")
     assert names(sandbox.root) == set()  # nothing is written before it is asked for
     screen.send(b"maybe\n")
     screen.expect("expected yes or y or no or n")
@@ -66,7 +66,7 @@ def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None
 def test_what_an_option_answers_is_not_asked(sandbox: Sandbox) -> None:
     given = "--name x --description=d --maintainer m --contact c --language R --template r"
     screen = Terminal(sandbox, f"{SKELEBOT} scaffold {given}; echo code $?")
-    screen.expect("Go on?")
+    screen.expect("Continue?")
     assert not any(question.encode() in screen.output for question in QUESTIONS)
     screen.send(b"no\n")
     screen.expect("nothing was written")
@@ -89,7 +89,7 @@ def test_git_asks_nobody_for_a_password(sandbox: Sandbox) -> None:
     with locked_server() as port:
         url = f"http://127.0.0.1:{port}/t"
         screen = Terminal(sandbox, f"{SKELEBOT} scaffold --template {url}; echo code $?")
-        screen.expect(f"{url} cannot be fetched: could not read Username")
+        screen.expect(f"{url} could not be fetched: could not read Username")
         screen.expect("code 1")
         screen.close()
     assert list(sandbox.root.iterdir()) == []
@@ -118,7 +118,7 @@ def locked_server() -> Iterator[int]:
 def test_ctrl_c_at_a_question(sandbox: Sandbox, count: int) -> None:
     screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
     answered(screen, *[""] * count)
-    screen.expect([*QUESTIONS, "Go on?"][count])
+    screen.expect([*QUESTIONS, "Continue?"][count])
     screen.send(b"\x03")
     screen.expect("\r\n\x1b[31mERROR\x1b[0m | interrupted\r\n")
     screen.expect("code 130")
@@ -142,7 +142,7 @@ def test_without_a_terminal_it_neither_waits_nor_writes(sandbox: Sandbox) -> Non
     with sandbox.start("scaffold", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdin
         assert child.stderr  # stdin stays open: whoever reads it would wait
-        assert b"nobody can be asked here; give --name, --description" in child.stderr.read()
+        assert b"there is no terminal to ask at; give --name, --description" in child.stderr.read()
         assert child.wait(60) == 2
     assert list(sandbox.root.iterdir()) == []
 

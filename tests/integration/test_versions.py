@@ -63,7 +63,7 @@ def test_a_tag_that_is_there_is_refused_before_anything_is_written(repository: S
     git(repository, "tag", "v1.5.0")
     result = repository.run("bump", "minor", "-t")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
-    assert "v1.5.0 is there already" in result.err
+    assert "v1.5.0 already exists" in result.err
     assert repository.read("VERSION") == "1.4.2\n"
     assert commits(repository) == ["first"]
 
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_read(anyone: Sandbox) -> None:
     anyone.write("secret", "mine", 0o000)
     result = anyone.run("package")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
-    assert "secret cannot be read: permission denied; mend that, or add it to" in result.err
+    assert "secret cannot be read: permission denied; fix that, or add it to" in result.err
     assert sorted(os.listdir(anyone.root)) == ["VERSION", "secret", "skelebot.yaml"]
 
 

@@ -69,7 +69,7 @@ def test_a_version_that_is_not_above_needs_force(
     write(project, "1.4.2\n", "VERSION")
     code, said = refused(project, capsys, word)
     assert code == 1
-    assert "not above 1.4.2" in said
+    assert "not above the current version, 1.4.2" in said
     assert (project / "VERSION").read_text() == "1.4.2\n"
     assert bumped(project, "1.4.2\n", word, "--force") == f"{word}\n"
 

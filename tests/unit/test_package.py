@@ -258,12 +258,12 @@ def test_a_name_that_is_not_utf8(project: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_pipe(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(project / "pipe")
-    assert "pipe is no file, folder or link" in refused(capsys)
+    assert "pipe is not a file, folder or link" in refused(capsys)
 
 
 def test_a_file_of_the_users_is_not_replaced(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = write(project, "mine", "my-project-1.4.2.zip")
-    assert "is no package of this project" in refused(capsys)
+    assert "is not a package of this project" in refused(capsys)
     assert target.read_text() == "mine"
     assert names(packaged(capsys, "--force")) == CODE
     assert names(packaged(capsys)) == CODE  # which it now is
@@ -275,7 +275,7 @@ def test_a_package_of_another_project_is_not_replaced(
     configure(project, "{path: ../code.zip}")
     packaged(capsys)
     write(project, "name: another\ncomponents: {package: {path: ../code.zip}}\n")
-    assert "is no package of this project" in refused(capsys)
+    assert "is not a package of this project" in refused(capsys)
 
 
 # --- whole or not at all ---

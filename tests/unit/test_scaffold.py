@@ -195,7 +195,7 @@ def test_where_nobody_can_be_asked_all_that_is_missing_is_named(
 ) -> None:
     said = refused(folder, capsys, "--name", "x", "--language", "Python")
     assert said == (
-        "nobody can be asked here; give --description, --maintainer, --contact, --template and -y, "
+        "there is no terminal to ask at; give --description, --maintainer, --contact, --template and -y, "
         "or just -y for the defaults"
     )
 
@@ -205,7 +205,7 @@ def test_where_all_is_given_the_confirmation_is_missing(
 ) -> None:
     given = [f"--{name}=x" for name in ("name", "description", "maintainer", "contact")]
     said = refused(folder, capsys, *given, "--language=Python", "--template=default")
-    assert said == "nobody can be asked here; give -y"
+    assert said == "there is no terminal to ask at; give -y"
 
 
 def test_the_prompts_of_a_template_that_is_given_are_named_too(
@@ -235,11 +235,11 @@ def test_the_prompts_of_a_template_that_is_given_are_named_too(
         ),
         (
             ["--template", "dahs"],
-            "'dahs' is no built-in template, no address and no folder; did you mean `dash`?",
+            "'dahs' is not a built-in template, a URL or a folder; did you mean `dash`?",
         ),
-        (["--template", "./nowhere"], "'./nowhere' is no built-in template, no address and no folder"),
-        (["--template=-x"], "'-x' names no template"),
-        (["--template", ""], "'' names no template"),
+        (["--template", "./nowhere"], "'./nowhere' is not a built-in template, a URL or a folder"),
+        (["--template=-x"], "'-x' is not a template"),
+        (["--template", ""], "'' is not a template"),
         (["--var", "port"], "--var: expected NAME=VALUE, found 'port'"),
         (
             ["--var", "prot=1", "--template", "dash"],
@@ -257,7 +257,7 @@ def test_answers_that_do_not_fit(
     assert error.startswith(said), error
 
 
-# --- what is there already ---
+# --- what already exists ---
 
 
 def test_all_that_is_in_the_way_is_named_before_anything_is_written(
@@ -268,8 +268,8 @@ def test_all_that_is_in_the_way_is_named_before_anything_is_written(
     write(folder, "mine", "tests")
     said = refused(folder, capsys, "-y", code=1)
     assert said == (
-        "nothing was written: README.md is there already, src/jobs/example.py is there already, tests is no "
-        "folder; --force writes over files, and -e makes a project of what is there"
+        "nothing was written: README.md already exists, src/jobs/example.py already exists, tests is not a "
+        "folder; --force overwrites files, and -e turns what is here into a project"
     )
 
 
@@ -304,7 +304,7 @@ def test_force_writes_over_files_and_keeps_their_mode(folder: Path) -> None:
     ("path", "said"),
     [
         ("README.md/own", "README.md is a folder; move it away"),
-        ("src", "src is a link, behind which nothing is written; move it away"),
+        ("src", "src is a link, and nothing is written behind links; move it away"),
     ],
 )
 def test_force_never_removes_a_folder_nor_writes_behind_a_link(
@@ -321,7 +321,7 @@ def test_force_never_removes_a_folder_nor_writes_behind_a_link(
 def test_a_project_is_not_made_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "name: Mine\n")
     said = refused(folder, capsys, "-y")
-    assert said.startswith("there is a project here already, Mine: see skelebot.yaml")
+    assert said.startswith("this folder already is the project Mine: see skelebot.yaml")
     assert scaffold("-y", "--force") == 0
     assert load(folder).name == "rain"
 
@@ -333,7 +333,7 @@ def test_a_project_is_not_made_inside_of_another(
     below = folder / "below"
     below.mkdir()
     monkeypatch.chdir(below)
-    assert refused(below, capsys, "-y").startswith(f"this is inside of the project Mine in {folder};")
+    assert refused(below, capsys, "-y").startswith(f"this folder is inside the project Mine in {folder};")
     assert scaffold("-y", "--force") == 0
     assert load(below).name == "below"
 
@@ -459,7 +459,37 @@ def test_a_template_cannot_write_elsewhere(
     said = refused(folder, capsys, "-y", "--template", where)
     place = "template.yaml:3:3: files[0].name" if kind == "files" else "template.yaml: dirs[0]"
     assert said.startswith(f"{place}: "), said
-    assert "inside of the project" in said or "belongs to git or to Skelebot" in said
+    assert "inside the project" in said or "belongs to git or to Skelebot" in said
+
+
+def test_a_template_yaml_that_is_a_link_out_of_its_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = template(folder, "dirs: [data]\n")
+    (Path(where) / "template.yaml").rename(folder.parent / "elsewhere")
+    (Path(where) / "template.yaml").symlink_to("../elsewhere")
+    said = refused(folder, capsys, "-y", "--template", where)
+    assert said == f"template.yaml in {where} is a link out of the template; put the file itself there"
+    (Path(where) / "template.yaml").unlink()
+    write(Path(where), "dirs: [data]\n", "inside.yaml")
+    (Path(where) / "template.yaml").symlink_to("inside.yaml")
+    assert scaffold("-y", "--template", where) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 10 ** 11 }}",
+        "{{ 'x' * 110_000_000 }}",
+    ],
+)
+def test_a_template_has_no_more_than_its_time_and_memory(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    where = template(folder, "files: [{name: a, template: a}]\n", a=text)
+    said = refused(folder, capsys, "-y", "--template", where)
+    assert said == "a: takes more time or memory than a template may use"
 
 
 @pytest.mark.parametrize(
@@ -474,9 +504,9 @@ def test_a_template_cannot_read_elsewhere(
     (Path(where) / "folder").mkdir()
     said = refused(folder, capsys, "-y", "--template", where)
     if target in ("gone", "folder"):
-        assert said == f"template.yaml:2:3: files[0].template: there is no file {target!r} in the template"
+        assert said == f"template.yaml:2:3: files[0].template: the template has no file {target!r}"
     else:
-        assert said == f"template.yaml:2:3: files[0].template: {target!r} is outside of the template"
+        assert said == f"template.yaml:2:3: files[0].template: {target!r} is outside the template"
 
 
 # --- templates that are wrong ---
@@ -499,10 +529,13 @@ def test_a_template_cannot_read_elsewhere(
             "prompts: [{var: a-b, message: m}]",
             "template.yaml:1:17: prompts[0].var: expected a variable's name",
         ),
-        ("prompts: [{var: name, message: m}]", "template.yaml:1:11: prompts[0].var: there is a variable"),
+        (
+            "prompts: [{var: name, message: m}]",
+            "template.yaml:1:11: prompts[0].var: another variable is called",
+        ),
         (
             "prompts:\n- {var: a, message: m}\n- {var: a, message: m}",
-            "template.yaml:3:3: prompts[1].var: there is a variable named 'a' already",
+            "template.yaml:3:3: prompts[1].var: another variable is called 'a' already",
         ),
         (
             "prompts: [{var: a, message: m, default: x, choices: [y]}]",
@@ -512,7 +545,7 @@ def test_a_template_cannot_read_elsewhere(
         ("config: [a]", "template.yaml:1:9: config: expected keys with values, or their text after a `|`"),
         ("config: a", "template.yaml:1:9: config: expected keys with values, or their text after a `|`"),
         ("dirs: [a]\nconfig: |\n  a: {{ b }}", "template.yaml:3: 'b' is undefined"),
-        ("config: |\n  a: [", "config of template.yaml, as it comes out:2:1: this is not YAML"),
+        ("config: |\n  a: [", "config of template.yaml, after rendering:2:1: this is not YAML"),
         (
             "config: {dependencise: []}",
             "the template makes a wrong skelebot.yaml:7:1: dependencise: unknown key",
@@ -527,23 +560,26 @@ def test_a_template_cannot_read_elsewhere(
         ("files: [{name: a, template: binary}]", "binary: this is not UTF-8; `render: false` copies it"),
         (
             "files: [{name: a, template: a}, {name: ./a, template: a}]",
-            "template.yaml:1:33: files[1].name: there",
+            "template.yaml:1:33: files[1].name: another",
         ),
         (
             "files: [{name: a, template: a}, {name: a/b, template: a}]",
-            "template.yaml: a is to be a file, and a",
+            "template.yaml: a would be a file, and also a",
         ),
-        ("dirs: [VERSION]", "template.yaml: VERSION is to be a file, and a folder for VERSION/.gitkeep"),
+        ("dirs: [VERSION]", "template.yaml: VERSION would be a file, and also a folder for VERSION/.gitkeep"),
         ("confg: {}", "template.yaml:1:1: confg: unknown key; did you mean `config`?"),
         ("config: {}\nconfig: {}", "template.yaml:2:1: config: the key is on line 1 already"),
-        ("files: [{name: a, template: a}]\ndirs: [a/b]", "template.yaml: a is to be a file, and a folder"),
+        (
+            "files: [{name: a, template: a}]\ndirs: [a/b]",
+            "template.yaml: a would be a file, and also a folder",
+        ),
         (
             "files: [{name: skelebot.yaml, template: a}]",
-            "template.yaml:1:9: files[0].name: skelebot.yaml is made",
+            "template.yaml:1:9: files[0].name: Skelebot writes skelebot.yaml",
         ),
         (
             "files: [{name: .skelebot-template.yaml, template: a}]",
-            "template.yaml:1:9: files[0].name: .skelebot-",
+            "template.yaml:1:9: files[0].name: Skelebot writes .skelebot-",
         ),
         (
             "prompts: [{var: p, message: m, default: '{{ q }}'}]",
@@ -602,4 +638,4 @@ def test_all_mistakes_of_a_template_are_told_at_once(
 
 def test_a_folder_without_a_template(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(folder, capsys, "-y", "--template", str(folder))
-    assert said == f"there is no template.yaml in {folder}, so it is no template"
+    assert said == f"{folder} is not a template: it has no template.yaml"

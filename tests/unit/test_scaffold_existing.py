@@ -69,7 +69,7 @@ def test_a_version_that_no_command_takes_is_told_of(
         (folder / "VERSION").write_bytes(content)
     assert adopt() == 0
     said = capsys.readouterr().err
-    assert "WARN  | the project is made, but needs this mended before it can do anything: " in said
+    assert "WARN  | the project is created, but fix this before you use it: " in said
     assert ("VERSION:1:1: expected one line with the version" if content else "VERSION") in said
     assert "ready" not in said
     assert run_cli(["config"]) == 2
@@ -235,5 +235,5 @@ def test_the_language_decides_which_scripts_count(folder: Path) -> None:
 def test_a_project_is_not_adopted_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "name: mine\n")
     assert adopt() == 2
-    assert "there is a project here already, mine" in capsys.readouterr().err
+    assert "this folder already is the project mine" in capsys.readouterr().err
     assert contents(folder) == {"skelebot.yaml": b"name: mine\n"}

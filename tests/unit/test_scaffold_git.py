@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from skelebot.components.scaffold.placing import place
-from skelebot.components.scaffold.render import Made
-from skelebot.components.scaffold.source import Source, parse
+from skelebot.components.scaffold.apply import apply_changes
+from skelebot.components.scaffold.generate import NewFile
+from skelebot.components.scaffold.location import Location, parse
 from skelebot.errors import SkelebotError, UsageError
 
 from .helpers import load, run_cli, write
@@ -113,17 +113,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int) -> str:
     ],
 )
 def test_addresses(text: str, address: str, ref: str | None) -> None:
-    assert parse(text) == Source("git", address, ref)
+    assert parse(text) == Location("git", address, ref)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("https://me:secret@x.org/o/t", "holds a password"),
+        ("https://me:secret@x.org/o/t", "contains a password"),
         ("https://x.org/o/t@--upload-pack=x", "expected a branch, tag or commit after the @"),
         ("https://x.org/o/t@", "expected a branch, tag or commit after the @"),
-        ("--upload-pack=touch x", "names no template"),
-        ("https://x.org/\x1b[2Jt", "names no template"),
+        ("--upload-pack=touch x", "is not a template"),
+        ("https://x.org/\x1b[2Jt", "is not a template"),
     ],
 )
 def test_what_is_no_address(text: str, said: str) -> None:
@@ -177,10 +177,10 @@ def test_what_cannot_be_fetched(template: Path, capsys: pytest.CaptureFixture[st
     words = ("scaffold", "-y", "--template")
     said = refused(capsys, *words, "file:///nowhere/t", code=1)
     assert said.startswith(
-        "file:///nowhere/t cannot be fetched: '/nowhere/t' does not appear to be a git repo"
+        "file:///nowhere/t could not be fetched: '/nowhere/t' does not appear to be a git repo"
     )
     said = refused(capsys, *words, "http://127.0.0.1:9/t", code=1)
-    assert said.startswith("http://127.0.0.1:9/t cannot be fetched: unable to access")
+    assert said.startswith("http://127.0.0.1:9/t could not be fetched: unable to access")
     said = refused(capsys, *words, f"{template}@nope", code=1)
     assert said == f"{template} has no branch, tag or commit 'nope'"
     said = refused(capsys, *words, "ext::sh -c touch% pwned", code=2)
@@ -196,11 +196,11 @@ def test_a_folder_in_a_repository(template: Path, capsys: pytest.CaptureFixture[
     """As a repository is fetched, a template is its top; a folder is taken without git."""
     write(template, "dirs: [data]\n", "sub/template.yaml")
     commit(template, {})
-    below = f"{template}/sub is not the top of the git repository {template}, but a folder in it"
+    below = f"{template}/sub is a folder inside the git repository {template}, not its top"
     said = refused(capsys, "scaffold", "-y", "--template", "../template/sub@v1", code=2)
     assert said == f"{below}, so it has no 'v1'"
     assert scaffold("../template/sub") == 0
-    assert f"WARN  | {below}, so it is taken as it is now, and" in capsys.readouterr().err
+    assert f"WARN  | {below}: it is used as it is now, and" in capsys.readouterr().err
     assert "commit" not in record()
     said = refused(capsys, "template", "update", "-y", code=2)
     assert "was not under git, or not at the top of its repository" in said
@@ -229,7 +229,7 @@ def test_a_link_in_a_repository_leads_nowhere(template: Path, capsys: pytest.Cap
     (template / "b.txt").symlink_to("/etc/hostname")
     commit(template, {})
     said = refused(capsys, "scaffold", "-y", "--template", str(template), code=2)
-    assert said == "template.yaml:5:3: files[1].template: 'b.txt' is outside of the template"
+    assert said == "template.yaml:5:3: files[1].template: 'b.txt' is outside the template"
 
 
 def test_nothing_of_a_repository_is_run(template: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_second_update_finds_nothing_new(template: Path, capsys: pytest.Captur
     before = contents()
     capsys.readouterr()
     assert update() == 0
-    assert f"there is nothing new in {template}" in capsys.readouterr().err
+    assert f"nothing has changed in {template}" in capsys.readouterr().err
     assert contents() == before
 
 
@@ -428,7 +428,7 @@ def test_a_folder_that_became_a_link(template: Path, capsys: pytest.CaptureFixtu
     Path("sub").symlink_to("../elsewhere")
     commit(template, {"b.txt": "theirs\n"})
     said = refused(capsys, "template", "update", "-y", code=1)
-    assert said == "nothing was written: sub is a link, behind which nothing is written; move it away"
+    assert said == "nothing was written: sub is a link, and nothing is written behind links; move it away"
 
 
 @pytest.fixture
@@ -454,7 +454,7 @@ def test_a_file_that_became_a_folder_has_to_be_as_it_was(
 ) -> None:
     Path("a.txt").write_text("mine")
     said = refused(capsys, "template", "update", "-y", code=1)
-    assert said == "nothing was written: a.txt is no folder; move it away"
+    assert said == "nothing was written: a.txt is not a folder; move it away"
     assert Path("sub/b.txt").exists()
     Path("a.txt").unlink()
     Path("a.txt").symlink_to("run.sh")
@@ -470,7 +470,7 @@ def test_a_file_of_the_project_where_the_template_has_a_folder(
     more = TEMPLATE.replace("config:", "- {name: new/n.txt, template: a.txt}\nconfig:")
     commit(template, {"template.yaml": more})
     said = refused(capsys, "template", "update", "-y", code=1)
-    assert said == "nothing was written: new is no folder; move it away"
+    assert said == "nothing was written: new is not a folder; move it away"
 
 
 @pytest.mark.parametrize("own", ["sub/b.txt", "sub/deep/own", "sub/link"])
@@ -513,9 +513,9 @@ def test_a_folder_that_is_filled_at_the_last_moment(tmp_path: Path) -> None:
         write(tmp_path, path, path)
     (tmp_path / "d/empty").mkdir(mode=0o700)
     before = {path: path.stat().st_mode for path in tmp_path.rglob("*")}
-    changes = {"f": None, "f/g": Made(b""), "d/x": None, "d": Made(b""), "z": Made(b"")}
+    changes = {"f": None, "f/g": NewFile(b""), "d/x": None, "d": NewFile(b""), "z": NewFile(b"")}
     with pytest.raises(SkelebotError, match=r"/z cannot be written: .*; nothing was changed"):
-        place(str(tmp_path), changes, replace=True)
+        apply_changes(str(tmp_path), changes, replace=True)
     assert {path: path.stat().st_mode for path in tmp_path.rglob("*")} == before
     assert (tmp_path / "z/late").read_text() == "z/late"
 
@@ -599,18 +599,18 @@ def test_an_older_config_that_is_wrong_by_now_can_be_left(template: Path) -> Non
 def test_updates_that_cannot_be(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("template", "update", "-y")
     Path("skelebot.yaml").write_text("name: x\n")
-    assert refused(capsys, *words, code=2).startswith(f"there is no {RECORD} in {Path().resolve()}")
+    assert refused(capsys, *words, code=2).startswith(f"{Path().resolve()} has no {RECORD}")
     Path(RECORD).write_text("template: dash\nversion: 2.9.0\n")
     said = refused(capsys, *words, code=2)
-    assert said.startswith("the template dash came with Skelebot 2.9.0, which has no other version of it")
+    assert said.startswith("the template dash came with Skelebot 2.9.0, which has no other version")
     Path(RECORD).write_text("template: /plain\n")
     assert refused(capsys, *words, code=2).startswith("the template /plain was not under git")
     gone = "0" * 40
     Path(RECORD).write_text(f"template: {template}\ncommit: '{gone}'\n")
     assert refused(capsys, *words, code=1) == f"{template} has no branch, tag or commit {gone!r}"
     Path(RECORD).write_text(f"template: /gone\ncommit: '{gone}'\n")
-    assert refused(capsys, *words, code=1).startswith("/gone cannot be fetched: ")
-    assert refused(capsys, "template", "update", code=2) == "nobody can be asked here; give -y"
+    assert refused(capsys, *words, code=1).startswith("/gone could not be fetched: ")
+    assert refused(capsys, "template", "update", code=2) == "there is no terminal to ask at; give -y"
     assert refused(capsys, "template", "upgrade", code=2).startswith("template: action: expected update")
 
 
@@ -642,6 +642,6 @@ def test_a_record_cannot_run_anything(
     Path("skelebot.yaml").write_text("name: x\n")
     Path(RECORD).write_text(f"template: {address!r}\ncommit: '{'0' * 40}'\n")
     said = refused(capsys, "template", "update", "-y", code=1)
-    assert said.startswith(f"{address} cannot be fetched: ")
+    assert said.startswith(f"{address} could not be fetched: ")
     assert "--upload" not in address or f"repository '{address}' does not exist" in said
     assert not list(template.parent.rglob("pwned"))

@@ -1,4 +1,4 @@
-"""The questions, each with an option that answers it; without either a default does, where it may."""
+"""The questions, and their answers: from options, from defaults, or typed by a person."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from skelebot.options import Values
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. option: what answers it on the command line. check: as console.prompt takes it."""
+    """A question. option: what answers it on the command line. check: as for console.prompt."""
 
     name: str
     text: str
@@ -24,19 +24,19 @@ class Question:
 
     @property
     def fallback(self) -> str | None:
-        """The default, unless it does not fit itself."""
+        """The default, if it passes the check."""
         return None if self.default is None or self.check(self.default) else self.default
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Who answers: the options (`given`, by their spelling), then with `yes` the defaults, else a person."""
+    """Answers from the options (`given`, by their spelling), with `yes` from the defaults, else typed."""
 
     given: Mapping[str, str]
     yes: bool
 
     def require(self, questions: Iterable[Question], prompts: Iterable[Prompt] = ()) -> None:
-        """Raises UsageError naming every option that is missing, where no person is there to answer."""
+        """Raise UsageError with every missing option if there is no terminal to ask at."""
         if not self.yes and console.can_ask():
             return
         without = {q.option: q.fallback is None for q in questions}
@@ -44,12 +44,12 @@ class Asker:
         missing = [o for o, needed in without.items() if o not in self.given and (needed or not self.yes)]
         if not self.yes:
             more = f"{', '.join(missing)} and -y, or just -y for the defaults" if missing else "-y"
-            raise UsageError(f"nobody can be asked here; give {more}")
+            raise UsageError(f"there is no terminal to ask at; give {more}")
         if missing:
             raise UsageError(f"missing, and without a default: {', '.join(missing)}")
 
     def answer(self, question: Question) -> str:
-        """Raises UsageError for an answer that an option gave and that does not fit."""
+        """The answer to a question. Raises UsageError if an option gave one that does not fit."""
         given = self.given.get(question.option)
         if given is None:
             self.require([question])
@@ -61,7 +61,7 @@ class Asker:
         return given
 
     def confirm(self, question: str) -> bool:
-        """Whether to go on."""
+        """Ask whether to continue."""
         if self.yes:
             return True
         return console.prompt(f"{question} (yes, no)", "yes", _one_of(YES_OR_NO)) in YES_OR_NO[:2]
@@ -71,7 +71,7 @@ YES_OR_NO = ("yes", "y", "no", "n")
 
 
 def asker(values: Values) -> Asker:
-    """Who answers a command's questions. Raises UsageError for a --var that is no NAME=VALUE."""
+    """The source of a command's answers. Raises UsageError for a --var that is not NAME=VALUE."""
     given = {f"--{name}": str(values[name]) for name in (*ABOUT, "template") if name in values}
     words = values.get("var", ())
     for word in words if isinstance(words, tuple) else ():
@@ -88,9 +88,9 @@ def asker(values: Values) -> Asker:
 def about(
     root: str, known: Mapping[str, str], languages: Sequence[str] = (), of: str = ""
 ) -> tuple[Question, ...]:
-    """What every project is asked.
+    """The questions about every project.
 
-    known: defaults that were found out. languages: those of the template `of`; all where there are none.
+    known: defaults that were found in the folder. languages: those of the template `of`; by default all.
     """
     languages = languages or LANGUAGES
     language = choice("language", "Language", languages, known.get("language", languages[0]))
@@ -120,7 +120,7 @@ def _one_of(choices: Sequence[str], more: str = "") -> Validator:
 
 
 def _of_git(key: str) -> str:
-    """What git's settings hold; nothing where there is no git."""
+    """The value of a git setting; empty without git."""
     try:
         return git.ask(os.curdir, "config", "--get", key)[1].strip()
     except SkelebotError:
@@ -131,7 +131,7 @@ def _of_git(key: str) -> str:
 
 
 def prompted(prompts: Sequence[Prompt], asker: Asker, answers: Mapping[str, str]) -> dict[str, str]:
-    """The answers with those to the template's prompts, whose defaults may use the ones before.
+    """The answers, with those to the template's prompts, whose defaults may use the ones before.
 
     Raises UsageError for a --var that the template does not ask for.
     """

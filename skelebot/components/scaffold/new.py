@@ -1,51 +1,52 @@
-"""`skelebot scaffold`: a new project, made from a template."""
+"""`skelebot scaffold`: a new project from a template."""
 
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from skelebot.components.scaffold import answers, render, source, templates
+from skelebot import files
+from skelebot.components.scaffold import answers, fetch, generate, location, templates
 from skelebot.components.scaffold.answers import Asker, Question
-from skelebot.components.scaffold.placing import offer
-from skelebot.components.scaffold.render import KEEP, Files, Made
-from skelebot.components.scaffold.source import BUILT_IN, DATA, Source
-from skelebot.components.scaffold.templates import LANGUAGES, RECORD, Template
+from skelebot.components.scaffold.changes import confirm_and_apply
+from skelebot.components.scaffold.generate import KEEP, Files, NewFile
+from skelebot.components.scaffold.location import BUILT_IN, DATA, Location
+from skelebot.components.scaffold.record import RECORD, record_text
+from skelebot.components.scaffold.templates import LANGUAGES, Template
 from skelebot.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A template, and where it is from; `commit` is what a repository had."""
+class LocatedTemplate:
+    """A template, and where it came from; `commit` is the one that a repository had."""
 
-    source: Source
+    location: Location
     commit: str | None
     template: Template
 
 
 def scaffold(root: str, asker: Asker, force: bool, dry_run: bool) -> int:
-    """Makes a project in the folder `root` and gives the exit code. Raises SkelebotError."""
-    with tempfile.TemporaryDirectory(prefix="skelebot-") as scratch:
-        chosen, found = _answered(root, asker, scratch)
-        made = files(chosen.source, chosen.commit, chosen.template, found, scratch)
-    made = {path: file for path, file in made.items() if not keeps_folder(root, path)}
-    title = f"a project from the template {chosen.source.address}"
-    return offer(root, made, title, asker, force, dry_run)
+    """Create a project in the folder `root` and return the exit code. Raises SkelebotError."""
+    with files.private_folder() as scratch:
+        located, values = _template_and_answers(root, asker, scratch)
+        made = all_files(located, values, scratch)
+    made = {path: file for path, file in made.items() if not keeps_existing_folder(root, path)}
+    title = f"a project from the template {located.location.address}"
+    return confirm_and_apply(root, made, title, asker, force, dry_run)
 
 
-def files(
-    from_: Source, commit: str | None, template: Template, found: Mapping[str, str], scratch: str
-) -> Files:
-    """All that the project gets. Raises ConfigError where the template is wrong, or an answer to it."""
-    made = render.files(template, found)
-    own = ", ".join(f"--var {p.var}={found[p.var]}" for p in template.prompts if found[p.var] != p.default)
+def all_files(located: LocatedTemplate, values: Mapping[str, str], scratch: str) -> Files:
+    """Every file of the project and the record. Raises ConfigError if the template or an answer is wrong."""
+    prompts = located.template.prompts
+    made = generate.project_files(located.template, values)
+    own = ", ".join(f"--var {p.var}={values[p.var]}" for p in prompts if values[p.var] != p.default)
     maker = f"with {own} the template" if own else "the template"
-    render.check(made, tempfile.mkdtemp(dir=scratch), maker)
-    return {**made, RECORD: Made(templates.record_text(from_, commit, found))}
+    generate.check(made, tempfile.mkdtemp(dir=scratch), maker)
+    return {**made, RECORD: NewFile(record_text(located.location, located.commit, values))}
 
 
-def keeps_folder(root: str, path: str) -> bool:
-    """Whether it would keep a folder that is there already, and may lie behind a link."""
+def keeps_existing_folder(root: str, path: str) -> bool:
+    """Whether the file would only keep a folder that already exists, perhaps behind a link."""
     folder, name = os.path.split(path)
     return name == KEEP and os.path.isdir(os.path.join(root, folder))
 
@@ -53,32 +54,32 @@ def keeps_folder(root: str, path: str) -> bool:
 # --- the answers, and the template, which is one of them ---
 
 
-def _answered(root: str, asker: Asker, scratch: str) -> tuple[Chosen, dict[str, str]]:
-    """Raises UsageError for answers that are missing or do not fit, before anybody is asked."""
-    chosen = _choose(asker.given["--template"], scratch) if "--template" in asker.given else None
-    questions = answers.about(root, {}, chosen.template.languages if chosen else (), of=_name(chosen))
-    if chosen is None and asker.yes:
-        chosen = _choose(_fitting(asker.answer(questions[-1]))[0], scratch)
+def _template_and_answers(root: str, asker: Asker, scratch: str) -> tuple[LocatedTemplate, dict[str, str]]:
+    """Raises UsageError for answers that are missing or do not fit, before any question is asked."""
+    located = _locate(asker.given["--template"], scratch) if "--template" in asker.given else None
+    languages, address = (located.template.languages, located.location.address) if located else ((), "")
+    questions = answers.about(root, {}, languages, of=address)
+    if located is None and asker.yes:
+        located = _locate(_fitting(asker.answer(questions[-1]))[0], scratch)
     asker.require(
-        questions if chosen else (*questions, _which(())), chosen.template.prompts if chosen else ()
+        questions if located else (*questions, _which(())), located.template.prompts if located else ()
     )
-    found = {question.name: asker.answer(question) for question in questions}
-    if chosen is None:
-        chosen = _choose(asker.answer(_which(_fitting(found["language"]))), scratch)
-    if found["language"] not in (chosen.template.languages or LANGUAGES):
-        languages = " or ".join(chosen.template.languages)
-        raise UsageError(f"the template {chosen.source.address} is for {languages}, not {found['language']}")
-    return chosen, answers.prompted(chosen.template.prompts, asker, found)
+    values = {question.name: asker.answer(question) for question in questions}
+    if located is None:
+        located = _locate(asker.answer(_which(_fitting(values["language"]))), scratch)
+    template = located.template
+    if values["language"] not in (template.languages or LANGUAGES):
+        expected = " or ".join(template.languages)
+        raise UsageError(
+            f"the template {located.location.address} is for {expected}, not {values['language']}"
+        )
+    return located, answers.prompted(template.prompts, asker, values)
 
 
-def _choose(text: str, scratch: str) -> Chosen:
-    found = source.parse(text)
-    checkout = source.fetch(found, scratch)
-    return Chosen(found, checkout.commit, templates.load(checkout.folder))
-
-
-def _name(chosen: Chosen | None) -> str:
-    return chosen.source.address if chosen else ""
+def _locate(text: str, scratch: str) -> LocatedTemplate:
+    found = location.parse(text)
+    fetched = fetch.fetch(found, scratch)
+    return LocatedTemplate(found, fetched.commit, templates.load(fetched.folder))
 
 
 def _fitting(language: str) -> list[str]:
@@ -91,7 +92,7 @@ def _which(fitting: Sequence[str]) -> Question:
 
     def check(text: str) -> str | None:
         try:
-            kind = source.parse(text).kind
+            kind = location.parse(text).kind
         except UsageError:
             kind = None
         fits = kind is not None and (kind != "built-in" or text in fitting)
