@@ -153,12 +153,15 @@ def _locked_folder(make: Callable[..., str]) -> tuple[str, int]:
 
     while True:
         folder = make(prefix=_PREFIX)
-        number = os.open(folder, os.O_RDONLY)
+        try:
+            number = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another process swept it away already
         with suppress(BlockingIOError):
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.isdir(folder):
                 return folder, number
-        os.close(number)  # another process swept it away before it was locked
+        os.close(number)  # or it is sweeping it at this moment
 
 
 def sweep() -> None:

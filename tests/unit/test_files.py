@@ -110,3 +110,12 @@ def test_a_killed_process_leaves_a_folder_that_is_swept_away(
             Path(mine).name,
         }
     assert {path.name for path in tmp_path.iterdir()} == {"skelebot-private-file", "skelebot-work"}
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path: Path) -> None:
+    names = iter(["gone", "there"])
+    (tmp_path / "there").mkdir()
+
+    folder, number = files._locked_folder(lambda prefix: str(tmp_path / next(names)))
+    os.close(number)
+    assert folder == str(tmp_path / "there")
