@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs skelebot from this checkout, for this user alone; no root, and nothing of the system's Python is touched.
+# Installs skelebot from this checkout for the current user, without root and without changing the system's Python.
 set -euo pipefail
 umask 022
 
@@ -7,14 +7,14 @@ usage() {
     cat <<'X'
 usage: ./install.sh [--example] [--uninstall] [--help]
 
-Puts skelebot into an environment of its own and links it into your PATH: with uv or pipx where present, otherwise
-into ~/.local/share/skelebot/venv and ~/.local/bin. Run it again to bring the installation up to date.
+Installs skelebot into a separate environment and links it into a folder on your PATH: with uv or pipx if available,
+otherwise in ~/.local/share/skelebot/venv and ~/.local/bin. Run it again to update the installation.
 
-  --example     then run the project in examples/iris: in Docker where an engine and the base image can be had,
-                otherwise natively (SKELEBOT_BASE_IMAGE names another base image)
-  --uninstall   undo what an earlier ./install.sh did
+  --example     then run the project in examples/iris: in Docker if an engine and the base image are available,
+                otherwise natively (SKELEBOT_BASE_IMAGE sets another base image)
+  --uninstall   remove what an earlier ./install.sh installed
 
-SKELEBOT_PYTHON names the Python to use (3.10 or later); without it, the one on PATH.
+SKELEBOT_PYTHON sets the Python to use (3.10 or later); the default is the one on PATH.
 X
 }
 
@@ -26,33 +26,33 @@ MINIMUM="Python 3.10 or later"
 say() { printf '%s\n' "$*"; }
 die() { printf 'ERROR | %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
-# macOS has no timeout; there the wait is as long as the program's own.
+# macOS has no timeout command, so there the program takes as long as it takes.
 within() { if have timeout; then timeout "$@"; else shift; "$@"; fi; }
 
-parse_words() {
+parse_arguments() {
     local word
     for word; do
         case $word in
             --example) EXAMPLE=true ;;
             --uninstall) UNINSTALL=true ;;
             -h | --help) usage; exit 0 ;;
-            *) printf "ERROR | unknown word '%s'; see ./install.sh --help\n" "$word" >&2; exit 2 ;;
+            *) printf "ERROR | unknown argument '%s'; see ./install.sh --help\n" "$word" >&2; exit 2 ;;
         esac
     done
     if "$EXAMPLE" && "$UNINSTALL"; then
-        printf 'ERROR | --example and --uninstall exclude each other\n' >&2
+        printf 'ERROR | --example cannot be combined with --uninstall; leave one out\n' >&2
         exit 2
     fi
 }
 
 prepare() {
-    [ -n "${HOME:-}" ] || die "HOME is not set; it says where to install to"
+    [ -n "${HOME:-}" ] || die "HOME is not set; set it to the folder to install below"
     DATA=${XDG_DATA_HOME:-$HOME/.local/share}/skelebot
     VENV=$DATA/venv
-    RECORD=$DATA/installed-with          # which way was used, so that --uninstall undoes that one and no other
+    RECORD=$DATA/installed-with          # the way that was used, for --uninstall
     WORK=$(mktemp -d)
     trap 'rm -rf "$WORK"' EXIT
-    # Settings of the caller's that would lead pip out of the environment it is told to fill.
+    # Settings of the caller that would make pip install outside the environment.
     unset PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PYTHONPATH PYTHONHOME
     export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 }
@@ -66,7 +66,7 @@ uv_bin() { uv tool dir --bin; }
 uv_home() { printf '%s/skelebot\n' "$(uv tool dir)"; }
 uv_uninstall() { quietly uv tool uninstall skelebot; }
 uv_install() {
-    # uv brings certificates of its own; behind a proxy that signs with another CA, only the system's will do.
+    # uv brings its own certificates; behind a proxy that signs with another CA, only the system's work.
     quietly uv_tool_install "$1" || UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 quietly uv_tool_install "$1"
 }
 uv_tool_install() { uv tool install --force --reinstall ${PYTHON:+--python "$PYTHON"} "$1"; }
@@ -99,19 +99,19 @@ make_venv() {
     mkdir -p "$DATA"
     rm -rf "$VENV"
     quietly "$PYTHON" -m venv "$VENV" && return
-    # Debian's and Ubuntu's Python has no ensurepip until the package python3-venv is there.
+    # Debian's and Ubuntu's Python has no ensurepip without the package python3-venv.
     rm -rf "$VENV"
     if quietly "$PYTHON" -m venv --without-pip "$VENV" && bootstrap_pip; then return; fi
     rm -rf "$VENV"
     rmdir "$DATA" 2>/dev/null || true
     tail -n 3 "$WORK/log" >&2
-    die "$PYTHON cannot make an environment with pip; install it first (Debian, Ubuntu: apt install python3-venv)"
+    die "$PYTHON cannot create an environment with pip; install pip first (Debian, Ubuntu: apt install python3-venv)"
 }
 
 bootstrap_pip() {
     quietly "$PYTHON" -m pip --python "$VENV/bin/python" install pip && return
     local wheel
-    # A wheel is also a program: pip can be run from its own, to install itself.
+    # pip can run from its own wheel, and so install itself.
     wheel=$(cd "$WORK" && "$PYTHON" - 2>>"$WORK/log" <<'X'
 import hashlib, json, urllib.parse, urllib.request
 
@@ -123,7 +123,7 @@ def fetch(url):
 
 files = json.loads(fetch(INDEX))["urls"]
 wheel = next(f for f in files if f["packagetype"] == "bdist_wheel")
-content = fetch(urllib.parse.urljoin(INDEX, wheel["url"]))  # a mirror may give relative ones
+content = fetch(urllib.parse.urljoin(INDEX, wheel["url"]))  # a mirror may give relative URLs
 assert hashlib.sha256(content).hexdigest() == wheel["digests"]["sha256"], "pip's wheel arrived damaged"
 with open(wheel["filename"], "wb") as file:
     file.write(content)
@@ -133,7 +133,7 @@ X
     quietly "$VENV/bin/python" "$WORK/$wheel/pip" install pip
 }
 
-# What a tool says is of interest only when nothing worked.
+# The tools' output is only shown if nothing worked.
 quietly() { "$@" </dev/null >>"$WORK/log" 2>&1; }
 
 # --- installing -----------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ find_python() {
     local candidate candidates
     candidates="python3 python3.14 python3.13 python3.12 python3.11 python3.10 python"
     if [ -n "${SKELEBOT_PYTHON:-}" ]; then
-        resolve_python "$SKELEBOT_PYTHON" || die "SKELEBOT_PYTHON=$SKELEBOT_PYTHON is no $MINIMUM"
+        resolve_python "$SKELEBOT_PYTHON" || die "SKELEBOT_PYTHON=$SKELEBOT_PYTHON is not $MINIMUM"
         return
     fi
     for candidate in $candidates; do
@@ -151,14 +151,14 @@ find_python() {
     return 1
 }
 
-# The program itself: `python3` may be a shim, or an active virtual environment's, which may be gone tomorrow.
+# The real program: `python3` may be a shim, or belong to an active virtual environment that is deleted later.
 resolve_python() {
     "$1" -c 'import sys; sys.version_info >= (3, 10) or sys.exit(1); print(getattr(sys, "_base_executable", sys.executable))' 2>/dev/null
 }
 
 recorded_way() { if [ -e "$RECORD" ]; then cat "$RECORD"; fi; }
 
-# The way of the last time, so that no second installation comes beside it; else the first that can be had.
+# The previous way, to avoid a second installation, or else all that are available.
 ways() {
     local way recorded
     recorded=$(recorded_way)
@@ -172,7 +172,7 @@ install() {
     local way copy=$WORK/source
     PYTHON=$(find_python) || PYTHON=
     [ -z "${SKELEBOT_PYTHON:-}" ] || [ -n "$PYTHON" ] || exit 1
-    [ -n "$(ways)" ] || die "no $MINIMUM found; install one, or name it with SKELEBOT_PYTHON"
+    [ -n "$(ways)" ] || die "no $MINIMUM found; install one, or set SKELEBOT_PYTHON to it"
     copy_source "$copy"
     for way in $(ways); do
         refuse_foreign_file "$way"
@@ -181,24 +181,24 @@ install() {
             finish "$way"
             return
         fi
-        say "$way could not install it"
+        say "$way could not install skelebot"
     done
     tail -n 20 "$WORK/log" >&2
-    die "skelebot could not be installed; what the tools said stands above"
+    die "skelebot could not be installed; see the messages above"
 }
 
-# Building leaves files beside setup.py, so it happens in a copy.
+# A build leaves files next to setup.py, so it runs in a copy.
 copy_source() {
     mkdir "$1"
     (cd "$ROOT" && tar -c --exclude=__pycache__ -f - setup.py pyproject.toml README.md LICENSE skelebot) |
-        tar -x -C "$1" -f - || die "the checkout in $ROOT is not whole"
+        tar -x -C "$1" -f - || die "the checkout in $ROOT is incomplete; make a new one"
 }
 
 is_ours() {
     local link home real
     link=$("${1}_bin")/skelebot
     home=$("${1}_home")
-    # As it is written, for a link that leads nowhere now; and as it resolves, for a home spelt in another way.
+    # As written, for a dangling link; and resolved, for a home that is spelt differently.
     if [[ $(readlink "$link") == "$home"/* ]]; then return; fi
     real=$(readlink -f "$home") && [[ $(readlink -f "$link") == "$real"/* ]]
 }
@@ -207,7 +207,7 @@ refuse_foreign_file() {
     local file
     file=$("${1}_bin")/skelebot
     if [ -e "$file" ] || [ -L "$file" ]; then
-        is_ours "$1" || die "$file is there already and is not this installation's; move it away and try again"
+        is_ours "$1" || die "$file already exists and belongs to something else; move it away and try again"
     fi
 }
 
@@ -218,10 +218,10 @@ finish() {
     mkdir -p "$DATA"
     printf '%s\n' "$way" >"$RECORD"
     say "installed $BIN/skelebot ($version)"
-    tell_about_path
+    check_path
 }
 
-tell_about_path() {
+check_path() {
     local found profile=.profile
     case ${SHELL:-} in */zsh) profile=.zshrc ;; */bash) profile=.bashrc ;; esac
     case :$PATH: in
@@ -240,17 +240,17 @@ uninstall() {
     local way
     way=$(recorded_way)
     if [ -z "$way" ]; then
-        say "there is nothing to undo: this script has not installed skelebot for $HOME"
+        say "nothing to uninstall: this script has not installed skelebot in $HOME"
         return
     fi
     PYTHON=$(find_python) || PYTHON=
-    [ "$way" = venv ] || "${way}_there" || die "skelebot was installed with $way, which is gone; it has to be there again first"
+    [ "$way" = venv ] || "${way}_there" || die "skelebot was installed with $way, which is not available; install $way again"
     if ! "${way}_uninstall" && is_ours "$way"; then
         tail -n 20 "$WORK/log" >&2
-        die "$way could not uninstall it"
+        die "$way could not uninstall skelebot; see its messages above"
     fi
     rm -f "$RECORD"
-    rmdir "$DATA" 2>/dev/null || true        # kept where something else is in it
+    rmdir "$DATA" 2>/dev/null || true        # kept if it is not empty
     say "uninstalled skelebot ($way)"
 }
 
@@ -261,39 +261,39 @@ run_example() {
     cd "$ROOT/examples/iris"
     say
     if reason=$(why_not_docker); then
-        say "the example runs natively (skelebot -n), as $reason"
+        say "running the example natively (skelebot -n), because $reason"
         run_jobs -n
     else
-        say "the example runs in Docker, from the base image $reason"
+        say "running the example in Docker, on the base image $reason"
         run_jobs
     fi
-    say "the example has run; what it wrote is in $PWD"
+    say "the example's results are in $PWD"
 }
 
 run_jobs() {
     "$BIN/skelebot" "$@" load + train forest + score || die "the example failed (exit code $?); see above"
 }
 
-# Says why not, and is true; or is false, and says which base image.
+# Succeeds and prints the reason, or fails and prints the base image.
 why_not_docker() {
     local client=${SKELEBOT_DOCKER:-docker} image
     if ! have "$client"; then echo "there is no docker program"; return; fi
     if ! within 20 "$client" version >/dev/null 2>&1; then echo "no Docker engine answers"; return; fi
     image=$(base_image)
-    if ! image_at_hand "$client" "$image"; then echo "the base image $image cannot be had"; return; fi
+    if ! has_image "$client" "$image"; then echo "the base image $image is not available"; return; fi
     echo "$image"
     return 1
 }
 
-# As skelebot itself would choose it, SKELEBOT_BASE_IMAGE included.
+# The one that skelebot would use, including SKELEBOT_BASE_IMAGE.
 base_image() { "$BIN/skelebot" --dry-run load | sed -n 's/^[ |]*FROM *//p' | head -n 1; }
 
-image_at_hand() {
+has_image() {
     "$1" image inspect "$2" >/dev/null 2>&1 || within "$PULL_SECONDS" "$1" pull "$2" >/dev/null 2>&1
 }
 
 main() {
-    parse_words "$@"
+    parse_arguments "$@"
     prepare
     if "$UNINSTALL"; then uninstall; return; fi
     install

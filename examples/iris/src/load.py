@@ -1,4 +1,4 @@
-"""Writes the iris data that comes with scikit-learn to data/iris.csv."""
+"""Write the iris data set of scikit-learn to data/iris.csv."""
 
 import argparse
 import csv
@@ -15,17 +15,17 @@ def main() -> None:
         rows = first_of_each(rows, args.rows)
     with open(PATH, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
-    print(f"{len(rows)} flowers in {PATH}")
+    print(f"wrote {len(rows)} flowers to {PATH}")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, help="how many flowers of each species; all without it")
+    parser.add_argument("--rows", type=int, help="the number of flowers of each species (default: all)")
     return parser.parse_args()
 
 
 def flowers() -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and a row of text for each flower: four lengths in cm, the species."""
+    """Return the column names, and a row of text for each flower: four lengths in cm and the species."""
     iris = load_iris()
     header = [name.removesuffix(" (cm)").replace(" ", "_") for name in iris.feature_names]
     rows = [
@@ -36,7 +36,7 @@ def flowers() -> tuple[list[str], list[list[str]]]:
 
 
 def first_of_each(rows: list[list[str]], count: int) -> list[list[str]]:
-    """The first `count` rows of each species, or as many as there are."""
+    """Return the first `count` rows of each species, or all if there are fewer."""
     seen: dict[str, int] = {}
     chosen = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Fits a model to data/iris.csv and keeps it in models/model.joblib."""
+"""Train a model on data/iris.csv and save it in models/model.joblib."""
 
 import argparse
 import csv
@@ -22,13 +22,13 @@ def main() -> None:
         rows = list(csv.DictReader(file))
     lengths = [[float(row[name]) for name in args.features] for row in rows]
     species = [row["species"] for row in rows]
-    learn, held_out = train_test_split(
+    training, held_out = train_test_split(
         range(len(rows)), test_size=args.test_share, stratify=species, random_state=args.seed
     )
     model = make_model(args.model, args.scale, args.seed)
-    model.fit([lengths[i] for i in learn], [species[i] for i in learn])
+    model.fit([lengths[i] for i in training], [species[i] for i in training])
     joblib.dump({"model": model, "features": args.features, "held_out": held_out}, MODEL)
-    print(f"{args.model} learned from {len(learn)} flowers; it is in {MODEL}")
+    print(f"trained {args.model} on {len(training)} flowers and saved it to {MODEL}")
 
 
 def parse_args() -> argparse.Namespace:
