@@ -25,7 +25,7 @@ setup(
             "py.typed",
             "image/*.R",
             "runners/docker/*.sh",
-            "components/*.sh",
+            "components/kerberos/*.sh",
             "templates/*",
             "templates/*/*",
         ]

@@ -1,6 +1,7 @@
 """Tickets for jobs, from a real KDC, accepted by a real service."""
 
 import contextlib
+import ipaddress
 import os
 import shutil
 import socket
@@ -56,7 +57,9 @@ def kdc() -> Iterator[Kdc]:
     if os.getuid() != 0 or not all(shutil.which(program, path=path) for program in PROGRAMS):
         reason = "needs root, krb5-kdc, krb5-admin-server and krb5-gss-samples"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    address = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    # An engine that found its bridge made already does not know the gateway: it is the first address.
+    subnet = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}")
+    address = str(ipaddress.ip_network(subnet)[1])
     folder = Path(tempfile.mkdtemp(prefix="skelebot-kdc-"))
     folder.chmod(0o755)
     port, service_port = free_port(address), free_port(address)
@@ -163,6 +166,20 @@ def test_a_job_has_a_ticket_that_a_service_accepts(project: Sandbox, kdc: Kdc, n
     assert "Signature verified." in used.out
     assert project.run("fails").code == 7
     assert project.run("mounted").code == 0
+
+
+def test_included_settings_come_along(project: Sandbox, kdc: Kdc, name: str) -> None:
+    """As where the system's krb5.conf has little but an includedir."""
+    head, realms = kdc.settings.split("[realms]")
+    project.write("etc/defaults", head)
+    project.write("etc/realm.conf", f"[realms]{realms}")
+    project.write("etc/realm.conf.rpmsave", "no settings")
+    project.write(
+        "krb5.conf", f"includedir {project.root}/etc/\n[libdefaults]\n    default_realm = ELSEWHERE\n"
+    )
+    service = f"gss-client -port {kdc.service_port} {kdc.address} trade@{kdc.address} hello"
+    configure(project, name, job(service))
+    assert "Signature verified." in project.ok("run")
 
 
 def test_the_keytab_is_in_no_layer(project: Sandbox, kdc: Kdc, name: str) -> None:
@@ -273,10 +290,10 @@ def test_what_can_be_wrong(project: Sandbox, kdc: Kdc, name: str) -> None:
     refused(1, "Cannot contact any KDC for realm 'TEST.LOCAL'")
     project.write("krb5.conf", kdc.settings)
     (project.root / "secrets/alice.keytab").unlink()
-    refused(2, "components.kerberos.keytab: there is no file")
+    refused(2, "secrets/alice.keytab does not exist; get a keytab from your KDC")
     (project.root / "krb5.conf").unlink()
     project.write("secrets/alice.keytab", kdc.keytab("alice"))
-    refused(2, "components.kerberos.krbConf: krb5.conf cannot be read: no such file")
+    refused(2, "krb5.conf cannot be read: no such file or directory; name one that you can read")
     assert project.run("-h").code == 0
 
 

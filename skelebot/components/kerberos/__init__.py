@@ -1,11 +1,12 @@
-"""Kerberos: a ticket is there before a job starts, and stays fresh while it runs."""
+"""Kerberos: a job has a ticket before it starts, and the ticket is renewed while the job runs."""
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from skelebot.component import Check, Component, Session
-from skelebot.errors import ConfigError, UsageError
+from skelebot.components.kerberos import krb5_conf
+from skelebot.errors import ConfigError, SkelebotError
 from skelebot.model import Image, Mount, Project, Task, key, not_blank, pattern
 from skelebot.project import plan
 
@@ -18,45 +19,51 @@ _CLIENT = (
     "command -v kinit >/dev/null || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "
     "--no-install-recommends krb5-user && rm -rf /var/lib/apt/lists/*; }"
 )
-_SETTINGS = 'printf %s "$1" >/etc/krb5.conf'
+# Writes files, each given as its path and its text.
+_WRITE = 'mkdir -p /etc/krb5.conf.d && while [ $# -gt 0 ]; do printf %s "$2" >"$1" && shift 2 || exit; done'
 
 
 @dataclass(frozen=True)
 class Kerberos(Component):
-    """Whose ticket jobs get, and from where."""
+    """The principal whose ticket jobs get, and what is needed for that."""
 
     krb_conf: str = key(help="The krb5.conf that goes into the image", check=not_blank)
     keytab: str = key(help="The keytab, which is mounted for each run", check=not_blank)
     hdfs_user: str = key(help="The principal to get a ticket for", check=_principal)
 
     def image(self, image: Image, project: Project) -> Image:
-        """The client and its settings in the image, the keytab not even near it."""
+        """The image with the client and its configuration, and without the keytab."""
         from skelebot.image.dockerfile import exec_form  # not for native runs
 
-        settings = _settings(project, self.krb_conf)
+        words = [word for file in self._configuration(project).items() for word in file]
         entrypoint = None if image.entrypoint is None else self._wrapped(image.entrypoint)
-        setup = (f"RUN {_CLIENT}", exec_form("RUN", ("sh", "-c", _SETTINGS, "krb5.conf", settings)))
+        setup = (f"RUN {_CLIENT}", exec_form("RUN", ("sh", "-c", _WRITE, "krb5.conf", *words)))
         return replace(
             image,
             setup=(*image.setup, *setup),
-            ignores=(*image.ignores, *self._never(project)),
+            ignores=(*image.ignores, *self._keytab_patterns(project)),
             labels=(*image.labels, (KEYTAB_LABEL, KEYTAB)),
             entrypoint=entrypoint,
         )
 
     def task(self, task: Task, project: Project) -> Task:
-        """The job behind what gets it a ticket; natively it has the caller's."""
+        """The job behind the script that gets its ticket; a native job has the caller's ticket."""
         if task.native == "always":
             return task
-        keytab = _path(project, self.keytab)
-        if not os.path.isfile(keytab):
-            raise ConfigError(
-                [f"components.kerberos.keytab: there is no file {keytab}; get one from your KDC"]
-            )
-        mount = Mount(keytab, KEYTAB, read_only=True)
+        mount = Mount(self._existing_keytab(project), KEYTAB, read_only=True)
         return replace(task, argv=self._wrapped(task.argv), mounts=(*task.mounts, mount))
 
-    def _never(self, project: Project) -> Iterable[str]:
+    def _configuration(self, project: Project) -> dict[str, str]:
+        return krb5_conf.read(project.root, plan.at_home(self.krb_conf))
+
+    def _existing_keytab(self, project: Project) -> str:
+        keytab = _path(project, self.keytab)
+        if os.path.isfile(keytab):
+            return keytab
+        problem = "is not an ordinary file" if os.path.exists(keytab) else "does not exist"
+        raise ConfigError([f"components.kerberos.keytab: {keytab} {problem}; get a keytab from your KDC"])
+
+    def _keytab_patterns(self, project: Project) -> Iterable[str]:
         """The patterns that keep the keytab out of every context, by its name and by where links lead."""
         from skelebot.image.ignores import literal
 
@@ -69,27 +76,22 @@ class Kerberos(Component):
         return ("sh", "-c", _script(), "kerberos", KEYTAB, self.hdfs_user, *argv)
 
     def checks(self, session: Session) -> Iterable[Check]:
-        if session.optional_project:
-            keytab = _path(session.project, self.keytab)
+        if not session.optional_project:
+            return
+        try:
+            self._configuration(session.project)
+            keytab = self._existing_keytab(session.project)
             readable = os.access(keytab, os.R_OK)
             advice = None if readable else f"let {keytab} be a keytab that you can read"
             yield Check("kerberos", f"keytab {keytab}" if readable else "no keytab", advice)
+        except SkelebotError as error:
+            yield Check.failed("kerberos", error)
 
 
 def _path(project: Project, name: str) -> str:
     return os.path.normpath(os.path.join(project.root, plan.at_home(name)))
 
 
-def _settings(project: Project, name: str) -> str:
-    """The text of the krb5.conf. Raises UsageError."""
-    try:
-        with open(_path(project, name), encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"components.kerberos.krbConf: {name} cannot be read: {reason.lower()}") from None
-
-
 def _script() -> str:
-    with open(os.path.join(os.path.dirname(__file__), "kerberos.sh"), encoding="utf-8") as file:
+    with open(os.path.join(os.path.dirname(__file__), "ticket.sh"), encoding="utf-8") as file:
         return file.read()
