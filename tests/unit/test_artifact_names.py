@@ -1,8 +1,12 @@
 """Names in a store, LATEST, and what is wrong with a repository's settings; all without a store."""
 
+import time
+from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from semver import Version
 
 from skelebot.components.repository import names
@@ -10,6 +14,7 @@ from skelebot.components.repository.artifactory.http import base_url
 from skelebot.components.repository.settings import Artifactory
 from skelebot.errors import SkelebotError
 from skelebot.project.read import parsed_version
+from skelebot.project.versions import is_above, precedence
 
 from .helpers import problems
 
@@ -100,23 +105,55 @@ def test_a_name_is_no_pattern() -> None:
         ("0.2.0", "0.1.0 1.0.0", "0.1.0"),
         ("2.0.0", "2.0.0-alpha.2 2.0.0-alpha.10 2.0.0-1", "2.0.0-alpha.10"),
         ("1.4.0", "1.4.0+build.5", "1.4.0+build.5"),
+        # The project's own version if it is there, and else the highest build.
+        ("1.0.0", "1.0.0+build.1 1.0.0+build.2 1.0.0+build.10 1.0.0", "1.0.0"),
+        ("1.0.0+build.10", "1.0.0+build.1 1.0.0+build.2 1.0.0+build.10 1.0.0", "1.0.0+build.10"),
+        ("1.0.0+build.2", "1.0.0+build.1 1.0.0+build.2 1.0.0+build.10 1.0.0", "1.0.0+build.2"),
+        ("1.0.0+build.3", "1.0.0+build.1 1.0.0+build.2 1.0.0+build.10 1.0.0", "1.0.0+build.10"),
+        ("1.0.1", "1.0.0+build.1 1.0.0+build.2 1.0.0+build.10 1.0.0", "1.0.0+build.10"),
+        ("1.0.1", "1.0.0+9.z 1.0.0 1.0.0+9 1.0.0+10 1.0.0+a", "1.0.0+a"),
+        ("1.0.0-rc.1+b", "1.0.0-rc.1+a 1.0.0-rc.1+b 1.0.0-rc.1+c 1.0.0", "1.0.0-rc.1+b"),
+        ("1.0.0-rc.2", "1.0.0-rc.1+10 1.0.0-rc.1+9 1.0.0+1", "1.0.0-rc.1+10"),
     ],
 )
 def test_latest(project: str, there: str, expected: str) -> None:
-    found = {version: Version.parse(version) for version in there.split()}
-    assert names.latest(found, Version.parse(project)) == expected
+    for order in (1, -1):
+        found = names.versions([f"m_v{version}" for version in there.split()][::order], "", "m", "")
+        assert names.latest(found, project) == f"m_v{expected}"
+
+
+@given(
+    st.lists(st.from_regex(r"[0-2]\.[0-2]\.[0-9]{1,2}(-[a-c0-2]{1,2}(\.[a-c0-2]{1,2})?)?", fullmatch=True))
+)
+def test_versions_are_ordered_as_semver_orders_them(texts: list[str]) -> None:
+    """https://semver.org/#spec-item-11"""
+    ranks = {text: precedence(text) for text in texts}
+    assert {text for text in texts if ranks[text]} == {text for text in texts if Version.is_valid(text)}
+    for one, two in product([text for text in texts if ranks[text]], repeat=2):
+        first, second = ranks[one], ranks[two]
+        assert first
+        assert second
+        assert is_above(first, second) == (Version.parse(one) > Version.parse(two))
+
+
+def test_thousands_of_versions_are_ordered_in_seconds() -> None:
+    keys = [f"model_v1.{n // 7}.{n}.pkl" for n in range(300_000)]
+    before = time.process_time()
+    found = names.versions(reversed(keys), "", "model", ".pkl")
+    assert names.latest(found, "1.99999.0") == keys[-1]
+    assert time.process_time() - before < 10
 
 
 @pytest.mark.parametrize("there", ["2.0.0 3.0.0", "1.4.1", "0.9.0"])
 def test_no_compatible_version_lists_those_there_are(there: str) -> None:
-    found = {version: Version.parse(version) for version in there.split()}
-    assert names.latest(found, Version.parse("1.4.0")) is None
-    error = names.no_compatible_version(found, Version.parse("1.4.0"), "model")
+    found = {version: version for version in there.split()}
+    assert names.latest(found, "1.4.0") is None
+    error = names.no_compatible_version(found, "1.4.0", "model")
     assert str(error).endswith(f"there are: {', '.join(there.split())}")
 
 
 def test_without_any_version_the_error_says_what_to_do() -> None:
-    error = names.no_compatible_version({}, Version.parse("1.4.0"), "model")
+    error = names.no_compatible_version({}, "1.4.0", "model")
     assert "none at all; push one" in str(error)
 
 

@@ -19,7 +19,18 @@ ORDER = (
 )
 # The order within a room.
 ROOMS = {
-    "project": ("__init__", "sources", "nodes", "schema", "json_schema", "checks", "read", "plan", "state"),
+    "project": (
+        "__init__",
+        "sources",
+        "nodes",
+        "schema",
+        "json_schema",
+        "checks",
+        "read",
+        "plan",
+        "state",
+        "versions",
+    ),
     "image": (
         *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores"),
         *("context", "fingerprint", "sizes", "tar", "dockerfile"),

@@ -47,14 +47,14 @@ def in_store(store: Store, project: Project, artifact: Artifact, prefix: str, ve
 
 
 def _latest_version(store: Store, project: Project, artifact: Artifact, prefix: str) -> str:
-    current = parsed_version(project.version)
+    current = str(parsed_version(project.version))
     ending = names.extension(artifact.file, in_project(project.root, artifact, prefix, None).is_folder)
     keys = [stored.key for stored in store.list(f"{prefix}{artifact.name}_v")]
     versions = names.versions(keys, prefix, artifact.name, ending)
     key = names.latest(versions, current)
     if key is None:
         raise names.no_compatible_version(versions, current, artifact.name)
-    return str(versions[key])
+    return versions[key]
 
 
 def list_versions(
@@ -69,18 +69,16 @@ def list_versions(
     objects = {stored.key: stored for stored in store.list(f"{prefix}{artifact.name}_v")}
     ending = names.extension(artifact.file, item.is_folder)
     versions = names.versions(objects, prefix, artifact.name, ending)
-    return [(objects[key], str(versions[key])) for key in sorted(versions, key=lambda key: versions[key])]
+    return [(objects[key], version) for key, version in versions.items()]
 
 
 def latest_key(listed: Sequence[tuple[Stored, str | None]], project: Project) -> str | None:
     """The key that LATEST would choose, or None if no version is compatible."""
-    from semver import Version
-
-    versions = {stored.key: Version.parse(version) for stored, version in listed if version is not None}
+    versions = {stored.key: version for stored, version in listed if version is not None}
     if not versions:
         return listed[0][0].key if listed else None
     try:
-        return names.latest(versions, parsed_version(project.version))
+        return names.latest(versions, str(parsed_version(project.version)))
     except SkelebotError:  # the project has no version
         return None
 

@@ -1,14 +1,10 @@
 """The names of an artifact's versions in a store, and which of them is the latest compatible one."""
 
 import os
-import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from skelebot.errors import SkelebotError
-
-if TYPE_CHECKING:
-    from semver import Version
+from skelebot.project.versions import is_above, precedence
 
 ARCHIVE = ".tar.gz"  # the extension of a folder's archive
 
@@ -27,32 +23,40 @@ def key(prefix: str, name: str, version: str | None, ending: str) -> str:
     return f"{prefix}{name}{f'_v{version}' if version else ''}{ending}"
 
 
-def versions(keys: Iterable[str], prefix: str, name: str, ending: str) -> "dict[str, Version]":
-    """The keys of exactly that artifact with their versions; similar names are left out."""
-    from semver import Version  # only where versions are compared
-
-    form = re.compile(re.escape(f"{prefix}{name}_v") + "(.+)" + re.escape(ending), re.DOTALL)
-    found = {}
+def versions(keys: Iterable[str], prefix: str, name: str, ending: str) -> dict[str, str]:
+    """The keys of exactly that artifact with their versions, lowest first; similar names are left out."""
+    start, ranked = f"{prefix}{name}_v", []
     for candidate in keys:
-        match = form.fullmatch(candidate)
-        if match and Version.is_valid(match[1]):
-            found[candidate] = Version.parse(match[1])
-    return found
+        if candidate.startswith(start) and candidate.endswith(ending):
+            version = candidate[len(start) : len(candidate) - len(ending)]
+            if rank := precedence(version):
+                ranked.append((rank, candidate, version))
+    return {candidate: version for _, candidate, version in sorted(ranked)}
 
 
 def is_version(text: str) -> bool:
-    from semver import Version
-
-    return Version.is_valid(text)
+    return precedence(text) is not None
 
 
-def latest(found: "dict[str, Version]", project: "Version") -> str | None:
-    """The key of the highest version with the project's major version that is not above the project's."""
-    compatible = {k: v for k, v in found.items() if v.major == project.major and v <= project}
-    return max(compatible, key=lambda k: compatible[k]) if compatible else None
+def latest(versions: dict[str, str], project: str) -> str | None:
+    """The key of the version to use for a project's version, or None if none is compatible.
+
+    It is the project's own version if it is there. Otherwise it is the highest with the same major version
+    that is not above it. versions: lowest first.
+    """
+    current = precedence(project)
+    assert current
+    for key, version in versions.items():
+        if version == project:
+            return key
+    for key, version in reversed(versions.items()):
+        rank = precedence(version)
+        if rank and rank[0][0] == current[0][0] and not is_above(rank, current):
+            return key
+    return None
 
 
-def no_compatible_version(found: "dict[str, Version]", project: "Version", name: str) -> SkelebotError:
-    there = ", ".join(str(v) for v in sorted(found.values())[-20:])
+def no_compatible_version(versions: dict[str, str], project: str, name: str) -> SkelebotError:
+    there = ", ".join(list(versions.values())[-20:])
     there = there or "none at all; push one, or check the store's settings and the prefix"
     return SkelebotError(f"no version of {name} is compatible with {project}; there are: {there}")
