@@ -53,6 +53,7 @@ class Faults:
     anonymous: bool = False  # whoever asks may read
     length: str = ""  # this is said of how long a file is
     no_ranges: bool = False
+    further: int = 0  # a body has so many bytes more than a HEAD announces
     gzips: bool = False  # as a proxy does for those who take it
 
 
@@ -75,6 +76,7 @@ class Server(ThreadingHTTPServer):
         self.sent = self.received = 0  # bytes of files
         self.held, self.release = threading.Event(), threading.Event()
         self.lock, self.sums = threading.Lock(), dict[str, dict[str, str]]()
+        self.properties = dict[str, dict[str, list[str]]]()
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
         if self.tls:
             self.tls.load_cert_chain(certificate)
@@ -192,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._cut_body = bool(faults.drop_every and count % faults.drop_every == 0)
         try:
             self._fail_if_told()
-            act(unquote(urlsplit(self.path).path))
+            act(unquote(urlsplit(self.path).path.partition(";")[0]))
         except _Refused as refused:
             self._discard()
             error = {"status": refused.code, "message": refused.message}
@@ -299,7 +301,12 @@ class _Handler(BaseHTTPRequestHandler):
         words = path.strip("/").split("/")
         about: dict[str, Any] = {"repo": words[0], "path": "/" + "/".join(words[1:])}
         about["uri"] = f"{self.server.url}{self.path}"
-        if "list" in query:
+        if "properties" in query:
+            known = self.server.properties.get(str(place), {})
+            if not known.keys() & set(query["properties"]):
+                raise _Refused(404, "No properties could be found.")
+            self._say(200, {"uri": about["uri"], "properties": known})
+        elif "list" in query:
             if not place.is_dir():
                 raise _Refused(404, "Unable to find item")
             files = sorted(place.rglob("*") if query.get("deep") == ["1"] else place.iterdir())
@@ -335,10 +342,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start = self._range_start(whole)
         partly = {"Content-Range": f"bytes {start}-{whole - 1}/{whole}"} if start else {}
-        length = {"Content-Length": self.server.faults.length or str(whole - start)}
+        further = self.server.faults.further if self.command == "GET" else 0
+        length = {"Content-Length": self.server.faults.length or str(whole - start + further)}
         self._start(206 if start else 200, {**headers, **partly, **length})
         if self.command == "GET":
             self._stream(file, start, whole)
+            with suppress(OSError):
+                for _ in range(0, further, _BLOCK):
+                    self.connection.sendall(bytes(min(_BLOCK, further)))
+                    self.server.sent += _BLOCK
 
     def _range_start(self, whole: int) -> int:
         asked = self.headers.get("Range", "")
@@ -392,6 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.faults.lost > 0:
                 self.server.faults.lost -= 1
                 raise _Cut
+        self.server.properties[str(place)] = parse_qs(urlsplit(self.path).path.partition(";")[2])
         size, sums = place.stat().st_size, self.server.sums_of(place)
         made = {"path": f"/{place.name}", "size": str(size), "checksums": sums}
         self._say(201, made | {"created": _iso(place), "downloadUri": f"{self.server.url}{path}"})

@@ -113,3 +113,45 @@ def test_what_would_be_refused_is_not_packed(tmp_path: Path) -> None:
     (top / "out").symlink_to("/etc/passwd")
     with pytest.raises(SkelebotError, match="leads out"):
         archive.pack(str(top), str(tmp_path / "a.tar.gz"))
+
+
+# --- the size ---
+
+
+def test_a_folder_that_compresses_well_comes_back(tmp_path: Path) -> None:
+    top = folder(tmp_path)
+    os.truncate(top / "weights", 50 << 20)
+    archive.pack(str(top), str(tmp_path / "a.tar.gz"))
+    assert (tmp_path / "a.tar.gz").stat().st_size < 100_000
+    out = unpack(tmp_path, (tmp_path / "a.tar.gz").read_bytes())
+    assert (out / "weights").stat().st_size == 50 << 20
+
+
+def announced(size: int, *members: tarfile.TarInfo) -> bytes:
+    raw = io.BytesIO()
+    headers = {"SKELEBOT.unpacked": str(size)}
+    with tarfile.open(fileobj=raw, mode="w:gz", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar:
+        for one in members:
+            tar.addfile(one, io.BytesIO(bytes(one.size)))
+    return raw.getvalue()
+
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        written(member("x", size=50 * MB)),
+        written(*(member(f"x{i}", size=MB) for i in range(50))),
+        announced(10 * MB, member("x", size=10 * MB + 1)),
+        announced(10 * MB, *(member(f"x{i}", size=MB) for i in range(11))),
+        gzip.compress(gzip.decompress(written(member("x"))) + bytes(50 * MB)),
+        written(member("y"), member("x" * 20 * MB)),
+    ],
+    ids=["one", "many", "announced", "many announced", "a tail", "a name"],
+)
+def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Unusable, match="unpacks to more than"):
+        unpack(tmp_path, data)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 15 * MB

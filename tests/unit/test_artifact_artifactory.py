@@ -13,7 +13,7 @@ from skelebot.components.repository.artifactory.http import root_cause
 from skelebot.components.repository.artifactory.upload import Body
 from skelebot.components.repository.credentials import Credentials
 from skelebot.components.repository.settings import Artifactory, Auth
-from skelebot.components.repository.store import AlreadyStored, Stored, Upload
+from skelebot.components.repository.store import AlreadyStored, Stored, Unusable, Upload
 from skelebot.errors import SkelebotError
 
 LARGE = (16 << 20) + 1
@@ -65,6 +65,27 @@ def test_a_pull_resumes(tmp_path: Path, server: Server) -> None:
     assert store(server).pull(stored, str(tmp_path / "part"), lambda count: None, prefix.append) == 6
     assert prefix == [4, 6]
     assert (tmp_path / "part").read_bytes() == b"0123456789"
+
+
+def test_a_server_that_sends_more_than_it_announced(tmp_path: Path, server: Server) -> None:
+    store(server).push("m", upload(tmp_path, b"0123456789"), False, lambda count: None)
+    stored = store(server).head("m")
+    assert stored
+    server.faults.further = 400 << 20
+    with pytest.raises(Unusable, match="sent more than the 10 bytes that it announced"):
+        store(server).pull(stored, str(tmp_path / "part"), lambda count: None, lambda count: None)
+    assert (tmp_path / "part").stat().st_size <= 10
+    assert server.sent < 50 << 20
+
+
+def test_a_file_that_can_be_executed(tmp_path: Path, server: Server) -> None:
+    for mode, force in ((0o644, False), (0o755, True), (0o644, True)):
+        upload(tmp_path, os.urandom(10))
+        (tmp_path / "m.pkl").chmod(mode)
+        one = Upload.of(str(tmp_path / "m.pkl"))
+        store(server).push("a;b/m", one, force, lambda count: None)
+        assert store(server).is_executable(Stored("a;b/m", 10, "")) == (mode == 0o755)
+    assert (server.folder / REPO / "team/a;b/m").is_file()
 
 
 def test_refusals_in_one_line(server: Server) -> None:

@@ -98,3 +98,68 @@ def test_a_store_that_does_not_exist_yet(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SkelebotError, match=r"cannot be (written|read)"):
         LocalStore(str(tmp_path / "file/store")).check()
+
+
+# --- pushes that are killed ---
+
+OLD, NEW = (hashlib.sha256(content).hexdigest() for content in (b"old", b"new"))
+
+
+@pytest.mark.parametrize(
+    ("content", "recorded", "pending", "expected"),
+    [
+        (b"old", OLD, [], OLD),
+        (b"old", OLD, [NEW], OLD),  # killed before it replaced the object
+        (b"new", OLD, [NEW], NEW),  # and after
+        (b"new", None, [NEW], NEW),
+        (b"new", OLD, [NEW, OLD], NEW),
+        (b"bad", None, [NEW], NEW),
+        (b"old", None, [], None),
+        (b"new", OLD, [NEW[:30]], OLD),  # killed while it noted the checksum
+    ],
+)
+def test_the_checksum_after_a_killed_push(
+    tmp_path: Path, content: bytes, recorded: str | None, pending: list[str], expected: str | None
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "m").write_bytes(content)
+    if recorded:
+        (store / "m.sha256").write_text(f"{recorded}  m\n")
+    for i, sha256 in enumerate(pending):
+        (store / f"m.sha256.0000000{i}.skelebot-part").write_text(f"{sha256}  m\n")
+    (store / "m2.sha256.00000000.skelebot-part").write_text(f"{'0' * 64}  m2\n")
+    local = LocalStore(str(store))
+    stored = local.head("m")
+    assert stored
+    assert stored.sha256 == expected
+    assert [one.sha256 for one in local.list("m")] == [expected]
+
+
+def test_a_damaged_object_has_neither_checksum_of_a_killed_push(tmp_path: Path) -> None:
+    push(tmp_path, "m", b"old")
+    (tmp_path / "store/m").write_bytes(b"bad")
+    (tmp_path / "store/m.sha256.00000000.skelebot-part").write_text(f"{NEW}  m\n")
+    stored = LocalStore(str(tmp_path / "store")).head("m")
+    assert stored
+    assert stored.sha256 in (OLD, NEW)
+
+
+def test_what_a_killed_push_noted_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    push(tmp_path, "m", b"old")
+    pending = tmp_path / "store/m.sha256.00000000.skelebot-part"
+    pending.write_text(f"{NEW}  m\n")
+    os.utime(pending, (1, 1))
+    with pytest.raises(AlreadyStored):
+        push(tmp_path, "m", b"new")
+    assert pending.exists()  # it may belong to the object
+    push(tmp_path, "m", b"new", force=True)
+    assert sorted(os.listdir(tmp_path / "store")) == ["m", "m.sha256"]
+
+
+def test_an_object_that_grows_while_it_is_pulled(tmp_path: Path) -> None:
+    push(tmp_path, "m", b"0123456789")
+    sent = LocalStore(str(tmp_path / "store")).pull(
+        Stored("m", 4, ""), str(tmp_path / "part"), lambda count: None, lambda count: None
+    )
+    assert (sent, (tmp_path / "part").read_bytes()) == (4, b"0123")

@@ -45,7 +45,7 @@ def put(root: Path, *keys: str) -> None:
 
 def push(root: Path, store: LocalStore, artifact: Artifact, version: str = "1.4.0", **options: Any) -> Any:
     item = find.in_project(str(root), artifact, "", version)
-    return transfer.push(store, item, options.get("force", False))()
+    return transfer.push(store, item, str(root), options.get("force", False))()
 
 
 def pull(root: Path, store: LocalStore, artifact: Artifact, version: str = "LATEST", **options: Any) -> Any:
@@ -145,7 +145,7 @@ def test_a_push_is_checked_before_a_byte_moves(root: Path, store: LocalStore) ->
         (Artifact("x", "models/m.pkl/"), "is a file, but"),
     ):
         with pytest.raises(SkelebotError, match=message):
-            transfer.push(store, find.in_project(str(root), artifact, "", "1.4.0"), False)
+            transfer.push(store, find.in_project(str(root), artifact, "", "1.4.0"), str(root), False)
     with pytest.raises(AlreadyStored):
         push(root, store, MODEL)
     push(root, store, MODEL, force=True)
@@ -160,13 +160,148 @@ def test_a_damaged_object_replaces_nothing(root: Path, store: LocalStore) -> Non
     assert os.listdir(root / ".skelebot/parts") == []
 
 
+def test_a_file_that_can_be_executed(root: Path, store: LocalStore) -> None:
+    tool = Artifact("tool", "tool.sh")
+    (root / "tool.sh").write_text("#!/bin/sh\n")
+    (root / "tool.sh").chmod(0o750)
+    push(root, store, tool)
+    pull(root, store, tool)
+    assert os.access(root / "tool_v1.4.0.sh", os.X_OK)
+    (root / "tool.sh").chmod(0o640)
+    push(root, store, tool, force=True)
+    pull(root, store, tool)
+    assert not (root / "tool_v1.4.0.sh").stat().st_mode & 0o111
+
+
+# --- a folder that holds more than the version ---
+
+FOLDER = Artifact("d", "models/")
+
+
+def versions_of_a_folder(root: Path, store: LocalStore) -> None:
+    """1.0.0 has m.pkl and old/a; 1.1.0 has m.pkl and new."""
+    (root / "models/old").mkdir()
+    (root / "models/old/a").write_bytes(b"a")
+    push(root, store, FOLDER, "1.0.0")
+    target.remove(str(root / "models/old"))
+    (root / "models/new").write_bytes(b"new")
+    push(root, store, FOLDER, "1.1.0")
+    target.remove(str(root / "models"))
+    target.remove(str(root / ".skelebot"))
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_what_was_never_stored_stays(root: Path, store: LocalStore) -> None:
+    versions_of_a_folder(root, store)
+    pull(root, store, FOLDER, "1.0.0", override=True)
+    assert tree(root / "models") == ["m.pkl", "old", "old/a"]
+    (root / "models/mine/empty").mkdir(parents=True)
+    (root / "models/mine/link").symlink_to("nowhere")
+    (root / "models/old/notes").write_bytes(b"notes")
+    (root / "models/m.pkl").write_bytes(b"changed")
+    for _ in range(2):
+        pull(root, store, FOLDER, "1.1.0", override=True)
+        assert tree(root / "models") == [
+            *("m.pkl", "mine", "mine/empty", "mine/link", "new", "old", "old/notes"),
+        ]
+    assert (root / "models/m.pkl").read_bytes() == b"mine"  # the version's own
+    assert (root / "models/mine/link").readlink() == Path("nowhere")
+
+
+def test_what_was_pulled_and_then_changed_stays(root: Path, store: LocalStore) -> None:
+    versions_of_a_folder(root, store)
+    pull(root, store, FOLDER, "1.0.0", override=True)
+    (root / "models/old/a").write_bytes(b"another")
+    pull(root, store, FOLDER, "1.1.0", override=True)
+    assert (root / "models/old/a").read_bytes() == b"another"
+
+
+def test_what_was_pushed_from_here_goes(root: Path, store: LocalStore) -> None:
+    versions_of_a_folder(root, store)
+    pull(root, store, FOLDER, "1.1.0", override=True)
+    (root / "models/extra").write_bytes(b"extra")
+    push(root, store, FOLDER, "1.2.0")
+    (root / "models/later").write_bytes(b"later")
+    pull(root, store, FOLDER, "1.1.0", override=True)
+    assert tree(root / "models") == ["later", "m.pkl", "new"]
+
+
+def test_without_a_record_every_file_stays(root: Path, store: LocalStore) -> None:
+    versions_of_a_folder(root, store)
+    pull(root, store, FOLDER, "1.0.0", override=True)
+    target.remove(str(root / ".skelebot"))
+    pull(root, store, FOLDER, "1.1.0", override=True)
+    assert tree(root / "models") == ["m.pkl", "new", "old", "old/a"]
+
+
+@pytest.mark.parametrize("mine", ["new/mine", "m.pkl/mine"])
+def test_a_file_in_the_way_of_the_versions_files(root: Path, store: LocalStore, mine: str) -> None:
+    versions_of_a_folder(root, store)
+    (root / "models" / mine).parent.mkdir(parents=True)
+    (root / "models" / mine).write_bytes(b"mine")
+    with pytest.raises(SkelebotError, match="is in the way of the version's files"):
+        pull(root, store, FOLDER, "1.1.0", override=True)
+    assert (root / "models" / mine).read_bytes() == b"mine"
+
+
+def test_a_file_in_the_way_of_a_folder(root: Path, store: LocalStore) -> None:
+    versions_of_a_folder(root, store)
+    (root / "models").write_bytes(b"mine")
+    item = find.in_store(store, project(root), FOLDER, "", "1.1.0")
+    with pytest.raises(SkelebotError, match="is a file, and the artifact a folder"):
+        transfer.pull(store, item, str(root), True)()
+    (root / "models").unlink()
+    (root / "models").mkdir()
+    (root / "models/old").write_bytes(b"mine")
+    with pytest.raises(SkelebotError, match="is in the way"):
+        pull(root, store, FOLDER, "1.0.0", override=True)
+    assert (root / "models/old").read_bytes() == b"mine"
+
+
+# --- links ---
+
+
+def test_a_link_to_a_file_stays_a_link(root: Path, store: LocalStore, tmp_path: Path) -> None:
+    push(root, store, MODEL)
+    (tmp_path / "disk").mkdir()
+    for content in (b"other", None):  # also one that leads to a file yet to come
+        (root / "models/m.pkl").unlink()
+        (root / "models/m.pkl").symlink_to(tmp_path / "disk/m.pkl")
+        if content:
+            (tmp_path / "disk/m.pkl").write_bytes(content)
+        assert pull(root, store, MODEL, override=True).path == f"{root}/models/m.pkl"
+        assert (root / "models/m.pkl").is_symlink()
+        assert (tmp_path / "disk/m.pkl").read_bytes() == b"mine"
+        (tmp_path / "disk/m.pkl").unlink()
+    (tmp_path / "disk").rmdir()
+    with pytest.raises(SkelebotError, match="and there is no folder"):
+        pull(root, store, MODEL, override=True)
+
+
+def test_a_link_to_a_folder_stays_a_link(root: Path, store: LocalStore, tmp_path: Path) -> None:
+    versions_of_a_folder(root, store)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/mine").write_bytes(b"mine")
+    (root / "models").symlink_to(tmp_path / "disk")
+    for version, expected in (
+        ("1.0.0", ["m.pkl", "mine", "old", "old/a"]),
+        ("1.1.0", ["m.pkl", "mine", "new"]),
+    ):
+        pull(root, store, FOLDER, version, override=True)
+        assert (root / "models").is_symlink()
+        assert tree(tmp_path / "disk") == expected
+
+
 # --- the target ---
 
 
 def test_a_folder_is_not_replaced_by_a_file(root: Path, tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(b"new")
     with pytest.raises(SkelebotError, match="is a folder, and the artifact a file"):
-        target.replace_target(str(tmp_path / "part"), str(root / "models"), is_folder=False)
+        target.put_file(str(tmp_path / "part"), str(root / "models"), False)
     assert os.listdir(root / "models") == ["m.pkl"]
 
 

@@ -118,11 +118,13 @@ class Repository(Component):
     def _push(self, session: Session, values: Values) -> int:
         from skelebot.components.repository import commands
 
-        items = commands.items_to_push(session.project, self._chosen(values), _prefix(values))
+        project = session.project
+        items = commands.items_to_push(project, self._chosen(values), _prefix(values))
         if session.flags.dry_run:
             return _print([f"push {item.path} -> {item.key}" for item in items])
         store = self._store(session, values)
-        return commands.push(store, items, bool(values.get("force")), bool(values.get("json")))
+        force, as_json = bool(values.get("force")), bool(values.get("json"))
+        return commands.push(store, items, project.root, force, as_json)
 
     def _pull(self, session: Session, values: Values) -> int:
         from skelebot.components.repository import commands

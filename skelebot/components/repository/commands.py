@@ -24,8 +24,8 @@ def items_to_push(project: Project, artifacts: Sequence[Artifact], prefix: str) 
     return [find.in_project(project.root, artifact, prefix, version) for artifact in artifacts]
 
 
-def push(store: Store, items: Sequence[find.Item], force: bool, as_json: bool) -> int:
-    transfers = [(item.name, _prepare(transfer.push, store, item, force)) for item in items]
+def push(store: Store, items: Sequence[find.Item], root: str, force: bool, as_json: bool) -> int:
+    transfers = [(item.name, _prepare(transfer.push, store, item, root, force)) for item in items]
     return _run(transfers, lambda result: result.key, as_json)
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from stat import S_IXUSR
 
 from skelebot.components.repository.store import (
     BLOCK,
@@ -15,12 +17,14 @@ from skelebot.components.repository.store import (
     Stored,
     Upload,
     file_sha256,
+    make_executable,
 )
 from skelebot.errors import SkelebotError
-from skelebot.files import PART, reason, replace_file
+from skelebot.files import PART, reason
 
 _SUM = ".sha256"  # the checksum of an object is in a file beside it, as sha256sum writes it
 
+_PENDING_SUM = re.compile(rf"(.+){re.escape(_SUM)}\.[0-9a-f]{{8}}{re.escape(PART)}", re.DOTALL)
 _IS_PART = re.compile(r"\.[0-9a-f]{8}" + re.escape(PART))  # what is being written ends like this
 _ABANDONED_SECONDS = 24 * 3600  # after which a file that is being written is a killed push's
 
@@ -50,15 +54,21 @@ class LocalStore:
             return
         except OSError as error:
             raise SkelebotError(f"{folder} cannot be read: {reason(error)}") from None
-        existing = set(names)
+        existing, pending = set(names), _pending_sums(names)
         for name in names:
             key = os.path.join(os.path.dirname(prefix), name)
             if key.startswith(prefix) and not name.endswith(PART) and not _is_sum(name, existing):
-                stored = self.head(key)
+                stored = self._stored(key, pending.get(name, ()))
                 if stored:
                     yield stored
 
     def head(self, key: str) -> Stored | None:
+        folder, name = os.path.split(self._path(key))
+        with contextlib.suppress(OSError):
+            return self._stored(key, _pending_sums(os.listdir(folder)).get(name, ()))
+        return self._stored(key, ())
+
+    def _stored(self, key: str, pending: Sequence[str]) -> Stored | None:
         path = self._path(key)
         try:
             stat = os.stat(path)
@@ -70,7 +80,7 @@ class LocalStore:
             return None
         modified = datetime.fromtimestamp(stat.st_mtime, timezone.utc).isoformat(timespec="seconds")
         tag = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
-        return Stored(key, stat.st_size, modified, _recorded_sum(path), tag)
+        return Stored(key, stat.st_size, modified, _sum_of(path, pending), tag, bool(stat.st_mode & S_IXUSR))
 
     def _path(self, key: str) -> str:
         path = os.path.normpath(os.path.join(self._folder, key))
@@ -82,16 +92,26 @@ class LocalStore:
         path = self._path(key)
         if not force and os.path.lexists(path):
             raise AlreadyStored(key)
-        part, sha256 = f"{path}.{os.urandom(4).hex()}{PART}", upload.sha256
+        ending = f".{os.urandom(4).hex()}{PART}"
+        part, part_of_sum, sha256 = path + ending, path + _SUM + ending, upload.sha256
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            sent = _copy(upload.path, part, 0, on_bytes, _ignore)
-            _remove_abandoned(path, os.stat(part).st_mtime)
+            sent = _copy(upload.path, part, 0, upload.size, on_bytes, _ignore)
             if file_sha256(part) != sha256:
                 raise upload.change_error()
-            _place(part, path, force)
-            line = f"{sha256}  {os.path.basename(path)}\n"
-            replace_file(path + _SUM, line.encode(errors="surrogateescape"))
+            if upload.is_executable:
+                make_executable(part)
+            with open(part_of_sum, "x", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(f"{sha256}  {os.path.basename(path)}\n")
+            with _locked(os.path.dirname(path)):
+                try:
+                    _place(part, path, force)
+                except (OSError, AlreadyStored):
+                    _remove(part_of_sum)
+                    raise
+                now = os.stat(part_of_sum).st_mtime
+                os.replace(part_of_sum, path + _SUM)
+            _remove_abandoned(path, now)
         except OSError as error:
             raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
         finally:
@@ -103,15 +123,17 @@ class LocalStore:
         on_bytes(have)
         on_prefix(have)
         try:
-            return _copy(self._path(stored.key), part, have, on_bytes, on_prefix)
+            return _copy(self._path(stored.key), part, have, stored.size, on_bytes, on_prefix)
         except OSError as error:
             raise SkelebotError(f"{stored.key} cannot be pulled: {reason(error)}") from None
+
+    def is_executable(self, stored: Stored) -> bool:
+        return stored.is_executable
 
 
 def _place(part: str, path: str, force: bool) -> None:
     """Give a complete file its name. Raises AlreadyStored unless `force`."""
     if force:
-        _remove(path + _SUM)  # a wrong checksum is worse than none
         os.replace(part, path)
         return
     # Either fails if the path exists, also when two processes try at once.
@@ -127,6 +149,18 @@ def _place(part: str, path: str, force: bool) -> None:
         raise AlreadyStored(os.path.basename(path)) from None
 
 
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Keep the objects of pushes to a folder together with their checksums, if its file system has locks."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -136,17 +170,17 @@ def _ignore(count: int) -> None:
     """Nobody follows these bytes."""
 
 
-def _copy(source: str, target: str, start: int, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
-    sent = 0
+def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+    at = start
     with open(source, "rb") as src, open(target, "ab" if start else "wb") as dst:
         src.seek(start)
-        while block := src.read(BLOCK):
+        while block := src.read(min(BLOCK, end - at)):
             dst.write(block)
             dst.flush()
-            sent += len(block)
+            at += len(block)
             on_bytes(len(block))
             on_prefix(len(block))
-    return sent
+    return at - start
 
 
 def _remove_abandoned(path: str, now: float) -> None:
@@ -159,9 +193,34 @@ def _remove_abandoned(path: str, now: float) -> None:
                     os.unlink(os.path.join(folder, other))
 
 
-def _recorded_sum(path: str) -> str | None:
-    with contextlib.suppress(OSError, ValueError), open(path + _SUM, encoding="ascii") as file:
-        return file.read(64)
+def _pending_sums(names: Iterable[str]) -> dict[str, list[str]]:
+    """The files in which pushes have noted a checksum before they place an object, by the object's name."""
+    pending: dict[str, list[str]] = {}
+    for name in names:
+        if match := _PENDING_SUM.fullmatch(name):
+            pending.setdefault(match[1], []).append(name)
+    return pending
+
+
+def _sum_of(path: str, pending: Sequence[str]) -> str | None:
+    """The checksum that was recorded for an object.
+
+    A push that was killed while it replaced the object has left two: the content tells which is valid.
+    """
+    folder = os.path.dirname(path)
+    files = [path + _SUM, *(os.path.join(folder, name) for name in pending)]
+    sums = {sha256 for file in files if (sha256 := _read_sum(file))}
+    if len(sums) > 1:
+        with contextlib.suppress(OSError):
+            actual = file_sha256(path)
+            return actual if actual in sums else min(sums)
+    return next(iter(sums), None)
+
+
+def _read_sum(file: str) -> str | None:
+    with contextlib.suppress(OSError, ValueError), open(file, encoding="ascii") as opened:
+        text = opened.read(64).lower()
+        return text if re.fullmatch("[0-9a-f]{64}", text) else None
     return None
 
 

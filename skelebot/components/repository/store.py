@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ class Stored:
     modified: str
     sha256: str | None = None
     tag: str = ""  # changes with the content
+    is_executable: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class Upload:
     path: str
     size: int
     stamp: tuple[int, ...]
+    is_executable: bool
 
     @classmethod
     def of(cls, path: str) -> "Upload":
         """Raises OSError."""
-        return cls(path, os.path.getsize(path), _stamp(path))
+        return cls(path, os.path.getsize(path), _stamp(path), bool(os.stat(path).st_mode & stat.S_IXUSR))
 
     @cached_property
     def sha256(self) -> str:
@@ -59,8 +62,8 @@ class Upload:
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    stat = os.stat(path)
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,14 @@ class AlreadyStored(SkelebotError):
 
 class Unusable(SkelebotError):
     """What arrived can never be used, and is not kept for another attempt."""
+
+
+def oversized(stored: Stored) -> Unusable:
+    """The error for a server that goes on after the size that it announced."""
+    return Unusable(
+        f"{stored.key} arrived damaged: the server sent more than the {stored.size} bytes that it announced; "
+        "nothing was replaced, run again"
+    )
 
 
 class Store(Protocol):
@@ -104,6 +115,15 @@ class Store(Protocol):
         that are complete from the beginning of the file. The folder of `part` is for this object alone;
         what the store writes there is kept for the next call. Raises OSError if it cannot be written.
         """
+
+    def is_executable(self, stored: Stored) -> bool:
+        """Whether the file that was pushed could be executed."""
+
+
+def make_executable(path: str) -> None:
+    """Let everyone execute a file who can read it."""
+    mode = os.stat(path).st_mode
+    os.chmod(path, mode | (mode & 0o444) >> 2)
 
 
 def file_sha256(path: str) -> str:

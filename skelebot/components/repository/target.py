@@ -5,7 +5,8 @@ import os
 import shutil
 from contextlib import suppress
 
-from skelebot.components.repository import archive
+from skelebot.components.repository import archive, contents
+from skelebot.components.repository.store import make_executable
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 
@@ -13,15 +14,50 @@ from skelebot.files import reason
 _NEW, _OLD = ".skelebot-new", ".skelebot-old"
 
 
-def replace_target(part: str, target: str, is_folder: bool) -> None:
-    """Replace a file, or a folder by what an archive holds, in one step. Raises SkelebotError, OSError."""
+def resolve(path: str) -> str:
+    """The file that a pull writes: where a link leads. Raises SkelebotError if that has no folder."""
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.islink(path) and not os.path.isdir(folder):
+        raise SkelebotError(f"{path} links to {target}, and there is no folder {folder}; create it first")
+    return target
+
+
+def put_file(part: str, target: str, is_executable: bool) -> None:
+    """Replace a file in one step. Raises SkelebotError and OSError."""
+    if os.path.isdir(target):
+        raise SkelebotError(f"{target} is a folder, and the artifact a file; move the folder away")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if is_executable:
+        make_executable(part)
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        try:
+            shutil.copy(part, target + _NEW)  # on the target's own disk
+            os.replace(target + _NEW, target)
+        finally:
+            remove(target + _NEW)
+
+
+def put_folder(part: str, target: str, root: str) -> None:
+    """Replace a version's files in a folder by those of an archive in one step; other files stay.
+
+    Raises SkelebotError and OSError.
+    """
+    if os.path.lexists(target) and not os.path.isdir(target):
+        raise SkelebotError(f"{target} is a file, and the artifact a folder; move the file away")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     try:
-        if is_folder:
-            archive.unpack(part, target + _NEW)
-            _swap_folders(target)
-        else:
-            _replace_file(part, target)
+        archive.unpack(part, target + _NEW)
+        known, fresh = contents.load(root, target), contents.scan(target + _NEW)
+        if os.path.isdir(target):
+            contents.keep_others(target, target + _NEW, known)
+            known = {path: stamp for path, stamp in known.items() if os.path.lexists(f"{target}/{path}")}
+        contents.save(root, target, {**known, **fresh})  # before the swap, after which a kill could hit
+        _swap_folders(target)
     finally:
         remove(target + _NEW)
 
@@ -42,18 +78,6 @@ def _swap_folders(target: str) -> None:
         os.rename(target + _NEW, target)
     finally:
         recover(target)
-
-
-def _replace_file(part: str, target: str) -> None:
-    if os.path.isdir(target):
-        raise SkelebotError(f"{target} is a folder, and the artifact a file; move the folder away")
-    try:
-        os.replace(part, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copyfile(part, target + _NEW)  # on the target's own disk
-        os.replace(target + _NEW, target)
 
 
 def remove(path: str) -> None:

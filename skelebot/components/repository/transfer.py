@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from skelebot import console
-from skelebot.components.repository import archive, names, target
+from skelebot.components.repository import archive, contents, names, target
 from skelebot.components.repository.find import Item
 from skelebot.components.repository.partial import Checksum, partial_file, target_lock
 from skelebot.components.repository.store import AlreadyStored, Store, Stored, Unusable, Upload
@@ -31,7 +31,7 @@ class Result:
 # --- push ---
 
 
-def push(store: Store, item: Item, force: bool) -> Callable[[], Result]:
+def push(store: Store, item: Item, root: str, force: bool) -> Callable[[], Result]:
     """Check what can be checked before a byte moves, and return the transfer. Raises SkelebotError."""
     if not os.path.exists(item.path):
         raise SkelebotError(f"there is no file {item.path}; create it first, or fix `file`")
@@ -43,8 +43,12 @@ def push(store: Store, item: Item, force: bool) -> Callable[[], Result]:
 
     def transfer() -> Result:
         try:
+            known = contents.scan(item.path) if item.is_folder else {}
             with _as_file(item) as path:
-                return _push(store, item, path, force)
+                result = _push(store, item, path, force)
+            if item.is_folder:
+                contents.save(root, item.path, known)
+            return result
         except OSError as error:
             raise SkelebotError(f"{item.path} cannot be pushed: {reason(error)}") from None
 
@@ -93,15 +97,19 @@ def pull(store: Store, item: Item, root: str, override: bool) -> Callable[[], Re
 
 
 def _pull(store: Store, item: Item, stored: Stored, root: str, path: str) -> Result:
-    with target_lock(root, path):
-        target.recover(path)
+    place = target.resolve(path)
+    with target_lock(root, place):
+        target.recover(place)
         with partial_file(root, item.key, stored) as part:
             with Checksum(part) as checksum:
                 with console.progress(f"pulling {item.key}", stored.size) as on_bytes:
                     sent = store.pull(stored, part, on_bytes, checksum.add)
                 sha256 = checksum.sha256()
             _check(part, stored, sha256)
-            target.replace_target(part, path, item.is_folder)
+            if item.is_folder:
+                target.put_folder(part, place, root)
+            else:
+                target.put_file(part, place, store.is_executable(stored))
     return Result(item.name, item.version, item.key, path, stored.size, sha256, sent)
 
 

@@ -18,13 +18,22 @@ from skelebot.components.repository.artifactory.http import Connection, base_url
 from skelebot.components.repository.artifactory.upload import Body
 from skelebot.components.repository.credentials import Credentials
 from skelebot.components.repository.settings import Artifactory
-from skelebot.components.repository.store import BLOCK, AlreadyStored, OnBytes, Pushed, Stored, Upload
+from skelebot.components.repository.store import (
+    BLOCK,
+    AlreadyStored,
+    OnBytes,
+    Pushed,
+    Stored,
+    Upload,
+    oversized,
+)
 from skelebot.errors import SkelebotError
 
 _ANSWER_SECONDS = 60
 _STORE_RATE = 10 << 20  # bytes a second: the slowest that a server may store a file before it answers
 _LARGE = 16 << 20  # bytes; larger files are neither read twice nor sent twice if that can be avoided
 _TRIES = 5
+_EXECUTABLE = "skelebot.executable"  # the property of a file that can be executed
 
 
 class ArtifactoryStore:
@@ -69,6 +78,15 @@ class ArtifactoryStore:
             modified = _utc(headers.get("Last-Modified", ""))
             return Stored(key, int(size), modified, sha256, sha256 or headers.get("ETag") or "")
 
+    def is_executable(self, stored: Stored) -> bool:
+        return self._has_property(stored.key)
+
+    def _has_property(self, key: str) -> bool:
+        url = self._url(key, "api/storage/") + f"?properties={_EXECUTABLE}"
+        with self._server.request("GET", url) as answer, suppress(ValueError, KeyError, TypeError):
+            return answer.status_code == 200 and bool(answer.json()["properties"][_EXECUTABLE] == ["true"])
+        return False
+
     # --- push ---
 
     def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
@@ -77,41 +95,44 @@ class ArtifactoryStore:
             raise AlreadyStored(key)
         # A large new file is not read twice: its checksum is computed on the way, and compared afterwards.
         sha256 = upload.sha256 if force or upload.size <= _LARGE else None
-        if sha256 and self._deploy_by_sum(key, sha256):
+        url = self._url(key)
+        if upload.is_executable or (force and self._has_property(key)):
+            url += f";{_EXECUTABLE}={str(upload.is_executable).lower()}"
+        if sha256 and self._deploy_by_sum(url, sha256):
             on_bytes(upload.size)
             return Pushed(sha256, 0)
         with open(upload.path, "rb") as file:
             body = Body(file, upload, on_bytes)
-            with self._server.retried(lambda: self._deploy(key, upload, sha256, body)) as answer:
+            with self._server.retried(lambda: self._deploy(url, upload, sha256, body)) as answer:
                 if answer.status_code == 404:
                     self.check()
                     raise SkelebotError(f"{self._server.host} has no place for {key}; fix `path`")
                 arrived = _sum_in(answer)
         if not sha256:
-            self._verify(key, upload, body.sha256(), arrived)
+            self._verify(key, url, upload, body.sha256(), arrived)
         return Pushed(body.sha256(), upload.size)
 
-    def _deploy_by_sum(self, key: str, sha256: str) -> bool:
+    def _deploy_by_sum(self, url: str, sha256: str) -> bool:
         """Whether the server has that content, under any name, and has now stored it under this one."""
-        with self._server.retried(lambda: self._request_by_sum(key, sha256)) as answer:
+        with self._server.retried(lambda: self._request_by_sum(url, sha256)) as answer:
             return answer.status_code != 404
 
-    def _request_by_sum(self, key: str, sha256: str) -> requests.Response:
+    def _request_by_sum(self, url: str, sha256: str) -> requests.Response:
         headers = {"X-Checksum-Sha256": sha256, "X-Checksum-Deploy": "true"}
-        return self._server.request_once("PUT", self._url(key), headers)
+        return self._server.request_once("PUT", url, headers)
 
-    def _deploy(self, key: str, upload: Upload, sha256: str | None, body: Body) -> requests.Response:
+    def _deploy(self, url: str, upload: Upload, sha256: str | None, body: Body) -> requests.Response:
         if body.tell() == upload.size > _LARGE:  # all was sent, and only the answer was lost
-            answer = self._request_by_sum(key, body.sha256())
+            answer = self._request_by_sum(url, body.sha256())
             if answer.status_code != 404:
                 return answer
             answer.close()
         body.rewind()
         headers = {"X-Checksum-Sha256": sha256} if sha256 else {}
         seconds = _ANSWER_SECONDS + upload.size / _STORE_RATE
-        return self._server.request_once("PUT", self._url(key), headers, seconds, data=body)
+        return self._server.request_once("PUT", url, headers, seconds, data=body)
 
-    def _verify(self, key: str, upload: Upload, sent: str, arrived: str | None) -> None:
+    def _verify(self, key: str, url: str, upload: Upload, sent: str, arrived: str | None) -> None:
         """Have the server record the checksum of a file that has arrived.
 
         A damaged file is removed. Raises SkelebotError then.
@@ -127,7 +148,7 @@ class ArtifactoryStore:
                     self._server.request("DELETE", self._url(key)).close()
             raise
         with suppress(SkelebotError):  # the right to deploy need not include the right to overwrite
-            self._deploy_by_sum(key, sent)
+            self._deploy_by_sum(url, sent)
 
     # --- pull ---
 
@@ -166,6 +187,8 @@ class ArtifactoryStore:
             # A server that does not support ranges answers with the whole file.
             with open(part, "ab" if answer.status_code == 206 else "wb") as file:
                 for block in answer.iter_content(piece):
+                    if file.tell() + len(block) > stored.size:
+                        raise oversized(stored)
                     file.write(block)
                     file.flush()
                     report(len(block))

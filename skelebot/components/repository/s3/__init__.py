@@ -14,9 +14,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from skelebot.components.repository.parts import PART_SIZE, Part, Record, check_stop, in_parallel, parts_of
 from skelebot.components.repository.s3.client import code, explained, is_repeated, open_bucket, status
 from skelebot.components.repository.s3.lock import exclusive
-from skelebot.components.repository.s3.multipart import Multipart
+from skelebot.components.repository.s3.multipart import Multipart, metadata
 from skelebot.components.repository.settings import S3
-from skelebot.components.repository.store import BLOCK, AlreadyStored, OnBytes, Pushed, Stored, Upload
+from skelebot.components.repository.store import (
+    BLOCK,
+    AlreadyStored,
+    OnBytes,
+    Pushed,
+    Stored,
+    Upload,
+    oversized,
+)
 from skelebot.errors import SkelebotError
 
 _TRIES = 5  # of a range that brings nothing
@@ -65,8 +73,12 @@ class S3Store:
             modified, tag = found["LastModified"].isoformat(timespec="seconds"), found["ETag"]
         except KeyError:  # another web server
             raise SkelebotError("the store does not answer as S3 does; check `endpoint`") from None
-        sha256 = found.get("Metadata", {}).get("sha256")
-        return Stored(key, found["ContentLength"], modified, sha256, tag)
+        known = found.get("Metadata", {})
+        is_executable = known.get("executable") == "true"
+        return Stored(key, found["ContentLength"], modified, known.get("sha256"), tag, is_executable)
+
+    def is_executable(self, stored: Stored) -> bool:
+        return stored.is_executable
 
     # --- push ---
 
@@ -74,7 +86,7 @@ class S3Store:
         before = self.head(key)
         if before and not force:
             raise AlreadyStored(key)
-        if before and before.sha256 == upload.sha256 and before.size == upload.size:
+        if before and _is_same(before, upload):
             on_bytes(upload.size)
             return Pushed(upload.sha256, 0)
         condition = {} if force else {"IfNoneMatch": "*"}
@@ -86,9 +98,9 @@ class S3Store:
         with open(upload.path, "rb") as file:
             body = file.read()
         upload.ensure_unchanged()
-        at, metadata = self._bucket.at(key), {"sha256": upload.sha256}
+        at = self._bucket.at(key) | {"Metadata": metadata(upload)}
         with self._storing(key, upload):
-            self._client.put_object(**at, Body=body, Metadata=metadata, **condition)
+            self._client.put_object(**at, Body=body, **condition)
         on_bytes(upload.size)
         return upload.size
 
@@ -180,8 +192,16 @@ class S3Store:
         answer = self._client.get_object(
             **self._bucket.at(stored.key), IfMatch=stored.tag, Range=f"bytes={start}-{end - 1}"
         )
+        if answer.get("ContentLength", 0) > end - start:
+            raise oversized(stored)
         # Not `with answer["Body"]`: that gives the stream below it, which takes a broken connection for
         # the end.
         with closing(answer["Body"]) as body:
-            while block := body.read(BLOCK):
+            while start < end and (block := body.read(min(BLOCK, end - start))):
+                start += len(block)
                 yield block
+
+
+def _is_same(stored: Stored, upload: Upload) -> bool:
+    of_upload = (upload.size, upload.sha256, upload.is_executable)
+    return (stored.size, stored.sha256, stored.is_executable) == of_upload

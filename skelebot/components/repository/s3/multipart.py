@@ -87,7 +87,7 @@ def _resume_or_create(
             tags = _matching_parts(client, request, upload)
             if tags:
                 return request, tags
-    created = client.create_multipart_upload(**at, Metadata={"sha256": upload.sha256})
+    created = client.create_multipart_upload(**at, Metadata=metadata(upload))
     return at | {"UploadId": created["UploadId"]}, {}
 
 
@@ -104,3 +104,8 @@ def _matching_parts(client: Any, request: dict[str, Any], upload: Upload) -> dic
                 return {}
             tags[part.number] = found["ETag"]
     return tags
+
+
+def metadata(upload: Upload) -> dict[str, str]:
+    """What is stored with an object."""
+    return {"sha256": upload.sha256} | ({"executable": "true"} if upload.is_executable else {})
