@@ -190,7 +190,7 @@ def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
 def describe(args: Sequence[Arg], params: Sequence[Param]) -> Iterator[tuple[str, str]]:
     """Yield a row of help for each argument and option: its spelling and its description."""
     for arg in args:
-        yield _placeholder(arg.name, ()), _with_facts(arg.help, arg.choices, None)
+        yield _placeholder(arg.name, ()), _with_facts(arg.help, (), None)  # `usage` has the choices
     for param in params:
         yield _spelling(param), _with_facts(param.help, param.choices, param)
 

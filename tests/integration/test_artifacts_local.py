@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,7 +181,6 @@ def test_words_that_are_wrong(sandbox: Sandbox) -> None:
     for words in (
         ("push",),
         ("push", "other"),
-        ("pull", "model"),
         ("pull", "model", "latest"),
         ("pull", "model", "1.4"),
         ("pull", "model", "../1.4.0"),
@@ -202,6 +202,53 @@ def test_all_of_none_is_a_mistake(sandbox: Sandbox, words: tuple[str, ...]) -> N
     assert (result.code, result.out, len(result.errors)) == (2, "", 1), result
     assert "there are no artifacts" in result.errors[0]
     assert sandbox.ok("artifacts", "--json") == "[]\n"
+
+
+def test_a_pull_takes_the_latest_version(sandbox: Sandbox) -> None:
+    project(sandbox, MODEL)
+    put(sandbox, "model_v1.3.0.pkl")
+    put(sandbox, "model_v1.5.0.pkl")
+    assert sandbox.ok("pull", "model") == f"{sandbox.root.resolve()}/model_v1.3.0.pkl\n"
+    assert "model LATEST" in sandbox.ok("--dry-run", "pull", "ALL")
+    page = sandbox.ok("pull", "-h")
+    assert "usage: skelebot pull [options] {model,ALL} [VERSION]" in page
+    assert page.count("model,") == 1
+    assert "(default: LATEST)" in page
+
+
+def test_builds_of_one_version(sandbox: Sandbox) -> None:
+    project(sandbox, MODEL)
+    for version in ("1.0.0+build.1", "1.0.0+build.2", "1.0.0+build.10", "1.0.0"):
+        put(sandbox, f"model_v{version}.pkl", version.encode())
+    for version, expected in (
+        ("1.0.0", "1.0.0"),
+        ("1.0.0+build.10", "1.0.0+build.10"),
+        ("1.0.0+build.2", "1.0.0+build.2"),
+        ("1.0.1", "1.0.0+build.10"),
+    ):
+        sandbox.write("VERSION", f"{version}\n")
+        sandbox.ok("pull", "model", "-o")
+        assert sandbox.read("models/m.pkl") == expected
+        rows = json.loads(sandbox.ok("artifacts", "--json"))
+        assert [row["version"] for row in rows if row["latest"]] == [expected]
+        assert _python(sandbox, "print(artifacts.read('model'))").out == f"{expected.encode()!r}\n"
+    order = ["1.0.0", "1.0.0+build.1", "1.0.0+build.2", "1.0.0+build.10"]
+    assert [row["version"] for row in rows] == order
+
+
+def test_what_was_pulled_is_left_out_of_a_package(sandbox: Sandbox) -> None:
+    project(sandbox, MODEL, FOLDER.replace("name: model", "name: net"))
+    sandbox.write("code.py", "1\n")
+    sandbox.write("model/a", b"a")
+    put(sandbox, "model_v1.4.0.pkl")
+    sandbox.ok("push", "net")
+    sandbox.ok("pull", "ALL")
+    sandbox.ok("pull", "model", "-o")
+    with open(sandbox.root / "skelebot.yaml", "a") as file:
+        file.write("  package: {}\n")
+    with zipfile.ZipFile(sandbox.ok("package").strip()) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    assert names == {"code.py", "model/a", "models/m.pkl", "skelebot.yaml", "VERSION"}
 
 
 def test_without_the_component_there_are_no_such_commands(sandbox: Sandbox) -> None:
@@ -440,8 +487,11 @@ def test_the_list_of_what_is_there(sandbox: Sandbox) -> None:
     sandbox.write("models/m.pkl", b"one")
     sandbox.ok("push", "model")
     lines = sandbox.ok("artifacts").splitlines()
-    assert [line.split()[:2] for line in lines] == [["model", v] for v in ("1.2.0", "1.4.0", "1.10.0")]
-    assert [line.endswith(" (LATEST)") for line in lines] == [False, True, False]
+    assert lines[0].split() == ["NAME", "VERSION", "SIZE", "STORED"]
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["model", version, size, "B"] for version, size in (("1.2.0", "6"), ("1.4.0", "3"), ("1.10.0", "5"))
+    ]
+    assert [line.endswith("  (LATEST)") for line in lines] == [False, False, True, False]
     rows = json.loads(sandbox.ok("artifacts", "--json"))
     assert rows[2].keys() == {"name", "version", "size", "modified", "latest"}
     assert (rows[2]["size"], rows[2]["latest"]) == (5, False)
@@ -983,7 +1033,7 @@ def test_a_full_disk_while_a_folder_is_unpacked(sandbox: Sandbox, small_disk: Ca
     large.size = 20 << 20
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as tar:
-        tar.addfile(large, io.BytesIO(os.urandom(4096) * (large.size >> 12)))
+        tar.addfile(large, io.BytesIO(os.urandom(1 << 20) * 20))
     put(sandbox, "model_v1.4.0.tar.gz", raw.getvalue())
     sandbox.write("model/mine", b"mine")
     failed(sandbox.run("pull", "model", "LATEST", "-o"), "no space left")

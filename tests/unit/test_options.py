@@ -311,7 +311,7 @@ def test_a_row_of_help(param: Param, row: tuple[str, str]) -> None:
 
 def test_a_row_of_help_for_an_argument() -> None:
     arg = Arg("date", choices=("2018-01-01", "010"), help="When, in %")
-    assert list(options.describe((arg,), ())) == [("DATE", "When, in % (one of 2018-01-01, 010)")]
+    assert list(options.describe((arg,), ())) == [("DATE", "When, in %")]
 
 
 def test_long_rows_are_wrapped_and_keep_their_column() -> None:
@@ -363,7 +363,7 @@ usage: skelebot two words [options] {010,2018-01-01}
 100% of %(prog)s [run me.sh]
 
 arguments:
-  DATE  When (one of 010, 2018-01-01)
+  DATE  When
 
 options:
   -r, --rate RATE  How fast (default: 1.0)

@@ -42,7 +42,10 @@ class Repository(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
         which = Arg("name", (*(a.name for a in self.artifacts), ALL), "The artifact, or ALL of them")
         version = Arg(
-            "version", (), f"The version, or {LATEST}: the latest compatible one", offered=(LATEST,)
+            "version",
+            help=f"The version; {LATEST} is the latest compatible one (default: {LATEST})",
+            optional=True,
+            offered=(LATEST,),
         )
         one = Arg("name", which.choices[:-1], "Only this artifact", optional=True)
         common = (*self._credential_params(), _PREFIX, _JSON)
@@ -129,7 +132,7 @@ class Repository(Component):
     def _pull(self, session: Session, values: Values) -> int:
         from skelebot.components.repository import commands
 
-        prefix, version = _prefix(values), str(values["<version>"])
+        prefix, version = _prefix(values), str(values.get("<version>", LATEST))
         commands.check_version(version)
         chosen = self._chosen(values)
         if session.flags.dry_run:

@@ -1,8 +1,9 @@
 """What `push`, `pull` and `artifacts` do."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from skelebot import console
 from skelebot.components.repository import find, names, transfer
@@ -110,10 +111,26 @@ def list_artifacts(
     if as_json:
         console.out(json.dumps(rows, indent=2))
         return 0
-    for row in rows:
-        mark = " (LATEST)" if row["latest"] else ""
-        console.out(f"{row['name']} {row['version'] or '-'} {row['size']} {row['modified']}{mark}")
+    lines = [("NAME", "VERSION", "SIZE", "STORED"), *map(_cells, rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line, row in zip(lines, (None, *rows), strict=False):
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        console.out(f"{cells}  (LATEST)" if row and row["latest"] else cells.rstrip())
     return 0
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    stored = row["modified"][:16].replace("T", " ")
+    return row["name"], row["version"] or "-", readable_size(row["size"]), stored
+
+
+def readable_size(size: float) -> str:
+    """A size for people: 41 B, 3.5 kB, 120 MB."""
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while size >= 999.5 and unit != "GB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.{0 if unit == 'B' or size >= 99.95 else 1}f} {unit}"
 
 
 def _rows(

@@ -13,6 +13,7 @@ from skelebot.components.repository.partial import Checksum, partial_file, targe
 from skelebot.components.repository.store import AlreadyStored, Store, Stored, Unusable, Upload
 from skelebot.errors import SkelebotError
 from skelebot.files import private_folder, reason
+from skelebot.project.state import remember_output
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def _pull(store: Store, item: Item, stored: Stored, root: str, path: str) -> Res
                 target.put_folder(part, place, root)
             else:
                 target.put_file(part, place, store.is_executable(stored))
+            if path != item.path:  # a copy beside the configured file is left out of images and packages
+                remember_output(root, path)
     return Result(item.name, item.version, item.key, path, stored.size, sha256, sent)
 
 
