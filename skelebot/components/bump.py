@@ -4,13 +4,14 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from skelebot import console, foreground, git
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
-from skelebot.model import Arg, Param, Project
+from skelebot.model import Arg, Param, Project, key, pattern
 from skelebot.options import Values
 from skelebot.project import read
 
@@ -19,10 +20,63 @@ if TYPE_CHECKING:
 
 _PARTS = ("major", "minor", "patch")
 
+_tag_form = pattern(
+    r"(?![-./])(?!.*(\.\.|//|\.lock$|[./]$))[A-Za-z0-9_./+-]*\{version\}[A-Za-z0-9_./+-]*",
+    "a tag with {version} in it, as in NAME-{version}",
+)
 
+
+@dataclass(frozen=True)
 class Bump(Component):
+    """The settings of `bump`."""
+
+    tag: str = key("v{version}", help="The form of --tag's tags, as in NAME-{version}", check=_tag_form)
+
     def commands(self, project: Project | None) -> Iterable[Command]:
-        return (_BUMP,)
+        params = (
+            Param(
+                "tag", "t", accepts="boolean", help=f"Commit VERSION and tag the commit {self._tag('1.5.0')}"
+            ),
+            Param("force", "f", accepts="boolean", help="Set a version that is not above the current one"),
+        )
+        return (
+            Command(
+                "bump",
+                "Give the project its next version",
+                self._run,
+                (_VERSION,),
+                params,
+                _check,
+                changes=True,
+                predicted_version=_predicted_version,
+            ),
+        )
+
+    def _tag(self, version: str) -> str:
+        return self.tag.replace("{version}", version)
+
+    def _run(self, session: Session, values: Values) -> int:
+        project = session.project
+        version = _predicted_version(session, values)
+        repository, tag = (_repository(session) if values.get("tag") else None), self._tag(version)
+        if repository:
+            _check_free(repository, tag)
+        if session.flags.dry_run:
+            then = f", committed and tagged {tag}" if repository else ""
+            console.out(f"VERSION {project.version or '(none)'} -> {version}{then}")
+            return 0
+        if repository:
+            _commit(repository, f"{version}\n")
+            _tag_commit(repository, tag)
+        else:
+            _write(project.root, f"{version}\n".encode())
+        console.out(version)
+        return 0
+
+
+_VERSION = Arg(
+    "version", (), "major, minor or patch, or the version itself, as in 1.5.0-rc.1", offered=_PARTS
+)
 
 
 def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
@@ -35,43 +89,9 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
         _repository(session)
 
 
-def _run(session: Session, values: Values) -> int:
-    project = session.project
-    version = _predicted_version(session, values)
-    repository, tag = (_repository(session) if values.get("tag") else None), f"v{version}"
-    if repository:
-        _check_free(repository, tag)
-    if session.flags.dry_run:
-        then = f", committed and tagged {tag}" if repository else ""
-        console.out(f"VERSION {project.version or '(none)'} -> {version}{then}")
-        return 0
-    if repository:
-        _commit(repository, f"{version}\n")
-        _tag(repository, tag)
-    else:
-        _write(project.root, f"{version}\n".encode())
-    console.out(str(version))
-    return 0
-
-
 def _predicted_version(session: Session, values: Values) -> str:
     version = session.project.version
     return str(_next(version, str(values["<version>"]), bool(values.get("force"))))
-
-
-_BUMP = Command(
-    "bump",
-    "Give the project its next version",
-    _run,
-    (Arg("version", (), "major, minor or patch, or the version itself, as in 1.5.0-rc.1", offered=_PARTS),),
-    (
-        Param("tag", "t", accepts="boolean", help="Commit VERSION, and tag the commit as in v1.5.0"),
-        Param("force", "f", accepts="boolean", help="Set a version that is not above the current one"),
-    ),
-    _check,
-    changes=True,
-    predicted_version=_predicted_version,
-)
 
 
 # --- the version ---
@@ -149,7 +169,10 @@ def _repository(session: Session) -> _Repository:
 def _check_free(repository: _Repository, tag: str) -> None:
     code, _, _ = repository.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
     if code == 0:
-        raise SkelebotError(f"the tag {tag} already exists, so VERSION stays; bump to another version")
+        raise SkelebotError(
+            f"the tag {tag} already exists, so VERSION stays; bump to another version, or give this project "
+            "tags of its own with components.bump.tag"
+        )
 
 
 def _commit(repository: _Repository, text: str) -> None:
@@ -194,7 +217,7 @@ def _restore(repository: _Repository, before: bytes | None, untracked: bool) -> 
         _write(repository.root, before)
 
 
-def _tag(repository: _Repository, tag: str) -> None:
+def _tag_commit(repository: _Repository, tag: str) -> None:
     try:
         repository.change("tag", "-a", "-m", tag, tag)
     except SkelebotError as error:

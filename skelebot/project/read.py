@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from skelebot import files
 from skelebot.errors import ConfigError, SkelebotError, UsageError, did_you_mean
 from skelebot.model import Project
 from skelebot.project import checks, nodes, schema
@@ -96,10 +97,10 @@ def _values_of(key: str, node: yaml.Node) -> Iterator[str]:
 def read_file(root: str, name: str) -> bytes:
     """The content of a file of the project. Raises UsageError."""
     try:
-        with open(os.path.join(root, name), "rb") as file:
+        with files.open_regular(os.path.join(root, name)) as file:
             return file.read()
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f"{name} cannot be read: {files.reason(error)}") from None
     except ValueError:
         raise UsageError(f"{name!r} is not the name of a file") from None
 

@@ -1,11 +1,13 @@
 """`skelebot bump`: which version follows which, and how VERSION is written."""
 
+import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .helpers import run_cli, write
+from .helpers import problems, run_cli, write
 
 
 @pytest.fixture
@@ -145,3 +147,106 @@ def test_a_wrong_later_link_lets_none_run(project: Path, capsys: pytest.CaptureF
     write(project, "1.4.2\n", "VERSION")
     assert refused(project, capsys, "minor", "+", "bump", "x")[0] == 2
     assert (project / "VERSION").read_text() == "1.4.2\n"
+
+
+@pytest.mark.parametrize("words", [["patch"], ["-f", "1.0.0"], ["-t", "patch"]])
+def test_a_version_that_is_a_pipe(
+    project: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Nobody writes to it, so that it could be read for ever."""
+    os.mkfifo(project / "VERSION")
+    code, said = refused(project, capsys, *words)
+    assert (code, said) == (2, "ERROR | VERSION cannot be read: is not an ordinary file\n")
+
+
+# --- git ---
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=t", "-c", "user.email=t@t")
+    done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with all of it committed, and a change that is staged."""
+    monkeypatch.setenv("HOME", str(project.parent))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+    write(project, "1.4.2\n", "VERSION")
+    git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "-m", "all")
+    write(project, "1\n", "staged.txt")
+    git(project, "add", "staged.txt")
+    return project
+
+
+def test_a_tag_is_on_a_commit_of_version_alone(repository: Path) -> None:
+    assert run_cli(["bump", "minor", "-t"]) == 0
+    assert git(repository, "show", "--format=%s", "--name-only", "HEAD").split("\n\n") == [
+        "Version 1.5.0",
+        "VERSION",
+    ]
+    assert git(repository, "cat-file", "-t", "v1.5.0") == "tag"
+    assert git(repository, "rev-parse", "v1.5.0^{commit}") == git(repository, "rev-parse", "HEAD")
+    assert git(repository, "status", "--short") == "A  staged.txt"
+
+
+def test_a_committed_version_is_only_tagged(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    assert run_cli(["bump", "-f", "1.4.2", "-t"]) == 0
+    assert git(repository, "rev-parse", "v1.4.2^{commit}") == git(repository, "rev-parse", "HEAD") == before
+
+
+def test_an_ignored_version_that_is_tracked_is_committed(repository: Path) -> None:
+    write(repository, "VERSION\n", ".gitignore")
+    assert run_cli(["bump", "minor", "-t"]) == 0
+    git(repository, "rm", "--cached", "--quiet", "VERSION")
+    assert run_cli(["bump", "minor", "-t"]) == 1
+    assert (repository / "VERSION").read_text() == "1.5.0\n"
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_hook_that_refuses_leaves_everything_as_it_was(repository: Path, tracked: bool) -> None:
+    if not tracked:
+        git(repository, "rm", "--cached", "--quiet", "VERSION")
+    before = git(repository, "status", "--short")
+    write(repository, "#!/bin/sh\nexit 1\n", ".git/hooks/pre-commit").chmod(0o755)
+    assert run_cli(["bump", "minor", "-t"]) == 1
+    assert (repository / "VERSION").read_text() == "1.4.2\n"
+    assert git(repository, "status", "--short") == before
+    assert git(repository, "tag") == ""
+
+
+def test_two_projects_in_one_repository(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with tags of its own."""
+    write(repository, "name: other\n", "other/skelebot.yaml")
+    write(repository, "1.4.2\n", "other/VERSION")
+    assert run_cli(["bump", "minor", "-t"]) == 0
+    monkeypatch.chdir(repository / "other")
+    capsys.readouterr()
+    _, said = refused(repository, capsys, "minor", "-t")
+    assert said == (
+        "ERROR | the tag v1.5.0 already exists, so VERSION stays; bump to another version, or give this "
+        "project tags of its own with components.bump.tag\n"
+    )
+    write(repository, "name: other\ncomponents: {bump: {tag: 'other-{version}'}}\n", "other/skelebot.yaml")
+    assert run_cli(["--dry-run", "bump", "minor", "-t"]) == 0
+    assert "committed and tagged other-1.5.0" in capsys.readouterr().out
+    assert run_cli(["bump", "minor", "-t"]) == 0
+    assert git(repository, "tag").split() == ["other-1.5.0", "v1.5.0"]
+    assert git(repository, "show", "--format=", "--name-only", "HEAD") == "other/VERSION"
+
+
+@pytest.mark.parametrize(
+    "tag", ["v", "{version}{version}", "a b{version}", "-{version}", "a..{version}", "{x}"]
+)
+def test_a_form_that_makes_no_tag(tmp_path: Path, tag: str) -> None:
+    (problem,) = problems(tmp_path, f"name: a\ncomponents: {{bump: {{tag: '{tag}'}}}}\n")
+    assert problem.startswith("skelebot.yaml:2:26: components.bump.tag: expected a tag with {version} in it")
