@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from skelebot import console
 from skelebot.component import Activation, Command, Component, Session
-from skelebot.errors import did_you_mean
 from skelebot.model import Project
 from skelebot.options import Values
 from skelebot.project import nodes, schema
@@ -115,13 +114,13 @@ def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -
     reserved = {*_OWN_COMMANDS, *(name for entry in offered for name in entry.commands)}
     for job in project.jobs:
         if job.name in reserved:
-            report.problems.append(
+            report.problems[
                 f"{job.place}.name: {job.name!r} is a command of Skelebot; choose another name"
-            )
+            ] = None
     known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
-            hint = did_you_mean(name, known)
+            hint = report.hint(name, known)
             text = f"unknown component, whose plugin may not be installed{hint}"
             report.warning(node, nodes.join("components", name), text)
 

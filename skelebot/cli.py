@@ -13,7 +13,7 @@ from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError,
 from skelebot.model import Flags, Param, Project
 from skelebot.options import HelpWanted, Values
 from skelebot.plugins import find
-from skelebot.project import read
+from skelebot.project import nodes, read
 from skelebot.project.nodes import Report
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class Loader:
             return _wrong([str(error)], [])
         components = catalog.active(project, report, self._plugins) if project else ()
         if report.problems:
-            return _wrong(report.in_order(), report.warnings)
-        return _loaded(project, components, warnings=report.warnings)
+            return _wrong(nodes.in_order(report.problems), nodes.in_order(report.warnings))
+        return _loaded(project, components, warnings=nodes.in_order(report.warnings))
 
 
 def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:

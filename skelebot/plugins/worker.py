@@ -13,7 +13,7 @@ from skelebot.model import Flags
 from skelebot.plugins.find import Plugin
 from skelebot.plugins.guard import Guard, Guarded
 from skelebot.project import read
-from skelebot.project.nodes import Report
+from skelebot.project.nodes import Report, in_order
 
 
 def main(request: dict[str, Any]) -> NoReturn:
@@ -38,7 +38,7 @@ def _checks(guard: Guard, root: str | None, flags: Flags, own_checks: bool) -> I
     name = f"plugin {guard.plugin.name}"
     project, report = read.project(root, flags.env) if root else (None, Report())
     components = catalog.active(project, report, [guard])
-    for problem in report.in_order():
+    for problem in in_order(report.problems):
         yield Check(name, problem, "fix it in skelebot.yaml")
     plugin = next((c for c in components if isinstance(c, Guarded)), None)
     if plugin is None or report.problems:

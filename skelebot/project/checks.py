@@ -52,22 +52,24 @@ def _check_languages(project: Project) -> Iterator[str]:
 
 
 def _check_args(job: Job) -> Iterator[str]:
-    names = [arg.name for arg in job.args]
-    for i, arg in enumerate(job.args):
-        if arg.name in {*names[:i], *(param.name for param in job.params)}:
-            yield f"{arg.place}.name: the job has a value named {arg.name!r} already"
+    names = {param.name for param in job.params}
+    for arg in job.args:
+        if arg.name in names:
+            yield f"{arg.place}.name: the job already has a value named {arg.name!r}"
+        names.add(arg.name)
 
 
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
     """Every flag has one meaning; a clash with a root's param is reported at the job's own."""
-    taken = {"-h": "help", "--help": "help"}
+    owners = {"-h": "help", "--help": "help"}
+    own_names = {param.name: param for param in reversed(own)}
     for param in filter(lambda p: p.name, params):
         claims = {*param.flags, *([param.off] if param.off else [])}
-        for flag in sorted(claims & taken.keys()):
-            at = param if param in own else next((p for p in own if p.name == taken[flag]), param)
-            other = taken[flag] if at is param else param.name
-            yield f"{at.place}: {flag} is claimed by {other!r} already; choose another name or alt"
-        taken |= dict.fromkeys(claims, param.name)
+        for flag in sorted(claims & owners.keys()):
+            at = param if param.name in own_names else own_names.get(owners[flag], param)
+            other = owners[flag] if at is param else param.name
+            yield f"{at.place}: {flag} already belongs to {other!r}; choose another name or alt"
+        owners |= dict.fromkeys(claims, param.name)
 
 
 def _check_param(param: Param) -> Iterator[str]:
@@ -80,12 +82,14 @@ def _check_param(param: Param) -> Iterator[str]:
         return
     if isinstance(default, tuple) and param.accepts != "list":
         yield f"{at}: a list of values needs `accepts: list`"
-    values = default if isinstance(default, tuple) else (default,)
-    for value in values:
-        chosen = value is None or not param.choices or value in param.choices or param.reference
-        if not chosen:
+    if default is None or not param.choices or param.reference:
+        return
+    choices = set(param.choices)
+    some = ", ".join((*param.choices[:20], *(["..."] if len(param.choices) > 20 else [])))
+    for value in default if isinstance(default, tuple) else (default,):
+        if value not in choices:
             found = "the default" if param.secret else repr(value)
-            yield f"{at}: {found} is not among the choices: {', '.join(param.choices)}"
+            yield f"{at}: {found} is not among the choices: {some}"
 
 
 def _check_command(project: Project, job: Job) -> Iterator[str]:

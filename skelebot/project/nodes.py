@@ -5,13 +5,13 @@ in the file: `1.0`, `010` and `22:22` stay what the user wrote wherever text is 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
 from yaml.scanner import ScannerError
 
-from skelebot.errors import ConfigError
+from skelebot.errors import ConfigError, did_you_mean
 
 # libyaml's parser reads a file of 500 jobs ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -19,38 +19,45 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 _DEEPEST = 100
 _OPENINGS_WITHOUT_RISK = 10_000
+_MOST_LINES = 100  # that are shown of what is wrong
 
 
 class Report:
-    """What was found wrong while reading; the reading goes on, so that all of it is told at once."""
+    """What was found wrong while reading, each line once; reading goes on, to report all of it."""
 
     def __init__(self) -> None:
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
+        self.problems: dict[str, None] = {}
+        self.warnings: dict[str, None] = {}
         # Merge keys may name one mapping exponentially often; each is read once.
         self.values: dict[tuple[int, str, Any], Any] = {}
         self.items: dict[int, list[tuple[yaml.Node, yaml.Node]]] = {}
 
     def problem(self, node: yaml.Node, path: str, text: str) -> None:
-        self._add(self.problems, node, path, text)
+        self.problems[_line(node, path, text)] = None
 
     def warning(self, node: yaml.Node, path: str, text: str) -> None:
-        self._add(self.warnings, node, path, text)
+        self.warnings[_line(node, path, text)] = None
 
-    def in_order(self) -> list[str]:
-        """The problems in the order of the files' lines."""
-        return sorted(self.problems, key=_by_line)
+    def hint(self, word: str, known: Iterable[str]) -> str:
+        """What an unknown word may mean; nothing once there are more problems than are shown."""
+        enough = len(self.problems) + len(self.warnings) > _MOST_LINES
+        return "" if enough else did_you_mean(word, known)
 
     def raise_problems(self) -> None:
-        """Raises ConfigError with every problem."""
+        """Raises ConfigError with what is wrong."""
         if self.problems:
-            raise ConfigError(self.in_order())
+            raise ConfigError(in_order(self.problems))
 
-    @staticmethod
-    def _add(lines: list[str], node: yaml.Node, path: str, text: str) -> None:
-        line = f"{place(node)}: {path}: {text}" if path else f"{place(node)}: {text}"
-        if line not in lines:  # an alias is read at each of its uses, and wrong only once
-            lines.append(line)
+
+def in_order(lines: Iterable[str]) -> list[str]:
+    """Problems or warnings in the order of the files' lines; of very many, the first and the count."""
+    ordered = sorted(lines, key=_by_line)
+    more = len(ordered) - _MOST_LINES
+    return [*ordered[:_MOST_LINES], *([f"there are {more:,} more; fix these first"] if more > 0 else [])]
+
+
+def _line(node: yaml.Node, path: str, text: str) -> str:
+    return f"{place(node)}: {path}: {text}" if path else f"{place(node)}: {text}"
 
 
 def _by_line(problem: str) -> tuple[str, int, int]:
@@ -82,20 +89,20 @@ def parse(name: str, data: bytes, report: Report) -> yaml.Node | None:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        report.problems.append(
+        report.problems[
             f"{name}:{line}:1: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        )
+        ] = None
         return None
     try:
         _check_depth(_NamedText(name, text))
         node: yaml.Node | None = yaml.compose(_NamedText(name, text), _Loader)
     except yaml.YAMLError as error:
-        report.problems.append(_yaml_problem(name, text, error))
+        report.problems[_yaml_problem(name, text, error)] = None
         return None
     if node is None:
-        report.problems.append(
+        report.problems[
             f"{name}:1:1: the file is empty; it needs keys with values, as in `name: my-project`"
-        )
+        ] = None
     elif wrong := _loop_or_depth(node, (), set()):
         report.problem(wrong[0], "", wrong[1])
         return None

@@ -51,7 +51,7 @@ def project(root: str, env: str | None) -> tuple[Project | None, Report]:
     version = _version(root, report)
     found: Project | None = schema.record(node, Project, "", report, root=root, env=env, version=version)
     if found is not None:
-        report.problems.extend(p for p in checks.problems(found) if p not in report.problems)
+        report.problems |= dict.fromkeys(checks.problems(found))
     return found, report
 
 
@@ -80,8 +80,8 @@ def env_files(root: str) -> set[str]:
         data, report = read_file(root, name), Report()
         node = nodes.parse(name, data, report)
         if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
-            reason = "until it is mended, its envFile could get into an image"
-            raise ConfigError([f"{problem}; {reason}" for problem in report.problems])
+            why = "fix it, as its envFile could get into an image otherwise"
+            raise ConfigError([f"{problem}; {why}" for problem in report.problems])
         found |= set(_values_of("envFile", node)) if node else set()
     return found
 
@@ -136,7 +136,7 @@ def _version(root: str, report: Report) -> str | None:
     except UnicodeDecodeError:
         version = "\0"
     if not version.isprintable():
-        report.problems.append(f"{VERSION}:1:1: expected one line with the version, as in 1.4.0")
+        report.problems[f"{VERSION}:1:1: expected one line with the version, as in 1.4.0"] = None
         return None
     return version or None
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from skelebot.errors import did_you_mean
 from skelebot.model import Environment, Sections
 from skelebot.project.nodes import TAG, Report, is_null, items, join, kind, place
 
@@ -134,7 +133,7 @@ def _field_named(
         if field.metadata["old"] == name.value:
             report.warning(name, join(path, name.value), f"is now spelt `{present}`")
             return field
-    report.problem(name, join(path, name.value), f"unknown key{did_you_mean(name.value, known)}")
+    report.problem(name, join(path, name.value), f"unknown key{report.hint(name.value, known)}")
     return None
 
 
@@ -231,7 +230,7 @@ def _choice(node: yaml.Node, choices: tuple[str, ...], path: str, report: Report
     text = _text(node, path, report, None)
     if text is MISSING or text in choices:
         return text
-    hint = did_you_mean(text, choices) if len(choices) > 3 else ""
+    hint = report.hint(text, choices) if len(choices) > 3 else ""
     report.problem(node, path, f"expected {' or '.join(choices)}; found {text!r}{hint}")
     return MISSING
 

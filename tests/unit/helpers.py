@@ -111,7 +111,7 @@ def warnings(folder: Path, text: str) -> list[str]:
     project, report = read_all(folder)
     report.raise_problems()
     assert project is not None
-    return report.warnings
+    return list(report.warnings)
 
 
 def run_cli(argv: list[str]) -> int:

@@ -1,13 +1,16 @@
 """Finding and reading a project: its root, its environments, and what holds between its parts."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from skelebot.errors import ConfigError, UsageError
-from skelebot.project import read
+from skelebot.project import plan, read
+from skelebot.project.nodes import in_order
 
-from .helpers import load, problems, run_cli, warnings, write
+from .helpers import load, problems, read_all, run_cli, warnings, write
 
 JOB = "  - name: {name}\n    source: a.py\n    help: A\n"
 
@@ -160,7 +163,7 @@ def test_a_job_named_like_a_command_is_told(tmp_path: Path) -> None:
 def test_two_arguments_of_one_name_are_told(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, jobs("a") + "    args: [{name: x}, {name: y}, {name: x}]\n")
     assert problem.startswith(
-        "skelebot.yaml:6:34: jobs[0].args[2].name: the job has a value named 'x' already"
+        "skelebot.yaml:6:34: jobs[0].args[2].name: the job already has a value named 'x'"
     )
 
 
@@ -223,7 +226,9 @@ def test_two_options_that_claim_one_flag_are_told(
     tmp_path: Path, params: tuple[str, ...], flag: str, index: int
 ) -> None:
     (problem,) = problems(tmp_path, with_params(*params))
-    assert problem.startswith(f"skelebot.yaml:{7 + index}:9: jobs[0].params[{index}]: {flag} is claimed by")
+    assert problem.startswith(
+        f"skelebot.yaml:{7 + index}:9: jobs[0].params[{index}]: {flag} already belongs to"
+    )
 
 
 @pytest.mark.parametrize("params", [("name: a", "name: A"), ("name: no-x", "name: x"), ("name: x, alt: x",)])
@@ -234,7 +239,7 @@ def test_different_flags_do_not_clash(tmp_path: Path, params: tuple[str, ...]) -
 def test_a_clash_with_a_param_of_the_root_is_told_at_the_jobs_own(tmp_path: Path) -> None:
     text = with_params("name: rows, alt: r", root="params: [{name: rate, alt: r}]")
     (problem,) = problems(tmp_path, text)
-    assert problem.startswith("skelebot.yaml:8:9: jobs[0].params[0]: -r is claimed by 'rate'")
+    assert problem.startswith("skelebot.yaml:8:9: jobs[0].params[0]: -r already belongs to 'rate'")
 
 
 @pytest.mark.parametrize("names", [(), ("a", "b")])
@@ -242,7 +247,7 @@ def test_a_clash_among_the_roots_params_is_told_once(tmp_path: Path, names: tupl
     root = "params:\n  - {name: rate, alt: r}\n  - {name: rows, alt: r}\n"
     text = "name: demo\n" + root + (jobs(*names).partition("\n")[2] if names else "")
     (problem,) = problems(tmp_path, text)
-    assert problem.startswith("skelebot.yaml:4:5: params[1]: -r is claimed by 'rate' already")
+    assert problem.startswith("skelebot.yaml:4:5: params[1]: -r already belongs to 'rate'")
 
 
 def test_a_jobs_param_hides_one_of_the_root_and_its_flags(tmp_path: Path) -> None:
@@ -382,3 +387,50 @@ def test_a_value_forges_no_line_of_the_errors(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"descriptoin{i}: 1" for i in range(20_000)),
+        "jobs:\n" + "\n".join(f"- {{name: a{i}, source: b, hlp: c}}" for i in range(20_000)),
+        "ports:\n" + "\n".join(f"- a{i}" for i in range(20_000)),
+        "jobs:\n" + "\n".join(f"- {{name: a{i}, source: b, mode: x{i}}}" for i in range(20_000)),
+        "params:\n" + "\n".join("- {name: same}" for _ in range(20_000)),
+        f"params: [{{name: a, accepts: list, choices: [x], default: {[*range(20_000)]}}}]",
+    ],
+    ids=["keys", "jobs", "ports", "choices", "params", "defaults"],
+)
+def test_of_very_many_problems_the_first_hundred_and_the_count_are_reported(
+    tmp_path: Path, text: str
+) -> None:
+    found = problems(tmp_path, f"name: demo\n{text}\n")
+    assert len(found) == 101
+    assert re.fullmatch(r"there are \d\d,\d{3} more; fix these first", found[-1])
+    assert re.match(r"skelebot\.yaml:[234]:", found[0])
+
+
+def test_of_very_many_warnings_the_first_hundred_and_the_count_are_reported(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\ncomponents:\n" + "\n".join(f"  a{i}: 1" for i in range(20_000)))
+    found = in_order(read_all(tmp_path)[1].warnings)
+    assert (len(found), found[-1]) == (101, "there are 19,900 more; fix these first")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", ["skelebot.yaml", "skelebot-dev.yaml", "VERSION"])
+def test_what_is_not_an_ordinary_file_is_not_read(
+    tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, jobs("a"))
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["-e", "dev", "-h"] if "dev" in name else ["-h"]) == 2
+    assert capsys.readouterr().err == f"ERROR | {name} cannot be read: is not an ordinary file\n"
+
+
+def test_an_env_file_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(UsageError, match=r"envFile: \.env cannot be read: is not an ordinary file"):
+        plan.read_env_file(str(tmp_path), ".env")

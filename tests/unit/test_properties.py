@@ -100,7 +100,7 @@ def check_document(project: Path, data: bytes) -> None:
     (project / "skelebot.yaml").write_bytes(data)
     loaded, report = read_all(project)
     assert loaded is not None or report.problems
-    for line in report.problems + report.warnings:
+    for line in [*report.problems, *report.warnings]:
         assert re.match(r"(skelebot\.yaml|VERSION):\d+:\d+: ", line), line
         assert line.isprintable(), line
     if report.problems:
@@ -276,7 +276,7 @@ def test_a_default_in_the_file_arrives_as_it_was_written(project: Path, value: s
         assert report.problems
         return
     assert loaded is not None
-    assert report.problems == []
+    assert not report.problems
     argv = plan.task(loaded, loaded.jobs[0], {}, Flags(), {}).argv
     assert argv[3:] == ("--value", f"v{value}", "--list", f"v{other}", f"v{value}")
 

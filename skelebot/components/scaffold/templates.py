@@ -65,7 +65,7 @@ def load(folder: str) -> Template:
     root = nodes.parse(FILE, read_file(folder, FILE), report)
     template = schema.record(root, Template, "", report, folder=folder) if root is not None else None
     if template is not None:
-        report.problems += [p for p in _problems(template) if p not in report.problems]
+        report.problems |= dict.fromkeys(_problems(template))
     report.raise_problems()
     assert isinstance(template, Template)
     return template
