@@ -42,6 +42,7 @@ setup(
         "tqdm>=4.66",
         "Jinja2>=3.1",
         "click>=8.1",
+        "python-dotenv>=1.0",
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={

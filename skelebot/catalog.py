@@ -38,7 +38,7 @@ class BuiltIn(NamedTuple):
 BUILT_IN = (
     BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
-    BuiltIn("containers", "runs:Containers", Activation.PROJECT, ("ps", "logs", "stop", "exec", "clean")),
+    BuiltIn("runs", "runs:Runs", Activation.PROJECT, ("ps", "logs", "stop", "exec", "clean")),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),
     BuiltIn("prime", "prime:Prime", Activation.PROJECT, ("prime",)),
     BuiltIn("scaffold", "scaffold:Scaffold", Activation.ALWAYS, ("scaffold", "template")),

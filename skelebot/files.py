@@ -138,9 +138,7 @@ def private_folder() -> Iterator[str]:
 
     This process holds a lock on it, so that `sweep` can tell what a killed process has left.
     """
-    import tempfile
-
-    folder, number = _locked_folder(tempfile.mkdtemp)
+    folder, number = _locked_folder()
     try:
         yield folder
     finally:
@@ -148,11 +146,12 @@ def private_folder() -> Iterator[str]:
         os.close(number)
 
 
-def _locked_folder(make: Callable[..., str]) -> tuple[str, int]:
+def _locked_folder() -> tuple[str, int]:
     import fcntl
+    import tempfile  # costs a tenth of the start-up
 
     while True:
-        folder = make(prefix=_PREFIX)
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=_temporary_folder())
         try:
             number = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
@@ -166,23 +165,28 @@ def _locked_folder(make: Callable[..., str]) -> tuple[str, int]:
 
 def sweep() -> None:
     """Remove this user's temporary folders that no living process holds."""
-    import fcntl
-    import tempfile
+    top = _temporary_folder()
+    with suppress(OSError):
+        for name in os.listdir(top):
+            if name.startswith(_PREFIX):
+                _sweep(os.path.join(top, name))
 
-    top = tempfile.gettempdir()
-    with suppress(OSError), os.scandir(top) as entries:
-        for entry in entries:
-            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
-                continue
-            with suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_uid != os.getuid():
-                    continue
-                number = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove_tree(entry.path)
-                finally:
-                    os.close(number)
+
+def _sweep(folder: str) -> None:
+    import fcntl
+
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            if os.fstat(number).st_uid == os.getuid():
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_tree(folder)
+        finally:
+            os.close(number)
+
+
+def _temporary_folder() -> str:
+    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - each folder there is private
 
 
 def _remove_tree(path: str) -> None:

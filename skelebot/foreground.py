@@ -3,13 +3,15 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 from skelebot.errors import Interrupted
 from skelebot.model import Step
 from skelebot.process import OWN, STOPPING, Program, Streams, start
+
+R = TypeVar("R")
 
 GRACE = 10.0  # seconds between asking a job to end and ending it
 
@@ -41,92 +43,86 @@ def uninterrupted() -> Iterator[None]:
 # --- the program in front ---
 
 
-class Outcome(NamedTuple):
-    """How a program ended.
-
-    code: its exit code, 128 and the signal's number when one killed it. signal: the first that asked
-    Skelebot itself to stop. timed_out: whether its time ran out.
-    """
-
-    code: int
-    signal: int | None = None
-    timed_out: bool = False
-
-
 def attend(
-    step: Step,
-    send: Callable[[Program, int], None],
-    *,
-    timeout: float = 0,
+    start: Callable[[Callable[[], AbstractContextManager[None]]], R],
+    wait: Callable[[R], int],
+    send: Callable[[R, int, bool], None],
     raw_terminal: bool = False,
-    pass_fds: tuple[int, ...] = (),
-    streams: Streams = OWN,
-) -> Outcome:
-    """Run a program in front until it ends, whatever signals come meanwhile.
+) -> int:
+    """Start something in front and wait for it, whatever signals come meanwhile; gives its exit code.
 
-    send(program, signum): passes a signal on to what the program runs. It is not called for the Ctrl-C
-    that a terminal gives to every process itself, unless the program makes it raw. After `timeout`
-    seconds it is called with SIGTERM and GRACE seconds later with SIGKILL, as it is after a third
-    request to stop. Raises ProgramMissing.
+    That is 128 and the signal's number if a signal asked Skelebot itself to stop. start(launch): what
+    runs within `launch()` is not interrupted, but gets the signals of that moment once it has started.
+    send(run, signum, delivered): passes a signal on; delivered: the terminal has given that Ctrl-C to
+    every process itself, which it does unless the program makes it raw. The third request to stop is sent
+    as SIGKILL.
     """
     relay = _Relay(send, raw_terminal)
-    with _handled(relay, timeout):
-        program = start(step, streams, pass_fds)
-        relay.started(program)
-        code = program.wait()
-    return Outcome(code, relay.signal, relay.timed_out)
+    with _handled(relay.on_signal):
+        run = start(relay.launch)
+        relay.started(run)
+        code = wait(run)
+    return 128 + relay.signal if relay.signal else code
 
 
-class _Relay:
-    """Passes signals on; those that come before the program has started wait for it."""
+class _Relay(Generic[R]):
+    """Passes signals on; those that come while the program is starting wait for it."""
 
-    def __init__(self, send: Callable[[Program, int], None], raw_terminal: bool) -> None:
+    def __init__(self, send: Callable[[R, int, bool], None], raw_terminal: bool) -> None:
         self.signal: int | None = None
-        self.timed_out = False
         self._send, self._raw = send, raw_terminal
-        self._program: Program | None = None
-        self._asked: list[int] = []
+        self._run: R | None = None
+        self._launching = False
+        self._waiting: list[tuple[int, bool]] = []
+        self._requests = 0
 
-    def started(self, program: Program) -> None:
-        self._program = program
-        for signum in self._asked:
-            self._send(program, signum)
-        if self.timed_out:  # before there was anything to end
-            self._send(program, signal.SIGTERM)
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
+    @contextmanager
+    def launch(self) -> Iterator[None]:
+        self._launching = True
+        yield
+
+    def started(self, run: R) -> None:
+        self._run = run
+        for signum, delivered in self._waiting:
+            self._send(run, signum, delivered)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if not self._launching and self._run is None:
+            raise Interrupted(signum)
         self.signal = self.signal or signum
-        if signum == signal.SIGINT and not self._raw and _in_foreground():
-            return  # the job has it already, and may have a use for it
-        self._asked.append(signum)
-        if self._program is not None:
-            self._send(self._program, signal.SIGKILL if len(self._asked) >= 3 else signum)
-
-    def on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        wanted = signal.SIGKILL if self.timed_out else signal.SIGTERM
-        self.timed_out = True
-        if self._program is not None:
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
-            self._send(self._program, wanted)
+        delivered = signum == signal.SIGINT and not self._raw and _in_foreground()
+        self._requests += not delivered  # the job has that Ctrl-C already, and may have a use for it
+        if self._run is None:
+            self._waiting.append((signum, delivered))
+        else:
+            self._send(self._run, signal.SIGKILL if self._requests >= 3 else signum, delivered)
 
 
 @contextmanager
-def _handled(relay: _Relay, timeout: float) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = {}
     try:
         for signum in STOPPING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, relay.on_signal)
-        if timeout:
-            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, relay.on_alarm)
-            signal.setitimer(signal.ITIMER_REAL, timeout)
+                before[signum] = signal.signal(signum, handler)
         yield
     finally:
-        if timeout:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def attend_program(step: Step, streams: Streams = OWN) -> int:
+    """Run a program in front, with every signal passed on to it; gives its exit code."""
+
+    def start_program(launch: Callable[[], AbstractContextManager[None]]) -> Program:
+        with launch():
+            return start(step, streams)
+
+    def send(program: Program, signum: int, delivered: bool) -> None:
+        if not delivered:
+            os.kill(program.pid, signum)
+
+    return attend(start_program, Program.wait, send)
 
 
 # --- the terminal ---

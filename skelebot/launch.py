@@ -3,13 +3,16 @@
 import os
 from typing import TYPE_CHECKING
 
-from skelebot import console, process, runners
+from skelebot import console, foreground, runners
 from skelebot.component import Session
 from skelebot.errors import ConfigError, UsageError
+from skelebot.files import sweep
 from skelebot.image import ignores
-from skelebot.model import Image, Job, Language, Project, Task, cran_mirror
+from skelebot.model import Image, Job, Language, Project, Run, Task, cran_mirror
+from skelebot.process import OWN, Streams
 from skelebot.project import plan
 from skelebot.project.read import env_files
+from skelebot.runners.runner import Launch
 
 if TYPE_CHECKING:
     from skelebot.image.dependencies import Dependencies, Reader
@@ -75,16 +78,23 @@ def fetch_dependencies(session: Session) -> None:
         codeartifact.fetch(project.root, dependencies.python(project.root, entries))
 
 
-def tool(session: Session, name: str, argv: tuple[str, ...] = ()) -> Task:
-    """A task of Skelebot's own in the project's surroundings: its host, variables, user."""
+def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: bool = False) -> Task:
+    """A task of Skelebot's own in the project's surroundings: its host, variables, user.
+
+    Raises UsageError for `-n` where only Docker will do.
+    """
     project = session.project
+    if only_docker and session.flags.native:
+        raise UsageError(f"{name} cannot run natively; leave -n out")
     return Task(
         name=name,
         argv=argv,
         root=project.root,
         dependencies=project.entries("Python"),
         python_version=project.python_version,
-        host=session.flags.docker_host or project.host,
+        project=project.name,
+        place=plan.place(project, None, session.flags),
+        may_run_natively=not only_docker,
         env=plan.environment(project, None, os.environ),
         user=project.user,
         gpu=project.gpu,
@@ -99,15 +109,32 @@ def amended(session: Session, task: Task) -> Task:
     return task
 
 
-def start(session: Session, image: Image, task: Task, streams: process.Streams | None = None) -> int:
-    """Builds what has changed, runs the task and gives its exit code; with --dry-run, shows it all.
+def start(session: Session, image: Image, task: Task, streams: Streams = OWN) -> int:
+    """Build what has changed, run the task and give its exit code; with --dry-run, show it all.
 
-    streams: what it has in the place of Skelebot's own. Raises SkelebotError.
+    streams: what the task has in place of Skelebot's own. Raises SkelebotError.
     """
-    runner = runners.choose(task, session.flags)
-    if not session.flags.dry_run:
-        return runner.run(image, task, session.flags, streams)
-    console.out(task.name)
-    for line in runner.describe(image, task, session.flags):
-        console.out(f"  {line}")
-    return 0
+    runner = runners.at(task.place, session.flags)
+    if session.flags.dry_run:
+        console.out(task.name)
+        for line in runner.describe(image, task):
+            console.out(f"  {line}")
+        return 0
+    sweep()
+    with runner.prepare(image, task) as prepared:
+        if task.is_detached:
+            console.out(runner.start(prepared, task).name)
+            return 0
+
+        def begin(launch: Launch) -> Run:
+            return runner.start(prepared, task, streams, launch)
+
+        is_raw = streams == OWN and foreground.are_terminals() and not task.place.is_native
+        return foreground.attend(begin, runner.wait, runner.signal, is_raw)
+
+
+def prepare(session: Session, image: Image, task: Task) -> None:
+    """Build what has changed, and run nothing. Raises SkelebotError."""
+    sweep()
+    with runners.at(task.place, session.flags).prepare(image, task):
+        pass

@@ -8,9 +8,10 @@ Small values that need no more are NamedTuples: every start makes the classes, t
 import re
 import zlib
 from collections.abc import Callable
-from collections.abc import Mapping as Mapped
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from skelebot.secret import Word
 
 # --- how a field describes itself to schema.py ---
 
@@ -384,26 +385,32 @@ class Project:
 # --- what is built and run ---
 
 
-class Secret(str):
-    """A word that only the job may see; `shown` gives what everyone else does."""
+class Place(NamedTuple):
+    """Where a task runs: natively on this machine, or in a container of an engine.
 
-    __slots__ = ()
+    host: of the engine, as `-d` takes it; None is the engine that the client takes by itself.
+    """
+
+    kind: Literal["docker", "native"] = "docker"
+    host: str | None = None
+
+    @property
+    def is_native(self) -> bool:
+        return self.kind == "native"
+
+    def __str__(self) -> str:
+        return "native" if self.is_native else self.host or "default"
 
 
-def display_text(word: str) -> str:
-    return "***" if isinstance(word, Secret) else word
-
-
-def reveal(word: str, env: Mapped[str, str]) -> str:
-    return str(word)
+NATIVE = Place("native")
 
 
 class Step(NamedTuple):
     """One program to run, as words. `env` is added to Skelebot's own environment."""
 
-    argv: tuple[str, ...]
+    argv: tuple[Word, ...]
     cwd: str | None = None
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, Word], ...] = ()
     stdin: str | None = None
 
 
@@ -438,39 +445,86 @@ class Image:
 
 @dataclass(frozen=True)
 class Mount:
-    """A mapping whose host side is absolute; the container side may begin with `~`."""
+    """A mapping whose host side is absolute; the container side may begin with `~`.
+
+    output: whether the job writes its results there.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    output: bool = False
+
+
+# Which ended runs of a job stay: none, the last one (for its logs), or all of them.
+Keep = Literal["none", "last", "all"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to run: `argv` with its surroundings, for whichever runner takes it.
+    """What to run: `argv` with its surroundings, and in which place.
 
-    dependencies: those of Python, for an environment of the task's own; venv: its name, one for each set;
-    dependency_places: where the first of them stand in the configuration.
+    project: the name of the project whose it is. dependencies: those of Python, for an environment of the
+    task's own; venv: its name, one for each set; dependency_places: where the first of them stand in the
+    configuration. may_run_natively: whether a message may propose that. mode: `d` for detached.
     shadowed: the project's paths that the mounts lie over, whose content in the image nobody sees.
+    keep: which ended runs of the job stay; None is the last of a detached one, and none otherwise.
     """
 
     name: str
-    argv: tuple[str, ...]
+    argv: tuple[Word, ...]
     root: str
+    project: str = ""
+    place: Place = Place()
+    may_run_natively: bool = True
     dependencies: tuple[str, ...] = ()
     python_version: str | None = None
-    native: str = "optional"
-    host: str | None = None
     mode: str = "i"
     ports: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, Word], ...] = ()
     user: str | None = None
     gpu: bool = False
     timeout: float = 0
     shadowed: tuple[str, ...] = ()
     venv: str = "venv"
     dependency_places: tuple[str, ...] = ()
+    keep: Keep | None = None
+
+    @property
+    def is_detached(self) -> bool:
+        return self.mode == "d"
+
+    @property
+    def kept(self) -> Keep:
+        """Which ended runs of the job stay."""
+        return self.keep or ("last" if self.is_detached else "none")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a task, wherever it is.
+
+    id: what the place itself calls it, unique there; name: what people call it. checkout, root: of the
+    project's folder that it was started from. state: created, running, paused or exited. code: its exit
+    code, once that is known. began, ended: in ISO 8601.
+    """
+
+    id: str
+    name: str
+    project: str
+    job: str
+    place: Place
+    checkout: str = ""
+    root: str = ""
+    state: str = "running"
+    code: int | None = None
+    began: str = ""
+    ended: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in ("running", "paused")
 
 
 class Flags(NamedTuple):

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 from skelebot import console
 from skelebot.errors import ProgramMissing, SkelebotError
 from skelebot.files import reason
-from skelebot.model import Step, display_text, reveal
+from skelebot.model import Step
+from skelebot.secret import display_text, reveal
 
 if TYPE_CHECKING:
     import subprocess
@@ -170,7 +171,8 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
     """Start a program; the secrets among its words are resolved here and nowhere else."""
     import subprocess
 
-    env = {**os.environ, **dict(step.env)}
+    env = dict(os.environ)
+    env |= {name: reveal(value, os.environ) for name, value in step.env}
     argv = [reveal(word, env) for word in step.argv]
     try:
         return subprocess.Popen(argv, cwd=step.cwd, env=env, **options)
@@ -180,6 +182,8 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
         raise ProgramMissing(f"{argv[0]} is not installed, or not on PATH") from None
     except OSError as error:
         raise SkelebotError(f"{argv[0]} cannot be run: {reason(error)}") from None
+    except ValueError as error:  # a NUL, which no program can be given
+        raise SkelebotError(f"{argv[0]} cannot be run: {error}") from None
 
 
 # --- programs that run on their own: jobs ---
@@ -256,3 +260,36 @@ def in_thread(function: Callable[..., object], *args: object) -> "threading.Thre
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return thread
+
+
+# --- which process is meant ---
+
+
+def identity(pid: int) -> str:
+    """What tells a process from a later one of the same number; empty where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            began = file.read().rpartition(b")")[2].split()[19].decode()  # proc_pid_stat(5): starttime
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/stat"):
+            return ""
+        began = _began_elsewhere(pid)
+    except (OSError, IndexError):
+        return ""
+    return f"{pid}-{began}" if began else ""
+
+
+def _began_elsewhere(pid: int) -> str:
+    """The same on systems without /proc."""
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return ""
+
+
+def is_alive(who: str) -> bool:
+    """Whether the process of that identity still runs."""
+    pid = who.partition("-")[0]
+    return pid.isdigit() and identity(int(pid)) == who

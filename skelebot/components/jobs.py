@@ -40,7 +40,7 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
     """What to build and what to run for a job, with what each component makes of them."""
     project = session.project
     task = launch.amended(session, plan.task(project, job, values, session.flags, os.environ))
-    if runners.is_native(task, session.flags):
+    if task.place.is_native:
         return Image(project.image, project.name, base="", context=project.root), task
     return launch.image(session, job), task
 
@@ -52,7 +52,7 @@ def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) 
     """Raises UsageError or ConfigError for what would keep the job from running."""
     _check_source(session, job, earlier)
     image, task = _prepare(session, job, values)
-    runners.choose(task, session.flags).check(image, task)
+    runners.at(task.place, session.flags).check(image, task)
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:

@@ -58,7 +58,7 @@ class Package(Component):
     def _files(self, session: Session, target: str) -> "list[ContextEntry]":
         """The files of the project's image without those in the package's own `ignores`."""
         from skelebot.image import context, ignores
-        from skelebot.runners.docker.build import own_dockerfile
+        from skelebot.runners.docker.written import own_dockerfile
 
         image = launch.image(session)
         itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))

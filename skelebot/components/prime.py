@@ -29,19 +29,22 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
     if output and session.flags.native:
         raise UsageError("a native run has no image to save; leave out -n, or -o")
     for image in _images(session):
-        runners.choose(task, session.flags).check(image, task)
+        runners.at(task.place, session.flags).check(image, task)
 
 
 def _run(session: Session, values: Values) -> int:
     output, task = _output(values), _task(session)
     if session.flags.native:
-        return launch.start(session, launch.image(session), task)
+        if session.flags.dry_run:
+            return launch.start(session, launch.image(session), task)
+        launch.prepare(session, launch.image(session), task)
+        return 0
     launch.fetch_dependencies(session)
     images = _images(session)
     if session.flags.dry_run:
         return _show(images, output)
     for image in images[1 if output else 0 :]:
-        _build(image, task, session)
+        launch.prepare(session, image, task)
     if output:
         _save(images[0], task, session, output)
         console.out(output)
@@ -49,9 +52,8 @@ def _run(session: Session, values: Values) -> int:
 
 
 def _task(session: Session) -> Task:
-    """A task that does nothing; natively, what comes before it is what is wanted."""
-    task = launch.tool(session, "prime", ("true",))
-    return task if session.flags.native else replace(task, native="never")
+    """A task that is never run: what comes before it is what is wanted."""
+    return replace(launch.tool(session, "prime", ("true",)), may_run_natively=False)
 
 
 def _images(session: Session) -> list[Image]:
@@ -67,15 +69,6 @@ def _show(images: list[Image], output: str | None) -> int:
     if output:
         console.out(f"save {images[0].tag} to {output}")
     return 0
-
-
-def _build(image: Image, task: Task, session: Session) -> None:
-    from skelebot.runners.docker import build
-    from skelebot.runners.docker.client import Client
-
-    client = Client(task.host, session.flags.verbose)
-    with build.images_in_use(client, image) as lock:
-        build.provided(client, image, task, lock, session.flags.skip_build)
 
 
 # --- the file ---

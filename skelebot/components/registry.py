@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skelebot import console, files, launch, runners
@@ -77,7 +77,7 @@ class Registry(Component):
         if not any(link.command.changes for link in earlier):  # which may write VERSION
             _tags(session.project, values)
         task = _task(session)
-        runners.choose(task, session.flags).check(launch.image(session), task)
+        runners.at(task.place, session.flags).check(launch.image(session), task)
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import login, release
@@ -134,7 +134,7 @@ _PARAMS = (_VERSION, _LATEST, _MORE, _JSON)
 
 
 def _task(session: Session) -> Task:
-    return replace(launch.tool(session, "publish"), native="never")
+    return launch.tool(session, "publish", only_docker=True)
 
 
 def _show(image: Image, references: list[str], flags: Flags) -> int:

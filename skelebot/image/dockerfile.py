@@ -10,6 +10,7 @@ from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencie
 from skelebot.model import Image, Job, Project
 from skelebot.project import plan
 from skelebot.project.sources import argv, job_params
+from skelebot.secret import Word
 
 PROJECT_LABEL = "skelebot.project"
 
@@ -306,7 +307,7 @@ def _primary(project: Project) -> tuple[tuple[str, ...] | None, tuple[str, ...] 
         return None, None
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
-        return argv(project, job, ()), None
+        return tuple(map(str, argv(project, job, ()))), None
     # An entrypoint of the base would take the command for its arguments.
     return (), primary_command(project, job)
 
@@ -320,8 +321,8 @@ def primary_command(project: Project, job: Job) -> tuple[str, ...]:
     words: list[str] = []
     shell: list[str] = []
 
-    def add(literal: str) -> str:
-        words.append(literal)
+    def add(word: Word) -> str:
+        words.append(str(word))
         return f'"${{{len(words)}}}"'
 
     referenced = False

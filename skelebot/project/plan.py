@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Mapping as Mapped
 
 from skelebot.errors import UsageError
-from skelebot.model import Environment, Flags, Job, Mapping, Mount, Param, Project, Secret, Task, seconds
+from skelebot.model import NATIVE, Flags, Job, Mapping, Mount, Param, Place, Project, Task, seconds
 from skelebot.options import Value, Values
-from skelebot.project.read import FILE, read_file
+from skelebot.project.read import FILE
 from skelebot.project.sources import argv, job_params
+from skelebot.secret import Secret, Word, read_env_file, reveal, typed_secret
 
 WORKDIR = "/app"
 
@@ -19,18 +20,19 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
     """What running `job` with the parsed `values` means; `caller` is the caller's environment.
 
     Raises UsageError for a value that an environment reference brings and the choices do not hold,
-    and for an envFile that cannot be read.
+    for an envFile that cannot be read, and for a job that must not run natively and is asked to.
     """
     env = environment(project, job, caller)
-    known = {**caller, **dict(env)}
+    known = {**caller, **{name: reveal(value, caller) for name, value in env}}
     return Task(
         name=job.name,
         argv=argv(project, job, words(project, job, values, known)),
         root=project.root,
+        project=project.name,
+        place=place(project, job, flags),
+        may_run_natively=job.native != "never",
         dependencies=project.entries("Python"),
         python_version=project.python_version,
-        native="always" if flags.native and job.native == "optional" else job.native,
-        host=flags.docker_host or job.host or project.host,
         mode=job.mode,
         ports=job.ports,
         mounts=mounts(project, job),
@@ -43,19 +45,31 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
     )
 
 
+def place(project: Project, job: Job | None, flags: Flags) -> Place:
+    """Where a job runs, or one of Skelebot's tools. Raises UsageError for `-n` where the job forbids it."""
+    if job and job.native == "never" and flags.native:
+        raise UsageError(f"{job.name} cannot run natively (native: never); leave -n out")
+    if flags.native or (job and job.native == "always"):
+        return NATIVE
+    return Place("docker", flags.docker_host or (job and job.host) or project.host)
+
+
 # --- the words ---
 
 
-def words(project: Project, job: Job, values: Values, env: Mapped[str, str | None]) -> tuple[str, ...]:
+def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> tuple[Word, ...]:
     """What the script gets: the args, then each param under its full name."""
-    given = [str(values[arg.key]) for arg in job.args]
+    given: list[Word] = [str(values[arg.key]) for arg in job.args]
     for param in job_params(project, job):
-        value = values[param.name] if param.name in values else default(param, env)
-        given += param_words(param, value)
+        if param.name in values:
+            given += param_words(param, values[param.name])
+        elif (value := default(param, env)) is not None:
+            referenced = param.secret and param.reference
+            given += [param.flag, Secret("variable", referenced)] if referenced else param_words(param, value)
     return tuple(given)
 
 
-def default(param: Param, env: Mapped[str, str | None]) -> Value | None:
+def default(param: Param, env: Mapped[str, str]) -> Value | None:
     """The value of a param that was not given; None where it is not to be passed."""
     if param.reference:
         value = env.get(param.reference)
@@ -69,13 +83,13 @@ def default(param: Param, env: Mapped[str, str | None]) -> Value | None:
     return param.default or None if isinstance(param.default, tuple) else param.default
 
 
-def param_words(param: Param, value: Value | None) -> list[str]:
+def param_words(param: Param, value: Value | None) -> list[Word]:
     if value is None or value is False:
         return []
     if value is True:
         return [param.flag]
     each = [value] if isinstance(value, str) else value
-    return [param.flag, *(Secret(v) if param.secret else v for v in each)]
+    return [param.flag, *(typed_secret(v) if param.secret else v for v in each)]
 
 
 # --- the surroundings ---
@@ -117,20 +131,32 @@ def tag(name: str) -> str:
     return f"job-{clean}" if clean == name else f"job-{clean}-{zlib.crc32(name.encode()):08x}"
 
 
-def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> tuple[tuple[str, str], ...]:
-    """The variables of a job: the root's file, the root's own, the job's file, the job's own."""
-    layers: list[Environment] = []
+def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> tuple[tuple[str, Word], ...]:
+    """The variables of a job: the root's file, the root's own, the job's file, the job's own.
+
+    The caller's own values, and those of files, are references: neither is to be stored.
+    """
+    merged: dict[str, Word] = {}
     sources = [(project.env_file, project.environment)]
     sources += [(job.env_file, job.environment)] if job else []
     for env_file, own in sources:
-        layers += [read_env_file(project.root, env_file) if env_file else (), own]
-    merged: dict[str, str] = {}
-    for name, value in (pair for layer in layers for pair in layer):
-        if value is not None:
-            merged[name] = value
-        elif name in caller:
-            merged[name] = caller[name]
+        merged |= _variables_of_file(project.root, env_file, caller) if env_file else {}
+        for name, value in own:
+            if value is not None:
+                merged[name] = value
+            elif name in caller:
+                merged[name] = Secret("variable", name)
     return tuple(merged.items())
+
+
+def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[str, Secret]:
+    try:
+        path = os.path.join(root, at_home(name))
+        pairs = dict(read_env_file(path, name))
+    except UsageError as error:
+        raise UsageError(f"envFile: {error}; make it, or correct envFile in {FILE}") from None
+    bare = {n: Secret("variable", n) for n, value in pairs.items() if value is None and n in caller}
+    return {n: Secret("file", n, path) for n, value in pairs.items() if value is not None} | bare
 
 
 def at_home(path: str) -> str:
@@ -139,24 +165,3 @@ def at_home(path: str) -> str:
     if expanded.startswith("~"):
         raise UsageError(f"{path}: the home folder is not known; set HOME")
     return expanded
-
-
-def read_env_file(root: str, name: str) -> Environment:
-    """The lines of a file in the format of `docker run --env-file`: NAME=VALUE, NAME, # comment.
-
-    https://docs.docker.com/reference/cli/docker/container/run/#env. Raises UsageError.
-    """
-    try:
-        data = read_file(root, at_home(name))
-    except UsageError as error:
-        raise UsageError(f"envFile: {error}; make it, or mend envFile in {FILE}") from None
-    pairs: list[tuple[str, str | None]] = []
-    for number, line in enumerate(data.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
-        line = line.removesuffix("\r").lstrip()
-        if not line or line.startswith("#"):
-            continue
-        variable, given, value = line.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable, re.ASCII) or "\0" in value:
-            raise UsageError(f"{name}:{number}: expected NAME=VALUE, the name of letters, digits and _")
-        pairs.append((variable, value if given else None))
-    return tuple(pairs)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from skelebot.errors import UsageError
 from skelebot.model import Job, Param, Project
+from skelebot.secret import Word
 
 INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
@@ -32,7 +33,7 @@ def job_params(project: Project, job: Job) -> tuple[Param, ...]:
     return job.params + tuple(param for param in project.params if param.name not in own)
 
 
-def argv(project: Project, job: Job, arguments: tuple[str, ...]) -> tuple[str, ...]:
+def argv(project: Project, job: Job, arguments: tuple[Word, ...]) -> tuple[Word, ...]:
     """The program to run: an interpreter and its script, or bash and the author's own text.
 
     Raises UsageError where arguments cannot follow the text.

@@ -10,59 +10,102 @@ OWN = ".skelebot"
 
 
 def own_folder(root: str) -> str:
-    """Skelebot's folder in the project, which git is told to leave alone. Raises SkelebotError."""
+    """The folder that Skelebot may write to for a project: `.skelebot`, which git is told to leave alone.
+
+    Where the caller cannot write there, it is one in the caller's cache. Raises SkelebotError.
+    """
     folder = os.path.join(root, OWN)
     try:
-        os.makedirs(folder, exist_ok=True)
-        ignore = os.path.join(folder, ".gitignore")
-        if not os.path.exists(ignore):
-            with open(ignore, "w", encoding="ascii") as file:
-                file.write("*\n")
+        _make(folder)
     except OSError as error:
-        raise SkelebotError(f"{folder} cannot be written: {reason(error)}") from None
+        folder = folder_in_cache(root)
+        try:
+            _make(folder)
+        except OSError:
+            raise SkelebotError(f"{os.path.join(root, OWN)} cannot be written: {reason(error)}") from None
     return folder
 
 
-# --- where the project's containers may be ---
+def folder_in_cache(root: str) -> str:
+    """What Skelebot keeps for this user alone about a checkout."""
+    return os.path.join(cache_folder(), "checkouts", checkout_id(root))
+
+
+def _make(folder: str) -> None:
+    """Make the folder, for the caller to write to. Raises OSError."""
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(13, "Permission denied", folder)
+    ignore = os.path.join(folder, ".gitignore")
+    if not os.path.exists(ignore):
+        with open(ignore, "w", encoding="ascii") as file:
+            file.write("*\n")
+
+
+def cache_folder() -> str:
+    """The folder of what Skelebot keeps for a user, and could make again."""
+    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(above, "skelebot")
+
+
+def checkout_id(root: str) -> str:
+    """What tells one checkout from every other, on this machine and on others: eight hexadecimal digits."""
+    import hashlib  # not for native runs
+
+    return hashlib.sha256(os.fsencode(f"{_machine()}\0{os.path.realpath(root)}")).hexdigest()[:8]
+
+
+def _machine() -> str:
+    """What tells this machine from others: https://www.freedesktop.org/software/systemd/man/machine-id.html"""
+    with suppress(OSError), open("/etc/machine-id", encoding="ascii") as file:
+        if found := file.read().strip():
+            return found
+    return os.uname().nodename
+
+
+# --- where the project's runs may be ---
 
 
 def remember_host(root: str, host: str | None) -> None:
-    """Notes a Docker host on which the project runs something, for `ps` and the like to look at."""
-    if host is None or host in known_hosts(root):
-        return
-    with suppress(OSError, SkelebotError), open(_hosts_file(root), "a", encoding="utf-8") as file:
-        file.write(f"{host}\n")
+    """Note a Docker host on which the project runs something, for `ps` and the like to look at."""
+    if host is not None:
+        _remember(root, "hosts", host)
 
 
-def known_hosts(root: str) -> list[str]:
-    """The Docker hosts that were named for the project's jobs, but for the default one."""
-    with suppress(OSError), open(os.path.join(root, OWN, "hosts"), encoding="utf-8") as file:
-        return list(dict.fromkeys(file.read().split()))
-    return []
-
-
-def _hosts_file(root: str) -> str:
-    return os.path.join(own_folder(root), "hosts")
+def known_hosts(root: str) -> tuple[str, ...]:
+    """The Docker hosts that were named for the project's jobs, except the default one."""
+    return _lines(root, "hosts")
 
 
 # --- files that Skelebot writes for the user ---
 
 
 def remember_output(root: str, path: str) -> None:
-    """Notes a file that was written for the user, so that the project's images leave it out."""
+    """Note a file that was written for the user, so that the project's images leave it out."""
     inside = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
-    if inside.split(os.sep)[0] == os.pardir or "\n" in inside or inside in outputs(root):
-        return
-    with suppress(OSError, SkelebotError):  # a project that cannot be written holds no such file
-        file_of_outputs = os.path.join(own_folder(root), "outputs")
-        with open(file_of_outputs, "a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{inside}\n")
+    if inside.split(os.sep)[0] != os.pardir:
+        _remember(root, "outputs", inside)
 
 
 def outputs(root: str) -> tuple[str, ...]:
     """The paths, from the project root, of the files that were written for the user."""
-    with suppress(OSError):
-        file_of_outputs = os.path.join(root, OWN, "outputs")
-        with open(file_of_outputs, encoding="utf-8", errors="surrogateescape") as file:
-            return tuple(dict.fromkeys(file.read().split("\n")[:-1]))
-    return ()
+    return _lines(root, "outputs")
+
+
+def _remember(root: str, name: str, line: str) -> None:
+    if "\n" in line or line in _lines(root, name):
+        return
+    with suppress(OSError, SkelebotError):  # it is a help, and nothing depends on it
+        path = os.path.join(own_folder(root), name)
+        with open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{line}\n")
+
+
+def _lines(root: str, name: str) -> tuple[str, ...]:
+    """The lines of a file of Skelebot's own, each once."""
+    found: list[str] = []
+    for folder in (os.path.join(root, OWN), folder_in_cache(root)):
+        path = os.path.join(folder, name)
+        with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+            found += file.read().split("\n")[:-1]
+    return tuple(dict.fromkeys(found))

@@ -1,34 +1,15 @@
-"""Where a task can run. A runner is a module with the two functions of the protocol below."""
+"""Where tasks run: a runner for each kind of place."""
 
-import importlib
-from typing import Protocol, cast
-
-from skelebot.errors import UsageError
-from skelebot.model import Flags, Image, Task
-from skelebot.process import Streams
+from skelebot.model import Flags, Place
+from skelebot.runners.runner import Runner
 
 
-class Runner(Protocol):
-    def run(self, image: Image, task: Task, flags: Flags, streams: Streams | None = None) -> int:
-        """Prepares what the task needs, runs it, and gives its own exit code.
+def at(place: Place, flags: Flags) -> Runner:
+    """The runner for a place."""
+    if place.is_native:
+        from skelebot.runners.native import Native
 
-        streams: what it has in the place of Skelebot's own. Raises SkelebotError where it could not be run.
-        """
+        return Native(flags.verbose)
+    from skelebot.runners.docker import Docker
 
-    def check(self, image: Image, task: Task) -> None:
-        """Raises SkelebotError for what is sure to keep it from running."""
-
-    def describe(self, image: Image, task: Task, flags: Flags) -> list[str]:
-        """The lines that --dry-run shows for it."""
-
-
-def is_native(task: Task, flags: Flags) -> bool:
-    """Whether the task runs outside of Docker. Raises UsageError where it must not and is asked to."""
-    if flags.native and task.native == "never":
-        raise UsageError(f"{task.name} cannot run natively (native: never); leave -n out")
-    return flags.native or task.native == "always"
-
-
-def choose(task: Task, flags: Flags) -> Runner:
-    name = "native" if is_native(task, flags) else "docker.container"
-    return cast(Runner, importlib.import_module(f"skelebot.runners.{name}"))
+    return Docker(place.host, flags.verbose, flags.skip_build)

@@ -351,9 +351,8 @@ def test_a_project_that_cannot_be_written(anyone: Sandbox) -> None:
     anyone.write("x.py", "print(1)\n")
     project(anyone, "n", job("x.py"), dependencies="[six]")
     anyone.root.chmod(0o555)
-    result = anyone.run("-n", "run")
-    assert (result.code, len(result.errors)) == (1, 1)
-    assert "cannot be written: permission denied" in result.errors[0]
+    result = anyone.run("-n", "run")  # its environment lies in the user's cache
+    assert (result.code, result.out, result.errors) == (0, "1\n", [])
 
 
 def test_lists_flags_and_alternative_names(sandbox: Sandbox) -> None:

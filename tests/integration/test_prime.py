@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -39,7 +40,9 @@ def project(sandbox: Sandbox, name: str) -> None:
 
 
 def tags(name: str) -> set[str]:
-    return set(docker("images", "--format", "{{.Tag}}", name).split())
+    """Those of the project's images, less each checkout's own."""
+    found = docker("images", "--format", "{{.Tag}}", name).split()
+    return {tag for tag in found if not re.search("-[0-9a-f]{8}$", tag)}
 
 
 def image_id(name: str) -> str:

@@ -555,7 +555,8 @@ def test_what_another_checkout_runs_is_not_ours(lab: Sandbox) -> None:
         colleague = replace(other, env=lab.env)
         colleague.write("skelebot.yaml", lab.read("skelebot.yaml"))
         theirs = colleague.ok("begin", "sleep 300").strip()
-        assert theirs in lab.ok("ps")
+        assert theirs not in lab.ok("ps")
+        assert theirs in lab.ok("ps", "--all")
         result = lab.run("stop")
         assert (result.code, result.out) == (0, "")
         assert lab.run("logs", "begin").code == 1
@@ -579,7 +580,7 @@ def test_an_engine_that_is_away_holds_nothing_up(lab: Sandbox) -> None:
     (lab.root / ".skelebot/hosts").unlink()
     assert (result.code, result.errors) == (0, [])
     assert f"WARN  | no Docker engine answers at tcp://127.0.0.1:{relay.port} in 9 seconds" in result.err
-    assert "take it out of .skelebot/hosts" in result.err
+    assert "delete it from .skelebot/hosts" in result.err
 
 
 def test_a_time_limit_and_a_host_without_a_scheme(lab: Sandbox) -> None:

@@ -13,6 +13,7 @@ from skelebot.model import Flags, Job, Project
 from skelebot.project import read
 from skelebot.project.nodes import Report
 from skelebot.project.plan import task
+from skelebot.secret import reveal
 
 FILE = "skelebot.yaml"
 
@@ -133,7 +134,8 @@ def argv_of(
     """The words that running `job` with `values`, those of the args by their names, means."""
     keys = {arg.name: arg.key for arg in job.args}
     keyed = {keys.get(name, name): value for name, value in (values or {}).items()}
-    return task(project, job, keyed, Flags(), caller or {}).argv
+    env = caller or {}
+    return tuple(reveal(word, env) for word in task(project, job, keyed, Flags(), env).argv)
 
 
 def arrived(argv: tuple[str, ...], cwd: Path | str, **env: str) -> list[str]:

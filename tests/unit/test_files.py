@@ -92,7 +92,6 @@ def test_a_killed_process_leaves_a_folder_that_is_swept_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)  # which remembers the folder of before
     (tmp_path / "skelebot-private-file").touch()
     (tmp_path / "skelebot-work").mkdir()
     with subprocess.Popen([sys.executable, "-c", _HOLD], stdout=subprocess.PIPE, text=True) as holder:

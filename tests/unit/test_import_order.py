@@ -13,7 +13,8 @@ ROOT = Path(skelebot.__file__).parent
 # A file imports only from those before its own, anywhere in its text; a room's files from those before the
 # room, and from each other.
 ORDER = (
-    *("errors", "console", "model", "files", "process", "git", "foreground", "options"),
+    *("errors", "console", "files", "secret", "model", "json_form", "process", "git", "foreground"),
+    *("options",),
     *("project", "image", "runners", "component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "cli", "complete", "__main__"),
 )
@@ -37,19 +38,12 @@ ROOMS = {
     ),
     "runners.docker": (
         *(
-            "__init__",
-            "client",
-            "inherited",
-            "build",
-            "release",
-            "push",
-            "login",
-            "sync",
-            "volumes",
-            "container",
+            *("client", "labels", "container", "inherited", "written", "build_source", "builder"),
+            *("cleanup", "images", "release", "push", "login", "sync", "volumes", "__init__"),
         ),
     ),
-    "runners": ("folders", "docker", "native", "__init__"),
+    "runners.native": ("environment", "records", "__init__"),
+    "runners": ("folders", "runner", "docker", "native", "__init__"),
     "plugins": ("__init__", "find", "idle", "load", "typecheck", "guard", "probe", "worker"),
 }
 

@@ -9,10 +9,11 @@ import pytest
 
 from skelebot import options
 from skelebot.errors import UsageError
-from skelebot.model import Arg, Environment, Flags, Image, Job, Mount, Param, Project, Secret, Task
+from skelebot.model import NATIVE, Arg, Environment, Flags, Image, Job, Mount, Param, Place, Project, Task
 from skelebot.project import plan
 from skelebot.project.sources import job_params, script
-from skelebot.runners.docker import container
+from skelebot.runners.docker import Docker
+from skelebot.secret import Secret, reveal
 
 from .helpers import argv_of, arrived, write
 
@@ -487,8 +488,11 @@ def test_a_reference_does_not_matter_where_a_value_is_given(tmp_path: Path) -> N
     ],
 )
 def test_the_value_of_a_secret_is_marked_as_one(tmp_path: Path, param: Param, values: options.Values) -> None:
-    argv = argv_of(project(tmp_path), job("a.py", (), (param,)), values, {"TOKEN": "hunter2"})
-    assert [(str(w), isinstance(w, Secret)) for w in argv[3:]] == [("--token", False), ("hunter2", True)]
+    the_job, caller = job("a.py", (), (param,)), {"TOKEN": "hunter2"}
+    flag, word = plan.task(project(tmp_path, the_job), the_job, values, Flags(), caller).argv[3:]
+    assert flag == "--token"
+    assert isinstance(word, Secret)
+    assert (str(word), repr(word), reveal(word, caller)) == ("***", "***", "hunter2")
 
 
 def test_a_referenced_secret_is_in_no_error(tmp_path: Path) -> None:
@@ -550,56 +554,28 @@ def layered(root: Path) -> tuple[Project, Job]:
 def test_a_jobs_own_variables_win_and_files_come_before_them(tmp_path: Path) -> None:
     the_project, the_job = layered(tmp_path)
     env = plan.environment(the_project, the_job, {"A": "caller", "E": "caller"})
-    assert dict(env) == {"A": "root-file", "B": "root", "C": "job-file", "D": "job"}
+    values = {name: reveal(value, {}) for name, value in env}
+    assert values == {"A": "root-file", "B": "root", "C": "job-file", "D": "job"}
 
 
 def test_a_variable_without_a_value_is_the_callers(tmp_path: Path) -> None:
     the_job = job("a.py", environment=(("A", None), ("B", None), ("C", "")))
-    assert made(tmp_path, the_job, A="mine").env == (("A", "mine"), ("C", ""))
-
-
-@pytest.mark.parametrize(
-    ("data", "pairs"),
-    [
-        (b"A=1\nB=2\n", (("A", "1"), ("B", "2"))),
-        (b"A=1", (("A", "1"),)),
-        (b"A=1\r\nB=2\r\n", (("A", "1"), ("B", "2"))),
-        (b"\xef\xbb\xbfA=1\n", (("A", "1"),)),
-        (b"# comment\n\n  # more\nA=1 # no comment\n", (("A", "1 # no comment"),)),
-        (b"A=\nB\n", (("A", ""), ("B", None))),
-        (b"A=b=c\n", (("A", "b=c"),)),
-        (b"A='quoted' \"too\"\n", (("A", "'quoted' \"too\""),)),
-        (b"A= spaces \n", (("A", " spaces "),)),
-        (b"  A=1\n", (("A", "1"),)),
-        (b"A=$HOME\n", (("A", "$HOME"),)),
-        ("A=é☃\n".encode(), (("A", "é☃"),)),
-        (b"A=caf\xe9\n", (("A", "caf\udce9"),)),
-        ("A=x\u2028y\x0bz\x0c\x1c\x85\n".encode(), (("A", "x\u2028y\x0bz\x0c\x1c\x85"),)),
-    ],
-)
-def test_an_env_file_is_read_as_docker_reads_it(tmp_path: Path, data: bytes, pairs: Environment) -> None:
-    (tmp_path / ".env").write_bytes(data)
-    assert plan.read_env_file(str(tmp_path), ".env") == pairs
-
-
-@pytest.mark.parametrize("line", ["A B=1", "export A=1", "=1", "A =1", "A=1\0"])
-def test_a_wrong_line_of_an_env_file_is_told_without_its_value(tmp_path: Path, line: str) -> None:
-    write(tmp_path, f"X=1\n{line}\n", ".env")
-    with pytest.raises(UsageError, match=r"^\.env:2: expected NAME=VALUE"):
-        plan.read_env_file(str(tmp_path), ".env")
+    assert made(tmp_path, the_job, A="mine").env == (("A", Secret("variable", "A")), ("C", ""))
 
 
 @pytest.mark.parametrize("name", ["nosuch.env", "folder", "a\0b"])
-def test_an_env_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+def test_an_env_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=r"^envFile: .*; make it, or mend envFile in skelebot.yaml"):
-        plan.read_env_file(str(tmp_path), name)
+    with pytest.raises(UsageError, match=r"^envFile: .*; make it, or correct envFile in skelebot.yaml"):
+        made(tmp_path, job("a.py", env_file=name))
 
 
 def test_an_env_file_may_stand_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    write(tmp_path / "home", "A=1\n", "my.env")
-    assert plan.read_env_file(str(tmp_path), "~/my.env") == (("A", "1"),)
+    write(tmp_path / "home", "A=1\nB\nC\n", "my.env")
+    env = made(tmp_path, job("a.py", env_file="~/my.env"), B="mine").env
+    assert [(name, reveal(value, {"B": "mine"})) for name, value in env] == [("A", "1"), ("B", "mine")]
+    assert "1" not in repr(env)
 
 
 # --- mappings ---
@@ -643,7 +619,7 @@ def test_a_variable_that_docker_cannot_carry_is_told_without_its_value(tmp_path:
     (tmp_path / "bad.env").write_bytes(b"PASSWORD=s\xe9cret\n")
     task = made(tmp_path, job("a.py", env_file="bad.env"))
     with pytest.raises(UsageError, match="the value of PASSWORD is not UTF-8") as raised:
-        container.check(Image("demo", "demo", base="", context=task.root), task)
+        Docker(None).check(Image("demo", "demo", base="", context=task.root), task)
     assert "cret" not in str(raised.value)
     assert "rename" not in str(raised.value)
 
@@ -682,7 +658,7 @@ def test_the_flags_host_comes_before_the_jobs_before_the_roots(
 ) -> None:
     the_job = job("a.py", host=own)
     the_project = project(tmp_path, the_job, host=root)
-    assert plan.task(the_project, the_job, {}, Flags(docker_host=flag), {}).host == host
+    assert plan.task(the_project, the_job, {}, Flags(docker_host=flag), {}).place == Place(host=host)
 
 
 def test_a_task_holds_what_the_job_and_the_root_say(tmp_path: Path) -> None:
@@ -695,10 +671,32 @@ def test_a_task_holds_what_the_job_and_the_root_say(tmp_path: Path) -> None:
         root=str(tmp_path),
         dependencies=("numpy",),
         python_version="3.10",
-        native="never",
+        project="demo",
+        may_run_natively=False,
         mode="d",
         ports=("1:2",),
         user="caller",
         gpu=True,
         dependency_places=("dependencies[0]",),
     )
+
+
+@pytest.mark.parametrize(
+    ("native", "flag", "place"),
+    [
+        ("optional", False, Place()),
+        ("optional", True, NATIVE),
+        ("always", False, NATIVE),
+        ("always", True, NATIVE),
+        ("never", False, Place()),
+    ],
+)
+def test_where_a_job_runs(tmp_path: Path, native: str, flag: bool, place: Place) -> None:
+    the_job = job("a.py", native=native)
+    assert plan.task(project(tmp_path, the_job), the_job, {}, Flags(native=flag), {}).place == place
+
+
+def test_a_job_that_must_not_run_natively_says_so(tmp_path: Path) -> None:
+    the_job = job("a.py", native="never")
+    with pytest.raises(UsageError, match=r"run cannot run natively \(native: never\); leave -n out"):
+        plan.task(project(tmp_path, the_job), the_job, {}, Flags(native=True), {})

@@ -428,7 +428,7 @@ def test_a_value_of_the_wrong_type_is_not_shown(capsys: pytest.CaptureFixture[st
     task = replace(TASK, env=[("TOKEN", "hunter2")])  # type: ignore[arg-type]
     guarded(task=lambda *words: task).task(TASK, PROJECT)
     err = capsys.readouterr().err
-    assert "Task.env is list of tuple, not tuple[tuple[str, str], ...]" in err
+    assert "Task.env is list of tuple, not tuple[tuple[str, str | Secret], ...]" in err
     assert "hunter2" not in err
 
 

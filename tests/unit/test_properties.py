@@ -19,6 +19,7 @@ from skelebot.errors import ConfigError, SkelebotError
 from skelebot.image import dependencies, dockerfile
 from skelebot.model import Arg, Flags, Job, Param, Project
 from skelebot.project import plan
+from skelebot.secret import reveal
 
 from .helpers import FULL, arrived, read_all, run_cli
 
@@ -209,7 +210,7 @@ def through(words: list[str], source: str = "run.py", args: tuple[Arg, ...] = AR
     job = Job(name="run", source=source, help="", args=args, params=PARAMS)
     project = Project(name="demo", jobs=(job,), root="/nowhere")
     parsed = options.parse(args, PARAMS, words)
-    return plan.task(project, job, parsed, Flags(), {}).argv
+    return tuple(reveal(word, {}) for word in plan.task(project, job, parsed, Flags(), {}).argv)
 
 
 def looks_like_an_option(value: str) -> bool:

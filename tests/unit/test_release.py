@@ -11,7 +11,7 @@ import pytest
 
 from skelebot.model import Image
 from skelebot.project import state
-from skelebot.runners.docker import build, release
+from skelebot.runners.docker import release, written
 
 from .helpers import write
 
@@ -77,7 +77,7 @@ def test_what_git_ignores_makes_no_difference(root: Path) -> None:
 
 def test_what_skelebot_wrote_makes_no_difference(root: Path) -> None:
     body = "FROM base\n"
-    write(root, f"{build._header(body)}{body}", "Dockerfile")
+    write(root, f"{written._header(body)}{body}", "Dockerfile")
     write(root, "tar", "out/a [1].tar")
     state.remember_output(str(root), str(root / "out/a [1].tar"))
     assert labels(root)[DIRTY] == "false"

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skelebot.runners.docker.sync import Agreed, Entry, Listing, compare, nanoseconds, parse_listing
+from skelebot.runners.docker.sync import Agreed, FileState, Listing, compare, nanoseconds, parse_listing
 
 
-def file(mtime: int, size: int = 1) -> Entry:
-    return Entry("f", size, mtime, 0o644, "")
+def file(mtime: int, size: int = 1) -> FileState:
+    return FileState("f", size, mtime, 0o644, "")
 
 
-FOLDER = Entry("d", 4096, 7, 0o755, "")
+FOLDER = FileState("d", 4096, 7, 0o755, "")
 OLD, NEW, NEWER = file(1), file(2), file(3)
 
 
@@ -61,7 +61,7 @@ def test_a_folder_never_replaces_a_file() -> None:
     assert moved_away.parts == ([], [], ["a", "a/b"])
 
 
-LEAVES = st.sampled_from([OLD, NEW, NEWER, Entry("l", 1, 1, 0o777, "x")])
+LEAVES = st.sampled_from([OLD, NEW, NEWER, FileState("l", 1, 1, 0o777, "x")])
 
 
 @st.composite
@@ -107,8 +107,8 @@ def test_a_listing_with_odd_names() -> None:
         b"l\x001\x00-1.5000000000\x00777\x00x\x001/d/e\0"
     )
     assert parse_listing(data) == {
-        0: {"a\nb \udcff": Entry("f", 5, 1700000000123456789, 0o644, "")},
-        1: {"d/e": Entry("l", 1, -1500000000, 0o777, "x")},
+        0: {"a\nb \udcff": FileState("f", 5, 1700000000123456789, 0o644, "")},
+        1: {"d/e": FileState("l", 1, -1500000000, 0o777, "x")},
     }
 
 

@@ -151,22 +151,24 @@ def _problem(problem: str) -> Check:
 
 
 def _docker(session: Session) -> Iterator[Check]:
-    from skelebot.runners.docker import build
-    from skelebot.runners.docker.client import Client
+    from skelebot.runners.docker.builder import has_buildkit
+    from skelebot.runners.docker.client import PATIENCE, Client
 
     project = session.optional_project
     host = project.host if project else None
     client = Client(session.flags.docker_host or host)
     try:
-        versions = client.first_answer("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+        versions = client.query(
+            "version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=PATIENCE
+        )
     except ProgramMissing as error:
         yield Check("Docker", str(error), "install Docker, or run natively with -n")
         return
     theirs, its = versions.split()
     yield Check("Docker", f"engine {its} at {client.where}, client {theirs}")
-    yield Check("builder", "BuildKit" if build.has_buildkit(client) else "the classic one, without BuildKit")
+    yield Check("builder", "BuildKit" if has_buildkit(client) else "the classic one, without BuildKit")
     if not client.is_remote:
-        folder = client.first_answer("info", "--format", "{{.DockerRootDir}}").strip()
+        folder = client.query("info", "--format", "{{.DockerRootDir}}", timeout=PATIENCE).strip()
         if os.path.isdir(folder):  # else it is in a machine of its own, as on a Mac
             yield _free("Docker's disk", folder)
 

@@ -25,7 +25,7 @@ _STOPPED = {130: 0, 143: 143, 129: 129}
 def check(settings: "Jupyter", session: Session, values: Values) -> None:
     """Raise UsageError or ConfigError for what would keep Jupyter from running."""
     image, task = image_and_task(settings, session, requested.parse(settings, session.project, values))
-    runners.choose(task, session.flags).check(image, task)
+    runners.at(task.place, session.flags).check(image, task)
 
 
 def run(settings: "Jupyter", session: Session, values: Values) -> int:
@@ -40,7 +40,7 @@ def run(settings: "Jupyter", session: Session, values: Values) -> int:
             console.info(f"port {options.port} is in use; Jupyter takes {port}")
         current = replace(options, port=port)
         image, task = image_and_task(settings, session, current)
-        native = runners.is_native(task, session.flags)
+        native = task.place.is_native
         own = own_options(current, native)
         server = Server(current, joined(own.bind, own.port), native, session.flags.verbose)
         code = _serve(session, image, task, server)

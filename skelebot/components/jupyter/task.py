@@ -29,13 +29,13 @@ def image_and_task(settings: "Jupyter", session: Session, options: ServerOptions
         raise UsageError("jupyter: Jupyter needs Python; set `language: R+Python`")
     task = _task(settings, session, project)
     added = () if _has_jupyter(task.dependencies, options.lab) else (_PACKAGE,)
-    native = runners.is_native(task, session.flags)
+    native = task.place.is_native
     root = project.root if native else plan.WORKDIR
     task = replace(task, argv=_argv(own_options(options, native), root))
     if native:
         image = Image(project.image, project.name, base="", context=project.root)
         return image, launch.amended(session, _native(task, added))
-    _refuse_remote(task.host)
+    _refuse_remote(task.place.host)
     port = f"{joined(options.bind, options.port)}:{_PORT_IN_CONTAINER}"
     # Without the root's ports, which jobs publish: one of them may be running.
     return _image(session, project, added), replace(launch.amended(session, task), ports=(port,))
@@ -82,7 +82,6 @@ def _has_jupyter(dependencies: Iterable[str], lab: bool) -> bool:
 
 def _native(task: Task, added: tuple[str, ...]) -> Task:
     """The task outside a container; if Jupyter has to be added, in an environment that jobs do not use."""
-    task = replace(task, native="always")
     return replace(task, dependencies=(*task.dependencies, *added), venv="venv-jupyter") if added else task
 
 

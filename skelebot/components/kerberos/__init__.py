@@ -36,7 +36,7 @@ class Kerberos(Component):
         from skelebot.image.dockerfile import exec_form  # not for native runs
 
         words = [word for file in self._configuration(project).items() for word in file]
-        entrypoint = None if image.entrypoint is None else self._wrapped(image.entrypoint)
+        entrypoint = None if image.entrypoint is None else (*self._ticket(), *image.entrypoint)
         setup = (f"RUN {_CLIENT}", exec_form("RUN", ("sh", "-c", _WRITE, "krb5.conf", *words)))
         return replace(
             image,
@@ -48,10 +48,10 @@ class Kerberos(Component):
 
     def task(self, task: Task, project: Project) -> Task:
         """The job behind the script that gets its ticket; a native job has the caller's ticket."""
-        if task.native == "always":
+        if task.place.is_native:
             return task
         mount = Mount(self._existing_keytab(project), KEYTAB, read_only=True)
-        return replace(task, argv=self._wrapped(task.argv), mounts=(*task.mounts, mount))
+        return replace(task, argv=(*self._ticket(), *task.argv), mounts=(*task.mounts, mount))
 
     def _configuration(self, project: Project) -> dict[str, str]:
         return krb5_conf.read(project.root, plan.at_home(self.krb_conf))
@@ -72,8 +72,9 @@ class Kerberos(Component):
         paths = {os.path.relpath(path, root) for root, path in roots}
         return (literal(path) for path in sorted(paths) if not path.startswith(".."))
 
-    def _wrapped(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        return ("sh", "-c", _script(), "kerberos", KEYTAB, self.hdfs_user, *argv)
+    def _ticket(self) -> tuple[str, ...]:
+        """The words before a job's own, which get it a ticket."""
+        return ("sh", "-c", _script(), "kerberos", KEYTAB, self.hdfs_user)
 
     def checks(self, session: Session) -> Iterable[Check]:
         if not session.optional_project:

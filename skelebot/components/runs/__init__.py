@@ -1,4 +1,4 @@
-"""`ps`, `logs`, `stop`, `exec` and `clean`: looking after the project's containers."""
+"""`ps`, `logs`, `stop`, `exec` and `clean`: looking after the project's runs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,18 +13,19 @@ _ANY_JOB = Arg("job", (), "The job; without it, any", optional=True)
 _FOLLOW = Param("follow", "f", accepts="boolean", help="Go on as more is written")
 _MAP = Param("map", "m", accepts="boolean", help="Map the project folder into a new container")
 _JSON = Param("json", accepts="boolean", help="Print it as JSON")
+_ALL = Param("all", "a", accepts="boolean", help="Those of every checkout of the project, not only this one")
 
 
-class Containers(Component):
+class Runs(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()
         one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
         return (
-            Command("ps", "List the project's containers", _later("ps"), (), (_JSON,)),
-            Command("logs", "Show what a job's last container wrote", _later("logs"), (one,), (_FOLLOW,)),
-            Command("stop", "Stop the project's containers, or one job's", _later("stop"), (any_one,)),
-            Command("exec", "Open a shell in a job's image", _later("open_shell"), (any_one,), (_MAP,)),
-            Command("clean", "Remove stopped containers, old images", _later("clean"), (), (_JSON,)),
+            Command("ps", "List the project's runs", _later("ps"), (), (_ALL, _JSON)),
+            Command("logs", "Show what a job's last run wrote", _later("logs"), (one,), (_FOLLOW, _ALL)),
+            Command("stop", "Stop the project's runs, or one job's", _later("stop"), (any_one,), (_ALL,)),
+            Command("exec", "Open a shell in a job's image", _later("open_shell"), (any_one,), (_MAP, _ALL)),
+            Command("clean", "Remove ended runs, old images", _later("clean"), (), (_ALL, _JSON)),
         )
 
 

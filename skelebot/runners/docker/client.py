@@ -3,16 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from skelebot import process
+from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.model import Step, Task
 
-_PATIENCE = 9.0  # seconds for a first answer
+T = TypeVar("T")
+
+PATIENCE = 9.0  # seconds for a first answer
 
 
 def csv(fields: list[str]) -> str:
@@ -21,7 +23,7 @@ def csv(fields: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
+class BuiltImage:
     """An image that the engine has: its id, the user of its containers, its labels."""
 
     id: str
@@ -44,7 +46,11 @@ class Client:
             if not endpoint and not _has_context():
                 return False
             _, out, _ = self.capture(
-                "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", *[endpoint] * bool(endpoint)
+                "context",
+                "inspect",
+                "--format",
+                "{{.Endpoints.docker.Host}}",
+                *([endpoint] if endpoint else []),
             )
             endpoint = out.strip()
         return "://" in endpoint and not endpoint.startswith(("unix://", "npipe://", "fd://"))
@@ -55,115 +61,175 @@ class Client:
         named = self.host or os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
         return named or "the default socket"
 
+    # --- asking through the client ---
+
     def step(self, *words: str, env: tuple[tuple[str, str], ...] = ()) -> Step:
         where: tuple[str, ...] = ()
         if self.host:
             where = ("--host" if "://" in self.host else "--context", self.host)
         return Step((_program(), *where, *words), env=env)
 
-    def capture(self, *words: str) -> tuple[int, str, str]:
+    def capture(self, *words: str, timeout: float | None = None) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr. Raises SkelebotError where no engine answers in time."""
         step = self.step(*words)
         process.trace(self.verbose, step)
-        return process.capture(step)
+        try:
+            return process.capture(step, timeout)
+        except TimeoutError:
+            raise SkelebotError(
+                f"no Docker engine answers at {self.where} in {timeout:g} seconds; check that it is up, "
+                "and that ssh needs no password for it (ssh-agent)"
+            ) from None
 
-    def answer(self, *words: str) -> str:
+    def query(self, *words: str, timeout: float | None = None) -> str:
         """What the client prints. Raises SkelebotError with what its complaint means."""
-        return self._checked(words, *self.capture(*words))
-
-    def first_answer(self, *words: str) -> str:
-        """The same, for what is asked first: raises SkelebotError also where no engine answers in time."""
-        return self._checked(words, *self.in_time(*words))
-
-    def _checked(self, words: tuple[str, ...], code: int, out: str, err: str) -> str:
+        code, out, err = self.capture(*words, timeout=timeout)
         if code != 0:
             raise explained(self, err, f"`docker {words[0]}` failed")
         return out
 
-    def in_time(self, *words: str) -> tuple[int, str, str]:
-        """The same as capture; raises SkelebotError where no engine answers in time."""
-        step = self.step(*words)
-        process.trace(self.verbose, step)
+    def read(self, words: Sequence[str], text: str, read: Callable[[Any], T]) -> T:
+        """What `read` makes of the JSON that these words brought.
+
+        Raises SkelebotError where it is not JSON, or not what `read` expects: whatever is called docker
+        may have answered.
+        """
         try:
-            return process.capture(step, _PATIENCE)
-        except TimeoutError:
-            raise SkelebotError(
-                f"no Docker engine answers at {self.where} in {_PATIENCE:g} seconds; check that it is up, "
-                "and that ssh needs no password for it (ssh-agent)"
-            ) from None
+            return read(json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise self._unreadable(words, text) from None
+
+    def list_ids(self, *words: str, timeout: float | None = None) -> list[str]:
+        """The full ids that the client lists, each once. Raises SkelebotError for anything else."""
+        out = self.query(*words, "--quiet", "--no-trunc", timeout=timeout)
+        ids = list(dict.fromkeys(out.split()))
+        if not all(re.fullmatch(r"(sha256:)?[0-9a-f]{64}", each) for each in ids):
+            raise self._unreadable(words, out)
+        return ids
+
+    def _unreadable(self, words: Sequence[str], text: str) -> SkelebotError:
+        answer = console.one_line(text.strip()[:80]) or "nothing"
+        return SkelebotError(
+            f"`{_program()} {words[0]}` answered what Docker's client would not: {answer}; "
+            "check which program that is"
+        )
+
+    def inspect_all(self, names: Sequence[str], read: Callable[[Any], T], kind: str = "container") -> list[T]:
+        """What `read` makes of each container or image; those that have gone since are left out."""
+        if not names:
+            return []
+        words = (kind, "inspect", "--format", "{{json .}}", *names)
+        _, out, _ = self.capture(*words)
+        return [self.read(words, line, read) for line in out.splitlines() if line.strip()]
 
     def own_sizes(self) -> dict[str, int]:
         """The bytes that would come free with each container and image, by its id and its names."""
         answer = self._ask("/system/df")
-        if answer is None or "Images" not in answer:
-            return self._own_sizes_of_client()
-        sizes: dict[str, int] = {}
-        for image in answer["Images"] or ():
-            size = max(image["Size"] - max(image["SharedSize"], 0), 0)
-            sizes |= dict.fromkeys((image["Id"], *(image["RepoTags"] or ())), size)
-        for container in answer["Containers"] or ():
-            names = (name.lstrip("/") for name in container["Names"])
-            sizes |= dict.fromkeys((container["Id"], *names), container.get("SizeRw") or 0)
-        return sizes
+        if isinstance(answer, dict) and "Images" in answer:
+            return self.read(("system df",), json.dumps(answer), _sizes_of_engine)
+        words = ("system", "df", "--verbose", "--format", "{{json .}}")
+        code, out, _ = self.capture(*words)
+        return self.read(words, out, _sizes_of_client) if code == 0 else {}
 
-    def _own_sizes_of_client(self) -> dict[str, int]:
-        """The same from the client, to the few digits that it shows."""
-        code, out, _ = self.capture("system", "df", "--verbose", "--format", "{{json .}}")
-        answer = json.loads(out) if code == 0 else {}
-        sizes: dict[str, int] = {}
-        for image in answer.get("Images") or ():
-            names = (image["ID"], f"{image['Repository']}:{image['Tag']}")
-            sizes |= dict.fromkeys(names, _bytes(image["UniqueSize"]))
-        for container in answer.get("Containers") or ():
-            sizes |= dict.fromkeys((container["ID"], container["Names"]), _bytes(container["Size"]))
-        return sizes
-
-    def inspect(self, name: str, task: Task) -> Found | None:
+    def inspect(self, name: str, task: Task | None = None) -> BuiltImage | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""
         answer = self._ask(f"/images/{name}/json")
-        return _found(self._ask_client(name, task) if answer is None else answer)
-
-    def quickly(self, name: str) -> Found | None:
-        """The image, where the engine can be asked through its socket; else None."""
-        return _found(self._ask(f"/images/{name}/json"))
-
-    def _ask_client(self, name: str, task: Task) -> dict[str, Any] | None:
-        code, out, err = self.in_time("image", "inspect", "--format", "{{json .}}", name)
+        if answer is not None:
+            return _image_of(answer) if isinstance(answer, dict) and "Id" in answer else None
+        words = ("image", "inspect", "--format", "{{json .}}", name)
+        code, out, err = self.capture(*words, timeout=PATIENCE)
         if code == 0:
-            return dict(json.loads(out))
+            return self.read(words, out, _image_of)
         if "no such image" in err.lower():
             return None
-        raise explained(self, err, f"the image {name} cannot be looked at", task)
+        raise explained(self, err, f"the image {name} cannot be inspected", task)
 
-    def _ask(self, path: str) -> dict[str, Any] | None:
+    def inspect_quickly(self, name: str) -> BuiltImage | None:
+        """The image, where the engine can be asked through its socket; otherwise None."""
+        answer = self._ask(f"/images/{name}/json")
+        return _image_of(answer) if isinstance(answer, dict) and "Id" in answer else None
+
+    def images_with(self, labels: dict[str, str]) -> list[str]:
+        """The ids of the images that have all these labels."""
+        pairs = [f"{name}={value}" for name, value in labels.items()]
+        answer = self._ask("/images/json", label=pairs)
+        if isinstance(answer, list):
+            return self.read(
+                ("images",), json.dumps(answer), lambda found: [_text(each["Id"]) for each in found]
+            )
+        return self.list_ids("images", *(word for pair in pairs for word in ("--filter", f"label={pair}")))
+
+    def containers_with(self, labels: dict[str, str], status: str) -> list[str] | None:
+        """The names of such containers, where the engine can be asked through its socket; otherwise None."""
+        pairs = [f"{name}={value}" for name, value in labels.items()]
+        answer = self._ask("/containers/json", all=True, label=pairs, status=[status])
+        if not isinstance(answer, list):
+            return None
+        return self.read(
+            ("ps",), json.dumps(answer), lambda found: [_text(each["Names"][0]).lstrip("/") for each in found]
+        )
+
+    def _ask(self, path: str, all: bool = False, **filters: list[str]) -> Any:
         """The engine's answer through its socket, which takes a tenth of the client's time.
 
         None where there is no such way to it, for the client to find another or to say why not.
         https://docs.docker.com/reference/api/engine/
         """
-        place = _socket_path(self.host)
-        if place is None:
+        address = _socket_path(self.host)
+        if address is None:
             return None
         import socket  # not for native runs
 
+        if filters:
+            from urllib.parse import urlencode
+
+            path += "?" + urlencode({"filters": json.dumps(filters), "all": int(all)})
         try:
             with socket.socket(socket.AF_UNIX) as engine:
                 engine.settimeout(5)
-                engine.connect(place)
+                engine.connect(address)
                 # HTTP/1.0: the answer ends with the connection, and comes in one piece.
                 engine.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
                 data = b""
                 while block := engine.recv(1 << 16):
                     data += block
-            return dict(json.loads(data.partition(b"\r\n\r\n")[2]))
+            return json.loads(data.partition(b"\r\n\r\n")[2])
         except (OSError, ValueError):
             return None
 
 
-def _found(answer: dict[str, Any] | None) -> Found | None:
-    if answer is None or "Id" not in answer:
-        return None
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {value!r}")
+    return value
+
+
+def _image_of(answer: dict[str, Any]) -> BuiltImage:
     config = answer.get("Config") or {}
-    return Found(str(answer["Id"]), str(config.get("User") or ""), config.get("Labels") or {})
+    labels = {_text(name): _text(value) for name, value in (config.get("Labels") or {}).items()}
+    return BuiltImage(_text(answer["Id"]), _text(config.get("User") or ""), labels)
+
+
+def _sizes_of_engine(answer: dict[str, Any]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for image in answer["Images"] or ():
+        size = max(image["Size"] - max(image["SharedSize"], 0), 0)
+        sizes |= dict.fromkeys((image["Id"], *(image["RepoTags"] or ())), size)
+    for container in answer["Containers"] or ():
+        names = (name.lstrip("/") for name in container["Names"])
+        sizes |= dict.fromkeys((container["Id"], *names), container.get("SizeRw") or 0)
+    return sizes
+
+
+def _sizes_of_client(answer: dict[str, Any]) -> dict[str, int]:
+    """The same as the client gives them, to the few digits that it shows."""
+    sizes: dict[str, int] = {}
+    for image in answer.get("Images") or ():
+        names = (image["ID"], f"{image['Repository']}:{image['Tag']}")
+        sizes |= dict.fromkeys(names, _bytes(image["UniqueSize"]))
+    for container in answer.get("Containers") or ():
+        sizes |= dict.fromkeys((container["ID"], container["Names"]), _bytes(container["Size"]))
+    return sizes
 
 
 def _program() -> str:
@@ -235,7 +301,7 @@ _STEP_FAILED = re.compile(r"returned a non-zero code: \d|did not complete succes
 
 def or_natively(task: Task) -> str:
     """The other way out of a failure of Docker, where the job allows it."""
-    return "" if task.native == "never" else ", or run the job natively with -n"
+    return ", or run the job natively with -n" if task.may_run_natively else ""
 
 
 def explained(

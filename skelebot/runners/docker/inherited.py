@@ -47,33 +47,33 @@ _CACHE = "type=cache,id=skelebot-cache,target=/root/.cache"
 
 
 @dataclass(frozen=True)
-class Loan:
-    """Words for the client, and what the Dockerfile needs to use what they bring."""
+class Inherited:
+    """Arguments for the client, and what the Dockerfile needs to use what they bring."""
 
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 
     def lines(self, lines: list[str], buildkit: bool) -> list[str]:
-        """The lines of Skelebot's own Dockerfile with the loan in force at each RUN."""
+        """The lines of Skelebot's own Dockerfile with the settings in force at each RUN."""
         return with_inherited_settings(lines, _CACHE, self.mounts, self.env) if buildkit else lines
 
 
-def names(image: Image) -> set[str]:
-    """What is to be lent. Raises UsageError for an unknown word of SKELEBOT_BUILD_INHERIT."""
+def setting_names(image: Image) -> set[str]:
+    """The settings to inherit. Raises UsageError for an unknown word of SKELEBOT_BUILD_INHERIT."""
     wanted = {*image.inherit, *filter(None, os.environ.get("SKELEBOT_BUILD_INHERIT", "").split(","))}
     if unknown := sorted(wanted - set(_KNOWN)):
         raise UsageError(f"SKELEBOT_BUILD_INHERIT: expected {', '.join(_KNOWN)}; found {unknown[0]!r}")
     return wanted
 
 
-def lend(image: Image, folder: str, buildkit: bool) -> Loan:
+def inherit(image: Image, folder: str, buildkit: bool) -> Inherited:
     """What `build.inherit` and SKELEBOT_BUILD_INHERIT name, with its files in the private `folder`.
 
     Raises SkelebotError for what the builder cannot keep out of the image.
     """
-    lent = names(image)
-    if not buildkit and (secret := sorted(lent - {"proxy"})):
+    wanted = setting_names(image)
+    if not buildkit and (secret := sorted(wanted - {"proxy"})):
         raise SkelebotError(
             f"the classic builder cannot keep {' and '.join(secret)} (build.inherit) out of the image; "
             "install Docker's buildx plugin"
@@ -81,7 +81,7 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
     words: list[str] = []
     env: list[tuple[str, str]] = []
     mounts: list[str] = []
-    for name in sorted(lent & {"pip", "ca"}):
+    for name in sorted(wanted & {"pip", "ca"}):
         file = os.path.join(folder, name)
         target = f"/run/secrets/skelebot-{name}"
         _write(file, _as_file(pip_settings()) if name == "pip" else _bundle())
@@ -89,10 +89,10 @@ def lend(image: Image, folder: str, buildkit: bool) -> Loan:
         mounts.append(f"type=secret,id=skelebot-{name},target={target}")
         variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
         env += [(variable, target) for variable in variables]
-    if "proxy" in lent:
+    if "proxy" in wanted:
         set_ones = [p for name in _PROXIES for p in (name, name.lower()) if os.environ.get(p)]
         words += [word for name in set_ones for word in ("--build-arg", name)]
-    return Loan(tuple(words), tuple(mounts), tuple(env))
+    return Inherited(tuple(words), tuple(mounts), tuple(env))
 
 
 def _write(path: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from skelebot import console, foreground, process
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Task
-from skelebot.runners.docker.client import Client, Found
+from skelebot.runners.docker.client import BuiltImage, Client
 
 Env = tuple[tuple[str, str], ...]
 
@@ -19,7 +19,9 @@ class Refused(SkelebotError):
     """The registry demands a login, or one with other rights."""
 
 
-def push(client: Client, server: str, found: Found, references: Sequence[str], task: Task, env: Env) -> str:
+def push(
+    client: Client, server: str, found: BuiltImage, references: Sequence[str], task: Task, env: Env
+) -> str:
     """Push an image under each name and return its digest; the names stay with the engine.
 
     env: the client's login. Raises Refused, and SkelebotError for any other answer of the registry.
@@ -39,10 +41,10 @@ def push(client: Client, server: str, found: Found, references: Sequence[str], t
 
 
 @contextmanager
-def _named(client: Client, found: Found, reference: str, task: Task) -> Iterator[None]:
+def _named(client: Client, found: BuiltImage, reference: str, task: Task) -> Iterator[None]:
     """Give an image another name; if the block fails, its former image gets the name back."""
     before = client.inspect(reference, task)
-    client.answer("tag", found.id, reference)
+    client.query("tag", found.id, reference)
     try:
         yield
     except BaseException:

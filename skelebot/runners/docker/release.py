@@ -11,33 +11,35 @@ from skelebot import console, git, process
 from skelebot.errors import ProgramMissing, SkelebotError
 from skelebot.model import Flags, Image, Task
 from skelebot.project import state
-from skelebot.runners.docker import build
-from skelebot.runners.docker.client import Client, Found
+from skelebot.runners.docker import cleanup, images
+from skelebot.runners.docker.build_source import BuildSource
+from skelebot.runners.docker.client import BuiltImage, Client
+from skelebot.runners.docker.written import own_dockerfile
 
 REVISION_LABEL = "org.opencontainers.image.revision"
 DIRTY_LABEL = "skelebot.dirty"
 
 
 @contextmanager
-def released(image: Image, task: Task, flags: Flags) -> Iterator[tuple[Client, Found]]:
+def released(image: Image, task: Task, flags: Flags) -> Iterator[tuple[Client, BuiltImage]]:
     """The image with its commit as labels, and the client of the engine that has it.
 
-    An image that is run has no such labels: a commit alone would build it anew. So this is another one,
+    An image that is run has no such labels: a commit alone would build it again. So this is another one,
     of the same layers, which goes again at the end unless it was given a name meanwhile.
     """
-    client = Client(task.host, flags.verbose)
-    labels = commit_labels(image)
-    with build.images_in_use(client, image) as lock:
-        found = build.provided(client, image, task, lock, flags.skip_build)
-        if labels and flags.skip_build and not build.is_current(client, found, build.Source(image), task):
+    client = Client(task.place.host, flags.verbose)
+    of_commit = commit_labels(image)
+    with cleanup.images_in_use(client, image) as lock:
+        built = images.ensure_image(client, image, task, lock, flags.skip_build)
+        if of_commit and flags.skip_build and not images.is_current(client, built, BuildSource(image), task):
             console.warn(f"{image.tag} is older than the project's files, so it will not name their commit")
-            labels = {}
-        lock.untidy()  # a name that moves on leaves an image behind
-        if not labels:
-            yield client, found
+            of_commit = {}
+        lock.mark_untidy()  # a name that moves on leaves an image behind
+        if not of_commit:
+            yield client, built
             return
-        with build.labelled(client, image, found, labels, task) as named:
-            yield client, named
+        with images.with_labels(client, image, built, of_commit, task) as labelled:
+            yield client, labelled
 
 
 # --- the commit ---
@@ -48,7 +50,7 @@ def commit_labels(image: Image) -> dict[str, str]:
 
     What Skelebot has written for the user is in no image and makes no difference.
     """
-    own = (*state.outputs(image.context), *build.own_dockerfile(image))
+    own = (*state.outputs(image.context), *own_dockerfile(image))
     try:
         commit = git.answer(image.context, "rev-parse", "--verify", "--quiet", "HEAD").strip()
         dirty = git.has_changes(image.context, own)
@@ -64,12 +66,12 @@ def commit_labels(image: Image) -> dict[str, str]:
 # --- the file ---
 
 
-def save(client: Client, found: Found, name: str, target: IO[bytes]) -> None:
+def save(client: Client, built: BuiltImage, name: str, target: IO[bytes]) -> None:
     """Writes an image in the form of `docker save`, in which it has that name.
 
     Raises SkelebotError with the engine's complaint, and OSError where `target` takes no more.
     """
-    step = client.step("save", found.id)
+    step = client.step("save", built.id)
     process.trace(client.verbose, step)
     code, whole, said = process.pipe(step, None, lambda source: _copy(source, target, name))
     if code != 0 or not whole:

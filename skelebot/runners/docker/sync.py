@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple, cast
 
 from skelebot.errors import SkelebotError
-from skelebot.files import PART
+from skelebot.files import PART, reason
 
 
-class Entry(NamedTuple):
+class FileState(NamedTuple):
     """A file, folder or link: `kind` is f, d or l; `mtime` in nanoseconds; `link` where a link leads."""
 
     kind: str
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     mode: int
     link: str
 
-    def is_same(self, other: "Entry | None") -> bool:
+    def is_same(self, other: "FileState | None") -> bool:
         if other is None or self.kind != other.kind:
             return False
         facts = {"f": (self.size, self.mtime, self.mode), "l": (self.link,), "d": ()}
@@ -30,9 +30,9 @@ class Entry(NamedTuple):
         return facts[self.kind] == others[other.kind]
 
 
-Listing = dict[str, Entry]
+Listing = dict[str, FileState]
 # What both sides had when they were last in step; None for what was on its way there.
-Agreed = dict[str, "Entry | None"]
+Agreed = dict[str, "FileState | None"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def compare(here: Listing, there: Listing, agreed: Agreed) -> Difference:
     return found
 
 
-def _is_theirs(path: str, own: Entry | None, other: Entry, agreed: Agreed) -> bool:
+def _is_theirs(path: str, own: FileState | None, other: FileState, agreed: Agreed) -> bool:
     """Whether the other side's is what a job wrote, rather than what is left of an older state."""
     known = agreed.get(path)
     on_its_way = path in agreed and known is None
@@ -90,7 +90,7 @@ def _is_theirs(path: str, own: Entry | None, other: Entry, agreed: Agreed) -> bo
     return own.is_same(known) or other.mtime > own.mtime
 
 
-def _is_folder(entry: Entry | None) -> bool:
+def _is_folder(entry: FileState | None) -> bool:
     return entry is not None and entry.kind == "d"
 
 
@@ -104,7 +104,7 @@ def _is_below(path: str, tops: set[str]) -> bool:
 _KINDS = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l"}
 
 
-def entry_of(path: str) -> Entry | None:
+def entry_of(path: str) -> FileState | None:
     """What stands at a path, links not followed; None for nothing, and for sockets and pipes."""
     try:
         status = os.lstat(path)
@@ -113,7 +113,7 @@ def entry_of(path: str) -> Entry | None:
     except FileNotFoundError:
         return None
     mode = stat.S_IMODE(status.st_mode) & 0o777
-    return Entry(kind, status.st_size, status.st_mtime_ns, mode, link) if kind else None
+    return FileState(kind, status.st_size, status.st_mtime_ns, mode, link) if kind else None
 
 
 def listed(folder: str, own: str, part: str) -> Listing:
@@ -153,7 +153,7 @@ def parse_listing(data: bytes) -> dict[int, Listing]:
     for at in range(0, len(fields) - 6, 6):
         kind, size, mtime, mode, link, whole = fields[at : at + 6]
         number, _, path = whole.partition("/")
-        entry = Entry(kind, int(size), nanoseconds(mtime), int(mode, 8) & 0o777, link)
+        entry = FileState(kind, int(size), nanoseconds(mtime), int(mode, 8) & 0o777, link)
         found.setdefault(int(number), {})[path] = entry
     return found
 
@@ -259,7 +259,3 @@ def copy(source: IO[bytes], fresh: str, member: tarfile.TarInfo, moved: Moved) -
 def mtime(member: tarfile.TarInfo) -> int:
     """When a member of a tar was written, in nanoseconds."""
     return nanoseconds(member.pax_headers.get("mtime", str(member.mtime)))
-
-
-def reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

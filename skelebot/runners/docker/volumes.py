@@ -7,7 +7,6 @@ one that was deleted here. Nothing is ever deleted on this side. A read-only map
 which lets no job write there: what another job wrote to the same folder is not lost by it.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,19 +17,18 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from skelebot import console, process
 from skelebot.errors import SkelebotError
-from skelebot.files import PART, whole_file
-from skelebot.image.dockerfile import PROJECT_LABEL
+from skelebot.files import PART, locked, reason, whole_file
 from skelebot.model import Mount, image_name
-from skelebot.project.state import OWN, own_folder
+from skelebot.project.state import OWN, checkout_id, own_folder
 from skelebot.runners.docker import sync
 from skelebot.runners.docker.client import Client, csv, explained
-from skelebot.runners.docker.sync import Agreed, Difference, Entry, Listing, Moved
+from skelebot.runners.docker.labels import CHECKOUT_LABEL, JOB_LABEL, PROJECT_LABEL
+from skelebot.runners.docker.sync import Agreed, Difference, FileState, Listing, Moved
 
-CHECKOUT_LABEL = "skelebot.checkout"
 MOUNTS_LABEL = "skelebot.mounts"
 
 _TOP = "/skelebot"  # where the volumes stand in a container that looks after them
@@ -76,7 +74,7 @@ class Volumes:
         """What a container carries for it to be told from others', and its results to be brought back."""
         mapped = [*((mount, None) for mount in self.folders), *self.files]
         mounts = [[m.source, m.target, m.read_only, sent] for m, sent in mapped]
-        return (CHECKOUT_LABEL, checkout_id(self.root)), (MOUNTS_LABEL, json.dumps(mounts))
+        return ((MOUNTS_LABEL, json.dumps(mounts)),)
 
     def fields(self, mount: Mount, target: str) -> list[str]:
         """What the client's --mount says for a folder."""
@@ -106,12 +104,11 @@ class Volumes:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Waits until no other run of the checkout is at it."""
-        with open(os.path.join(_state_folder(self.root), "lock"), "w", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                console.info("another run brings its mappings in step; this one waits for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def on_wait() -> None:
+            console.info("another run brings its mappings in step; this one waits for it")
+
+        with locked(os.path.join(_state_folder(self.root), "lock"), on_wait=on_wait):
             yield
 
     # --- mapped files, which have no volume ---
@@ -195,8 +192,8 @@ class Volumes:
 
     def _is_in_use(self, mount: Mount) -> bool:
         """Whether a job is running that maps the folder too."""
-        which = ("--filter", f"volume={self._name(mount)}", "--filter", f"label={CHECKOUT_LABEL}")
-        return self.client.answer("ps", "--quiet", *which).strip() != ""
+        which = ("--filter", f"volume={self._name(mount)}", "--filter", f"label={JOB_LABEL}")
+        return self.client.query("ps", "--quiet", *which).strip() != ""
 
     def _side(self, number: int, mount: Mount, there: Listing) -> "_Side":
         folder, own = os.path.realpath(mount.source), os.path.realpath(os.path.join(self.root, OWN))
@@ -334,7 +331,7 @@ class _Side:
             if not self.there[path].is_same(sync.entry_of(target)):
                 sync.put(tar, member, target, self.part, moved)
         except OSError as error:
-            raise SkelebotError(f"{target} cannot be written: {sync.reason(error)}") from None
+            raise SkelebotError(f"{target} cannot be written: {reason(error)}") from None
         self.here[path] = self.agreed[path] = self.there[path]
 
     def _why_not(self, path: str, target: str) -> str | None:
@@ -354,7 +351,7 @@ class _Side:
 
 def _read_state(path: str) -> Agreed:
     with suppress(OSError, ValueError, TypeError, AttributeError), open(path, encoding="ascii") as file:
-        return {name: entry and Entry(*entry) for name, entry in json.load(file).items()}
+        return {name: entry and FileState(*entry) for name, entry in json.load(file).items()}
     return {}
 
 
@@ -395,7 +392,7 @@ def _take_file(stream: IO[bytes], target: str, sent: str, part: str) -> None:
             if _is_news(fresh, target, sent, member):
                 os.replace(fresh, target)
         except OSError as error:
-            raise SkelebotError(f"{target} cannot be written: {sync.reason(error)}") from None
+            raise SkelebotError(f"{target} cannot be written: {reason(error)}") from None
         finally:
             with suppress(OSError):
                 os.unlink(fresh)
@@ -412,21 +409,6 @@ def _state_folder(root: str) -> str:
     folder = os.path.join(own_folder(root), "remote")
     os.makedirs(folder, exist_ok=True)
     return folder
-
-
-def checkout_id(root: str) -> str:
-    """What tells this checkout's volumes from those of others of the same project."""
-    path = os.path.join(_state_folder(root), "id")
-    with suppress(FileExistsError):
-        fresh = f"{path}.{os.getpid()}"
-        with open(fresh, "w", encoding="ascii") as file:
-            file.write(os.urandom(4).hex())
-        try:
-            os.link(fresh, path)  # the first of two at once wins
-        finally:
-            os.unlink(fresh)
-    with open(path, encoding="ascii") as file:
-        return file.read()
 
 
 def _unseen(count: int) -> None:
@@ -447,22 +429,22 @@ def _progress(what: str, total: int) -> Iterator[Moved]:
 
 def of_container(client: Client, root: str, name: str) -> tuple[Volumes, bool] | None:
     """The volumes of a container that this checkout started, and whether it has ended."""
-    code, out, _ = client.capture("inspect", "--format", "{{json .}}", name)
-    if code != 0:
-        return None
-    found = json.loads(out)
-    labels = found["Config"].get("Labels") or {}
-    if MOUNTS_LABEL not in labels or labels.get(CHECKOUT_LABEL) != checkout_id(root):
-        return None
-    mapped = [(Mount(*fields), sent) for *fields, sent in json.loads(labels[MOUNTS_LABEL])]
-    folders = tuple(mount for mount, sent in mapped if sent is None)
-    files = tuple((mount, sent) for mount, sent in mapped if sent is not None)
-    volumes = Volumes(client, found["Image"], labels[PROJECT_LABEL], root, folders, files)
-    return volumes, not found["State"]["Running"]
+
+    def read(found: dict[str, Any]) -> tuple[Volumes, bool] | None:
+        labels = found["Config"].get("Labels") or {}
+        if MOUNTS_LABEL not in labels or labels.get(CHECKOUT_LABEL) != checkout_id(root):
+            return None
+        mapped = [(Mount(*fields), sent) for *fields, sent in json.loads(labels[MOUNTS_LABEL])]
+        folders = tuple(mount for mount, sent in mapped if sent is None)
+        files = tuple((mount, sent) for mount, sent in mapped if sent is not None)
+        volumes = Volumes(client, found["Image"], labels[PROJECT_LABEL], root, folders, files)
+        return volumes, not found["State"]["Running"]
+
+    return next(iter(client.inspect_all((name,), read)), None)
 
 
 def bring_back(client: Client, root: str, name: str) -> None:
-    """Brings back the results of a detached container, once it has ended. Raises SkelebotError."""
+    """Bring back the results of a detached container, once it has ended. Raises SkelebotError."""
     found = of_container(client, root, name)
     if found and found[1]:
         found[0].fetch(name)

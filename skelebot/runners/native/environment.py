@@ -1,112 +1,54 @@
-"""Runs tasks on this machine, in the project's own Python environment."""
+"""The Python environment of native jobs: the caller's own, or one that is made for the project."""
 
-import fcntl
 import importlib.util
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from skelebot import console, foreground, process
-from skelebot.errors import TIMED_OUT, SkelebotError
-from skelebot.model import Flags, Image, Step, Task
+from skelebot import console, process
+from skelebot.errors import SkelebotError
+from skelebot.files import locked, take_lock
+from skelebot.model import Step, Task
 from skelebot.project.state import OWN, own_folder
-from skelebot.runners.folders import make_folders
 
 if TYPE_CHECKING:
-    import psutil
-
     from skelebot.image.dependencies import Dependency
 
 
-def run(image: Image, task: Task, flags: Flags, streams: process.Streams | None = None) -> int:
-    """Runs the task in the project's root and gives its exit code."""
-    if task.mode == "d":
-        console.info(f"{task.name} runs in the foreground: only Docker detaches a job")
-    make_folders(task)
-    tree = _Tree()
-    with _environment(task, flags.verbose) as added:
-        step = Step(task.argv, cwd=task.root, env=(*task.env, *added))
-        process.trace(flags.verbose, step)
-        outcome = foreground.attend(step, tree.send, timeout=task.timeout, streams=streams or process.OWN)
-    if outcome.signal or outcome.timed_out:
-        tree.settle()
-    if outcome.signal:
-        return 128 + outcome.signal
-    if outcome.timed_out:
-        console.error(f"the job was ended: it took longer than its timeout of {task.timeout:g} seconds")
-        return TIMED_OUT
-    return outcome.code
+class Environment(NamedTuple):
+    """What puts the right `python` before a job."""
+
+    variables: tuple[tuple[str, str], ...] = ()
 
 
-def check(image: Image, task: Task) -> None:
-    if task.dependencies and not _active():
+def is_needed(task: Task) -> bool:
+    """Whether the task gets an environment of the project's own."""
+    return bool(task.dependencies) and not _active()
+
+
+def check(task: Task) -> None:
+    """Raise ConfigError for entries of `dependencies` that no environment could hold."""
+    if is_needed(task):
         _wanted(task)
 
 
-def describe(image: Image, task: Task, flags: Flags) -> list[str]:
-    lines = [f"run      {process.display(Step(task.argv))}", f"where    natively, in {task.root}"]
-    if task.dependencies and not _active():
-        lines.append(f"python   {OWN}/{task.venv}, with {', '.join(task.dependencies)}")
-    return lines + [f"variable {name}" for name, _ in task.env]
-
-
-class _Tree:
-    """The processes of a job, which may have ended in part when a signal has reached them."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, psutil.Process] = {}
-
-    def send(self, program: process.Program, signum: int) -> None:
-        """Sends a signal to the job and to all that it has started, also behind a shell."""
-        import psutil  # only for a job that is stopped
-
-        try:
-            job = psutil.Process(program.pid)
-            found = [job, *job.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            found = []
-        self._known |= {p.pid: p for p in found}
-        for each in self._known.values():
-            _signal(each, signum)
-
-    def settle(self) -> None:
-        """Waits for what a shell left behind to finish cleaning up, and ends what does not."""
-        import psutil
-
-        _, alive = psutil.wait_procs(list(self._known.values()), timeout=foreground.GRACE)
-        for each in alive:
-            _signal(each, signal.SIGKILL)
-
-
-def _signal(process: "psutil.Process", signum: int) -> None:
-    import psutil
-
-    # It may have ended since it was listed, or belong to somebody else.
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        process.send_signal(signum)
-
-
-# --- the Python environment ---
-
-
 @contextmanager
-def _environment(task: Task, verbose: bool) -> Iterator[tuple[tuple[str, str], ...]]:
-    """The variables that put the right `python` before a job; its environment stays while it runs."""
-    path = dict(task.env).get("PATH", os.environ.get("PATH", os.defpath))
+def ensure_environment(task: Task, verbose: bool) -> Iterator[Environment]:
+    """The task's environment, made where the dependencies ask for it; it stays while the block lasts."""
+    path = str(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)))
     active = _active()
     if active:
-        yield (("PATH", f"{active}/bin{os.pathsep}{path}"),)
+        yield Environment((("PATH", f"{active}/bin{os.pathsep}{path}"),))
     elif task.dependencies:
         with _venv(task, verbose) as venv:
-            yield (("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv))
+            yield Environment((("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv)))
     elif shutil.which("python", path=path) is None:
-        yield (("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),)
+        yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
     else:
-        yield ()
+        yield Environment()
 
 
 def _wanted(task: Task) -> "tuple[Dependency, ...]":
@@ -148,22 +90,17 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
     mark = _fingerprint(task, wanted)
     folder = own_folder(task.root)
     venv = os.path.join(folder, task.venv)
-    with open(f"{venv}.lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with locked(f"{venv}.lock", shared=True) as lock:
         if _mark_of(venv) != mark:
-            _lock_alone(lock.fileno())
+            take_lock(lock, on_wait=_say_waiting)
             if _mark_of(venv) != mark:
-                _replace(venv, task, wanted, mark, verbose, lock.fileno())
-            fcntl.flock(lock, fcntl.LOCK_SH)
+                _replace(venv, task, wanted, mark, verbose, lock)
+            take_lock(lock, shared=True)
         yield venv
 
 
-def _lock_alone(lock: int) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        console.info("waiting for the job that uses the environment before it is made anew")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _say_waiting() -> None:
+    console.info("waiting for the job that uses the environment before it is replaced")
 
 
 def _fingerprint(task: Task, wanted: "tuple[Dependency, ...]") -> str:
@@ -187,7 +124,7 @@ def _mark_of(venv: str) -> str | None:
 
 
 def _replace(
-    venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: int
+    venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: IO[str]
 ) -> None:
     """Makes the environment at its place; the one before comes back when that fails."""
     before = f"{venv}.before"
@@ -208,7 +145,7 @@ def _replace(
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: int) -> None:
+def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: IO[str]) -> None:
     """Runs the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
     from skelebot.runners.docker.inherited import pip_settings
 
@@ -241,14 +178,14 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
         (install, "the dependencies could not be installed"),
     ):
         process.trace(verbose, Step(step))
-        code, _ = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock,))
+        code, _ = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
         if code != 0:
             raise SkelebotError(f"{failure}; the message stands above")
 
 
 def _python(version: str | None) -> str:
     """The Python for an environment without uv. Raises SkelebotError where there is none of a version."""
-    if version is None or sys.version.startswith(version):
+    if version is None or _is_version(sys.version_info[:3], version):
         return sys.executable
     found = shutil.which("python" + ".".join(version.split(".")[:2]))
     if found is None:
@@ -256,3 +193,9 @@ def _python(version: str | None) -> str:
             f"Python {version} (pythonVersion) is not on this machine; install it or uv, which finds it"
         )
     return found
+
+
+def _is_version(have: tuple[int, ...], wanted: str) -> bool:
+    """Whether a version is the one that is wanted: 3.11.2 is 3.11, and neither 3.1 nor 3.11.20."""
+    parts = wanted.split(".")
+    return [str(number) for number in have[: len(parts)]] == parts

@@ -1,0 +1,83 @@
+"""What an image is made of, and its fingerprint."""
+
+import os
+import zlib
+from contextlib import suppress
+
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import reason
+from skelebot.image import context, dockerfile
+from skelebot.image.context import ContextEntry
+from skelebot.image.fingerprint import FingerprintCache
+from skelebot.image.ignores import Ignores
+from skelebot.model import Image
+from skelebot.project.state import OWN, own_folder
+from skelebot.runners.docker.labels import CONTEXT_LABEL
+from skelebot.runners.docker.written import own_dockerfile
+
+
+class BuildSource:
+    """All that an image is made of: the text of its Dockerfile, the files, the patterns."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.text = text(image)
+        self.ignores = Ignores((*image.ignores, *own_dockerfile(image)))
+        self._cache = _fingerprint_cache(image)
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def label(self, shadowed: tuple[str, ...]) -> str:
+        """The label of the fingerprint that leaves out what a job's mappings lie over."""
+        shadowed = self.unused(shadowed)
+        return f"{CONTEXT_LABEL}.{_shadows(shadowed)}" if shadowed else CONTEXT_LABEL
+
+    def fingerprint(self, shadowed: tuple[str, ...], entries: list[ContextEntry] | None = None) -> str:
+        """The fingerprint less what is shadowed; `entries` of the whole context, where they are known."""
+        shadowed = self.unused(shadowed)
+        if entries is not None or shadowed not in self._known:
+            self._known[shadowed] = self._fingerprint(shadowed, entries)
+        return self._known[shadowed]
+
+    def _fingerprint(self, shadowed: tuple[str, ...], entries: list[ContextEntry] | None) -> str:
+        if "" in shadowed:
+            entries = []
+        elif entries is None:
+            entries = context.walk(self.image.context, self.ignores, shadowed)
+        else:
+            entries = [e for e in entries if not context.is_below(e.path, shadowed)]
+        return self._cache.fingerprint(self.text, entries, _shadows(shadowed))
+
+    def unused(self, shadowed: tuple[str, ...]) -> tuple[str, ...]:
+        """Of the shadowed paths those whose content has no part in the image otherwise."""
+        return tuple(
+            path
+            for path in shadowed
+            if not any(not path or context.is_below(used, (path,)) for used in self.image.copied)
+        )
+
+    def content(self, text: str, entries: list[ContextEntry]) -> str:
+        """The fingerprint of a part of the context under a text of its own."""
+        return self._cache.hashed(text, entries)
+
+
+def _fingerprint_cache(image: Image) -> FingerprintCache:
+    folder = os.path.join(image.context, OWN)
+    with suppress(SkelebotError):  # where nothing can be written, everything is read again each time
+        folder = own_folder(image.context)
+    return FingerprintCache(folder, image.tag.replace(":", "."))
+
+
+def text(image: Image) -> str:
+    """The Dockerfile of an image, the user's own where it names one. Raises UsageError."""
+    if not image.dockerfile:
+        return dockerfile.text(image)
+    try:
+        with open(os.path.join(image.context, image.dockerfile), encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"dockerfile: {image.dockerfile} cannot be read: {reason(error)}") from None
+
+
+def _shadows(shadowed: tuple[str, ...]) -> str:
+    text = "\n".join(sorted(shadowed)).encode("utf-8", "surrogateescape")
+    return f"{zlib.crc32(text):08x}" if shadowed else "all"

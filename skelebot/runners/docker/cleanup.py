@@ -1,0 +1,142 @@
+"""Removing images that builds have superseded, and keeping those that runs are about to use."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from skelebot.errors import SkelebotError
+from skelebot.files import open_lock, take_lock, try_lock
+from skelebot.model import Image
+from skelebot.project.state import checkout_id, own_folder
+from skelebot.runners.docker.client import PATIENCE, Client
+from skelebot.runners.docker.labels import CHECKOUT_LABEL, FILES_LABEL, FILES_TAG, PROJECT_LABEL, repository
+
+
+class ImagesLock:
+    """Held by every run of a checkout's images, so that none is removed between finding and using it.
+
+    file: None where the checkout has no place for a lock; then nothing is removed.
+    """
+
+    def __init__(self, file: IO[str] | None, flag: str) -> None:
+        self._file, self._flag = file, flag
+
+    def mark_untidy(self) -> None:
+        """Note that there is something to remove, for whoever is alone next."""
+        with suppress(OSError), open(self._flag, "a", encoding="ascii"):
+            pass
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether there is something to remove and no other run of the checkout is going on."""
+        if self._file is None or not os.path.exists(self._flag) or not try_lock(self._file):
+            yield False
+            return
+        yield True
+        with suppress(OSError):
+            os.unlink(self._flag)
+
+
+@contextmanager
+def _opened(image: Image) -> Iterator[ImagesLock]:
+    try:
+        path = os.path.join(own_folder(image.context), "images.lock")
+        file = open_lock(path)
+    except (OSError, SkelebotError):
+        yield ImagesLock(None, "")
+        return
+    with file:
+        take_lock(file, shared=True)
+        yield ImagesLock(file, f"{path}.untidy")
+
+
+@contextmanager
+def images_in_use(client: Client, image: Image) -> Iterator[ImagesLock]:
+    """Keep the checkout's images from being removed; superseded ones go at the end."""
+    with _opened(image) as lock:
+        _remove_if_alone(client, image, lock)  # what a run before could not
+        yield lock
+        with suppress(SkelebotError):  # the run itself has gone well
+            _remove_if_alone(client, image, lock)
+
+
+def _remove_if_alone(client: Client, image: Image, lock: ImagesLock) -> None:
+    with lock.alone() as is_alone:
+        if is_alone:
+            remove_superseded(client, image)
+
+
+@contextmanager
+def alone(image: Image) -> Iterator[bool]:
+    """Whether no run of the checkout is going on; then none begins before the block ends.
+
+    Otherwise superseded images are left for a later run.
+    """
+    with _opened(image) as lock:
+        lock.mark_untidy()
+        with lock.alone() as is_alone:
+            yield is_alone
+
+
+def remove_superseded(client: Client, image: Image, every_checkout: bool = False) -> list[str]:
+    """Remove what this checkout's builds have superseded and no container uses; gives what has gone.
+
+    every_checkout: what those of the project's other checkouts have superseded too. Raises SkelebotError
+    where no engine answers.
+    """
+    whose = None if every_checkout else checkout_id(image.context)
+    gone = _remove(client, _unused_files_images(client, image, whose))
+    # Not `image prune`, of which an engine runs one at a time and refuses a second.
+    before: list[str] = []
+    while (superseded := _dangling(client, image, whose)) and superseded != before:
+        gone += _remove(client, superseded)
+        before = superseded  # what nothing is built upon any more once these have gone shows up next
+    return gone
+
+
+def _unused_files_images(client: Client, image: Image, whose: str | None) -> list[str]:
+    """The images with heavy files that no other image of the project is built upon."""
+    name = repository(image)
+    tags = client.query("images", "--format", "{{.Tag}}", name, timeout=PATIENCE).split()
+    files = [f"{name}:{tag}" for tag in tags if tag.startswith(FILES_TAG)]
+    if not files:
+        return []
+    others = [f"{name}:{tag}" for tag in tags if not tag.startswith(FILES_TAG)]
+    used = {labels.get(FILES_LABEL) for _, labels in _labels_of(client, others)}
+    named = (
+        (tag, labels)
+        for tags, labels in _labels_of(client, files, "RepoTags")
+        for tag in tags
+        if tag in files
+    )
+    return [tag for tag, labels in named if tag not in used and _is_of(whose, labels)]
+
+
+def _dangling(client: Client, image: Image, whose: str | None) -> list[str]:
+    """The ids of such images without a name."""
+    label = f"label={PROJECT_LABEL}={image.project}"
+    ids = client.list_ids("images", "--filter", "dangling=true", "--filter", label, timeout=PATIENCE)
+    if whose is None:
+        return ids
+    return [id for id, labels in _labels_of(client, ids) if _is_of(whose, labels)]
+
+
+def _is_of(whose: str | None, labels: dict[str, str]) -> bool:
+    """Whether an image is of that checkout, or of an earlier version of Skelebot, which did not say."""
+    return whose is None or labels.get(CHECKOUT_LABEL, whose) == whose
+
+
+def _labels_of(client: Client, names: list[str], by: str = "Id") -> list[tuple[Any, dict[str, str]]]:
+    return client.inspect_all(
+        names, lambda found: (found[by], dict(found["Config"].get("Labels") or {})), "image"
+    )
+
+
+def _remove(client: Client, images: list[str]) -> list[str]:
+    """Those of the images that could be removed; the engine keeps what a container uses."""
+    if not images:
+        return []
+    _, out, _ = client.capture("rmi", *images)
+    words = set(out.split())
+    return [image for image in images if image in words]

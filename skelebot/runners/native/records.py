@@ -1,0 +1,242 @@
+"""What is written down about native runs, in the user's cache: for `ps`, `logs` and `stop`.
+
+Each run has a folder. Its processes hold the lock of a file there: while it is held, the run lives, however
+its starter has ended. A run that is not kept takes its folder with it.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+from skelebot import process
+from skelebot.errors import SkelebotError
+from skelebot.files import open_lock, replace_file, try_lock
+from skelebot.model import NATIVE, Run, Task, image_name
+from skelebot.process import OWN, Streams
+from skelebot.project.state import folder_in_cache
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_OUTPUT = ("out", "err")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The folder of one run, and the lock that says that it lives.
+
+    folder: None where the checkout has no place for it; the run goes on anyway.
+    """
+
+    id: str
+    task: Task
+    folder: str | None = None
+    lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, task: Task, with_output: bool = False) -> "Record":
+        """Begin the record of a run. Raises SkelebotError if it must hold the run's output and cannot."""
+        id = f"{image_name(task.project) or 'run'}-{_file_name(task.name)}-{os.urandom(4).hex()}"
+        try:
+            folder = os.path.join(_runs_folder(task.root), id)
+            os.makedirs(folder)
+            lock = open_lock(os.path.join(folder, "lock"))
+            try_lock(lock)
+        except (OSError, SkelebotError) as error:
+            if with_output:
+                raise SkelebotError(f"{task.name} cannot run detached: {error}") from None
+            return cls(id, task)
+        record = cls(id, task, folder, lock)
+        for name in _OUTPUT if with_output else ():
+            with open(os.path.join(folder, name), "xb"):
+                pass
+        return record
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What the job's processes inherit, so that they hold the lock."""
+        return (self.lock.fileno(),) if self.lock else ()
+
+    def write(self, pid: int) -> None:
+        """Note which process it is, and when it began."""
+        if self.folder:
+            lines = (
+                self.task.project,
+                self.task.name,
+                process.identity(pid),
+                time.strftime(_TIME, time.gmtime()),
+            )
+            with suppress(OSError):
+                replace_file(
+                    os.path.join(self.folder, "run"), "\n".join(lines).encode("utf-8", "surrogateescape")
+                )
+
+    def await_start(self) -> None:
+        """Wait until the process that supervises the run has written which one it is, or has ended."""
+        assert self.folder
+        assert self.lock
+        self.lock.close()
+        path = os.path.join(self.folder, "run")
+        while not os.path.exists(path) and _is_locked(self.folder):
+            time.sleep(0.005)
+
+    def open_output(self) -> tuple[int, int]:
+        """The files that take stdout and stderr."""
+        assert self.folder
+        out, err = (os.open(os.path.join(self.folder, name), os.O_WRONLY | os.O_APPEND) for name in _OUTPUT)
+        return out, err
+
+    def end(self, code: int) -> None:
+        """Note how the run ended; one that is not kept takes its record with it."""
+        if self.folder is None:
+            return
+        if self.task.kept == "none" and not os.path.exists(os.path.join(self.folder, "out")):
+            self.remove()
+            return
+        with suppress(OSError):
+            text = f"{code}\n{time.strftime(_TIME, time.gmtime())}"
+            replace_file(os.path.join(self.folder, "code"), text.encode("ascii"))
+        self._close()
+
+    def remove(self) -> None:
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._close()
+
+    def _close(self) -> None:
+        if self.lock:
+            self.lock.close()
+
+    def run(self) -> Run:
+        return Run(self.id, self.id, self.task.project, self.task.name, NATIVE, root=self.task.root)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in text)[:60]
+
+
+def _runs_folder(root: str) -> str:
+    return os.path.join(folder_in_cache(root), "runs")
+
+
+# --- what others have written down ---
+
+
+def runs(root: str) -> list[Run]:
+    """The checkout's native runs, the last one first; what a killed process left of others goes."""
+    try:
+        folder = _runs_folder(root)
+        names = os.listdir(folder)
+    except (OSError, SkelebotError):
+        return []
+    found = (_read(root, os.path.join(folder, name)) for name in names)
+    return sorted((run for run in found if run), key=lambda run: run.began, reverse=True)
+
+
+def _read(root: str, folder: str) -> Run | None:
+    alive = _is_locked(folder)
+    try:
+        with open(os.path.join(folder, "run"), encoding="utf-8", errors="surrogateescape") as file:
+            project, job, _, began = file.read().split("\n")
+    except (OSError, ValueError):
+        project, job, began = "", "", ""
+    if not alive and not os.path.exists(os.path.join(folder, "out")):
+        shutil.rmtree(folder, ignore_errors=True)  # an attended run whose Skelebot was killed
+        return None
+    if not job:
+        return None  # it is just beginning
+    code, ended = _end_of(folder)
+    name = os.path.basename(folder)
+    state = "running" if alive else "exited"
+    return Run(name, name, project, job, NATIVE, "", root, state, None if alive else code, began, ended)
+
+
+def _end_of(folder: str) -> tuple[int | None, str]:
+    """The exit code, and when it ended; a run whose supervisor was killed has neither."""
+    try:
+        with open(os.path.join(folder, "code"), encoding="ascii") as file:
+            code, ended = file.read().split("\n")
+            return int(code), ended
+    except (OSError, ValueError):
+        return None, ""
+
+
+def _is_locked(folder: str) -> bool:
+    try:
+        with open_lock(os.path.join(folder, "lock")) as lock:
+            return not try_lock(lock)
+    except OSError:
+        return False
+
+
+def is_alive(run: Run) -> bool:
+    return _is_locked(_folder_of(run))
+
+
+def pid_of(run: Run) -> int | None:
+    """The process of a run that lives."""
+    with suppress(OSError, ValueError), open(os.path.join(_folder_of(run), "run"), encoding="utf-8") as file:
+        who = file.read().split("\n")[2]
+        if process.is_alive(who):
+            return int(who.partition("-")[0])
+    return None
+
+
+def _folder_of(run: Run) -> str:
+    return os.path.join(_runs_folder(run.root), run.id)
+
+
+def wait(run: Run) -> int:
+    """The exit code of a run that another process supervises. Raises SkelebotError where it is not known."""
+    while is_alive(run):
+        time.sleep(0.05)
+    code, _ = _end_of(_folder_of(run))
+    if code is None:
+        raise SkelebotError(f"how {run.job} ended is not known: whoever waited for it was killed")
+    return code
+
+
+def remove(run: Run) -> int:
+    """Remove the record of a run that has ended; gives the bytes that it took."""
+    folder = _folder_of(run)
+    size = 0
+    for name in _OUTPUT:
+        with suppress(OSError):
+            size += os.path.getsize(os.path.join(folder, name))
+    shutil.rmtree(folder, ignore_errors=True)
+    return size
+
+
+def show_output(run: Run, follow: bool, streams: Streams = OWN) -> int:
+    """Write what a detached run has written, and with `follow` what it goes on writing."""
+    try:
+        files = [open(os.path.join(_folder_of(run), name), "rb") for name in _OUTPUT]  # noqa: SIM115 - below
+    except FileNotFoundError:
+        raise SkelebotError(f"{run.job} writes to the terminal that it was started from") from None
+    sinks = (_writer(streams.stdout, 1), _writer(streams.stderr, 2))
+    try:
+        while True:
+            alive = follow and is_alive(run)
+            for file, sink in zip(files, sinks, strict=True):
+                while data := file.read(1 << 16):
+                    sink(data)
+            if not alive:
+                return 0
+            time.sleep(0.05)
+    finally:
+        for file in files:
+            file.close()
+
+
+def _writer(sink: process.Sink, own: int) -> Callable[[bytes], object]:
+    if callable(sink):
+        return sink
+    number = own if sink is None else sink
+
+    def write(data: bytes) -> None:
+        while data:
+            data = data[os.write(number, data) :]
+
+    return write

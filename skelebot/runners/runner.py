@@ -1,0 +1,65 @@
+"""What a runner is: it runs tasks in one place, and knows the runs that there are."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
+
+from skelebot.model import Image, Place, Project, Run, Task
+from skelebot.process import OWN, Streams
+
+# Entered for the moment in which a program begins, so that nothing comes between it and its run.
+Launch = Callable[[], AbstractContextManager[object]]
+
+
+class Removed(NamedTuple):
+    """Something that has gone, and the bytes that came free with it."""
+
+    name: str
+    size: int
+
+
+class Runner(Protocol):
+    """Runs tasks in one place. All of it can be called from any thread; `SkelebotError` is raised by each."""
+
+    @property
+    def place(self) -> Place: ...
+
+    def check(self, image: Image, task: Task) -> None:
+        """Raise SkelebotError for what is sure to keep the task from running."""
+
+    def describe(self, image: Image, task: Task) -> list[str]:
+        """The lines that --dry-run shows for it."""
+
+    def prepare(self, image: Image, task: Task) -> AbstractContextManager[Any]:
+        """Build the image or the environment where something has changed; it stays while the block lasts."""
+
+    def start(self, prepared: Any, task: Task, streams: Streams = OWN, launch: Launch = nullcontext) -> Run:
+        """Start the task and return at once."""
+
+    def wait(self, run: Run) -> int:
+        """The job's own exit code, once it has ended and its results are in place.
+
+        The run may be one that another process started.
+        """
+
+    def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
+        """Pass a signal on to a run that this process started; `delivered`: the terminal has done so."""
+
+    def runs(self, project: Project, every_checkout: bool = False) -> list[Run]:
+        """The project's runs of this checkout, running or kept, the last one first."""
+
+    def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
+        """Write what a run has written, stdout and stderr apart, and give 0 when that went well."""
+
+    def stop(self, runs: Sequence[Run]) -> None:
+        """Ask those that run to end, and end what does not within ten seconds; results come back."""
+
+    def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
+        """Remove runs that have ended, once their results are back."""
+
+
+def superseded(runs: Iterable[Run], task: Task) -> list[Run]:
+    """The ended runs that go when the task starts: the one rule about what is kept."""
+    if task.kept != "last":
+        return []
+    return [run for run in runs if run.job == task.name and run.state == "exited"]

@@ -1,0 +1,98 @@
+"""Two checkouts of one project on one engine: neither disturbs the other."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from harness import Sandbox, containers, docker, job, make_sandbox, project, wait_for
+
+pytestmark = pytest.mark.engine
+
+JOBS = (
+    job("cat who", "says"),
+    job("cat who; sleep 300", "waits", mode="d"),
+    job("cat who", "ends", mode="d"),
+)
+
+
+def checkout(sandbox: Sandbox, name: str, who: str) -> Sandbox:
+    sandbox.write("who", who)
+    project(sandbox, name, *JOBS)
+    return sandbox
+
+
+@pytest.fixture
+def two(sandbox: Sandbox, name: str) -> Iterator[tuple[Sandbox, Sandbox]]:
+    for other in make_sandbox(sandbox.uid):
+        yield checkout(sandbox, name, "mine"), checkout(other, name, "theirs")
+
+
+def rows(sandbox: Sandbox, *words: str) -> list[dict[str, str]]:
+    return list(json.loads(sandbox.ok("ps", "--json", *words)))
+
+
+def test_each_lists_stops_and_cleans_its_own_runs(two: tuple[Sandbox, Sandbox], name: str) -> None:
+    mine, theirs = two
+    own, other = mine.ok("waits").strip(), theirs.ok("waits").strip()
+    assert [row["container"] for row in rows(mine)] == [own]
+    assert {row["checkout"] for row in rows(mine, "--all")} == {str(mine.root), str(theirs.root)}
+    wait_for(lambda: mine.ok("logs", "waits") == "mine")
+    assert mine.ok("stop") == f"{own}\n"
+    assert rows(theirs)[0]["status"] == "running"
+    theirs.ok("ends")
+    assert json.loads(mine.ok("clean", "--json"))["containers"] == [own]
+    wait_for(lambda: any(row["status"] == "exited" for row in rows(theirs)))
+    assert theirs.ok("logs", "ends") == "theirs"
+    assert mine.ok("stop", "--all") == f"{other}\n"
+    assert len(json.loads(mine.ok("clean", "--all", "--json"))["containers"]) == 2
+    assert containers(name) == []
+
+
+def test_each_finds_its_own_image_though_the_other_has_the_name(
+    two: tuple[Sandbox, Sandbox], name: str
+) -> None:
+    mine, theirs = two
+    assert mine.ok("says") == "mine"
+    own = docker("image", "inspect", "-f", "{{.Id}}", f"{name}:latest")
+    assert theirs.ok("says") == "theirs"
+    assert docker("image", "inspect", "-f", "{{.Id}}", f"{name}:latest") != own
+    for words in (("says",), ("-s", "says")):
+        result = mine.run(*words)
+        assert (result.out, "Step" in result.err) == ("mine", False)
+    assert theirs.ok("-s", "says") == "theirs"
+    built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
+    assert len(built) == 2
+
+
+def test_the_same_files_need_no_second_build(two: tuple[Sandbox, Sandbox], name: str) -> None:
+    mine, theirs = two
+    mine.ok("says")
+    theirs.write("who", "mine")
+    result = theirs.run("says")
+    assert (result.out, "Step" in result.err) == ("mine", False)
+    built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
+    assert len(built) == 1
+
+
+def test_an_image_of_another_checkout_is_not_run_without_a_word(
+    two: tuple[Sandbox, Sandbox], name: str
+) -> None:
+    mine, theirs = two
+    theirs.ok("says")
+    result = mine.run("-s", "says")
+    assert (result.code, result.out) == (1, "")
+    assert result.errors == [
+        f"ERROR | {name}:latest was built in {theirs.root}; run once without -s to build it here"
+    ]
+
+
+def test_what_one_supersedes_the_others_builds_leave(two: tuple[Sandbox, Sandbox], name: str) -> None:
+    mine, theirs = two
+    mine.ok("says")
+    for text in ("a", "b", "c"):
+        theirs.write("who", text)
+        assert theirs.ok("says") == text
+    result = mine.run("says")
+    assert (result.out, "Step" in result.err) == ("mine", False)
+    built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
+    assert len(built) == 2
