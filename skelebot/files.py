@@ -138,7 +138,7 @@ def private_folder() -> Iterator[str]:
 
     This process holds a lock on it, so that `sweep` can tell what a killed process has left.
     """
-    folder, number = _locked_folder()
+    folder, number = _locked_folder(_new_folder)
     try:
         yield folder
     finally:
@@ -146,12 +146,17 @@ def private_folder() -> Iterator[str]:
         os.close(number)
 
 
-def _locked_folder() -> tuple[str, int]:
-    import fcntl
+def _new_folder() -> str:
     import tempfile  # costs a tenth of the start-up
 
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=_temporary_folder())
+
+
+def _locked_folder(make: Callable[[], str]) -> tuple[str, int]:
+    import fcntl
+
     while True:
-        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=_temporary_folder())
+        folder = make()
         try:
             number = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:

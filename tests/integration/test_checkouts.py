@@ -10,7 +10,7 @@ pytestmark = pytest.mark.engine
 
 JOBS = (
     job("cat who", "says"),
-    job("cat who; sleep 300", "waits", mode="d"),
+    job("cat who; echo; sleep 300", "waits", mode="d"),
     job("cat who", "ends", mode="d"),
 )
 
@@ -36,7 +36,7 @@ def test_each_lists_stops_and_cleans_its_own_runs(two: tuple[Sandbox, Sandbox], 
     own, other = mine.ok("waits").strip(), theirs.ok("waits").strip()
     assert [row["container"] for row in rows(mine)] == [own]
     assert {row["checkout"] for row in rows(mine, "--all")} == {str(mine.root), str(theirs.root)}
-    wait_for(lambda: mine.ok("logs", "waits") == "mine")
+    wait_for(lambda: mine.ok("logs", "waits") == "mine\n")
     assert mine.ok("stop") == f"{own}\n"
     assert rows(theirs)[0]["status"] == "running"
     theirs.ok("ends")

@@ -115,6 +115,6 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path: Path
     names = iter(["gone", "there"])
     (tmp_path / "there").mkdir()
 
-    folder, number = files._locked_folder(lambda prefix: str(tmp_path / next(names)))
+    folder, number = files._locked_folder(lambda: str(tmp_path / next(names)))
     os.close(number)
     assert folder == str(tmp_path / "there")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from skelebot import launch, runners
+from skelebot import launch
 from skelebot.component import Session
 from skelebot.components.jupyter.options import ServerOptions, joined
 from skelebot.errors import UsageError
