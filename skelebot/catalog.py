@@ -109,14 +109,6 @@ def _configured(cls: type[Component], name: str, node: Any, report: Report) -> C
 
 
 def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -> None:
-    sections = dict(project.components)
-    offered = (e for e in BUILT_IN if e.activation in _activations(project, e.name, sections))
-    reserved = {*_OWN_COMMANDS, *(name for entry in offered for name in entry.commands)}
-    for job in project.jobs:
-        if job.name in reserved:
-            report.problems[
-                f"{job.place}.name: {job.name!r} is a command of Skelebot; choose another name"
-            ] = None
     known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
@@ -166,14 +158,16 @@ def _plugged_in(
 
 
 def commands(project: Project | None, components: tuple[Component, ...]) -> dict[str, Command]:
-    """Every command that is offered, by name: the project's jobs first."""
+    """Every command that is offered, by name: the project's jobs first, which hide others of their names."""
     found: dict[str, Command] = {}
     for component in components:
         offered = {command.name: command for command in component.commands(project)}
         if guard := getattr(component, "guard", None):  # it is a plugin's
             offered = _not_taken(offered, guard, found, project)
-        found |= offered
-    return found | {"schema": _SCHEMA}
+        for name, command in offered.items():
+            found.setdefault(name, command)
+    found.setdefault("schema", _SCHEMA)
+    return found
 
 
 def _not_taken(

@@ -3,15 +3,16 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import skelebot
-from skelebot import catalog, console, foreground, options
+from skelebot import catalog, console, foreground, help, options
 from skelebot.component import Command, Component, Link, Session
-from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError, did_you_mean
+from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
 from skelebot.model import Flags, Param, Project
-from skelebot.options import HelpWanted, Values
+from skelebot.options import HelpWanted, UnknownOption, Values
 from skelebot.plugins import find
 from skelebot.project import nodes, read
 from skelebot.project.nodes import Report
@@ -80,12 +81,27 @@ def _main(argv: list[str]) -> int:
         return 0
     flags = with_options(Flags(), given)
     alone = len(chain) == 1 and not given.get("help")
-    loader = Loader.here(words[0] if words and alone else "")
+    loader = Loader(read.find_root(), words[0] if words and alone else "")
     if given.get("help") or (not words and len(chain) == 1 and not given.get("contact")):
-        return _help(loader.load(flags))
+        return _help(words, loader.load(flags))
     if given.get("contact"):
         return _contact(loader.load(flags).session)
+    if words[:1] == ["help"] and "help" not in loader.load(flags).commands:
+        return _help(words[1:], loader.load(flags))
     return _run_chain(chain, flags, loader)
+
+
+def _help(words: list[str], loaded: "_Loaded") -> int:
+    """Prints what there is, or the help of the command that is named."""
+    if words and words[0] not in loaded.commands:
+        raise help.unknown(words[0], *loaded)
+    return _show(help.of_command(loaded.commands[words[0]]) if words else help.overview(*loaded, OPTIONS))
+
+
+def _show(lines: Iterator[str]) -> int:
+    for line in lines:
+        console.out(line)
+    return 0
 
 
 def _split(argv: list[str]) -> list[list[str]]:
@@ -126,24 +142,23 @@ class _Loaded(NamedTuple):
 
 
 class Loader:
-    """Reads the project once for each environment that the chain names."""
+    """Reads the project once for each environment that the chain names.
 
-    def __init__(self, root: str | None, plugins: "Sequence[Guard]") -> None:
-        self._root, self._plugins = root, plugins
+    command: the one that stands alone on the command line, if one does.
+    """
+
+    def __init__(self, root: str | None, command: str = "") -> None:
+        self._root, self._command = root, command
         self._known: dict[str | None, _Loaded] = {}
-
-    @classmethod
-    def here(cls, command: str) -> "Loader":
-        """For the project that the current folder belongs to, and a command that stands alone."""
-        return cls(read.find_root(), _plugins(command))
+        self._plugins: list[Guard] | None = None
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
-        """What there is for a command. Raises ConfigError unless it runs without a valid one."""
+        """What there is for a command. Raises ConfigError unless it runs without a valid configuration."""
         if flags.env not in self._known:
             self._known[flags.env] = self._read(flags.env)
         known = self._known[flags.env]
-        if catalog.needs_valid_config(command):
-            self._known[flags.env] = known = _sound(known)
+        if _needs_valid_config(command, known.session.optional_project):
+            self._known[flags.env] = known = _without_problems(known)
         return known._replace(session=known.session._replace(flags=flags))
 
     def forget(self) -> None:
@@ -154,15 +169,32 @@ class Loader:
         if self._root is None:
             if env is not None:
                 raise UsageError(f"{read.NO_PROJECT}, so no environment {env!r}")
-            return _loaded(None, catalog.active(None, Report(), self._plugins))
+            return _loaded(None, catalog.active(None, Report(), self._guards(None)))
         try:
             project, report = read.project(self._root, env)
         except UsageError as error:
             return _wrong([str(error)], [])
-        components = catalog.active(project, report, self._plugins) if project else ()
+        components = catalog.active(project, report, self._guards(project)) if project else ()
         if report.problems:
             return _wrong(nodes.in_order(report.problems), nodes.in_order(report.warnings))
         return _loaded(project, components, warnings=nodes.in_order(report.warnings))
+
+    def _guards(self, project: Project | None) -> "list[Guard]":
+        """The plugins that are installed, asleep where the command is to work whatever they are like."""
+        if self._plugins is None:
+            self._plugins = []
+            if found := find.find():
+                from skelebot.plugins.guard import Guard
+
+                off = None if _needs_valid_config(self._command, project) else "not asked for"
+                self._plugins = [Guard(plugin, off) for plugin in found]
+        return self._plugins
+
+
+def _needs_valid_config(command: str, project: Project | None) -> bool:
+    """Whether a command runs only where the configuration is valid; as does a job of its name."""
+    is_job = project is not None and any(job.name == command for job in project.jobs)
+    return is_job or catalog.needs_valid_config(command)
 
 
 def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:
@@ -180,24 +212,13 @@ def _loaded(
     return _Loaded(session, catalog.commands(project, components))
 
 
-def _sound(loaded: _Loaded) -> _Loaded:
-    """The same, once its warnings are told. Raises ConfigError where there is something wrong."""
+def _without_problems(loaded: _Loaded) -> _Loaded:
+    """The same, once its warnings are reported. Raises ConfigError where there is something wrong."""
     for warning in loaded.session.warnings:
         console.warn(warning)
     if loaded.session.problems:
         raise ConfigError(list(loaded.session.problems))
     return loaded._replace(session=loaded.session._replace(warnings=()))
-
-
-def _plugins(command: str) -> "list[Guard]":
-    """The plugins that are installed, asleep where the command is to work whatever they are like."""
-    found = find.find()
-    if not found:
-        return []
-    from skelebot.plugins.guard import Guard
-
-    off = None if catalog.needs_valid_config(command) else "not asked for"
-    return [Guard(plugin, off) for plugin in found]
 
 
 def _contact(session: Session) -> int:
@@ -214,15 +235,15 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     """Parses and checks every link before the first runs; a link that fails ends the chain."""
     links: list[Link] = []
     for words in chain:
-        try:
-            links.append(_link(words, flags, loader, first=not links))
-        except _CommandHelp as wanted:
-            return wanted.show()
+        link = _link(words, flags, loader, first=not links)
+        if isinstance(link, Command):  # its help is wanted
+            return _show(help.of_command(link))
+        links.append(link)
     for i, link in enumerate(links):
         if link.command.check:
             link.command.check(link.session, link.values, links[:i])
     for i in range(len(links)):
-        if code := _run_link(links[i], [later.command.name for later in links[i + 1 :]]):
+        if code := _run_link(links, i):
             return code
         links[i + 1 :] = _after(links[i], links[i + 1 :], loader)
     return 0
@@ -249,113 +270,70 @@ def _again(link: Link, loader: Loader) -> Link:
     loaded = loader.load(link.session.flags, link.command.name)
     command = loaded.commands.get(link.command.name)
     if command is None:
-        raise _unknown(link.command.name, loaded)
+        raise help.unknown(link.command.name, *loaded)
     return Link(command, loaded.session, link.values, link.words)
 
 
-def _run_link(link: Link, later: list[str]) -> int:
+def _run_link(links: list[Link], at: int) -> int:
+    """Runs one link of a chain. Where it fails, it is named together with those that do not run."""
+    link, count = links[at], len(links)
+    later = [each.command.name for each in links[at + 1 :]]
     not_run = f"; not run: {', '.join(later)}" if later else ""
+    with _announced(link, at, count):
+        try:
+            code = link.command.run(link.session, link.values)
+        except Interrupted:
+            if count > 1:
+                console.error(f"{link.command.name} was interrupted{not_run}")
+            raise
+        except SkelebotError:
+            if count > 1:
+                console.error(f"{link.command.name} failed{not_run}")
+            raise
+        if code and count > 1:
+            console.error(f"{link.command.name} ended with exit code {code}{not_run}")
+        return code
+
+
+@contextmanager
+def _announced(link: Link, at: int, count: int) -> Iterator[None]:
+    """On a terminal, a heading for each link of a chain, and how long it took."""
+    if count == 1 or link.session.flags.dry_run or not console.is_terminal():
+        yield
+        return
+    import time
+
+    console.info(f"{link.command.name} ({at + 1} of {count})")
+    begin = time.monotonic()
     try:
-        code = link.command.run(link.session, link.values)
-    except Interrupted:
-        if later:
-            console.error(f"{link.command.name} was interrupted{not_run}")
-        raise
-    except SkelebotError as error:
-        if later:
-            console.error(f"{link.command.name} failed{not_run}")
-        raise error
-    if code and later:
-        console.error(f"{link.command.name} ended with exit code {code}{not_run}")
-    return code
+        yield
+    finally:
+        console.info(f"{link.command.name} took {time.monotonic() - begin:.1f} s")
 
 
-class _CommandHelp(Exception):
-    def __init__(self, command: Command) -> None:
-        self.command = command
-
-    def show(self) -> int:
-        return _command_help(self.command)
-
-
-def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link:
+def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link | Command:
+    """A link with the values of its arguments; the command alone where its help is wanted."""
     given, rest = options.parse_options(OPTIONS, words)
     for name in ("help", "version", "contact"):
         if not first and name in given:
-            raise UsageError(f"--{name} stands before the first command of a chain")
+            raise UsageError(f"--{name} goes before the first command of a chain")
     loaded = loader.load(with_options(flags, given), rest[0] if rest else "")
     if not rest:
         raise UsageError("a command is missing; see skelebot -h")
     command = loaded.commands.get(rest[0])
     if command is None:
-        raise _unknown(rest[0], loaded)
+        raise help.unknown(rest[0], *loaded)
     try:
         values = options.parse(command.args, command.params, rest[1:])
     except HelpWanted:
-        raise _CommandHelp(command) from None
+        return command
+    except UnknownOption as error:
+        misplaced = help.misplaced(error.typed, command, OPTIONS)
+        raise UsageError(misplaced or _with_usage(error, command)) from None
     except UsageError as error:
-        usage = f"{command.name} {options.usage(command.args, command.params)}".rstrip()
-        raise UsageError(f"{command.name}: {error}; usage: skelebot {usage}") from None
+        raise UsageError(_with_usage(error, command)) from None
     return Link(command, loaded.session, values, tuple(rest))
 
 
-def _unknown(word: str, loaded: _Loaded) -> UsageError:
-    if loaded.session.optional_project is None:
-        return UsageError(f"{console.one_line(word)!r} is not a command outside a project: {read.NO_PROJECT}")
-    hint = did_you_mean(word, loaded.commands)
-    return UsageError(f"unknown command {console.one_line(word)!r}{hint}")
-
-
-# --- help ---
-
-
-def _help(loaded: _Loaded) -> int:
-    project = loaded.session.optional_project
-    for line in (*_heading(project), *_command_list(loaded)):
-        console.out(line)
-    return 0
-
-
-def _heading(project: Project | None) -> Iterator[str]:
-    if project:
-        facts = [project.version or "", f"environment {project.env}" if project.env else ""]
-        yield " · ".join([console.bold(project.name), *filter(None, facts)])
-        if project.description:
-            yield from options.wrapped(project.description)
-    else:
-        yield f"{console.bold('skelebot')}: {read.NO_PROJECT}"
-    yield ""
-    yield "usage: skelebot [options] COMMAND [words] [+ COMMAND [words] ...]"
-
-
-def _command_list(loaded: _Loaded) -> Iterator[str]:
-    jobs = [c for c in loaded.commands.values() if c.job]
-    others = [c for c in loaded.commands.values() if not c.job]
-    for title, found in (("jobs", jobs), ("commands", others)):
-        if found:
-            yield f"\n{title}:"
-            yield from options.table([(c.name, _summary(c)) for c in found])
-    yield "\noptions, before the command:"
-    yield from options.table(list(options.describe((), OPTIONS)))
-    yield f"\nskelebot COMMAND -h tells about one of them. Skelebot {skelebot.__version__}"
-
-
-def _summary(command: Command) -> str:
-    if not command.job:
-        return command.help
-    source = command.job.source.strip().splitlines()
-    more = " ..." if len(source) > 1 else ""
-    return f"{command.help.strip()} [{source[0] if source else ''}{more}]"
-
-
-def _command_help(command: Command) -> int:
-    usage = f"skelebot {command.name} {options.usage(command.args, command.params)}".rstrip()
-    lines = [f"usage: {usage}", "", *options.wrapped(_summary(command))]
-    rows = list(options.describe(command.args, command.params))
-    count = len(command.args)
-    for title, part in (("arguments", rows[:count]), ("options", rows[count:])):
-        if part:
-            lines += ["", f"{title}:", *options.table(part)]
-    for line in lines:
-        console.out(line)
-    return 0
+def _with_usage(error: UsageError, command: Command) -> str:
+    return f"{command.name}: {error}; usage: skelebot {help.usage(command)}"

@@ -97,7 +97,7 @@ def _where(words: Sequence[str]) -> Where:
     if param:
         return Where(param)
     name = rest[0] if rest else ""
-    commands = cli.Loader.here(name).load(cli.with_options(flags, values), name).commands
+    commands = cli.Loader(read.find_root(), name).load(cli.with_options(flags, values), name).commands
     if not rest:
         return Where(options=cli.OPTIONS, commands=tuple(commands.values()))
     return _in_command(commands[name], rest[1:])

@@ -87,6 +87,12 @@ class Session(NamedTuple):
             raise UsageError(f"{NO_PROJECT}; change into a project")
         return self.optional_project
 
+    @property
+    def hidden_commands(self) -> tuple[str, ...]:
+        """Skelebot's own commands whose names jobs of the project have."""
+        jobs = self.optional_project.jobs if self.optional_project else ()
+        return tuple(job.name for job in jobs if job.name in self.reserved_names)
+
 
 @dataclass(frozen=True)
 class Command:

@@ -147,6 +147,11 @@ class _Lines:
                 info(f"{self._what}: {100 * self._gone // self._total} %")
 
 
+def is_terminal() -> bool:
+    """Whether messages go to a terminal."""
+    return bool(sys.stderr and sys.stderr.isatty())
+
+
 def bold(text: str) -> str:
     return f"\x1b[1m{text}\x1b[0m" if _coloured(sys.stdout) else text
 

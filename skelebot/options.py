@@ -83,6 +83,14 @@ class HelpWanted(Exception):
     """-h or --help was given as an option."""
 
 
+class UnknownOption(UsageError):
+    """An option that there is not. typed: the arguments from it on."""
+
+    def __init__(self, message: str, typed: list[str]) -> None:
+        super().__init__(message)
+        self.typed = typed
+
+
 _HELP = ("-h", "--help")
 
 
@@ -93,9 +101,10 @@ class _Reader:
         self.values: Values = {}
 
     def read(self, words: list[str], stop: bool) -> Parsed:
+        self.words = words
         rest: list[str] = []
         while words:
-            word = words.pop(0)
+            word = self.word = words.pop(0)
             if word == "--":
                 rest += words
                 break
@@ -166,7 +175,7 @@ class _Reader:
         if flag in _HELP:
             raise HelpWanted
         hint = did_you_mean(flag, [*self.flags, *self.offs])
-        raise UsageError(f"unknown option {one_line(flag)}{hint}")
+        raise UnknownOption(f"unknown option {one_line(flag)}{hint}", [self.word, *self.words])
 
 
 def _check_choice(name: str, choices: tuple[str, ...], word: str, secret: bool = False) -> None:
@@ -215,12 +224,15 @@ def _with_facts(help: str, choices: tuple[str, ...], param: Param | None) -> str
     return " ".join([help.strip(), *([f"({'; '.join(facts)})"] if facts else [])]).strip()
 
 
-def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Format rows as two columns, the second wrapped to the terminal's width."""
+def table(rows: Sequence[tuple[str, str]], left: int = 0) -> list[str]:
+    """Format rows as two columns, the second wrapped to the terminal's width.
+
+    left: the least width of the first, so that several tables line up.
+    """
     import textwrap  # only for help
 
     width = _terminal_width()
-    left = min(max((len(row[0]) for row in rows), default=0), 28)
+    left = min(max([left, *(len(row[0]) for row in rows)]), 28)
     lines = []
     for head, text in rows:
         wrapped = textwrap.wrap(text, max(width - left - 4, 20), break_on_hyphens=False) or [""]
@@ -240,6 +252,9 @@ def wrapped(text: str) -> list[str]:
 
 
 def _terminal_width() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return max(int(columns), 40)
     try:
         return max(os.get_terminal_size(1).columns, 40)
     except OSError:

@@ -18,7 +18,7 @@ def test_outside_of_a_project(sandbox: Sandbox) -> None:
     assert json.loads(sandbox.ok("schema"))["required"] == ["name"]
     result = sandbox.run("train")
     assert (result.code, len(result.errors)) == (2, 1)
-    assert "not a command outside a project" in result.errors[0]
+    assert "unknown command 'train': no skelebot.yaml" in result.errors[0]
     assert sandbox.run("-e", "dev", "-h").code == 2
 
 

@@ -1,13 +1,20 @@
 """From the arguments typed to the exit code; where streams matter, in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from .helpers import write
+from skelebot import catalog, help
+from skelebot.project import read
+from skelebot.project.nodes import Report
+
+from .helpers import load, run_cli, write
 
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 ENV["PYTHONPATH"] = os.pathsep.join(sys.path)
@@ -41,3 +48,201 @@ def test_a_stderr_that_nobody_reads_does_not_change_a_jobs_exit_code(failing: Pa
 def test_a_closed_stderr_does_not_change_a_jobs_exit_code(failing: Path) -> None:
     command = f"exec 2>&-; exec {sys.executable} -m skelebot -n -V fail"
     assert subprocess.run(["bash", "-c", command], cwd=failing, env=ENV, check=False).returncode == 7
+
+
+# --- what an argument may have meant ---
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def error(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Callable[..., str]:
+    """The one line that a wrong command line in a folder gives."""
+
+    def run(folder: Path, *argv: str) -> str:
+        monkeypatch.chdir(folder)
+        assert run_cli([*argv]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("ERROR | ")
+        return line.removeprefix("ERROR | ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["-n"], "-n goes before the job: skelebot -n fail"),
+        (["-e", "prod"], "-e goes before the job: skelebot -e prod fail"),
+        (["-eprod"], "-e goes before the job: skelebot -eprod fail"),
+        (["--env=prod"], "--env goes before the job: skelebot --env=prod fail"),
+        (["--env", "prod"], "--env goes before the job: skelebot --env prod fail"),
+        (["--dry-run"], "--dry-run goes before the job: skelebot --dry-run fail"),
+        (["-d", "ssh://gpu", "x"], "-d goes before the job: skelebot -d ssh://gpu fail"),
+        (["-x"], "fail: unknown option -x; usage: skelebot fail"),
+        (["--native"], "--native goes before the job: skelebot --native fail"),
+    ],
+)
+def test_an_option_after_the_job_is_told_its_place(
+    failing: Path, error: Callable[..., str], argv: list[str], expected: str
+) -> None:
+    assert error(failing, "fail", *argv) == expected
+    assert error(failing, "fail", "+", "fail", *argv) == expected
+
+
+def test_an_option_after_a_command_is_told_its_place(failing: Path, error: Callable[..., str]) -> None:
+    assert error(failing, "config", "-e", "prod") == "-e goes before the command: skelebot -e prod config"
+
+
+@pytest.mark.parametrize(
+    ("word", "component"),
+    [("push", "repository"), ("pull", "repository"), ("artifacts", "repository"), ("publish", "registry")],
+)
+def test_a_command_without_its_component_says_what_to_add(
+    failing: Path, error: Callable[..., str], word: str, component: str
+) -> None:
+    line = error(failing, word)
+    assert line.startswith(f"{word} needs components.{component}; add `{component}: ")
+    write(failing, f"name: demo\ncomponents:\n  {line.split('`')[1]}\n")
+    assert word in catalog.commands(load(failing), catalog.active(load(failing), Report()))
+    assert Path(__file__).parents[2].joinpath(line.rpartition("see ")[2]).exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("init", "`skelebot scaffold` makes a project"),
+        ("list", "`skelebot -h` lists the jobs and commands"),
+        ("version", "`skelebot --version` shows the version of Skelebot"),
+        ("fali", "did you mean `fail`?"),
+    ],
+)
+def test_an_unknown_command_names_the_right_one(
+    failing: Path, tmp_path_factory: pytest.TempPathFactory, error: Callable[..., str], word: str, hint: str
+) -> None:
+    assert error(failing, word) == f"unknown command {word!r}; {hint}"
+    outside = tmp_path_factory.mktemp("outside")
+    if "did you mean" not in hint:
+        assert error(outside, word) == f"unknown command {word!r}: {read.NO_PROJECT}; {hint}"
+
+
+def test_outside_a_project_scaffold_is_named(tmp_path: Path, error: Callable[..., str]) -> None:
+    assert error(tmp_path, "train").endswith("; change into a project, or make one with `skelebot scaffold`")
+    assert error(tmp_path, "ps") == f"ps needs a project: {read.NO_PROJECT}; `skelebot scaffold` makes one"
+
+
+# --- help ---
+
+
+def output(capsys: Capture, *argv: str) -> str:
+    assert run_cli([*argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_help_of_a_job_however_it_is_asked_for(
+    failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(failing)
+    expected = output(capsys, "fail", "-h")
+    assert expected.startswith("usage: skelebot fail\n\nFails [exit 7]")
+    for argv in (["help", "fail"], ["-h", "fail"], ["--help", "fail"], ["-n", "help", "fail"]):
+        assert output(capsys, *argv) == expected
+    assert output(capsys, "help") == output(capsys, "-h")
+
+
+def test_a_job_called_help_is_run(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\njobs: [{name: help, source: exit 7, help: Fails}]\n")
+    assert skelebot(tmp_path, "-n", "help").wait(60) == 7
+
+
+def test_every_command_of_skelebot_stands_under_one_heading() -> None:
+    grouped = [name for _, names in help.GROUPS for name in names]
+    assert sorted(grouped) == sorted(catalog.names())
+
+
+def test_help_lists_jobs_first_then_commands_by_their_groups(
+    failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(failing)
+    lines = output(capsys, "-h").splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        *("jobs:", "running jobs:", "images:", "notebooks:", "the project:", "Skelebot:"),
+        "options, before the command:",
+    ]
+    assert lines[lines.index("running jobs:") + 1].split()[0] == "ps"
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_in_a_pipe_is_as_wide_as_columns_says(
+    failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, columns: int
+) -> None:
+    monkeypatch.chdir(failing)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    widest = max(len(line) for line in output(capsys, "-h").splitlines() if line.startswith(" "))
+    assert columns - 15 < widest <= columns
+
+
+# --- a job with the name of a command ---
+
+
+@pytest.mark.parametrize("name", sorted(catalog.names()))
+def test_a_job_hides_the_command_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str
+) -> None:
+    write(tmp_path, f"name: demo\njobs: [{{name: {name}, source: exit 7, help: Fails}}]\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["-n", name]) == 7
+    assert capsys.readouterr().err == ""
+    text = output(capsys, "-h")
+    assert f"The job {name} hides Skelebot's command of that name; rename the job to use it." in text
+    assert text.count(f"\n  {name} ") == 1
+
+
+def test_doctor_reports_a_hidden_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    write(tmp_path, "name: demo\njobs: [{name: stop, source: exit 7, help: Fails}]\n")
+    monkeypatch.chdir(tmp_path)
+    run_cli(["-n", "doctor"])
+    expected = "ok    | configuration: the job stop hides Skelebot's command of that name until it is renamed"
+    assert expected in capsys.readouterr().out.splitlines()
+
+
+# --- chains ---
+
+CHAIN = "name: demo\njobs: [{name: good, source: 'true', help: A}, {name: bad, source: exit 3, help: B}]\n"
+
+
+def stderr_of(folder: Path, *argv: str, terminal: bool) -> list[str]:
+    reader, writer = os.openpty() if terminal else os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as shown:
+        with skelebot(folder, *argv, stderr=writer, stdin=subprocess.DEVNULL) as child:
+            os.close(writer)
+            text = b""
+            with suppress(OSError):  # a terminal whose other side has gone
+                while data := shown.read(4096):
+                    text += data
+        assert child.returncode == 3
+    return [re.sub(r"\x1b\[\d*m", "", line) for line in text.decode().splitlines()]
+
+
+def test_a_chain_on_a_terminal_has_headings_and_seconds(tmp_path: Path) -> None:
+    write(tmp_path, CHAIN)
+    lines = stderr_of(tmp_path, "-n", "good", "+", "bad", terminal=True)
+    assert [re.sub(r"[\d.]+ s$", "N s", line) for line in lines] == [
+        "INFO  | good (1 of 2)",
+        "INFO  | good took N s",
+        "INFO  | bad (2 of 2)",
+        "ERROR | bad ended with exit code 3",
+        "INFO  | bad took N s",
+    ]
+    assert stderr_of(tmp_path, "-n", "bad", terminal=True) == []
+
+
+def test_a_chain_elsewhere_names_only_the_link_that_failed(tmp_path: Path) -> None:
+    write(tmp_path, CHAIN)
+    assert stderr_of(tmp_path, "-n", "good", "+", "bad", terminal=False) == [
+        "ERROR | bad ended with exit code 3"
+    ]

@@ -155,11 +155,6 @@ def test_two_jobs_of_one_name_are_told(tmp_path: Path) -> None:
     assert problem.startswith("skelebot.yaml:9:5: jobs[2].name: there is a job named 'a' already")
 
 
-def test_a_job_named_like_a_command_is_told(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, jobs("a", "schema"))
-    assert problem.startswith("skelebot.yaml:6:5: jobs[1].name: 'schema' is a command of Skelebot")
-
-
 def test_two_arguments_of_one_name_are_told(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, jobs("a") + "    args: [{name: x}, {name: y}, {name: x}]\n")
     assert problem.startswith(

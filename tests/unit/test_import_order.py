@@ -16,7 +16,7 @@ ORDER = (
     *("errors", "console", "files", "secret", "model", "json_form", "process", "git", "foreground"),
     *("options",),
     *("project", "image", "runners", "component", "launch", "plugins", "components", "catalog"),
-    *("plugins.worker", "artifacts", "cli", "complete", "__main__"),
+    *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
 )
 # The order within a room.
 ROOMS = {

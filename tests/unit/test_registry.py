@@ -168,7 +168,7 @@ def test_without_its_settings_there_is_no_such_command(
     write(tmp_path, "name: demo\n")
     monkeypatch.chdir(tmp_path)
     assert run_cli(["publish"]) == 2
-    assert "unknown command 'publish'" in capsys.readouterr().err
+    assert "publish needs components.registry" in capsys.readouterr().err
 
 
 # --- the answers of registries, as clients print them ---

@@ -141,6 +141,9 @@ def _configuration(session: Session) -> Iterator[Check]:
     if project is None:
         yield Check("configuration", read.NO_PROJECT)
         return
+    for name in session.hidden_commands:
+        text = f"the job {name} hides Skelebot's command of that name until it is renamed"
+        yield Check("configuration", text)
     launch.image(session)  # reads the files that the dependencies name
     env = f" in the environment {project.env}" if project.env else ""
     yield Check("configuration", f"{os.path.join(project.root, read.FILE)}{env}")
