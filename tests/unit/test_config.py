@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skelebot.errors import ConfigError, UsageError
-from skelebot.project import plan, read
+from skelebot.project import read
 from skelebot.project.nodes import in_order
 
 from .helpers import load, problems, read_all, run_cli, warnings, write
@@ -423,9 +423,3 @@ def test_what_is_not_an_ordinary_file_is_not_read(
     monkeypatch.chdir(tmp_path)
     assert run_cli(["-e", "dev", "-h"] if "dev" in name else ["-h"]) == 2
     assert capsys.readouterr().err == f"ERROR | {name} cannot be read: is not an ordinary file\n"
-
-
-def test_an_env_file_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / ".env")
-    with pytest.raises(UsageError, match=r"envFile: \.env cannot be read: is not an ordinary file"):
-        plan.read_env_file(str(tmp_path), ".env")

@@ -346,7 +346,7 @@ def test_the_help_of_a_project_shows_all_of_it(
     out = capsys.readouterr().out
     for text in ("Demo Project", "What it is", "1.4.0", "dev", f"Skelebot {skelebot.__version__}"):
         assert text in out
-    assert "  two words  100% of %(prog)s [run me.sh]" in out
+    assert "  two words   100% of %(prog)s [run me.sh]" in out
 
 
 def test_the_help_of_a_job_shows_its_words(

@@ -1,5 +1,6 @@
 """Secrets as references, and the files that variables are read from."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,9 @@ def test_a_wrong_line_of_an_env_file_is_reported_without_its_value(tmp_path: Pat
     with pytest.raises(UsageError, match=r"^\.env:3: expected NAME=VALUE") as error:
         list(read_env_file(str(tmp_path / ".env"), ".env"))
     assert "open" not in str(error.value)
+
+
+def test_an_env_file_that_is_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(UsageError, match=r"\.env cannot be read: is not an ordinary file"):
+        list(read_env_file(str(tmp_path / ".env"), ".env"))
