@@ -607,7 +607,7 @@ def test_updates_that_cannot_be(template: Path, capsys: pytest.CaptureFixture[st
     assert refused(capsys, *words, code=2).startswith("the template /plain was not under git")
     gone = "0" * 40
     Path(RECORD).write_text(f"template: {template}\ncommit: '{gone}'\n")
-    assert refused(capsys, *words, code=1) == f"{template} has no branch, tag or commit {gone!r}"
+    assert refused(capsys, *words, code=1).startswith(f"{template} no longer has the commit {gone}, as")
     Path(RECORD).write_text(f"template: /gone\ncommit: '{gone}'\n")
     assert refused(capsys, *words, code=1).startswith("/gone could not be fetched: ")
     assert refused(capsys, "template", "update", code=2) == "there is no terminal to ask at; give -y"
@@ -645,3 +645,98 @@ def test_a_record_cannot_run_anything(
     assert said.startswith(f"{address} could not be fetched: ")
     assert "--upload" not in address or f"repository '{address}' does not exist" in said
     assert not list(template.parent.rglob("pwned"))
+
+
+# --- submodules, rewritten histories, line ends ---
+
+
+@pytest.fixture
+def with_submodule(template: Path) -> Path:
+    """The template, one of whose files is in a submodule."""
+    shared = template.parent / "shared"
+    shared.mkdir()
+    git(shared, "init", "--quiet", "--initial-branch", "main")
+    commit(shared, {"shared.txt": "shared {{ unit }}\n"})
+    git(template, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../shared", "sub")
+    write(template, TEMPLATE.replace("template: a.txt", "template: sub/shared.txt"), "template.yaml")
+    commit(template, {})
+    return template
+
+
+def test_a_submodule_comes_along(with_submodule: Path) -> None:
+    assert scaffold(with_submodule) == 0
+    assert Path("a.txt").read_text() == "shared cm\n"
+    shared = with_submodule.parent / "shared"
+    commit(shared, {"shared.txt": "newer {{ unit }}\n"})
+    git(with_submodule / "sub", "pull", "--quiet", "../../shared")
+    commit(with_submodule, {})
+    assert update() == 0
+    assert Path("a.txt").read_text() == "newer cm\n"
+
+
+def test_a_submodule_that_cannot_be_fetched(with_submodule: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (with_submodule.parent / "shared").rename(with_submodule.parent / "away")
+    said = refused(capsys, "scaffold", "-y", "--template", str(with_submodule), code=1)
+    assert said.startswith("the template's submodules could not be fetched: ")
+
+
+@pytest.fixture
+def rewritten(template: Path) -> Path:
+    """A template whose history holds nothing of what the project was made from, which has an edit."""
+    commit(template, {"a.txt": lines("a", _1="second"), "b.txt": lines("b", _5="second")})
+    scaffold(template)
+    Path("a.txt").write_text(lines("a", _1="second", _9="mine"))
+    git(template, "checkout", "--quiet", "--orphan", "new")
+    for change in ("first", "second", "third"):
+        commit(template, {"a.txt": lines("a", _1=change), "b.txt": lines("b", _5=change)})
+    commit(template, {"template.yaml": "wrong: {}"})
+    commit(template, {"template.yaml": TEMPLATE})
+    git(template, "branch", "--quiet", "--move", "--force", "new", "main")
+    git(template, "tag", "--delete", "v1")
+    git(template, "reflog", "expire", "--expire=now", "--all")
+    git(template, "gc", "--quiet", "--prune=now")
+    return template
+
+
+def test_a_rewritten_history_names_the_way_on(rewritten: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    was = record()["commit"]
+    said = refused(capsys, "template", "update", "-y", code=1)
+    assert said == (
+        f"{rewritten} no longer has the commit {was}, as its history was rewritten; --from-scratch compares "
+        "the project with the nearest version instead"
+    )
+
+
+def test_from_scratch_compares_with_the_nearest_version(rewritten: Path) -> None:
+    assert update("--from-scratch") == 0
+    assert Path("a.txt").read_text() == lines("a", _1="third", _9="mine")
+    assert record()["commit"] == git(rewritten, "rev-parse", "HEAD")
+    before = contents()
+    assert update() == update("--from-scratch") == 0
+    assert contents() == before
+
+
+def test_from_scratch_records_the_commit_also_if_it_is_the_nearest(rewritten: Path) -> None:
+    Path("a.txt").write_text(lines("a", _1="third"))
+    Path("sub/b.txt").write_text(lines("b", _5="third"))
+    assert update("--from-scratch") == 0
+    assert record()["commit"] == git(rewritten, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [("\r\n", "\n"), ("\n", "\r\n")])
+def test_line_ends_do_not_conflict(template: Path, theirs: str, mine: str) -> None:
+    def text(end: str, **changed: str) -> bytes:
+        return lines("a", **changed).replace("\n", end).encode()
+
+    commit(template, {"a.txt": text(theirs), "b.txt": text(theirs)})
+    scaffold(template)
+    Path("a.txt").write_bytes(text(mine, _2="mine"))
+    Path("sub/b.txt").write_bytes(text(mine))
+    commit(template, {"a.txt": text(theirs, _9="theirs"), "b.txt": text(theirs, _9="theirs")})
+    assert update() == 0
+    assert Path("a.txt").read_bytes() == text(mine, _2="mine", _9="theirs")
+    assert Path("sub/b.txt").read_bytes() == text(mine, _9="theirs")
+    commit(template, {"a.txt": text(mine, _9="theirs"), "b.txt": b"a\r\nb\nmixed\n"})
+    assert update() == 0
+    assert Path("a.txt").read_bytes() == text(mine, _2="mine", _9="theirs")
+    assert Path("sub/b.txt").read_bytes() == b"a\r\nb\nmixed\n"

@@ -48,6 +48,7 @@ _SCAFFOLD = (
 _UPDATE = (
     Param("to", placeholder="REF", help="The template's branch, tag or commit; by default as before"),
     _VAR,
+    Param("from-scratch", accepts="boolean", help="Compare with the version nearest to the project"),
     _YES,
 )
 
@@ -97,6 +98,7 @@ def _check_no_project(project: Project | None, root: str, force: bool) -> None:
 def _template(session: Session, values: Values) -> int:
     from skelebot.components.scaffold import answers, update
 
-    to = values.get("to")
+    to, root = values.get("to"), session.project.root
+    from_scratch = bool(values.get("from-scratch"))
     asker = answers.asker(values)
-    return update.update(session.project.root, asker, str(to) if to else None, session.flags.dry_run)
+    return update.update(root, asker, str(to) if to else None, from_scratch, session.flags.dry_run)

@@ -30,7 +30,7 @@ def fetch(location: Location, scratch: str) -> TemplateFiles:
     _warn_of_changes(location.address)
     folder = clone(location.address, scratch)
     commit = resolve(folder, location)
-    check_out(folder, commit)
+    check_out(folder, commit, location)
     return TemplateFiles(folder, commit)
 
 
@@ -63,7 +63,10 @@ def _reason(err: str) -> str:
 
 
 def resolve(folder: str, location: Location) -> str:
-    """The commit of a branch, a tag or a commit's id; without one that of the default branch."""
+    """The commit of a branch, a tag or a commit's id; without one that of the default branch.
+
+    Raises SkelebotError.
+    """
     ref = location.ref
     if ref is not None and not REF.fullmatch(ref):
         raise UsageError(f"expected a branch, tag or commit, found {ref!r}")
@@ -75,9 +78,21 @@ def resolve(folder: str, location: Location) -> str:
     raise SkelebotError(f"{location.address} has {missing}")
 
 
-def check_out(folder: str, commit: str) -> None:
-    """Put the files of a commit into the clone. Raises SkelebotError."""
+def check_out(folder: str, commit: str, location: Location) -> None:
+    """Put the files of a commit into the clone, with those of its submodules. Raises SkelebotError."""
     words = ("-c", "advice.detachedHead=false", "checkout", "--quiet", "--force", "--detach", commit)
     code, _, err = git.fetch(folder, *words)
     if code:
         raise SkelebotError(f"the template's commit {commit} could not be checked out: {_reason(err)}")
+    if os.path.isfile(os.path.join(folder, ".gitmodules")):
+        # Git takes a submodule from a local folder only where the caller vouches for it.
+        local = ("-c", "protocol.file.allow=always") if os.path.isdir(location.address) else ()
+        update = ("submodule", "--quiet", "update", "--init", "--recursive", "--force")
+        code, _, err = git.fetch(folder, *local, *update, timeout=_CLONE_SECONDS)
+        if code:
+            raise SkelebotError(f"the template's submodules could not be fetched: {_reason(err)}")
+
+
+def history(folder: str, commit: str, most: int) -> list[str]:
+    """The newest commits that led to a commit, itself included, the newest first."""
+    return git.answer(folder, "rev-list", f"--max-count={most}", commit).split()

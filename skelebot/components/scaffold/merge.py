@@ -38,12 +38,10 @@ def file_change(root: str, path: str, before: Files, after: Files, label: str, s
     if old == fresh:
         return None
     if os.path.lexists(target) and (os.path.islink(target) or not os.path.isfile(target)):
-        if fresh is None:
-            return Change(_LEFT_ALONE, leave=True)
-        if os.path.islink(target) or not os.path.isdir(target):
-            return Change("not an ordinary file here; left alone", leave=True, look=OCCUPIED)
-        return Change("new", fresh)  # if the folder goes, see update._beside_folders
+        return _occupied(target, fresh)
     mine = _read(target)
+    if mine:
+        old, fresh = (file and _with_line_ends(file, mine.content) for file in (old, fresh))
     if mine and fresh:
         fresh = _keep_unchanged(mine, old, fresh)
     if mine == fresh or (fresh and keeps_existing_folder(root, path)):
@@ -55,6 +53,28 @@ def file_change(root: str, path: str, before: Files, after: Files, label: str, s
     if fresh is None:
         return Change(_LEFT_ALONE, leave=True)
     return _merge(mine.content, _content(old) or b"", fresh, label, scratch)
+
+
+def _occupied(target: str, fresh: NewFile | None) -> Change:
+    """The change of a file in whose place is a folder, a link or the like."""
+    if fresh is None:
+        return Change(_LEFT_ALONE, leave=True)
+    if os.path.islink(target) or not os.path.isdir(target):
+        return Change("not an ordinary file here; left alone", leave=True, look=OCCUPIED)
+    return Change("new", fresh)  # if the folder goes, see update._beside_folders
+
+
+def _with_line_ends(file: NewFile, like: bytes) -> NewFile:
+    """The file with the line ends of `like`, unless either is mixed or binary.
+
+    An editor or git's core.autocrlf may have changed them in the whole project.
+    """
+    contents = (file.content, like)
+    kinds = [(c.count(b"\r\n"), c.count(b"\n")) for c in contents]
+    if any(b"\0" in c for c in contents) or any(crlf not in (0, lf) for crlf, lf in kinds):
+        return file
+    lines = file.content.replace(b"\r\n", b"\n")
+    return replace(file, content=lines.replace(b"\n", b"\r\n") if kinds[1][0] else lines)
 
 
 def _keep_unchanged(mine: NewFile, old: NewFile | None, fresh: NewFile) -> NewFile:
