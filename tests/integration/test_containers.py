@@ -74,24 +74,6 @@ def test_a_job_that_is_none(running: Sandbox, command: str) -> None:
     assert "did you mean `speaks`?" in result.err
 
 
-def test_stop_lets_the_job_clean_up_and_keeps_its_logs(sandbox: Sandbox, name: str) -> None:
-    sandbox.write("tidy.sh", "trap 'echo tidied; exit 3' TERM\necho begun\nwhile sleep 0.1; do :; done\n")
-    project(sandbox, name, job("tidy.sh", "tidy", mode="d"), SLEEPS)
-    tidy, sleeps = (sandbox.ok(which).strip() for which in ("tidy", "sleeps"))
-    wait_for(lambda: "begun" in sandbox.ok("logs", "tidy"))
-    assert sandbox.ok("stop", "tidy") == f"{tidy}\n"
-    assert sandbox.ok("logs", "tidy") == "begun\ntidied\n"
-    assert {which: row["status"] for which, row in rows(sandbox).items()} == {
-        "tidy": "exited",
-        "sleeps": "running",
-    }
-    assert sandbox.ok("--dry-run", "stop") == f"{sleeps}\n"
-    assert rows(sandbox)["sleeps"]["status"] == "running"
-    assert sandbox.ok("stop") == f"{sleeps}\n"
-    result = sandbox.run("stop")
-    assert (result.code, result.out) == (0, "")
-
-
 def test_another_projects_containers_are_not_looked_at(running: Sandbox, name: str) -> None:
     for other in make_sandbox(0 if running.uid == 0 else running.uid):
         project(other, f"{name}-other", SLEEPS)

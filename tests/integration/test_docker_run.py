@@ -75,24 +75,6 @@ def test_words_that_are_not_utf8_are_refused(sandbox: Sandbox, name: str) -> Non
 # --- how it ends ---
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 124, 125, 126, 127, 255])
-def test_the_exit_code_is_the_jobs_own(sandbox: Sandbox, name: str, code: int) -> None:
-    project(sandbox, name, job(f"exit {code}"))
-    result = sandbox.run("run")
-    assert (result.code, result.errors) == (code, [])
-
-
-def test_a_killed_job_is_137(sandbox: Sandbox, name: str) -> None:
-    project(sandbox, name, job("kill -9 $$"))
-    assert sandbox.run("run").code == 137
-
-
-def test_a_missing_program_is_127(sandbox: Sandbox, name: str) -> None:
-    sandbox.write("x.R", "1\n")
-    project(sandbox, name, job("x.R"))
-    assert sandbox.run("run").code == 127
-
-
 def test_a_container_that_cannot_start_is_the_engines_failure(sandbox: Sandbox, name: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -115,15 +97,6 @@ def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox, name: str, client: st
     assert containers(name) == []
 
 
-def test_a_timeout_ends_a_job_that_ignores_it(sandbox: Sandbox, name: str) -> None:
-    sandbox.write("deaf.sh", 'trap "" TERM\nwhile :; do sleep 1; done\n')
-    project(sandbox, name, job("deaf.sh", timeout="1s"))
-    began = time.monotonic()
-    assert sandbox.run("run").code == 124
-    assert time.monotonic() - began >= 10
-    assert containers(name) == []
-
-
 # --- signals ---
 
 CLEANING = """
@@ -137,40 +110,6 @@ for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 open("out/ready", "w").close()
 time.sleep(60)
 """
-
-
-@pytest.mark.parametrize("source", ["clean.py", "python clean.py && echo no", "true; python clean.py"])
-@pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143), (1, 129)])
-def test_signals_reach_the_job(sandbox: Sandbox, name: str, source: str, signum: int, code: int) -> None:
-    sandbox.write("clean.py", CLEANING)
-    project(sandbox, name, job(source, mappings="[out/]"), job("echo later", "later"))
-    child = sandbox.start("run", "+", "later", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for((sandbox.root / "out/ready").exists)
-    child.send_signal(signum)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (code, b""), err
-    assert b"not run: later" in err
-    assert sandbox.read("out/cleaned") == str(signum)
-    assert containers(name) == []
-
-
-def test_ctrl_c_on_a_terminal_reaches_the_job_once(sandbox: Sandbox, name: str) -> None:
-    sandbox.write("count.py", """
-        import signal, sys, time
-        hits = []
-        signal.signal(signal.SIGINT, lambda *a: hits.append(1))
-        print("ready", flush=True)
-        end = time.time() + 3
-        while time.time() < end: time.sleep(0.1)
-        print("hits", len(hits), sys.stdin.isatty(), flush=True)
-    """)  # fmt: skip
-    project(sandbox, name, job("count.py"))
-    for redirect, tty in (("", True), (" | (trap '' INT; cat)", False), (" < /dev/null", False)):
-        screen = Terminal(sandbox, f"exec 2>&1; {SKELEBOT} run{redirect}")
-        screen.expect("ready")
-        screen.send(b"\x03")
-        screen.expect(f"hits 1 {tty}")
-        screen.close()
 
 
 def test_a_terminal_only_where_all_three_streams_are_one(sandbox: Sandbox, name: str) -> None:
@@ -196,23 +135,6 @@ def test_a_shell_is_usable_on_a_terminal(sandbox: Sandbox, name: str) -> None:
 
 
 # --- streams ---
-
-
-def test_stdout_belongs_to_the_job_and_stdin_is_passed_on(sandbox: Sandbox, name: str) -> None:
-    project(sandbox, name, job("cat; echo said >&2"))
-    data = bytes(range(256)) * 1000
-    with sandbox.start("run", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        out, err = child.communicate(data, timeout=120)
-    assert (child.returncode, out) == (0, data)
-    assert b"said" in err
-
-
-def test_records_stream_from_one_job_to_the_next(sandbox: Sandbox, name: str) -> None:
-    project(sandbox, name, job("echo 1; sleep 1; echo 2", "extract"), job("sed s/^/got-/", "score"))
-    sandbox.ok("extract")
-    done = sandbox.popen("bash", "-c", f"{SKELEBOT} -s extract | {SKELEBOT} -s score", stdout=subprocess.PIPE)
-    out, _ = done.communicate(timeout=120)
-    assert out == b"got-1\ngot-2\n"
 
 
 # --- files and users ---
@@ -461,13 +383,6 @@ def test_names_labels_and_detached_runs(sandbox: Sandbox, name: str) -> None:
     third = sandbox.ok("my job").strip()  # while the second may still run
     assert third == first or re.fullmatch(rf"{first}-[0-9a-f]{{8}}", third)
     assert sandbox.owner("data/x") == sandbox.uid
-
-
-def test_a_detached_job_has_its_timeout(sandbox: Sandbox, name: str) -> None:
-    project(sandbox, name, job("sleep 50", mode="d", timeout="1"))
-    container = sandbox.ok("run").strip()
-    wait_for(lambda: docker("inspect", "-f", "{{.State.Running}}", container) == "false")
-    assert docker("inspect", "-f", "{{.State.ExitCode}}", container) == "124"
 
 
 def test_a_detached_job_takes_a_secret(sandbox: Sandbox, name: str) -> None:

@@ -47,42 +47,12 @@ def test_python_is_unbuffered(sandbox: Sandbox) -> None:
     assert child.wait(30) == 143
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 125, 127, 255])
-def test_the_exit_code_is_the_jobs_own(sandbox: Sandbox, code: int) -> None:
-    project(sandbox, "n", job(f"exit {code}"))
-    result = sandbox.run("-n", "run")
-    assert (result.code, result.errors) == (code, [])
-
-
-def test_a_killed_job_is_137(sandbox: Sandbox) -> None:
-    project(sandbox, "n", job("kill -9 $$"))
-    assert sandbox.run("-n", "run").code == 137
-
-
 def test_a_missing_program_is_127(sandbox: Sandbox) -> None:
     sandbox.write("x.R", "1\n")
     project(sandbox, "n", job("x.R"))
     result = sandbox.with_env(PATH="/nowhere").run("-n", "run")
     assert (result.code, len(result.errors)) == (127, 1)
     assert "Rscript is not installed" in result.errors[0]
-
-
-def test_stdin_and_stdout_are_the_jobs(sandbox: Sandbox) -> None:
-    project(sandbox, "n", job("cat; echo said >&2"))
-    data = bytes(range(256)) * 1000
-    with sandbox.start(
-        "-n", "run", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
-        out, err = child.communicate(data, timeout=60)
-    assert (child.returncode, out, err) == (0, data, b"said\n")
-
-
-def test_records_stream_from_one_job_to_the_next(sandbox: Sandbox) -> None:
-    project(sandbox, "n", job("echo 1; sleep 1; echo 2", "extract"), job("sed s/^/got-/", "score"))
-    both = f"{SKELEBOT} -n extract | {SKELEBOT} -n score"
-    with sandbox.popen("bash", "-c", both, stdout=subprocess.PIPE) as done:
-        out, _ = done.communicate(timeout=60)
-    assert out == b"got-1\ngot-2\n"
 
 
 def test_native_always_and_never(sandbox: Sandbox) -> None:
@@ -108,32 +78,6 @@ def test_environment(sandbox: Sandbox) -> None:
 
 
 # --- signals and time ---
-
-CLEANING = """
-import signal, sys, time
-def end(signum, frame):
-    time.sleep(0.7)
-    open("cleaned", "w").write(str(signum))
-    sys.exit(7)
-for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(s, end)
-open("ready", "w").close()
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("source", ["clean.py", "python clean.py && echo no", "true; python clean.py"])
-@pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143), (1, 129)])
-def test_signals_reach_the_job(sandbox: Sandbox, source: str, signum: int, code: int) -> None:
-    sandbox.write("clean.py", CLEANING)
-    project(sandbox, "n", job(source), job("echo later", "later"))
-    child = sandbox.start("-n", "run", "+", "later", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for((sandbox.root / "ready").exists)
-    child.send_signal(signum)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (code, b""), err
-    assert b"not run: later" in err
-    assert sandbox.read("cleaned") == str(signum)
 
 
 def test_ctrl_c_on_a_terminal_reaches_the_job_once(sandbox: Sandbox) -> None:
@@ -167,28 +111,6 @@ def test_the_terminal_is_the_jobs(sandbox: Sandbox) -> None:
     screen.send(b"world\r")
     screen.expect("hello world")
     assert screen.close() == 0
-
-
-def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox) -> None:
-    sandbox.write("clean.py", CLEANING)
-    project(sandbox, "n", job("python clean.py && echo no", timeout="2"))
-    result = sandbox.run("-n", "run")
-    assert (result.code, result.out) == (124, "")
-    assert "longer than its timeout of" in result.errors[0]
-    assert sandbox.read("cleaned") == "15"
-
-
-def test_a_timeout_ends_a_job_that_ignores_it(sandbox: Sandbox) -> None:
-    sandbox.write(
-        "deaf.py", "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint(1)\ntime.sleep(60)\n"
-    )
-    project(sandbox, "n", job("deaf.py", timeout="1s"))
-    assert sandbox.run("-n", "run").code == 124
-
-
-def test_a_job_that_ends_in_time_keeps_its_code(sandbox: Sandbox) -> None:
-    project(sandbox, "n", job("exit 5", timeout="10m"))
-    assert sandbox.run("-n", "run").code == 5
 
 
 def test_an_ignored_hangup_stays_ignored(sandbox: Sandbox) -> None:
