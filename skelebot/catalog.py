@@ -57,6 +57,9 @@ BUILT_IN = (
 
 _OWN_COMMANDS = ("schema",)
 
+# Components of former versions, and where their settings belong today.
+_FORMER = {"artifactory": "is not read; move it below `repository:`, and its `artifacts` beside it"}
+
 
 def needs_valid_config(command: str) -> bool:
     """Whether a command runs only where the configuration is valid."""
@@ -95,6 +98,9 @@ def _configured(cls: type[Component], name: str, node: Any, report: Report) -> C
     path = f"components.{name}"
     if node is None:
         return cls()
+    if name in dict(schema.keys(Project)):
+        report.warning(node, path, "is not read here; move it out of `components:`, to the left margin")
+        return cls()
     node = nodes.or_empty(node)
     if not is_dataclass(cls):
         for key, _ in nodes.items(node, path, report):
@@ -112,9 +118,8 @@ def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -
     known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
-            hint = report.hint(name, known)
-            text = f"unknown component, whose plugin may not be installed{hint}"
-            report.warning(node, nodes.join("components", name), text)
+            text = f"unknown component, whose plugin may not be installed{report.hint(name, known)}"
+            report.warning(node, nodes.join("components", name), _FORMER.get(name, text))
 
 
 def names() -> frozenset[str]:

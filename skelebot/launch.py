@@ -11,6 +11,7 @@ from skelebot.image import ignores
 from skelebot.model import Image, Job, Language, Project, Run, Task, cran_mirror
 from skelebot.process import OWN, Streams
 from skelebot.project import plan
+from skelebot.project.checks import primary_command
 from skelebot.project.read import env_files
 from skelebot.runners.runner import Launch
 
@@ -40,6 +41,12 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
     for component in session.components:
         made = component.image(made, project)
     return made
+
+
+def check_primary_job(session: Session) -> None:
+    """Raises ConfigError where an image that leaves this machine could not run its primary job."""
+    if problems := list(primary_command(session.project)):
+        raise ConfigError(problems)
 
 
 def _dependencies(project: Project, also: tuple[str, ...]) -> "Dependencies":

@@ -28,6 +28,8 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
     output, task = _output(values), _task(session)
     if output and session.flags.native:
         raise UsageError("a native run has no image to save; leave out -n, or -o")
+    if not session.flags.native:
+        launch.check_primary_job(session)
     for image in _images(session):
         runners.at(task.place, session.flags).check(image, task)
 

@@ -45,7 +45,9 @@ class Registry(Component):
     """Where the project's image is published."""
 
     host: str = key(
-        help="The registry's host, as in registry.example.com; docker.io is Docker Hub", check=_host
+        "docker.io",
+        help="The registry's host, as in registry.example.com; by default Docker Hub",
+        check=_host,
     )
     port: int | None = key(None, help="Its port, if it is not the default one")
     user: str | None = key(None, help="The user or group in the registry that owns the image", check=_user)
@@ -74,6 +76,7 @@ class Registry(Component):
     def _check(self, session: Session, values: Values, earlier: Sequence[Link]) -> None:
         """Raise SkelebotError for what would keep the image from being published."""
         _extra_tags(values)
+        launch.check_primary_job(session)
         if not any(link.command.changes for link in earlier):  # which may write VERSION
             _tags(session.project, values)
         task = _task(session)

@@ -9,6 +9,7 @@ from skelebot.image import dependencies_r, ignores
 from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
 from skelebot.model import Image, Job, Project
 from skelebot.project import plan
+from skelebot.project.checks import primary_command
 from skelebot.project.sources import argv, job_params
 from skelebot.secret import Word
 
@@ -303,16 +304,16 @@ def _words(group: tuple[Dependency, ...]) -> tuple[str, ...]:
 
 def _primary(project: Project) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     """The entrypoint and the command of the image; None where they are the base's own."""
-    if not project.primary_job:
+    if not project.primary_job or any(primary_command(project)):
         return None, None
     job = next(job for job in project.jobs if job.name == project.primary_job)
     if project.primary_exe == "ENTRYPOINT":
         return tuple(map(str, argv(project, job, ()))), None
     # An entrypoint of the base would take the command for its arguments.
-    return (), primary_command(project, job)
+    return (), command_of(project, job)
 
 
-def primary_command(project: Project, job: Job) -> tuple[str, ...]:
+def command_of(project: Project, job: Job) -> tuple[str, ...]:
     """The words of the image's CMD: the job with its defaults.
 
     Where defaults are environment references, a shell puts the container's values in their places;

@@ -29,8 +29,6 @@ def problems(project: Project) -> Iterator[str]:
     if project.primary_job and project.primary_job not in seen:
         hint = did_you_mean(project.primary_job, seen)
         yield f"{project.places['primaryJob']}: there is no job named {project.primary_job!r}{hint}"
-    elif project.primary_job and project.primary_exe == "CMD":
-        yield from _check_command(project, seen[project.primary_job])
     if project.timezone and not _is_timezone(project.timezone):
         yield f"{project.places['timezone']}: {_timezones_like(project.timezone)}"
 
@@ -92,8 +90,11 @@ def _check_param(param: Param) -> Iterator[str]:
             yield f"{at}: {found} is not among the choices: {some}"
 
 
-def _check_command(project: Project, job: Job) -> Iterator[str]:
-    """An image's CMD runs its job with the defaults alone, and shows them to everyone."""
+def primary_command(project: Project) -> Iterator[str]:
+    """What keeps the primary job from being the image's CMD, which runs it with its defaults for everyone."""
+    job = next((job for job in project.jobs if job.name == project.primary_job), None)
+    if job is None or project.primary_exe != "CMD":
+        return
     if job.args:
         yield (
             f"{job.place}.args: the primary job cannot take arguments as CMD; give it params with "
@@ -101,7 +102,7 @@ def _check_command(project: Project, job: Job) -> Iterator[str]:
         )
     for param in job_params(project, job):
         if param.secret and param.default is not None and not param.reference:
-            yield (f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME")
+            yield f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME"
 
 
 def _timezones_like(name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from skelebot.model import Environment, Sections
-from skelebot.project.schema import keys
+from skelebot.project.schema import FORMER, keys
 
 
 def of(cls: type) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def of(cls: type) -> dict[str, Any]:
             properties[name] = {"anyOf": [properties[name], {"type": "null"}]} | {
                 "description": field.metadata["help"]
             }
+    properties |= {name: {"deprecationMessage": f"It {text}"} for name, text in FORMER.get(cls, {}).items()}
     whole = {"type": "object", "properties": properties, "additionalProperties": False}
     short = [_json_type(f.type) for _, f in keys(cls) if f.metadata["short"]]
     whole |= {"required": required} if required else {}

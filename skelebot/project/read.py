@@ -52,6 +52,8 @@ def project(root: str, env: str | None) -> tuple[Project | None, Report]:
     found: Project | None = schema.record(node, Project, "", report, root=root, env=env, version=version)
     if found is not None:
         report.problems |= dict.fromkeys(checks.problems(found))
+        for text in checks.primary_command(found):
+            report.warnings[f"{text}; `prime` and `publish` fail until then"] = None
     return found, report
 
 

@@ -12,12 +12,29 @@ from typing import Any
 
 import yaml
 
-from skelebot.model import Environment, Sections
+from skelebot.model import Arg, Environment, Param, Project, Sections
 from skelebot.project.nodes import TAG, Report, is_null, items, join, kind, place
 
 _PLAIN = ("str", "int", "float", "bool", "timestamp", "null", "value", "merge")
 _PLAIN_TAGS = {TAG + t for t in _PLAIN}
 _BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+# Keys of former versions that nothing reads any more, and what to do with each. A file that has them loads.
+FORMER: dict[type, dict[str, str]] = {
+    Project: {
+        "version": "is not read; write the version to the file VERSION",
+        "skelebotVersion": "is not read; remove it",
+        "env": "is not read; the option -e names the environment",
+        "artifacts": "is not read here; move it below `repository:` below `components:`",
+        "jupyter": "is not read here; move it below `components:`",
+        "kerberos": "is not read here; move it below `components:`",
+        "plugins": "is not read; put the settings of each plugin below `components:`, by its name",
+        "copy": "is not read; share files with a job through its `mappings`",
+    },
+    Arg: {"default": "is not read; a value with a default is one of the `params`"},
+    Param: {"isBoolean": "is not read; write `accepts: boolean`"},
+}
 
 
 # --- keys ---
@@ -60,7 +77,7 @@ def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) 
     else:
         pairs = items(node, path, report)
     for name, value in pairs:
-        field = _field_named(name, known, path, report)
+        field = _field_named(name, cls, known, path, report)
         if field is None:
             continue
         if field.name in given:
@@ -125,7 +142,7 @@ def _short_form(node: yaml.Node, known: dict[str, Field[Any]]) -> tuple[yaml.Nod
 
 
 def _field_named(
-    name: yaml.Node, known: dict[str, Field[Any]], path: str, report: Report
+    name: yaml.Node, cls: type, known: dict[str, Field[Any]], path: str, report: Report
 ) -> Field[Any] | None:
     if name.value in known:
         return known[name.value]
@@ -133,6 +150,9 @@ def _field_named(
         if field.metadata["old"] == name.value:
             report.warning(name, join(path, name.value), f"is now spelt `{present}`")
             return field
+    if name.value in FORMER.get(cls, ()):
+        report.warning(name, join(path, name.value), FORMER[cls][name.value])
+        return None
     report.problem(name, join(path, name.value), f"unknown key{report.hint(name.value, known)}")
     return None
 

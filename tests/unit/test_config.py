@@ -191,11 +191,32 @@ def test_a_known_timezone_loads(tmp_path: Path, zone: str) -> None:
     assert load(tmp_path, f"name: demo\ntimezone: {zone}\n").timezone == zone
 
 
-def test_a_primary_job_with_arguments_cannot_be_a_cmd(tmp_path: Path) -> None:
+def test_a_primary_job_with_arguments_as_cmd_is_a_warning(tmp_path: Path) -> None:
     text = jobs("a") + "    args: [{name: x}]\nprimaryJob: a\n"
-    (problem,) = problems(tmp_path, text)
-    assert "primaryExe: ENTRYPOINT" in problem
-    assert problems(tmp_path, text + "primaryExe: ENTRYPOINT\n") == []
+    (warning,) = warnings(tmp_path, text)
+    assert warning.startswith("skelebot.yaml:3:5: jobs[0].args: the primary job cannot take arguments as CMD")
+    assert warning.endswith("set primaryExe: ENTRYPOINT; `prime` and `publish` fail until then")
+    assert warnings(tmp_path, text + "primaryExe: ENTRYPOINT\n") == []
+
+
+@pytest.mark.parametrize("command", ["prime", "publish"])
+@pytest.mark.parametrize(
+    "job", ["    args: [{name: x}]\n", "    params: [{name: x, secret: true, default: hunter2}]\n"]
+)
+def test_an_image_that_cannot_run_its_primary_job_does_not_leave_the_machine(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    job: str,
+) -> None:
+    text = "primaryJob: a\ncomponents: {registry: {host: localhost, user: me}}\n"
+    write(tmp_path, jobs("a") + job + text)
+    monkeypatch.chdir(tmp_path)
+    assert run_cli([command]) == 2
+    warned, failed = capsys.readouterr().err.splitlines()
+    problem = failed.removeprefix("ERROR | ")
+    assert warned == f"WARN  | {problem}; `prime` and `publish` fail until then"
 
 
 # --- flags ---

@@ -14,7 +14,7 @@ from skelebot.image.ignores import DEFAULTS
 from skelebot.model import Flags, Image, Job, Param, Project
 from skelebot.project import plan, read
 
-from .helpers import FULL, arrived, load, problems, write
+from .helpers import FULL, arrived, load, problems, read_all, write
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -365,7 +365,7 @@ PRINT = "printf '%s\\0'"
 
 def primary(root: Path, *params: Param, name: str = "run") -> tuple[str, ...]:
     job = Job(name=name, source=PRINT, help="", params=params)
-    return dockerfile.primary_command(Project(name="demo", jobs=(job,), root=str(root)), job)
+    return dockerfile.command_of(Project(name="demo", jobs=(job,), root=str(root)), job)
 
 
 def test_without_references_no_shell_is_between(tmp_path: Path) -> None:
@@ -419,10 +419,18 @@ def test_more_than_nine_words_stay_in_order(tmp_path: Path) -> None:
 def test_the_default_of_a_secret_stays_out_of_the_image(tmp_path: Path, param: str, level: str) -> None:
     params = f"params: [{{name: token, secret: true, {param}}}]"
     text = "name: demo\nprimaryJob: a\njobs:\n  - name: a\n    source: a.py\n    help: A\n"
-    (problem,) = problems(tmp_path, text + ("    " if level == "job" else "") + params + "\n")
-    assert "hunter2" not in problem
-    assert "use $NAME" in problem
-    assert problem.startswith("skelebot.yaml:7:")
+    project = load(tmp_path, text + ("    " if level == "job" else "") + params + "\n")
+    assert "hunter2" not in dockerfile.text(image(project))
+    (warning,) = read_all(tmp_path)[1].warnings
+    assert "hunter2" not in warning
+    assert "use $NAME" in warning
+    assert warning.startswith("skelebot.yaml:7:")
+
+
+def test_a_primary_job_with_arguments_leaves_the_image_without_a_command(tmp_path: Path) -> None:
+    job = "{name: a, source: a.py, help: A, args: [{name: x}]}"
+    lines = dockerfile.text(image(load(tmp_path, f"name: demo\nprimaryJob: a\njobs: [{job}]\n"))).splitlines()
+    assert not lines[-1].startswith(("CMD", "ENTRYPOINT"))
 
 
 def test_a_secret_may_be_a_reference(tmp_path: Path) -> None:

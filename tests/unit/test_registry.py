@@ -35,7 +35,6 @@ def test_good_settings(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{}", "`host` is missing"),
         ("{host: 'https://registry.example.com'}", "host: expected a host name"),
         ("{host: 'registry:5000'}", "host: expected a host name"),
         ("{host: -a.example.com}", "host: expected a host name"),
