@@ -51,21 +51,35 @@ def _some_text(text: str) -> str | None:
     return None if text.strip() else "text that is not empty"
 
 
-def pattern(regex: str, expected: str) -> Validator:
-    """A check by a regular expression, which is compiled only where there is something to check."""
-    return lambda text: None if re.fullmatch(regex, text, re.ASCII) else expected
+class Pattern:
+    """A validator by a regular expression, which is compiled only where there is something to check.
+
+    also: what else holds for a text that is right.
+    """
+
+    def __init__(self, regex: str, expected: str, also: Callable[[str], bool] = lambda text: True) -> None:
+        self.regex, self.expected, self.also = regex, expected, also
+
+    def __call__(self, text: str) -> str | None:
+        is_right = re.fullmatch(self.regex, text, re.ASCII) and self.also(text)
+        return None if is_right else self.expected
+
+
+pattern = Pattern
 
 
 _PORTS = r"\d{1,5}(-\d{1,5})?"
 _PORT = rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?({_PORTS}):({_PORTS})(/(tcp|udp|sctp))?"
 
 
-def _port(text: str) -> str | None:
+def _are_ports(text: str) -> bool:
     match = re.fullmatch(_PORT, text, re.ASCII)
-    numbers = [int(n) for part in match.group(4, 6) for n in part.split("-")] if match else [0]
-    if not all(1 <= n <= 65535 for n in numbers):
-        return "HOST:CONTAINER, two port numbers, as in 8080:80 or 127.0.0.1:8080:80/udp"
-    return None
+    return match is not None and all(
+        1 <= int(n) <= 65535 for part in match.group(4, 6) for n in part.split("-")
+    )
+
+
+_port = pattern(_PORT, "HOST:CONTAINER, two port numbers, as in 8080:80 or 127.0.0.1:8080:80/udp", _are_ports)
 
 
 def image_name(name: str) -> str:
@@ -106,18 +120,18 @@ def mapping_text(text: str) -> str | None:
     return None
 
 
-def _timeout(text: str) -> str | None:
-    return (
-        None
-        if 0 < seconds(text) <= 366 * 86400
-        else "a number of seconds, or a number with s, m, h or d, as in 10m"
-    )
-
-
 def seconds(text: str) -> float:
     """The seconds in `90`, `90s`, `10m`, `2h` or `1d`; 0 when it is none of these."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text, re.ASCII)
+    match = re.fullmatch(_DURATION, text, re.ASCII)
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+
+
+_DURATION = r"(\d{1,9}(?:\.\d+)?)([smhd]?)"
+_timeout = pattern(
+    _DURATION,
+    "a number of seconds, or a number with s, m, h or d, as in 10m",
+    lambda text: 0 < seconds(text) <= 366 * 86400,
+)
 
 
 variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")

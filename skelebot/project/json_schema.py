@@ -5,7 +5,7 @@ import typing
 from dataclasses import MISSING, is_dataclass
 from typing import Any
 
-from skelebot.model import Environment, Sections
+from skelebot.model import Environment, Pattern, Sections
 from skelebot.project.schema import FORMER, keys
 
 
@@ -14,7 +14,8 @@ def of(cls: type) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, field in keys(cls):
-        properties[name] = {**_json_type(field.type), "description": field.metadata["help"]}
+        described = _json_type(field.type, field.metadata["check"])
+        properties[name] = {**described, "description": field.metadata["help"]}
         if field.metadata["old"]:
             old = {"deprecationMessage": f"Now spelt {name}"}
             properties[field.metadata["old"]] = {**properties[name], **old}
@@ -26,18 +27,20 @@ def of(cls: type) -> dict[str, Any]:
             }
     properties |= {name: {"deprecationMessage": f"It {text}"} for name, text in FORMER.get(cls, {}).items()}
     whole = {"type": "object", "properties": properties, "additionalProperties": False}
-    short = [_json_type(f.type) for _, f in keys(cls) if f.metadata["short"]]
+    short = [_json_type(f.type, f.metadata["check"]) for _, f in keys(cls) if f.metadata["short"]]
     whole |= {"required": required} if required else {}
     return {"anyOf": [whole, *short]} if short else whole
 
 
-def _json_type(want: Any) -> dict[str, Any]:
+def _json_type(want: Any, check: Any) -> dict[str, Any]:
+    pattern = {"pattern": f"^(?:{check.regex})$"} if isinstance(check, Pattern) else {}
     simple: dict[Any, dict[str, Any]] = {
-        str: {"type": ["string", "number", "boolean"]},
+        str: {"type": ["string", "number", "boolean"], **pattern},
         bool: {"type": "boolean"},
         int: {"type": "integer", "minimum": 0},
         Environment: {
             "type": "object",
+            "propertyNames": pattern,
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
         },
         Sections: {"type": ["object", "null"]},
@@ -50,7 +53,7 @@ def _json_type(want: Any) -> dict[str, Any]:
     if origin is typing.Literal:
         return {"enum": list(inside)}
     if origin is tuple:
-        item = _json_type(inside[0])
+        item = _json_type(inside[0], check)
         return {"anyOf": [{"type": "array", "items": item}, item]}
-    options = [_json_type(w) for w in inside if w is not types.NoneType]
+    options = [_json_type(w, check) for w in inside if w is not types.NoneType]
     return options[0] if len(options) == 1 else {"anyOf": options}

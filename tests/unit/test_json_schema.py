@@ -72,6 +72,18 @@ MISTAKES = [
     "name: demo\nbuild: {nosuch: a}\n",
     "name: demo\nbuild: {inherit: [apt]}\n",
     "name: demo\ncomponents: [a]\n",
+    "name: demo\n" + JOB + "    timeout: soon\n",
+    "name: demo\n" + JOB + "    timeout: 10 m\n",
+    "name: demo\n" + JOB + "    ports: [web]\n",
+    "name: demo\nports: ['80']\n",
+    "name: demo\nenvironment: {A-B: 1}\n",
+    "name: demo\nhost: 'ftp://engine'\n",
+    "name: demo\nuser: 'a b'\n",
+    "name: demo\npythonVersion: three\n",
+    "name: demo\nbaseImage: '-x'\n",
+    "name: demo\nbuild: {packages: [Git]}\n",
+    "name: demo\ncomponents: {registry: {host: 'a/b'}}\n",
+    "name: demo\ncomponents: {jupyter: {environment: {A-B: 1}}}\n",
 ]
 
 
