@@ -252,15 +252,17 @@ def test_natively_in_an_environment_of_its_own(native: Sandbox) -> None:
     assert environments == {"venv", "venv-jupyter"}
 
 
-OPEN = """
+PROVIDER = """
 from jupyter_server.auth.identity import IdentityProvider, User
 
-class Open(IdentityProvider):
+class Provider(IdentityProvider):
     def get_user(self, handler):
-        return User("anyone")
+        return {}
 
-c.ServerApp.identity_provider_class = Open
+c.ServerApp.identity_provider_class = Provider
 """
+OPEN = PROVIDER.format("User('anyone')")
+CLOSED = PROVIDER.format("None")
 
 
 # As where the signal comes while it logs.
@@ -305,12 +307,14 @@ def test_a_configuration_that_moves_the_server(native: Sandbox, certificate: str
         c.ServerApp.ip = "0.0.0.0"
         c.ServerApp.port = 9
         c.ServerApp.sock = "/nowhere/jupyter.sock"
+        c.ServerApp.root_dir = "/"
         """)  # fmt: skip
     caller = caller.with_env(JUPYTER_PORT="10", JUPYTER_PORT_RETRIES="5", JUPYTER_TOKEN_FILE="/nowhere")
     with serving(caller, "-n", "jupyter", "--bind", "::1", "--port", "8950") as server:
         assert re.fullmatch(r"https://\[::1\]:89\d\d/team/notes/tree\?token=[0-9a-f]{48}", server.url)
-        browser = ("curl", "-sk", "-w", "%{http_code}", "-o", "/dev/null", server.url)
-        assert subprocess.run(browser, capture_output=True, text=True, check=True).stdout == "200"
+        for url in (server.url, server.url.replace("/tree?", "/api/contents/skelebot.yaml?")):
+            browser = ("curl", "-sk", "-w", "%{http_code}", "-o", "/dev/null", url)
+            assert subprocess.run(browser, capture_output=True, text=True, check=True).stdout == "200"
 
 
 @pytest.mark.parametrize(
@@ -318,11 +322,11 @@ def test_a_configuration_that_moves_the_server(native: Sandbox, certificate: str
     [
         ("c.NotebookApp.ip = '0.0.0.0'", "listens on 0.0.0.0:"),
         ("c.JupyterNotebookApp.port = 9", "listens on 127.0.0.1:9 instead of 127.0.0.1:"),
-        ("c.ServerApp.allow_remote_access = False\nc.ServerApp.authorizer_class = 'nowhere.X'", "nowhere"),
+        (CLOSED, "answers its own token with HTTP 403"),
         ("c.JupyterApp.show_config = True", "ended before it answered (exit code 0)"),
         ("c.ServerApp.password_required = True", "ended before it answered (exit code 1)"),
     ],
-    ids=["address", "port", "authorizer", "show", "password"],
+    ids=["address", "port", "denied", "show", "password"],
 )
 def test_a_configuration_that_keeps_the_server_away_is_an_error(
     native: Sandbox, text: str, expected: str

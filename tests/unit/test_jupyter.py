@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from skelebot.component import Session
+from skelebot.components.jupyter import Jupyter
 from skelebot.components.jupyter.options import ServerOptions, joined
 from skelebot.components.jupyter.ports import free_ports
 from skelebot.components.jupyter.server import Server
+from skelebot.components.jupyter.task import image_and_task
+from skelebot.model import Flags, Image, Mount, Task
 
-from .helpers import problems, run_cli, write
+from .helpers import load, problems, run_cli, write
 
 PROJECT = "name: demo\nbaseImage: base\n"
 IN_CONTAINER = "--ip=0.0.0.0 --port=8888 --port-retries=0 --ServerApp.sock="
@@ -127,7 +131,7 @@ def test_jupyter_is_added_after_the_dependencies(shown: Shown) -> None:
         ("notebook-shim", [], True),
     ],
 )
-def test_what_is_among_the_dependencies_is_not_added(
+def test_jupyter_is_not_added_to_dependencies_that_include_it(
     shown: Shown, entry: str, words: list[str], added: bool
 ) -> None:
     out = shown(PROJECT + f"dependencies: ['{entry}']\n", *words)
@@ -135,10 +139,41 @@ def test_what_is_among_the_dependencies_is_not_added(
     assert f"image    demo:{'jupyter' if added else 'latest'}" in out
 
 
-def test_the_roots_ports_and_variables(shown: Shown) -> None:
+def test_the_roots_variables_apply_and_its_ports_do_not(shown: Shown) -> None:
     out = shown(PROJECT + "ports: ['8888:8888', '1:2']\nenvironment: {B: 2}\n")
     assert re.findall("^  port +(.*)", out, re.MULTILINE) == ["127.0.0.1:8888:8888"]
     assert "variable B\n" in out
+
+
+# --- by value ---
+
+
+def planned(folder: Path, yaml: str) -> tuple[Image, Task]:
+    session = Session(load(folder, yaml), (), Flags())
+    return image_and_task(Jupyter(), session, options("127.0.0.1"))
+
+
+def test_the_image_with_jupyter(tmp_path: Path) -> None:
+    """It leaves the project's files out, as the mapped folder covers them, but for those that it needs."""
+    write(tmp_path, "numpy\n", "requirements.txt")
+    image, task = planned(tmp_path, PROJECT + "dependencies: ['req:requirements.txt']\n")
+    assert image.tag == "demo:jupyter"
+    assert image.ephemeral  # the Dockerfile in the project is that of its own image
+    assert image.ignores[-2:] == ("*", "!requirements.txt")
+    assert task.mounts == (Mount(str(tmp_path), "/app"),)
+    assert (task.user, task.gpu) == ("caller", False)
+    image, task = planned(tmp_path, PROJECT + "commands: [make]\nuser: nobody\ngpu: true\n")
+    assert "*" not in image.ignores
+    assert (task.user, task.gpu) == ("nobody", True)
+
+
+def test_the_image_of_a_custom_dockerfile_is_used_unchanged(tmp_path: Path) -> None:
+    write(tmp_path, "FROM base\n", "own")
+    image, task = planned(tmp_path, PROJECT + "dockerfile: own\n")
+    assert (image.tag, image.ephemeral) == ("demo:latest", False)
+    assert "*" not in image.ignores
+    assert task.shadowed == ()
+    assert planned(tmp_path, PROJECT)[1].shadowed == ("",)
 
 
 # --- natively ---
@@ -152,7 +187,7 @@ def test_natively(shown: Shown) -> None:
     assert "image" not in out
 
 
-def test_natively_the_jobs_environment_does_where_it_has_jupyter(shown: Shown) -> None:
+def test_a_native_run_uses_the_jobs_environment_if_it_has_jupyter(shown: Shown) -> None:
     out = shown(PROJECT + "dependencies: [notebook]\n", native=True)
     assert "python   .skelebot/venv, with notebook\n" in out
 
@@ -178,7 +213,7 @@ def test_natively_the_jobs_environment_does_where_it_has_jupyter(shown: Shown) -
         (["word"], "unexpected argument 'word'"),
     ],
 )
-def test_values_that_are_none(shown: Shown, words: list[str], expected: str) -> None:
+def test_wrong_values_are_refused(shown: Shown, words: list[str], expected: str) -> None:
     (shown.folder / "link").symlink_to("/")
     assert expected in shown.error(PROJECT, "jupyter", *words)
 
@@ -191,14 +226,14 @@ def test_a_chain_is_refused_before_it_begins(shown: Shown, chain: list[str]) -> 
     assert not (shown.folder / "ran").exists()
 
 
-def test_another_machines_engine(shown: Shown) -> None:
+def test_an_engine_on_another_machine_is_refused(shown: Shown) -> None:
     found = shown.error(PROJECT, "-d", "ssh://me@far", "jupyter")
     assert "ssh://me@far cannot see this project folder" in found
     assert "ssh -L" in found
     assert "-d default" in shown.error(PROJECT + "host: tcp://far:2375\n", "jupyter")
 
 
-def test_a_project_of_r_alone(shown: Shown) -> None:
+def test_a_project_without_python_is_refused(shown: Shown) -> None:
     assert "Jupyter needs Python; set `language: R+Python`" in shown.error(
         PROJECT + "language: R\n", "jupyter"
     )
@@ -218,7 +253,7 @@ def test_a_project_of_r_alone(shown: Shown) -> None:
         ("token", "x", "unknown key"),
     ],
 )
-def test_settings_that_are_none(tmp_path: Path, key: str, value: str, expected: str) -> None:
+def test_wrong_settings_are_refused(tmp_path: Path, key: str, value: str, expected: str) -> None:
     found = problems(tmp_path, settings(**{key: value}))
     assert len(found) == 1
     assert expected in found[0]
