@@ -1,8 +1,11 @@
 """What `skelebot jupyter` would build and run, what it refuses, and how it watches a server."""
 
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +16,14 @@ import pytest
 
 from skelebot.component import Session
 from skelebot.components.jupyter import Jupyter
+from skelebot.components.jupyter import task as task_module
 from skelebot.components.jupyter.options import ServerOptions, joined
-from skelebot.components.jupyter.ports import free_ports
+from skelebot.components.jupyter.ports import free_ports, is_taken
 from skelebot.components.jupyter.server import Server
 from skelebot.components.jupyter.task import image_and_task
 from skelebot.model import Flags, Image, Mount, Task
 
-from .helpers import load, problems, run_cli, write
+from .helpers import load, ordinary_user, problems, run_cli, write
 
 PROJECT = "name: demo\nbaseImage: base\n"
 IN_CONTAINER = "--ip=0.0.0.0 --port=8888 --port-retries=0 --ServerApp.sock="
@@ -223,6 +227,7 @@ def test_a_chain_is_refused_before_it_begins(shown: Shown, chain: list[str]) -> 
     write(shown.folder, "touch ran\n", "run.sh")
     yaml = PROJECT + "jobs: [{name: run, source: run.sh, help: h}]\n"
     shown.error(yaml, "-n", *chain)
+    shown.error(f"{yaml}dependencies: ['req:none.txt']\n", "-n", "run", "+", "jupyter")
     assert not (shown.folder / "ran").exists()
 
 
@@ -260,6 +265,71 @@ def test_wrong_settings_are_refused(tmp_path: Path, key: str, value: str, expect
     assert re.match(r"skelebot.yaml:\d+:\d+: components.jupyter", found[0])
 
 
+# --- what runs beside Jupyter ---
+
+STAND_IN = """\
+import json, os, pathlib, signal, sys, time
+
+def stop(*_):
+    print("stopped", flush=True)
+    os._exit(3)
+
+signal.signal(signal.SIGTERM, stop)
+server = {"hostname": "::1", "port": 1, "base_url": "/x/", "secure": True, "token": "t", "argv": sys.argv}
+time.sleep(0.3)
+file = pathlib.Path("run", f"jpserver-{os.getpid()}.json").open("w")
+file.write("{")
+file.flush()
+time.sleep(0.3)
+file.write(json.dumps(server)[1:])
+file.close()
+print(os.environ["JUPYTER_TOKEN"], sys.argv[1:], flush=True)
+signal.pause()
+"""
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """The script that starts a server, in a folder with what is left of a process of the same number."""
+    write(folder, "raise SystemExit('a module of the project')\n", "json.py")
+    write(folder, STAND_IN, "site/notebook.py")
+    write(folder, "def jupyter_runtime_dir(): return 'run'\n", "site/jupyter_core/paths.py")
+    (folder / "run").mkdir()
+    script = Path(task_module.__file__).with_name("start_server.py").read_text()
+    stale = '{"hostname": "old", "port": 2, "base_url": "/", "secure": false}'
+    shell = f"echo '{stale}' >run/jpserver-$$.json; exec \"$@\""
+    return subprocess.Popen(
+        ("sh", "-c", shell, "sh", sys.executable, "-c", script, *words),
+        env={"PYTHONPATH": str(folder / "site"), "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_the_script_reports_where_the_server_listens(tmp_path: Path) -> None:
+    with start(tmp_path, "notebook", "--ip=::1") as child:
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        child.stdin.write("abc\n")
+        child.stdin.flush()
+        assert child.stderr.readline() == "starting Jupyter\n"
+        assert child.stderr.readline() == "Jupyter listens: https://[::1]:1/x/\n"
+        assert child.stdout.readline() == "abc ['--ip=::1', '--IdentityProvider.token=abc']\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == "stopped\n"
+        assert (child.wait(10), child.stderr.read()) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "token", "expected"),
+    [("notebook", "", "Jupyter received no token"), ("nowhere", "abc\n", "this Python has no nowhere")],
+)
+def test_the_script_refuses_to_start(tmp_path: Path, module: str, token: str, expected: str) -> None:
+    with start(tmp_path, module) as child:
+        _, err = child.communicate(token, 10)
+    assert child.returncode == 1
+    assert expected in err.splitlines()[-1]
+
+
 # --- the running server ---
 
 
@@ -276,7 +346,12 @@ def test_a_port_in_use_is_passed_over() -> None:
         port = listening.getsockname()[1]
         assert port not in free_ports("127.0.0.1", port)
         assert port in free_ports("127.0.0.2", port)
-    assert next(free_ports("127.0.0.1", port)) == port
+        ended = socket.create_connection(("127.0.0.1", port))
+        listening.accept()[0].close()
+        ended.close()
+    assert next(free_ports("127.0.0.1", port)) == port  # though a connection has just ended there
+    with ordinary_user():
+        assert not is_taken("127.0.0.1", 80)  # the engine may have the right to use it
     assert set(free_ports("127.0.0.1", 65500)) <= set(range(65500, 65536))
 
 
@@ -425,5 +500,5 @@ def test_the_end_of_the_output_is_shown(capsys: pytest.CaptureFixture[str]) -> N
         server.on_line("  ")
     server.on_line("ERROR | kerberos: no ticket")
     server.show_output()
-    assert server.last_line == "kerberos: no ticket"
-    assert re.findall(r"line \d+", capsys.readouterr().err) == [f"line {n}" for n in range(9, 20)]
+    assert server.last_line == "kerberos: no ticket"  # which the error shows
+    assert re.findall(r"line \d+|ticket", capsys.readouterr().err) == [f"line {n}" for n in range(9, 20)]

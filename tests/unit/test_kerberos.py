@@ -1,14 +1,18 @@
 """What goes into an image for Kerberos, what wraps a run, and what is refused before either."""
 
 import os
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skelebot.components.kerberos import krb5_conf
+from skelebot.component import Session
+from skelebot.components.kerberos import KEYTAB, Kerberos, krb5_conf
 from skelebot.errors import UsageError
+from skelebot.model import Flags, Image, Mount, Task
 
-from .helpers import run_cli, write
+from .helpers import load, ordinary_user, run_cli, write
 
 YAML = """\
 name: demo
@@ -55,6 +59,34 @@ def test_only_runs_in_docker_are_wrapped(command: str, capsys: pytest.CaptureFix
     assert shown(capsys, "-n", command) == native
 
 
+def component(**keys: str) -> Kerberos:
+    return Kerberos(**{"krb_conf": "krb5.conf", "keytab": "a.keytab", "hdfs_user": "alice", **keys})
+
+
+def test_a_run_mounts_the_keytab_and_gets_a_ticket(tmp_path: Path) -> None:
+    project = load(tmp_path, YAML)
+    task = component().task(Task("train", ("a", "b c"), str(tmp_path)), project)
+    assert task.mounts == (Mount(f"{tmp_path}/a.keytab", KEYTAB, read_only=True),)
+    assert task.argv[:2] == ("sh", "-c")
+    assert task.argv[3:] == ("kerberos", KEYTAB, "alice", "a", "b c")
+
+
+def test_an_image_has_the_client_and_leaves_the_keytab_out(tmp_path: Path) -> None:
+    write(tmp_path, "key", "secrets/a [1].keytab")
+    (tmp_path / "link").symlink_to("secrets/a [1].keytab")
+    project = load(tmp_path, YAML)
+    image = Image("demo", "demo", "base", str(tmp_path), ignores=("*.csv",), entrypoint=("a",))
+    changed = component(keytab="link").image(image, project)
+    assert changed.ignores == ("*.csv", "link", r"secrets/a \[1\].keytab")
+    assert changed.labels == (("skelebot.keytab", KEYTAB),)
+    assert changed.entrypoint
+    assert changed.entrypoint[3:] == ("kerberos", KEYTAB, "alice", "a")
+    assert [line[:3] for line in changed.setup] == ["RUN", "RUN"]
+    assert changed.setup[1].endswith(r'"krb5.conf", "/etc/krb5.conf", "[libdefaults]\n"]')
+    plain = component(keytab="/elsewhere/a.keytab").image(replace(image, entrypoint=None), project)
+    assert (plain.ignores, plain.entrypoint) == (("*.csv",), None)
+
+
 # --- the configuration ---
 
 
@@ -97,7 +129,7 @@ def test_the_files_of_a_folder_that_kerberos_would_read(tmp_path: Path) -> None:
         write(tmp_path, name, f"d/{name}")
     (tmp_path / "d/folder").mkdir()
     files = read(tmp_path, main="includedir d\n")
-    assert {*files.values()} == {*wanted, files[MAIN]}
+    assert list(files.values())[1:] == sorted(wanted)
     assert files[MAIN].count("\n") == len(wanted)
 
 
@@ -111,12 +143,14 @@ def test_the_files_of_a_folder_that_kerberos_would_read(tmp_path: Path) -> None:
         ("include /dev/zero\n", "main:1: /dev/zero cannot be read: is not an ordinary file; "),
         ("include .\n", "main:1: {0}/. cannot be read: is a directory; "),
         ("include link\n", "main:1: {0}/link includes itself; "),
+        ("include one\n", "one:1: {0}/main includes itself; "),
         ("# c\nmodule x.so:y\n", "main:2: a module cannot be copied into the image; "),
     ],
 )
 def test_what_cannot_come_along_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("main")
+    write(tmp_path, "include main\n", "one")
     with pytest.raises(UsageError) as caught:
         read(tmp_path, main=text)
     assert str(caught.value).startswith(f"{tmp_path}/{expected.format(tmp_path)}")
@@ -159,3 +193,15 @@ def test_doctor_looks_at_the_files(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "a.keytab").unlink()
     os.mkfifo(tmp_path / "a.keytab")
     assert "a.keytab is not an ordinary file" in kerberos_line(capsys)
+
+
+def test_a_keytab_that_cannot_be_read(tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile() as keytab, tempfile.NamedTemporaryFile() as conf:
+        os.chmod(conf.name, 0o644)
+        os.chmod(keytab.name, 0)
+        kerberos = component(keytab=keytab.name, krb_conf=conf.name)
+        session = Session(load(tmp_path, YAML), (), Flags())
+        with ordinary_user():
+            (check,) = kerberos.checks(session)
+    assert check.found == f"{keytab.name} cannot be read: permission denied"
+    assert check.advice

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from skelebot.component import Check, Component, Session
 from skelebot.components.kerberos import krb5_conf
 from skelebot.errors import ConfigError, SkelebotError
+from skelebot.files import open_regular, reason
 from skelebot.model import Image, Mount, Project, Task, key, not_blank, pattern
 from skelebot.project import plan
 
@@ -79,14 +80,16 @@ class Kerberos(Component):
     def checks(self, session: Session) -> Iterable[Check]:
         if not session.optional_project:
             return
+        keytab = _path(session.project, self.keytab)
         try:
             self._configuration(session.project)
-            keytab = self._existing_keytab(session.project)
-            readable = os.access(keytab, os.R_OK)
-            advice = None if readable else f"let {keytab} be a keytab that you can read"
-            yield Check("kerberos", f"keytab {keytab}" if readable else "no keytab", advice)
+            self._existing_keytab(session.project)
+            open_regular(keytab).close()
+            yield Check("kerberos", f"keytab {keytab}")
         except SkelebotError as error:
             yield Check.failed("kerberos", error)
+        except OSError as error:
+            yield Check("kerberos", f"{keytab} cannot be read: {reason(error)}", "change its owner or mode")
 
 
 def _path(project: Project, name: str) -> str:
