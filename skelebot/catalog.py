@@ -132,12 +132,12 @@ def names() -> frozenset[str]:
 
 def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
     """The plugins that have a name of their own; the others are switched off."""
-    taken = {entry.name: "a component of Skelebot's own" for entry in BUILT_IN}
+    owners = {entry.name: "a component of Skelebot's own" for entry in BUILT_IN}
     for guard in plugins:
         name = guard.plugin.name
-        if name in taken and guard.off is None:
-            guard.clash(f"{taken[name]} has the same name")
-        taken.setdefault(name, f"the plugin of {guard.plugin.origin}")
+        if name in owners and guard.off is None:
+            guard.clash(f"{owners[name]} has the same name")
+        owners.setdefault(name, f"the plugin of {guard.plugin.origin}")
         if guard.off is None:
             yield guard
 
@@ -168,14 +168,14 @@ def commands(project: Project | None, components: tuple[Component, ...]) -> dict
     for component in components:
         offered = {command.name: command for command in component.commands(project)}
         if guard := getattr(component, "guard", None):  # it is a plugin's
-            offered = _not_taken(offered, guard, found, project)
+            offered = _without_jobs_names(offered, guard, found, project)
         for name, command in offered.items():
             found.setdefault(name, command)
     found.setdefault("schema", _SCHEMA)
     return found
 
 
-def _not_taken(
+def _without_jobs_names(
     offered: dict[str, Command], guard: "Guard", found: dict[str, Command], project: Project | None
 ) -> dict[str, Command]:
     """A plugin's commands, less those that have the name of a job.

@@ -1,4 +1,4 @@
-"""From the words of a command line to an exit code."""
+"""From the arguments typed to an exit code."""
 
 import os
 import sys
@@ -198,7 +198,7 @@ def _needs_valid_config(command: str, project: Project | None) -> bool:
 
 
 def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:
-    """What there is where the configuration is wrong: no more than outside of a project."""
+    """What there is where the configuration is wrong: no more than outside a project."""
     return _loaded(None, catalog.active(None, Report()), problems, warnings)
 
 

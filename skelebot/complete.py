@@ -1,9 +1,9 @@
-"""Answers a shell that asks how a command line could go on: silently, and without running anything.
+"""Complete a command line for a shell, silently and without running anything.
 
-The shell's side is click's script (see components/completion.py). Its side of the talk is what
-https://click.palletsprojects.com/en/stable/shell-completion/ describes: the words are in COMP_WORDS,
-COMP_CWORD tells which is meant, and each line of the answer has a type and a value. click itself is not
-asked, as its import would take longer than all the rest.
+The shell's part is click's script (see components/completion.py). The protocol is click's, too:
+https://click.palletsprojects.com/en/stable/shell-completion/. The words are in COMP_WORDS, COMP_CWORD is
+the index of the one to complete, and each line of the answer has a type and a value. click itself is not
+used here, because its import takes longer than everything else.
 """
 
 import os
@@ -20,7 +20,7 @@ from skelebot.project import read
 
 
 class Candidate(NamedTuple):
-    """A word that could stand there; or, where it is a file's name, what there is of it, for the shell."""
+    """A word that fits; with `is_file`, the typed part of a file's name, for the shell to complete."""
 
     value: str
     help: str = ""
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 def answer() -> int:
-    """Writes the candidates to stdout. Where there is something wrong, there are none; it is all well."""
+    """Write the candidates to stdout; none where anything is wrong. Gives the exit code 0."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is wrong is for the command itself to say
     with suppress(Exception):
         shell = os.environ["_SKELEBOT_COMPLETE"].removesuffix("_complete")
@@ -65,7 +65,7 @@ class Where(NamedTuple):
 
 
 def candidates(words: Sequence[str], word: str) -> Iterator[Candidate]:
-    """The words that begin with `word` and could follow `words`. Raises whatever is wrong with them."""
+    """Yield the words that begin with `word` and can follow `words`. Raises what is wrong with them."""
     flag, equals, value = word.partition("=")
     if equals and flag.startswith("--"):
         of = _where([*words, flag]).value
@@ -88,7 +88,7 @@ def _found(where: Where, word: str) -> Iterator[Candidate]:
 
 
 def _where(words: Sequence[str]) -> Where:
-    """Where the word after `words` stands. Raises what is wrong with them or with the project."""
+    """Find out what the word after `words` can be. Raises what is wrong with them or the project."""
     *before, link = cli.links_of(list(words))
     flags = Flags()
     if before:
@@ -153,7 +153,7 @@ def _words(text: str) -> list[str]:
 
 
 def _after_skelebot(words: list[str]) -> list[str]:
-    """Less the command, and what may stand before it, such as variables. An alias stands at the front."""
+    """Drop the command, and what is before it, such as variables. An alias is the first word."""
     names = [os.path.basename(word) for word in words]
     return words[names.index("skelebot") + 1 if "skelebot" in names else 1 :]
 

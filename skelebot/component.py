@@ -14,10 +14,10 @@ from skelebot.project.read import NO_PROJECT
 class Activation(Enum):
     """When a component takes part."""
 
-    ALWAYS = "inside and outside of a project"
-    PROJECT = "inside of a project"
-    OUTSIDE = "outside of a project"
-    CONFIGURED = "inside of a project whose `components` name it"
+    ALWAYS = "inside and outside a project"
+    PROJECT = "inside a project"
+    OUTSIDE = "outside a project"
+    CONFIGURED = "inside a project whose `components` name it"
 
 
 class Component:
@@ -34,7 +34,7 @@ class Component:
         return ()
 
     def commands(self, project: Project | None) -> Iterable["Command"]:
-        """What it adds to the command line; the project is None outside of one."""
+        """What it adds to the command line; the project is None outside a project."""
         return ()
 
     def image(self, image: Image, project: Project) -> Image:
@@ -62,7 +62,7 @@ class Check:
     def failed(cls, name: str, error: Exception) -> "Check":
         """The check that an error ended, whose line says what was wrong; and then what to do."""
         found, _, advice = str(error).partition("; ")
-        return cls(name, found, advice or "mend that and look again")
+        return cls(name, found, advice or "fix that and run doctor again")
 
 
 class Session(NamedTuple):
@@ -96,7 +96,7 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True)
 class Command:
-    """A word of the command line.
+    """A command of the command line.
 
     check: raises what would keep it from running, before any link of its chain runs. job: the one that
     it runs, of those that run one. changes: whether it changes the project's files, which the links
@@ -116,7 +116,7 @@ class Command:
 
 
 class Link(NamedTuple):
-    """One command of a chain, with the values of its words; `words` are as they were typed."""
+    """One command of a chain, with the values of its arguments; `words` are those as typed."""
 
     command: Command
     session: Session

@@ -114,7 +114,7 @@ def _mapping(pairs: Iterable[tuple[str, yaml.Node]]) -> yaml.MappingNode:
 
 
 def _copy(node: yaml.Node, known: dict[int, yaml.Node]) -> yaml.Node:
-    """What stands in the file, with aliases and merges resolved as far as their number allows."""
+    """Copy a node of the file, with aliases and merges resolved."""
     if id(node) not in known:
         if isinstance(node, yaml.MappingNode):
             pairs = nodes.items(node, "", Report())
@@ -136,7 +136,7 @@ _OLD = {name: f.metadata["old"] for cls in (Project, Job) for name, f in schema.
 
 
 def _origin(source: yaml.Node, path: Path) -> str:
-    """The file and line of a value, of what stands in the files."""
+    """Give the file and line of a value, or "default"."""
     node: yaml.Node | None = source
     for step in path:
         node = _below(node, step)
@@ -168,7 +168,7 @@ def _with_origins(text: str, source: yaml.Node) -> str:
 
 
 def _leaves(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[tuple[Path, yaml.Node]]:
-    """Each value with the way to it; one that is repeated by an alias stands in the text but once."""
+    """Yield each value with its path; a value that aliases repeat is in the text once."""
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -16,7 +16,7 @@ def problems(project: Project) -> Iterator[str]:
     seen: dict[str, Job] = {}
     for job in project.jobs:
         if job.name and job.name in seen:
-            yield f"{job.place}.name: there is a job named {job.name!r} already"
+            yield f"{job.place}.name: there is already a job named {job.name!r}"
         seen[job.name] = job
         yield from _check_args(job)
         yield from _check_flags(job_params(project, job), job.params)

@@ -186,7 +186,7 @@ def _items(node: yaml.Node, path: str, report: Report) -> list[tuple[yaml.Node, 
             report.problem(name, path, f"expected a key, found {kind(name)}")
         elif name.value in own:
             first = own[name.value][0].start_mark.line + 1
-            report.problem(name, join(path, name.value), f"the key is on line {first} already")
+            report.problem(name, join(path, name.value), f"the key is already on line {first}")
         else:
             own[name.value] = (name, value)
     return list({**merged, **own}.values())

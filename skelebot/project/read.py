@@ -73,9 +73,9 @@ def environments(root: str) -> list[str]:
 
 
 def env_files(root: str) -> set[str]:
-    """Every file that an `envFile` of any environment names: none of them belongs into an image.
+    """Every file that an `envFile` of any environment names: none of them belongs in an image.
 
-    Raises ConfigError for a file that cannot tell, as it is no YAML.
+    Raises ConfigError for a file that is not YAML.
     """
     found: set[str] = set()
     for name in (FILE, *(f"skelebot-{env}.yaml" for env in environments(root))):
@@ -111,7 +111,7 @@ def environment_file(root: str, env: str) -> str:
     """The name of an environment's file. Raises UsageError where there is none."""
     known = environments(root)
     if env not in known:
-        hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml here"
+        hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml in the project"
         raise UsageError(f"unknown environment {env!r}{hint}")
     return f"skelebot-{env}.yaml"
 

@@ -81,7 +81,7 @@ def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) 
         if field is None:
             continue
         if field.name in given:
-            report.problem(name, join(path, name.value), f"`{yaml_name(field)}` is given already")
+            report.problem(name, join(path, name.value), f"`{yaml_name(field)}` is already given")
             continue
         given[field.name] = field
         loaded = _value_of(field, value, join(path, yaml_name(field)), report)

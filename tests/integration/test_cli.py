@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_line(sandbox: Sandbox) -> None:
         (b"name: [", "not YAML"),
         (b"a: &a [*a]", "alias contains itself"),
         (b"[" * 100000, "nested too deep"),
-        (b"name: x\nname: y", "on line 1 already"),
+        (b"name: x\nname: y", "already on line 1"),
     ],
 )
 def test_a_broken_file_is_never_a_traceback(sandbox: Sandbox, content: bytes, expected: str) -> None:

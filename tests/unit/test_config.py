@@ -137,7 +137,9 @@ def test_an_unknown_environment_is_told_with_the_nearest(tmp_path: Path, env: st
 
 
 def test_an_environment_without_any_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown environment 'dev'; there is no skelebot-\*\.yaml here"):
+    with pytest.raises(
+        UsageError, match=r"unknown environment 'dev'; there is no skelebot-\*\.yaml in the project"
+    ):
         load(tmp_path, "name: demo\n", env="dev")
 
 
@@ -152,7 +154,7 @@ def test_environments_are_the_names_of_the_files(tmp_path: Path) -> None:
 
 def test_two_jobs_of_one_name_are_told(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, jobs("a", "b", "a"))
-    assert problem.startswith("skelebot.yaml:9:5: jobs[2].name: there is a job named 'a' already")
+    assert problem.startswith("skelebot.yaml:9:5: jobs[2].name: there is already a job named 'a'")
 
 
 def test_two_arguments_of_one_name_are_told(tmp_path: Path) -> None:

@@ -568,7 +568,7 @@ def test_a_template_cannot_read_elsewhere(
         ),
         ("dirs: [VERSION]", "template.yaml: VERSION would be a file, and also a folder for VERSION/.gitkeep"),
         ("confg: {}", "template.yaml:1:1: confg: unknown key; did you mean `config`?"),
-        ("config: {}\nconfig: {}", "template.yaml:2:1: config: the key is on line 1 already"),
+        ("config: {}\nconfig: {}", "template.yaml:2:1: config: the key is already on line 1"),
         (
             "files: [{name: a, template: a}]\ndirs: [a/b]",
             "template.yaml: a would be a file, and also a folder",

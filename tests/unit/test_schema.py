@@ -245,17 +245,20 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_mistake(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "start"),
     [
-        ("name: a\nname: b\n", "skelebot.yaml:2:1: name: the key is on line 1 already"),
+        ("name: a\nname: b\n", "skelebot.yaml:2:1: name: the key is already on line 1"),
         (
             "name: a\n" + JOB + "    help: Again\n",
-            "skelebot.yaml:6:5: jobs[0].help: the key is on line 5 already",
+            "skelebot.yaml:6:5: jobs[0].help: the key is already on line 5",
         ),
         (
             "name: a\nenvironment: {A: 1, A: 2}\n",
-            "skelebot.yaml:2:21: environment.A: the key is on line 2 already",
+            "skelebot.yaml:2:21: environment.A: the key is already on line 2",
         ),
-        ("name: a\ncomponents: {x: {}, x: {}}\n", "skelebot.yaml:2:21: components.x: the key is on line 2"),
-        ("name: a\nignores: [x]\nignore: [y]\n", "skelebot.yaml:3:1: ignore: `ignores` is given already"),
+        (
+            "name: a\ncomponents: {x: {}, x: {}}\n",
+            "skelebot.yaml:2:21: components.x: the key is already on line 2",
+        ),
+        ("name: a\nignores: [x]\nignore: [y]\n", "skelebot.yaml:3:1: ignore: `ignores` is already given"),
     ],
 )
 def test_a_key_stands_once(tmp_path: Path, text: str, start: str) -> None:
