@@ -146,10 +146,9 @@ def _write(block: Block) -> str:
 
 def _shell(sandbox: Sandbox, script: str) -> str:
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    # In the order in which a reader's terminal shows it.
-    with (
-        with_skelebot(sandbox).with_env(PYTHONUNBUFFERED="1").popen("bash", "-c", script, **streams) as shell
-    ):
+    # In the order in which a reader's terminal shows it, and as wide as the pages.
+    env = {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    with with_skelebot(sandbox).with_env(**env).popen("bash", "-c", script, **streams) as shell:
         output, _ = shell.communicate(timeout=900)
     return str(output.decode())
 
