@@ -1,5 +1,6 @@
 """Skelebot's errors. Each has its message and its exit code."""
 
+import signal
 from collections.abc import Iterable
 
 FAILED = 1
@@ -34,6 +35,9 @@ class ProgramMissing(SkelebotError):
     """A required program is not on this machine."""
 
     code = NOT_FOUND
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the signals that ask a program to end
 
 
 class Interrupted(BaseException):

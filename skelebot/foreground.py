@@ -5,11 +5,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from skelebot.errors import Interrupted
+from skelebot.errors import STOPPING, Interrupted
 from skelebot.model import Step
-from skelebot.process import OWN, STOPPING, Program, Streams, start
+
+if TYPE_CHECKING:
+    from skelebot.process import Program, Streams
 
 R = TypeVar("R")
 
@@ -111,18 +113,19 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, old)
 
 
-def attend_program(step: Step, streams: Streams = OWN) -> int:
+def attend_program(step: Step, streams: "Streams | None" = None) -> int:
     """Run a program in front, with every signal passed on to it; gives its exit code."""
+    from skelebot import process  # not for every start
 
-    def start_program(launch: Callable[[], AbstractContextManager[None]]) -> Program:
+    def start_program(launch: Callable[[], AbstractContextManager[None]]) -> "Program":
         with launch():
-            return start(step, streams)
+            return process.start(step, streams or process.OWN)
 
-    def send(program: Program, signum: int, delivered: bool) -> None:
+    def send(program: "Program", signum: int, delivered: bool) -> None:
         if not delivered:
             os.kill(program.pid, signum)
 
-    return attend(start_program, Program.wait, send)
+    return attend(start_program, process.Program.wait, send)
 
 
 # --- the terminal ---

@@ -3,20 +3,18 @@
 import os
 from typing import TYPE_CHECKING
 
-from skelebot import console, foreground, runners
+from skelebot import console
 from skelebot.component import Session
 from skelebot.errors import ConfigError, UsageError
 from skelebot.files import sweep
-from skelebot.image import ignores
 from skelebot.model import Image, Job, Language, Project, Run, Task, cran_mirror
-from skelebot.process import OWN, Streams
-from skelebot.project import plan
 from skelebot.project.checks import primary_command
 from skelebot.project.read import env_files
-from skelebot.runners.runner import Launch
 
 if TYPE_CHECKING:
     from skelebot.image.dependencies import Dependencies, Reader
+    from skelebot.process import Streams
+    from skelebot.runners.runner import Launch
 
 
 def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) -> Image:
@@ -24,7 +22,7 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
     also: Python dependencies besides the project's, installed after them. Raises ConfigError.
     """
-    from skelebot.image import dockerfile  # only for Docker
+    from skelebot.image import dockerfile, ignores  # only for Docker
     from skelebot.project.state import outputs
 
     project = session.project
@@ -90,6 +88,8 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: b
 
     Raises UsageError for `-n` where only Docker will do.
     """
+    from skelebot.project import plan
+
     project = session.project
     if only_docker and session.flags.native:
         raise UsageError(f"{name} cannot run natively; leave -n out")
@@ -116,11 +116,20 @@ def amended(session: Session, task: Task) -> Task:
     return task
 
 
-def start(session: Session, image: Image, task: Task, streams: Streams = OWN) -> int:
+def check(session: Session, image: Image, task: Task) -> None:
+    """Raise SkelebotError for what is sure to keep the task from running."""
+    from skelebot import runners
+
+    runners.at(task.place, session.flags).check(image, task)
+
+
+def start(session: Session, image: Image, task: Task, streams: "Streams | None" = None) -> int:
     """Build what has changed, run the task and give its exit code; with --dry-run, show it all.
 
     streams: what the task has in place of Skelebot's own. Raises SkelebotError.
     """
+    from skelebot import foreground, process, runners  # not for the commands that only list what there is
+
     runner = runners.at(task.place, session.flags)
     if session.flags.dry_run:
         console.out(task.name)
@@ -133,15 +142,17 @@ def start(session: Session, image: Image, task: Task, streams: Streams = OWN) ->
             console.out(runner.start(prepared, task).name)
             return 0
 
-        def begin(launch: Launch) -> Run:
-            return runner.start(prepared, task, streams, launch)
+        def begin(launch: "Launch") -> Run:
+            return runner.start(prepared, task, streams or process.OWN, launch)
 
-        is_raw = streams == OWN and foreground.are_terminals() and not task.place.is_native
+        is_raw = streams is None and foreground.are_terminals() and not task.place.is_native
         return foreground.attend(begin, runner.wait, runner.signal, is_raw)
 
 
 def prepare(session: Session, image: Image, task: Task) -> None:
     """Build what has changed, and run nothing. Raises SkelebotError."""
+    from skelebot import runners
+
     sweep()
     with runners.at(task.place, session.flags).prepare(image, task):
         pass

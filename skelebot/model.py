@@ -168,6 +168,8 @@ _host = pattern(
 )
 
 
+WORKDIR = "/app"  # the project's folder in a container
+
 # Names with their values; None is the caller's own value of that name.
 Environment = tuple[tuple[str, "str | None"], ...]
 # Names with the YAML node below them, for whoever knows what it should hold.
@@ -271,7 +273,7 @@ class Mapping(NamedTuple):
             raise ValueError(expected)
         local, container = parts[0], parts[-1]
         if len(parts) == 1 and not local.startswith(("/", "~")):
-            container = f"/app/{local}"
+            container = f"{WORKDIR}/{local}"
         if not (container.startswith(("/", "~/")) or container == "~"):
             container = f"/{container}"
         if _resolve_dots(container) in ("/", ""):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from skelebot import console
-from skelebot.errors import ProgramMissing, SkelebotError
+from skelebot.errors import STOPPING, ProgramMissing, SkelebotError
 from skelebot.files import reason
 from skelebot.model import Step
 from skelebot.secret import display_text, reveal
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import threading
 
 T = TypeVar("T")
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the signals that ask a program to end
 
 # Where a stream of a program goes: a file descriptor, or a function that gets the bytes as they come,
 # in a thread of its own; None is Skelebot's own stream.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from skelebot import console, foreground, git
+from skelebot import console
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
@@ -144,10 +144,14 @@ class _Repository(NamedTuple):
 
     def ask(self, *words: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of git."""
+        from skelebot import git  # only for --tag
+
         return git.ask(self.root, *words, verbose=self.verbose)
 
     def change(self, *words: str) -> None:
         """Run git with its output shown as it comes, as hooks may have much to say. Raises SkelebotError."""
+        from skelebot import git
+
         code, lines = git.change(self.root, *words, on_line=console.detail, verbose=self.verbose)
         if code:
             last = [line for line in lines if line.strip()][-1:]
@@ -190,6 +194,8 @@ def _commit(repository: _Repository, text: str) -> None:
             message = f"Version {text.strip()}"
             repository.change("commit", "--quiet", "-m", message, "--only", "--", read.VERSION)
     except BaseException:
+        from skelebot import foreground
+
         with foreground.uninterrupted():
             if not _is_committed(repository, text):
                 _restore(repository, before, untracked)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO
 
-from skelebot import console, launch, runners
+from skelebot import console, launch
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import UsageError
 from skelebot.model import Image, Param, Project, Task
@@ -31,7 +31,7 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
     if not session.flags.native:
         launch.check_primary_job(session)
     for image in _images(session):
-        runners.at(task.place, session.flags).check(image, task)
+        launch.check(session, image, task)
 
 
 def _run(session: Session, values: Values) -> int:

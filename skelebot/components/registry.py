@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skelebot import console, files, launch, runners
+from skelebot import console, files, launch
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
@@ -80,7 +80,7 @@ class Registry(Component):
         if not any(link.command.changes for link in earlier):  # which may write VERSION
             _tags(session.project, values)
         task = _task(session)
-        runners.at(task.place, session.flags).check(launch.image(session), task)
+        launch.check(session, launch.image(session), task)
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import login, release

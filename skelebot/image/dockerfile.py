@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from skelebot.image import dependencies_r, ignores
 from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
-from skelebot.model import Image, Job, Project
+from skelebot.model import WORKDIR, Image, Job, Project
 from skelebot.project import plan
 from skelebot.project.checks import primary_command
 from skelebot.project.sources import argv, job_params
@@ -119,7 +119,7 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
         lines.append("USER root")
     lines += image.setup
     for path in heavy:
-        target = f"{plan.WORKDIR}/{path}"
+        target = f"{WORKDIR}/{path}"
         if os.path.isdir(os.path.join(image.context, path)):
             target += "/"
         lines.append(exec_form("COPY", (path, target)))
@@ -129,7 +129,7 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
 def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     """The project's files and what follows them, on the image `first` or in the same Dockerfile."""
     lines = [f"FROM {first}"] if first else []
-    lines.append(exec_form("COPY", (".", plan.WORKDIR + "/")))
+    lines.append(exec_form("COPY", (".", WORKDIR + "/")))
     lines += image.lines
     lines += [label_line(image.labels)] if image.labels else []
     user = image.user or user
@@ -239,7 +239,7 @@ def _setup(project: Project, dependencies: Dependencies, cran: str) -> list[str]
     if project.build.packages:
         lines.append(f"RUN {_APT} {' '.join(project.build.packages)} && {_APT_END}")
     lines += [shell_form("RUN", command) for command in project.build.commands]
-    lines.append(f"WORKDIR {plan.WORKDIR}")
+    lines.append(f"WORKDIR {WORKDIR}")
     if project.language == "R+Python" or (project.language == "R" and dependencies.python):
         wanted = "" if project.base_image else project.python_version or ""
         lines.append(exec_form("RUN", ("sh", "-c", _PYTHON, "python", wanted)))
@@ -290,7 +290,7 @@ def _needed(group: tuple[Dependency, ...]) -> Iterator[str]:
     for dependency in group:
         for path in dependency.files:
             end = "/" if dependency.fetch else ""
-            yield exec_form("COPY", (path, f"{plan.WORKDIR}/{path}{end}"))
+            yield exec_form("COPY", (path, f"{WORKDIR}/{path}{end}"))
         if dependency.git:
             yield f"RUN {_GIT}"
 

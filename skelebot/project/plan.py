@@ -7,13 +7,11 @@ import zlib
 from collections.abc import Mapping as Mapped
 
 from skelebot.errors import UsageError
-from skelebot.model import NATIVE, Flags, Job, Mapping, Mount, Param, Place, Project, Task, seconds
+from skelebot.model import NATIVE, WORKDIR, Flags, Job, Mapping, Mount, Param, Place, Project, Task, seconds
 from skelebot.options import Value, Values
 from skelebot.project.read import FILE
 from skelebot.project.sources import argv, job_params
 from skelebot.secret import Secret, Word, read_env_file, reveal, typed_secret
-
-WORKDIR = "/app"
 
 
 def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mapped[str, str]) -> Task:

@@ -1,6 +1,7 @@
 """What Skelebot keeps for a project, in the folder `.skelebot`, which may be deleted at any time."""
 
 import os
+import zlib
 from contextlib import suppress
 
 from skelebot.errors import SkelebotError
@@ -50,9 +51,7 @@ def cache_folder() -> str:
 
 def checkout_id(root: str) -> str:
     """What tells one checkout from every other, on this machine and on others: eight hexadecimal digits."""
-    import hashlib  # not for native runs
-
-    return hashlib.sha256(os.fsencode(f"{_machine()}\0{os.path.realpath(root)}")).hexdigest()[:8]
+    return f"{zlib.crc32(os.fsencode(f'{_machine()}{os.sep}{os.path.realpath(root)}')):08x}"
 
 
 def _machine() -> str:

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skelebot.component import Command, Component, Link, Session
-from skelebot.model import Environment, Mapping, Param, Project, key, mapping_text, variable_name
+from skelebot.model import WORKDIR, Environment, Mapping, Param, Project, key, mapping_text, variable_name
 from skelebot.options import Values
-from skelebot.project.plan import WORKDIR
 
 
 @dataclass(frozen=True)

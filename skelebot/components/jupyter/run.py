@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from skelebot import console, launch, runners
+from skelebot import console, launch
 from skelebot.component import Session
 from skelebot.components.jupyter import options as requested
 from skelebot.components.jupyter.options import joined
@@ -25,7 +25,7 @@ _STOPPED = {130: 0, 143: 143, 129: 129}
 def check(settings: "Jupyter", session: Session, values: Values) -> None:
     """Raise UsageError or ConfigError for what would keep Jupyter from running."""
     image, task = image_and_task(settings, session, requested.parse(settings, session.project, values))
-    runners.at(task.place, session.flags).check(image, task)
+    launch.check(session, image, task)
 
 
 def run(settings: "Jupyter", session: Session, values: Values) -> int:

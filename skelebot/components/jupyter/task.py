@@ -11,7 +11,7 @@ from skelebot.component import Session
 from skelebot.components.jupyter.options import ServerOptions, joined
 from skelebot.errors import UsageError
 from skelebot.image import ignores
-from skelebot.model import Image, Job, Mount, Project, Task
+from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task
 from skelebot.project import plan
 from skelebot.runners.docker.client import Client
 
@@ -30,7 +30,7 @@ def image_and_task(settings: "Jupyter", session: Session, options: ServerOptions
     task = _task(settings, session, project)
     added = () if _has_jupyter(task.dependencies, options.lab) else (_PACKAGE,)
     native = task.place.is_native
-    root = project.root if native else plan.WORKDIR
+    root = project.root if native else WORKDIR
     task = replace(task, argv=_argv(own_options(options, native), root))
     if native:
         image = Image(project.image, project.name, base="", context=project.root)
@@ -65,7 +65,7 @@ def _task(settings: "Jupyter", session: Session, project: Project) -> Task:
     more = (plan.mount(project.root, text) for text in settings.mappings)
     return replace(
         launch.tool(session, "jupyter"),
-        mounts=(Mount(project.root, plan.WORKDIR), *more),
+        mounts=(Mount(project.root, WORKDIR), *more),
         env=plan.environment(project, job, os.environ),
         user=project.user or "caller",  # notebooks belong to the caller as soon as they are saved
         # Which files a custom Dockerfile uses is not known.

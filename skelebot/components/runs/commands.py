@@ -9,7 +9,7 @@ from skelebot import console, foreground, launch, process, runners
 from skelebot.component import Session
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.files import sweep
-from skelebot.model import NATIVE, Job, Mount, Place, Project, Run, Task
+from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Project, Run, Task
 from skelebot.options import Values
 from skelebot.project import plan, state
 from skelebot.runners.docker import Docker, cleanup
@@ -167,7 +167,7 @@ def _shell_in_new(session: Session, values: Values, silent: Sequence[Runner]) ->
     job = next((job for job in session.project.jobs if job.name == values.get("<job>")), None)
     task = replace(_shell_task(session, job), mode="it")
     if values.get("map"):
-        here = Mount(session.project.root, plan.WORKDIR)
+        here = Mount(session.project.root, WORKDIR)
         task = replace(task, mounts=(here, *task.mounts), shadowed=("",))
     if task.place in (runner.place for runner in silent):  # asked again, it takes as long again
         raise SkelebotError(f"no shell can be opened at {task.place}, which does not answer")

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from skelebot import console, foreground, process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
-from skelebot.model import Image, Mount, Place, Project, Run, Step, Task
+from skelebot.model import WORKDIR, Image, Mount, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
-from skelebot.project.plan import WORKDIR
 from skelebot.project.state import checkout_id
 from skelebot.runners.docker import build_source, cleanup, images, labels
 from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, csv, explained, or_natively

@@ -6,8 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
-from skelebot.model import Mount, Task
-from skelebot.project.plan import WORKDIR
+from skelebot.model import WORKDIR, Mount, Task
 from skelebot.runners.docker.client import csv
 from skelebot.runners.docker.labels import JOB_LABEL, PROJECT_LABEL
 from skelebot.secret import Secret, Word, reveal

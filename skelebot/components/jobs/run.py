@@ -1,34 +1,20 @@
-"""The project's jobs as commands."""
+"""What running a job takes, and what can be known about it before anything runs."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from skelebot import launch, runners
-from skelebot.component import Command, Component, Link, Session
+from skelebot import launch
+from skelebot.component import Link, Session
 from skelebot.errors import UsageError
 from skelebot.image import ignores
-from skelebot.model import Image, Job, Project, Task
+from skelebot.model import WORKDIR, Image, Job, Project, Task
 from skelebot.options import Values
 from skelebot.project import plan
-from skelebot.project.sources import job_params, script
+from skelebot.project.sources import script
 
 
-class Jobs(Component):
-    def commands(self, project: Project | None) -> Iterable[Command]:
-        return [_command(project, job) for job in project.jobs] if project else ()
-
-
-def _command(project: Project, job: Job) -> Command:
-    def run(session: Session, values: Values) -> int:
-        return _run(session, job, values)
-
-    def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
-        _check(session, job, values, earlier)
-
-    return Command(job.name, job.help, run, job.args, job_params(project, job), check, job)
-
-
-def _run(session: Session, job: Job, values: Values) -> int:
+def run(session: Session, job: Job, values: Values) -> int:
+    """Build what has changed, run the job and give its exit code."""
     if not session.flags.dry_run:
         _check_source(session, job, ())
     launch.fetch_dependencies(session)
@@ -48,11 +34,11 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
 # --- what can be known before anything runs ---
 
 
-def _check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
+def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
     """Raises UsageError or ConfigError for what would keep the job from running."""
     _check_source(session, job, earlier)
     image, task = _prepare(session, job, values)
-    runners.at(task.place, session.flags).check(image, task)
+    launch.check(session, image, task)
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
@@ -77,7 +63,7 @@ def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
     own = ignores.of_user(project.root)
     patterns = (*ignores.DEFAULTS, *own, *project.ignores, *job.ignores)
-    if any(_is_below(f"{plan.WORKDIR}/{path}", target) for target in plan.targets(job)):
+    if any(_is_below(f"{WORKDIR}/{path}", target) for target in plan.targets(job)):
         return False
     return ignores.Ignores(patterns).excludes(os.path.normpath(path))
 
