@@ -46,6 +46,7 @@ def test_only_what_is_needed_is_added(folder: Path) -> None:
     before = contents(folder)
     assert adopt() == 0
     after = contents(folder)
+    assert after.pop(".gitignore").startswith(before.pop(".gitignore"))
     assert after.keys() - before.keys() == {"skelebot.yaml"}
     assert {name: after[name] for name in before} == before
     assert warnings(folder, (folder / "skelebot.yaml").read_text()) == []
@@ -237,3 +238,128 @@ def test_a_project_is_not_adopted_again(folder: Path, capsys: pytest.CaptureFixt
     assert adopt() == 2
     assert "this folder already is the project mine" in capsys.readouterr().err
     assert contents(folder) == {"skelebot.yaml": b"name: mine\n"}
+
+
+# --- packages, options, and what is not used ---
+
+
+def test_the_modules_of_a_package_run_as_modules(folder: Path) -> None:
+    package = {"__init__.py": "", "share.py": "VALUE = 1\n", "more/__init__.py": "", "__main__.py": MAIN}
+    for name, text in package.items():
+        write(folder, text, f"src/pkg/{name}")
+    main = "if __name__ == '__main__':\n    from pkg.share import VALUE\n    print(VALUE)\n"
+    write(folder, main, "src/pkg/train.py")
+    write(folder, main, "src/pkg/more/deep.py")
+    write(folder, main.replace("pkg", "flat"), "flat/fit.py")
+    write(folder, "", "flat/__init__.py")
+    write(folder, "VALUE = 1\n", "flat/share.py")
+    write(folder, main, "src/alone.py")
+    assert adopt() == 0
+    assert jobs(folder) == {
+        "fit": "python -m flat.fit",
+        "alone": "src/alone.py",
+        "main": "python -m pkg",
+        "deep": "python -m pkg.more.deep",
+        "train": "python -m pkg.train",
+    }
+    assert dict(load(folder).environment) == {"PYTHONPATH": "src"}
+    for name in ("fit", "deep", "train", "alone"):
+        assert run_job(name) == "1\n"
+
+
+def run_job(*words: str) -> str:
+    command = [sys.executable, "-m", "skelebot", "-n", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_entry_points_come_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scripts = 'My-Train = "pkg.train:main"\nscore = "pkg.score:App.run"\ngone = "elsewhere:main"\n'
+    write(folder, f"[project]\nname = 'pkg'\n[project.scripts]\n{scripts}", "pyproject.toml")
+    write(folder, "", "src/pkg/__init__.py")
+    write(folder, f"def main(): ...\n{MAIN}", "src/pkg/train.py")
+    score = "import sys\nclass App:\n    def run():\n        print(sys.argv[1:])\n        return 0\n"
+    write(folder, score, "src/pkg/score.py")
+    write(folder, "true\n", "a.sh")
+    assert adopt() == 0
+    assert list(jobs(folder).items()) == [
+        ("my-train", "python -m pkg.train"),
+        ("score", "python -c 'from pkg.score import App; raise SystemExit(App.run())'"),
+        ("a", "a.sh"),
+    ]
+    said = capsys.readouterr().err
+    assert "INFO  | not used: pyproject.toml: the script 'gone' is not in a file of this folder\n" in said
+    assert run_job("score") == "[]\n"
+
+
+def test_options_become_args_and_params(folder: Path) -> None:
+    parser = "import argparse\np = argparse.ArgumentParser()\np.add_argument('file')\n"
+    parser += "p.add_argument('--in', required=True)\np.add_argument('-q', action='store_true')\n"
+    write(folder, f"{parser}if __name__ == '__main__':\n    print(vars(p.parse_args()))\n", "fit.py")
+    assert adopt() == 0
+    (job,) = load(folder).jobs
+    assert [arg.name for arg in job.args] == ["file"]
+    assert [(p.name, p.accepts, p.help) for p in job.params] == [
+        ("in", "value", "Required."),
+        ("q", "boolean", ""),
+    ]
+    assert run_job("fit", "x", "--in", "a b", "-q") == "{'file': 'x', 'in': 'a b', 'q': True}\n"
+
+
+def test_what_is_not_used_is_listed_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        folder, "X := 1\n.PHONY: all\nall: train\n\ttrue\ntrain test: data\n\ttrue\nall: more\n", "Makefile"
+    )
+    write(folder, "import pandas\npandas.read_csv('x')\n", "explore.py")
+    write(folder, '"""Functions."""\nimport os\nX = 1\ndef f(): ...\n', "library.py")
+    write(folder, "print 1\n", "old.py")
+    write(folder, f"import argparse\np.add_subparsers()\n{MAIN}", "cli.py")
+    write(folder, "1.4\n", "VERSION")
+    assert adopt() == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert said == [
+        'INFO  | not used: explore.py: it has no `if __name__ == "__main__":`',
+        f"INFO  | not used: old.py: Python {version} cannot read it",
+        "INFO  | not used: cli.py: a job cannot express commands of its own",
+        "INFO  | not used: Makefile: all, train, test; a job for one has `source: make all`",
+        "INFO  | not used: VERSION: '1.4' is not a version as in 1.4.0, which bump, push and publish need",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "added"),
+    [
+        ("", ["/.skelebot/", "/Dockerfile", "/skelebot.schema.json"]),
+        ("*.pyc", ["/.skelebot/", "/Dockerfile", "/skelebot.schema.json"]),
+        ("Dockerfile\n.skelebot\n", ["/skelebot.schema.json"]),
+        ("/.skelebot/\nDockerfile\nskelebot.schema.json\n", []),
+    ],
+)
+def test_gitignore_gets_what_skelebot_writes(
+    folder: Path, capsys: pytest.CaptureFixture[str], before: str, added: list[str]
+) -> None:
+    write(folder, before, ".gitignore")
+    assert adopt() == 0
+    start = before if not before or before.endswith("\n") else f"{before}\n"
+    more = "".join(f"{line}\n" for line in ("# written by Skelebot", *added)) if added else ""
+    assert (folder / ".gitignore").read_text() == start + more
+    assert (f"  .gitignore ({len(added)} line" in capsys.readouterr().err) == bool(added)
+
+
+def test_gitignore_is_made_only_where_there_is_git(folder: Path) -> None:
+    write(folder, "FROM mine\n", "Dockerfile")
+    assert adopt() == 0
+    assert not (folder / ".gitignore").exists()
+    (folder / ".git").mkdir()
+    assert adopt("--force") == 0
+    assert (
+        folder / ".gitignore"
+    ).read_text() == "# written by Skelebot\n/.skelebot/\n/skelebot.schema.json\n"
+
+
+def test_a_gitignore_that_is_a_link_stays(folder: Path) -> None:
+    write(folder.parent, "*.pyc\n", "shared")
+    (folder / ".gitignore").symlink_to("../shared")
+    assert adopt() == 0
+    assert (folder.parent / "shared").read_text() == "*.pyc\n"
+    assert (folder / ".gitignore").is_symlink()

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -18,7 +18,7 @@ from skelebot.project.read import FILE
 Changes = Mapping[str, NewFile | None]
 
 
-def apply_changes(root: str, changes: Changes, replace: bool) -> None:
+def apply_changes(root: str, changes: Changes, replaceable: Set[str]) -> None:
     """Apply the changes, all of them or none. Raises SkelebotError."""
     try:
         stage = tempfile.mkdtemp(prefix=".skelebot-new-", dir=root)
@@ -28,7 +28,7 @@ def apply_changes(root: str, changes: Changes, replace: bool) -> None:
         _stage(root, stage, changes)
         # The rest takes a moment, in which nothing may stop it half way.
         with foreground.uninterrupted(), _folder_lock(root):
-            _move(root, stage, changes, replace)
+            _move(root, stage, changes, replaceable)
     except OSError as error:
         where = (error.filename or root).replace(f"{stage}/new/", "")
         raise SkelebotError(
@@ -82,7 +82,7 @@ def _stage(root: str, stage: str, changes: Changes) -> None:
                 os.chmod(staged, mode | execute if new.executable else mode & ~0o111)
 
 
-def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:
+def _move(root: str, stage: str, changes: Changes, replaceable: Set[str]) -> None:
     undo: list[Callable[[], None]] = []  # the opposite of each step
     before = os.path.join(stage, "old")
     os.mkdir(before)
@@ -92,7 +92,7 @@ def _move(root: str, stage: str, changes: Changes, replace: bool) -> None:
         for i, path in enumerate(order):
             target, old = os.path.join(root, path), os.path.join(before, str(i))
             _make_folders(root, os.path.dirname(path), undo)
-            if replace and os.path.lexists(target):
+            if path in replaceable and os.path.lexists(target):
                 os.rename(target, old)
                 undo.append(partial(os.rename, old, target))
                 if files_in(before, str(i)):

@@ -17,19 +17,19 @@ def confirm_and_apply(
     changes: Changes,
     title: str,
     asker: Asker,
-    replace: bool,
+    replaceable: Set[str],
     dry_run: bool,
     notes: Mapping[str, str] | None = None,
 ) -> int:
     """Show the changes, ask once, apply them, and return the exit code.
 
-    replace: files may be overwritten. notes: what to print after a path. Raises SkelebotError, with nothing
-    written, if something is in the way or cannot be written.
+    replaceable: the files that may be overwritten. notes: what to print after a path. Raises SkelebotError,
+    with nothing written, if something is in the way or cannot be written.
     """
-    if found := obstacles(root, changes, replace):
+    if found := obstacles(root, changes, replaceable):
         rest = len(found) - _MOST_NAMED
         more = f" and {rest} more" if rest > 0 else ""
-        advice = "move it away" if replace else _ADVICE
+        advice = "move it away" if replaceable >= changes.keys() else _ADVICE
         raise SkelebotError(f"nothing was written: {', '.join(found[:_MOST_NAMED])}{more}; {advice}")
     say = console.out if dry_run else console.detail
     say(f"{title}, in {console.one_line(root)}:")
@@ -43,17 +43,17 @@ def confirm_and_apply(
     if not asker.confirm("Continue?"):
         console.info("nothing was written")
         return FAILED
-    apply_changes(root, changes, replace)
+    apply_changes(root, changes, replaceable)
     return 0
 
 
-def obstacles(root: str, changes: Changes, replace: bool) -> list[str]:
+def obstacles(root: str, changes: Changes, replaceable: Set[str]) -> list[str]:
     """What is in the way of the changes, in words.
 
-    replace: files may be overwritten; a folder never, unless the changes remove all its files.
+    replaceable: the files that may be overwritten; a folder never, unless the changes remove all its files.
     """
     removed = {path for path, new in changes.items() if new is None}
-    found = {_obstacle(root, path, replace, removed): None for path in changes}
+    found = {_obstacle(root, path, path in replaceable, removed): None for path in changes}
     return [text for text in found if text]
 
 

@@ -1,6 +1,5 @@
 """What a folder holds that can become part of a project. Files are only read, never run."""
 
-import ast
 import os
 import re
 import sys
@@ -10,17 +9,11 @@ from typing import Any
 
 from skelebot import console
 from skelebot.components.scaffold import generate
+from skelebot.components.scaffold.scripts import SHARED, Script, find_scripts, make_targets
 from skelebot.errors import ConfigError
 from skelebot.image import dependencies
 
 LANGUAGES = {".py": "Python", ".r": "R"}
-_SCRIPTS = (".py", ".r", ".sh")
-_SHARED = ("data", "models", "output", "outputs", "results")  # folders that hold what jobs read and write
-# Folders that hold no scripts of the project, besides those that begin with a dot.
-_SKIPPED = {
-    *("__pycache__", "build", "dist", "env", "node_modules", "packrat", "renv", "site-packages", "venv"),
-    *("doc", "docs", "notebooks", "test", "tests", *_SHARED),
-}
 # Packages that every R has: https://cran.r-project.org/doc/FAQ/R-FAQ.html#Add_002don-packages-in-R
 _BASE_R = {
     *("R", "base", "compiler", "datasets", "grDevices", "graphics", "grid", "methods", "parallel"),
@@ -30,23 +23,26 @@ _BASE_R = {
 
 @dataclass(frozen=True)
 class FolderContents:
-    """about: what is known about the project. scripts: their paths and what they do."""
+    """about: what is known about the project. python_path: folders of packages. skipped: what is not used."""
 
     about: dict[str, str]
     version: str
     python: tuple[str, ...]
     r: tuple[str, ...]
-    scripts: tuple[tuple[str, str], ...]
+    scripts: tuple[Script, ...]
     shared: tuple[str, ...]
+    python_path: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def discover(root: str) -> FolderContents:
-    scripts = sorted(_scripts(root))
     pyproject, description = _pyproject(root), _description(root)
+    skipped: list[str] = []
+    scripts = list(find_scripts(root, pyproject, skipped))
     about = {
         "name": pyproject.get("name") or description.get("Package"),
         "description": pyproject.get("description") or description.get("Title"),
-        "language": _language(root, scripts),
+        "language": _language(root, [script.path for script in scripts]),
     }
     version = pyproject.get("version") or description.get("Version")
     return FolderContents(
@@ -56,50 +52,11 @@ def discover(root: str) -> FolderContents:
         version=version if isinstance(version, str) and version.isprintable() else generate.VERSION,
         python=tuple(_python(root)),
         r=tuple(_r(root, description)),
-        scripts=tuple((path, _purpose(root, path)) for path in scripts),
-        shared=tuple(f"{name}/" for name in _SHARED if os.path.isdir(os.path.join(root, name))),
+        scripts=tuple(scripts),
+        shared=tuple(f"{name}/" for name in SHARED if os.path.isdir(os.path.join(root, name))),
+        python_path=tuple(dict.fromkeys(script.base for script in scripts if script.base)),
+        skipped=(*skipped, *make_targets(root)),
     )
-
-
-def _scripts(root: str) -> Iterator[str]:
-    """The paths of what can be run: shell scripts, R scripts, and Python with a main part."""
-    is_package = os.path.isfile(os.path.join(root, "DESCRIPTION"))
-    for folder, names, files in os.walk(root):
-        names[:] = [n for n in names if n not in _SKIPPED and n[0] != "." and not (is_package and n == "R")]
-        for name in files:
-            path = os.path.relpath(os.path.join(folder, name), root)
-            suffix = os.path.splitext(name)[1].lower()
-            if (
-                suffix in _SCRIPTS
-                and name[0] not in ".-"
-                and path.isprintable()
-                and os.path.isfile(os.path.join(folder, name))  # which a pipe or a dangling link is not
-                and _is_run(root, path, suffix)
-            ):
-                yield path
-
-
-def _is_run(root: str, path: str, suffix: str) -> bool:
-    if suffix != ".py":
-        return True
-    tree = _tree(os.path.join(root, path))
-    tests = [node.test for node in tree.body if isinstance(node, ast.If)] if tree else []
-    return any(isinstance(n, ast.Name) and n.id == "__name__" for test in tests for n in ast.walk(test))
-
-
-def _tree(path: str) -> ast.Module | None:
-    try:
-        with open(path, "rb") as file:
-            return ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # no script that today's Python could run
-
-
-def _purpose(root: str, path: str) -> str:
-    """The first line of a Python script's docstring; of other scripts just how they are called."""
-    tree = _tree(os.path.join(root, path)) if path.endswith(".py") else None
-    first = ((tree and ast.get_docstring(tree)) or "").partition("\n")[0].strip()
-    return first if first and first.isprintable() else f"Run {path}"
 
 
 def _language(root: str, scripts: list[str]) -> str:

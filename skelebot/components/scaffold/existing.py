@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 from skelebot import console, files
@@ -12,7 +13,9 @@ from skelebot.components.scaffold.config_text import head, yaml_text
 from skelebot.components.scaffold.discover import LANGUAGES, FolderContents, discover
 from skelebot.components.scaffold.generate import Files, NewFile
 from skelebot.components.scaffold.render import Answers
+from skelebot.errors import SkelebotError
 from skelebot.model import image_name
+from skelebot.project import read
 from skelebot.project.read import FILE
 
 _MOST_JOBS = 50
@@ -32,12 +35,67 @@ def adopt(root: str, asker: Asker, force: bool, dry_run: bool, reserved_names: C
         made["VERSION"] = NewFile(f"{contents.version}\n".encode())
     with files.private_folder() as scratch:
         generate.check(made, scratch, "what is here")
-    return confirm_and_apply(root, made, "a project from what is here", asker, force, dry_run)
+    ignored, note = _gitignore(root)
+    replaceable = {*made, GITIGNORE} if force else {GITIGNORE}
+    title = "a project from what is here"
+    code = confirm_and_apply(root, made | ignored, title, asker, replaceable, dry_run, note)
+    for line in (*contents.skipped, *_version_problem(root)):
+        console.info(f"not used: {line}")
+    return code
+
+
+def _version_problem(root: str) -> Iterator[str]:
+    """One line about a VERSION of another form; one that cannot be read is an error of the whole project."""
+    from semver import Version
+
+    text = None
+    with suppress(SkelebotError):
+        project, _ = read.project(root, None)
+        text = project.version if project else None
+    if text and not Version.is_valid(text):
+        found = console.one_line(text)
+        yield f"VERSION: {found!r} is not a version as in 1.4.0, which bump, push and publish need"
+
+
+GITIGNORE = ".gitignore"
+# What Skelebot writes itself; in each row, lines that serve as well are named after the first.
+_IGNORED = (
+    ("/.skelebot/", ".skelebot/", ".skelebot", "/.skelebot"),
+    ("/Dockerfile", "Dockerfile"),
+    ("/skelebot.schema.json", "skelebot.schema.json"),
+)
+
+
+def _gitignore(root: str) -> tuple[Files, dict[str, str]]:
+    """The .gitignore with the lines that it lacks, and what to print after its name; nothing without git."""
+    path = os.path.join(root, GITIGNORE)
+    try:
+        with files.open_regular(path) as file:
+            before = file.read()
+    except OSError:
+        if os.path.lexists(path) or not os.path.lexists(os.path.join(root, ".git")):
+            return {}, {}
+        before = b""
+    if os.path.islink(path):
+        return {}, {}
+    present = {line.strip() for line in before.decode(errors="replace").splitlines()}
+    own = [known[0] for known in _IGNORED if not present & set(known)]
+    if "/Dockerfile" in own and os.path.lexists(os.path.join(root, "Dockerfile")):
+        own.remove("/Dockerfile")  # the user's own, which Skelebot does not write over
+    if not own:
+        return {}, {}
+    start = before if not before or before.endswith(b"\n") else before + b"\n"
+    text = "".join(f"{line}\n" for line in ("# written by Skelebot", *own))
+    lines = "1 line" if len(own) == 1 else f"{len(own)} lines"
+    return {GITIGNORE: NewFile(start + text.encode())}, {GITIGNORE: f"{lines} added"}
 
 
 _DEPENDENCIES = (
     "# What is installed. `numpy` is the newest version that fits, `numpy=1.26.4` just that one.\n"
 )
+_PYTHON_PATH = """\
+# Where Python finds the packages of this folder.
+"""
 _IGNORES = """\
 # What the image leaves out, written as in a .dockerignore. The jobs reach these folders as mappings.
 """
@@ -61,6 +119,10 @@ def config_text(contents: FolderContents, given: Answers, reserved_names: Collec
     parts = [head(given)]
     if packages := _packages(contents, given["language"]):
         parts.append(_DEPENDENCIES + yaml_text({"dependencies": packages}))
+    if contents.python_path:
+        parts.append(
+            _PYTHON_PATH + yaml_text({"environment": {"PYTHONPATH": ":".join(contents.python_path)}})
+        )
     if contents.shared:
         parts.append(_IGNORES + yaml_text({"ignores": list(contents.shared)}))
     jobs = list(_jobs(contents, given["language"], reserved_names))
@@ -81,15 +143,17 @@ def _packages(contents: FolderContents, language: str) -> Any:
 def _jobs(
     contents: FolderContents, language: str, reserved_names: Collection[str]
 ) -> Iterator[dict[str, Any]]:
-    scripts = [(path, help) for path, help in contents.scripts if _fits(path, language)]
+    scripts = [script for script in contents.scripts if _fits(script.path, language)]
     if len(scripts) > _MOST_JOBS:
         console.warn(f"there are {len(scripts)} scripts; the first {_MOST_JOBS} become jobs")
     used = set(reserved_names)
-    for path, help in scripts[:_MOST_JOBS]:
-        name = _name(path, used)
+    mappings = {"mappings": list(contents.shared)} if contents.shared else {}
+    for script in scripts[:_MOST_JOBS]:
+        name = _name(script.name or os.path.splitext(script.path)[0], used)
         used.add(name)
-        mappings = {"mappings": list(contents.shared)} if contents.shared else {}
-        yield {"name": name, "source": path, "help": help, **mappings}
+        job = {"name": name, "source": script.source, "help": script.help}
+        keys = {"args": script.options.args, "params": script.options.params}
+        yield {**job, **{key: value for key, value in keys.items() if value}, **mappings}
 
 
 def _fits(path: str, language: str) -> bool:
@@ -97,8 +161,8 @@ def _fits(path: str, language: str) -> bool:
 
 
 def _name(path: str, used: Collection[str]) -> str:
-    """A name for the job: the script's, with as many of its folders as make it unique."""
-    parts = [image_name(part) or "job" for part in os.path.splitext(path)[0].split(os.sep)]
+    """A name for the job: the script's, without its suffix, with as many of its folders as make it unique."""
+    parts = [image_name(part) or "job" for part in path.split(os.sep)]
     names = ["-".join(parts[i:]) for i in reversed(range(len(parts)))]
     names += [f"run-{names[-1]}", *(f"{names[-1]}-{i}" for i in range(2, _MOST_JOBS + 2))]
     return next(name for name in names if name not in used)

@@ -32,7 +32,7 @@ def scaffold(root: str, asker: Asker, force: bool, dry_run: bool) -> int:
         made = all_files(located, values, scratch)
     made = {path: file for path, file in made.items() if not keeps_existing_folder(root, path)}
     title = f"a project from the template {located.location.address}"
-    return confirm_and_apply(root, made, title, asker, force, dry_run)
+    return confirm_and_apply(root, made, title, asker, set(made) if force else set(), dry_run)
 
 
 def all_files(located: LocatedTemplate, values: Mapping[str, str], scratch: str) -> Files:

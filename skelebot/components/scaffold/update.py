@@ -66,7 +66,7 @@ def _why_not(record: Record) -> str:
 def _carry_out(root: str, changes: dict[str, Change], title: str, asker: Asker, dry_run: bool) -> int:
     written = {path: change.new for path, change in changes.items() if not change.leave}
     notes = {path: change.note for path, change in changes.items()}
-    code = confirm_and_apply(root, written, title, asker, True, dry_run, notes)
+    code = confirm_and_apply(root, written, title, asker, set(written), dry_run, notes)
     if code or dry_run:
         return code
     for why in (BOTH_CHANGED, OCCUPIED):
