@@ -208,7 +208,8 @@ def _loaded(
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> _Loaded:
-    session = Session(project, components, Flags(), tuple(problems), tuple(warnings), catalog.names())
+    names, schema = catalog.names(), catalog.whole_schema
+    session = Session(project, components, Flags(), tuple(problems), tuple(warnings), names, schema)
     return _Loaded(session, catalog.commands(project, components))
 
 

@@ -120,8 +120,10 @@ def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
         return
     if of in cli.OPTIONS:
         yield from map(Candidate, _environments() if of.name == "env" else ())
-    elif known := of.choices or (of.offered if isinstance(of, Arg) else ()):
+    elif known := of.choices or of.offered:
         yield from map(Candidate, known)
+        if isinstance(of, Param) and of.offered:
+            yield Candidate(word, is_file=True)
     elif not (isinstance(of, Param) and of.secret):
         yield Candidate(word, is_file=True)
 

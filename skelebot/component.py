@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
@@ -70,7 +70,7 @@ class Session(NamedTuple):
 
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
-    reserved_names: the names of Skelebot's own commands.
+    reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
     """
 
     optional_project: Project | None
@@ -79,6 +79,7 @@ class Session(NamedTuple):
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reserved_names: frozenset[str] = frozenset()
+    schema: Callable[[], dict[str, Any]] = dict
 
     @property
     def project(self) -> Project:

@@ -215,6 +215,7 @@ class Param:
     help: str = key("", help="What the option is for")
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
     placeholder: str | None = None
+    offered: tuple[str, ...] = ()  # what shell completion suggests besides files
     place: str = ""
 
     @property

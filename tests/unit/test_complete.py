@@ -133,6 +133,9 @@ def found(words: str, word: str) -> list[str]:
         ("logs", "tra", "train"),
         ("completion", "", "bash zsh fish"),
         ("pull", "--over", "--override"),
+        ("scaffold --template", "", "default dash r FILE"),
+        ("scaffold --template", "da", "dash FILE"),
+        ("scaffold", "--template=d", "--template=default --template=dash FILE"),
     ],
 )  # fmt: skip
 def test_what_could_come_next(words: str, word: str, expected: str) -> None:

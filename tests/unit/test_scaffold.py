@@ -10,16 +10,21 @@ from typing import Any
 import pytest
 import yaml
 
+from skelebot.components.scaffold.apply import in_order, put
+from skelebot.components.scaffold.generate import NewFile
+
 from .helpers import load, run_cli, warnings, write
 
 Run = Callable[..., int]
 
-DEFAULT = {
-    *(".gitignore", ".skelebot-template.yaml", "README.md", "VERSION", "skelebot.yaml"),
+ALWAYS = {
+    *(".gitignore", ".skelebot-template.yaml", "README.md", "VERSION"),
+    *("skelebot.schema.json", "skelebot.yaml"),
+}
+DEFAULT = ALWAYS | {
     *(f"{name}/.gitkeep" for name in ("config", "data", "models", "notebooks", "output", "queries")),
     *("src/jobs/example.py", "tests/test_example.py"),
 }
-ALWAYS = {".gitignore", ".skelebot-template.yaml", "README.md", "VERSION", "skelebot.yaml"}
 
 HOSTILE = [
     'say "hi"',
@@ -639,3 +644,29 @@ def test_all_mistakes_of_a_template_are_told_at_once(
 def test_a_folder_without_a_template(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(folder, capsys, "-y", "--template", str(folder))
     assert said == f"{folder} is not a template: it has no template.yaml"
+
+
+def test_the_schema_for_editors_is_written_and_replaced(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "old", "skelebot.schema.json")
+    assert scaffold("-y") == 0
+    capsys.readouterr()
+    assert run_cli(["schema"]) == 0
+    assert (folder / "skelebot.schema.json").read_text() == capsys.readouterr().out
+
+
+# --- writing ---
+
+
+def test_skelebot_yaml_comes_last_and_what_goes_comes_first() -> None:
+    """A folder without it is no project, should the machine stop in between."""
+    changes = {"z": NewFile(b""), "skelebot.yaml": NewFile(b""), "y": None, "a": NewFile(b"")}
+    assert in_order(changes) == ["y", "a", "z", "skelebot.yaml"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    new, mine = write(tmp_path, "new", "staged"), write(tmp_path, "mine", "target")
+    with pytest.raises(FileExistsError):
+        put(str(new), str(mine))
+    assert mine.read_text() == "mine"

@@ -47,7 +47,7 @@ def test_only_what_is_needed_is_added(folder: Path) -> None:
     assert adopt() == 0
     after = contents(folder)
     assert after.pop(".gitignore").startswith(before.pop(".gitignore"))
-    assert after.keys() - before.keys() == {"skelebot.yaml"}
+    assert after.keys() - before.keys() == {"skelebot.yaml", "skelebot.schema.json"}
     assert {name: after[name] for name in before} == before
     assert warnings(folder, (folder / "skelebot.yaml").read_text()) == []
     assert load(folder).version == "my VERSION"
@@ -55,7 +55,7 @@ def test_only_what_is_needed_is_added(folder: Path) -> None:
 
 def test_a_version_is_added_where_there_is_none(folder: Path) -> None:
     assert adopt() == 0
-    assert contents(folder).keys() == {"skelebot.yaml", "VERSION"}
+    assert contents(folder).keys() == {"skelebot.yaml", "skelebot.schema.json", "VERSION"}
     assert load(folder).version == "0.1.0"
     assert "# - name: train\n" in (folder / "skelebot.yaml").read_text()
 

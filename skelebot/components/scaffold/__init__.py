@@ -39,7 +39,11 @@ _SCAFFOLD = (
     Param("maintainer", help="Who maintains it; git's user.name by default"),
     Param("contact", help="Where to ask about it; git's user.email by default"),
     Param("language", choices=("Python", "R", "R+Python"), help="What its jobs are written in"),
-    Param("template", help="default, dash, r, or URL[@REF] or FOLDER[@REF] of a custom template"),
+    Param(
+        "template",
+        help="default, dash, r, or URL[@REF] or FOLDER[@REF] of a custom template",
+        offered=("default", "dash", "r"),
+    ),
     _VAR,
     Param("existing", "e", accepts="boolean", help="Turn what is in this folder into a project"),
     Param("force", "f", accepts="boolean", help="Overwrite existing files"),
@@ -63,9 +67,9 @@ def _scaffold(session: Session, values: Values) -> int:
         for name in ("template", "var"):
             if name in values:
                 raise UsageError(f"--{name} is for a new project; -e uses what is in this folder")
-        code = existing.adopt(root, asker, force, dry_run, session.reserved_names)
+        code = existing.adopt(root, asker, force, dry_run, session.reserved_names, session.schema())
     else:
-        code = new.scaffold(root, asker, force, dry_run)
+        code = new.scaffold(root, asker, force, dry_run, session.schema())
     if code == 0 and not dry_run:
         _report(root)
     return code

@@ -86,10 +86,8 @@ def _move(root: str, stage: str, changes: Changes, replaceable: Set[str]) -> Non
     undo: list[Callable[[], None]] = []  # the opposite of each step
     before = os.path.join(stage, "old")
     os.mkdir(before)
-    # First what is removed, as a folder may take its place; last what makes the folder a project.
-    order = sorted(changes, key=lambda path: (path == FILE, changes[path] is not None, path))
     try:
-        for i, path in enumerate(order):
+        for i, path in enumerate(in_order(changes)):
             target, old = os.path.join(root, path), os.path.join(before, str(i))
             _make_folders(root, os.path.dirname(path), undo)
             if path in replaceable and os.path.lexists(target):
@@ -98,7 +96,7 @@ def _move(root: str, stage: str, changes: Changes, replaceable: Set[str]) -> Non
                 if files_in(before, str(i)):
                     raise OSError(errno.ENOTEMPTY, "it is a folder that is not empty", target)
             if changes[path] is not None:
-                _put(os.path.join(stage, "new", path), target)
+                put(os.path.join(stage, "new", path), target)
                 undo.append(partial(os.remove, target))
     except BaseException:
         for step in reversed(undo):
@@ -106,6 +104,11 @@ def _move(root: str, stage: str, changes: Changes, replaceable: Set[str]) -> Non
                 step()
         raise
     shutil.rmtree(before, ignore_errors=True)
+
+
+def in_order(changes: Changes) -> list[str]:
+    """First what is removed, as a folder may take its place; last what makes the folder a project."""
+    return sorted(changes, key=lambda path: (path == FILE, changes[path] is not None, path))
 
 
 def _make_folders(root: str, folder: str, undo: list[Callable[[], None]]) -> None:
@@ -117,7 +120,7 @@ def _make_folders(root: str, folder: str, undo: list[Callable[[], None]]) -> Non
             undo.append(partial(os.rmdir, path))
 
 
-def _put(staged: str, target: str) -> None:
+def put(staged: str, target: str) -> None:
     """Move a file to where none is, also if another program creates one there at this moment."""
     try:
         os.link(staged, target)

@@ -10,7 +10,7 @@ from skelebot.project import nodes
 
 _HEAD = """\
 # yaml-language-server: $schema=skelebot.schema.json
-# The line above is for your editor; `skelebot schema > skelebot.schema.json` makes the file it names.
+# The line above is for your editor; `skelebot schema > skelebot.schema.json` renews the file it names.
 
 """
 

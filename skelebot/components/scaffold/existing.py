@@ -11,7 +11,7 @@ from skelebot.components.scaffold.answers import Asker
 from skelebot.components.scaffold.changes import confirm_and_apply
 from skelebot.components.scaffold.config_text import head, yaml_text
 from skelebot.components.scaffold.discover import LANGUAGES, FolderContents, discover
-from skelebot.components.scaffold.generate import Files, NewFile
+from skelebot.components.scaffold.generate import SCHEMA, Files, NewFile, schema_file
 from skelebot.components.scaffold.render import Answers
 from skelebot.errors import SkelebotError
 from skelebot.model import image_name
@@ -21,10 +21,17 @@ from skelebot.project.read import FILE
 _MOST_JOBS = 50
 
 
-def adopt(root: str, asker: Asker, force: bool, dry_run: bool, reserved_names: Collection[str]) -> int:
+def adopt(
+    root: str,
+    asker: Asker,
+    force: bool,
+    dry_run: bool,
+    reserved_names: Collection[str],
+    schema: dict[str, Any],
+) -> int:
     """Add what Skelebot needs to the folder `root`, and return the exit code. Raises SkelebotError.
 
-    reserved_names: names that no job can have.
+    reserved_names: names that no job can have. schema: the JSON Schema of skelebot.yaml, for editors.
     """
     contents = discover(root)
     questions = answers.about(root, contents.about)
@@ -36,9 +43,10 @@ def adopt(root: str, asker: Asker, force: bool, dry_run: bool, reserved_names: C
     with files.private_folder() as scratch:
         generate.check(made, scratch, "what is here")
     ignored, note = _gitignore(root)
-    replaceable = {*made, GITIGNORE} if force else {GITIGNORE}
+    made |= schema_file(schema) | ignored
+    replaceable = set(made) if force else {GITIGNORE, SCHEMA}
     title = "a project from what is here"
-    code = confirm_and_apply(root, made | ignored, title, asker, replaceable, dry_run, note)
+    code = confirm_and_apply(root, made, title, asker, replaceable, dry_run, note)
     for line in (*contents.skipped, *_version_problem(root)):
         console.info(f"not used: {line}")
     return code

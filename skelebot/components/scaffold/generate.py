@@ -1,9 +1,11 @@
 """A template and the answers become the files of a project, in memory."""
 
+import json
 import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from skelebot import files
 from skelebot.components.scaffold.config_text import template_config
@@ -28,6 +30,13 @@ class NewFile:
 
 
 Files = dict[str, NewFile]
+
+SCHEMA = "skelebot.schema.json"
+
+
+def schema_file(schema: dict[str, Any]) -> Files:
+    """The file that the first line of a skelebot.yaml names, for editors."""
+    return {SCHEMA: NewFile(f"{json.dumps(schema, indent=2)}\n".encode())}
 
 
 def project_files(template: Template, answers: Answers) -> Files:

@@ -4,12 +4,13 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from skelebot import files
 from skelebot.components.scaffold import answers, fetch, generate, location, templates
 from skelebot.components.scaffold.answers import Asker, Question
 from skelebot.components.scaffold.changes import confirm_and_apply
-from skelebot.components.scaffold.generate import KEEP, Files, NewFile
+from skelebot.components.scaffold.generate import KEEP, SCHEMA, Files, NewFile, schema_file
 from skelebot.components.scaffold.location import BUILT_IN, DATA, Location
 from skelebot.components.scaffold.record import RECORD, record_text
 from skelebot.components.scaffold.templates import LANGUAGES, Template
@@ -25,14 +26,18 @@ class LocatedTemplate:
     template: Template
 
 
-def scaffold(root: str, asker: Asker, force: bool, dry_run: bool) -> int:
-    """Create a project in the folder `root` and return the exit code. Raises SkelebotError."""
+def scaffold(root: str, asker: Asker, force: bool, dry_run: bool, schema: dict[str, Any]) -> int:
+    """Create a project in the folder `root` and return the exit code. Raises SkelebotError.
+
+    schema: the JSON Schema of skelebot.yaml, which is written for editors.
+    """
     with files.private_folder() as scratch:
         located, values = _template_and_answers(root, asker, scratch)
         made = all_files(located, values, scratch)
     made = {path: file for path, file in made.items() if not keeps_existing_folder(root, path)}
+    made = schema_file(schema) | made
     title = f"a project from the template {located.location.address}"
-    return confirm_and_apply(root, made, title, asker, set(made) if force else set(), dry_run)
+    return confirm_and_apply(root, made, title, asker, set(made) if force else {SCHEMA}, dry_run)
 
 
 def all_files(located: LocatedTemplate, values: Mapping[str, str], scratch: str) -> Files:
