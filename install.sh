@@ -20,7 +20,7 @@ X
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 EXAMPLE=false UNINSTALL=false
-PULL_SECONDS=20
+PULL_SECONDS=60
 MINIMUM="Python 3.10 or later"
 
 say() { printf '%s\n' "$*"; }
@@ -280,16 +280,26 @@ why_not_docker() {
     if ! have "$client"; then echo "there is no docker program"; return; fi
     if ! within 20 "$client" version >/dev/null 2>&1; then echo "no Docker engine answers"; return; fi
     image=$(base_image)
-    if ! has_image "$client" "$image"; then echo "the base image $image is not available"; return; fi
-    echo "$image"
-    return 1
+    if ! pull_problem "$client" "$image"; then
+        echo "$image"
+        return 1
+    fi
 }
 
 # The one that skelebot would use, including SKELEBOT_BASE_IMAGE.
 base_image() { "$BIN/skelebot" --dry-run load | sed -n 's/^[ |]*FROM *//p' | head -n 1; }
 
-has_image() {
-    "$1" image inspect "$2" >/dev/null 2>&1 || within "$PULL_SECONDS" "$1" pull "$2" >/dev/null 2>&1
+# Succeeds and prints why the base image is not there, or fails once it is.
+pull_problem() {
+    local client=$1 image=$2 code=0
+    if "$client" image inspect "$image" >/dev/null 2>&1; then return 1; fi
+    printf 'pulling the base image %s, which may take up to %s seconds\n' "$image" "$PULL_SECONDS" >&2
+    within "$PULL_SECONDS" "$client" pull "$image" >/dev/null 2>"$WORK/pull" || code=$?
+    case $code in
+        0) return 1 ;;
+        124) echo "the base image $image did not arrive within $PULL_SECONDS seconds (\`docker pull $image\` takes longer)" ;;
+        *) echo "the base image $image could not be pulled: $(tail -n 1 "$WORK/pull")" ;;
+    esac
 }
 
 main() {

@@ -126,3 +126,39 @@ def check_example(machine: Sandbox, result: Result, where: str) -> None:
     assert {path.stat().st_uid for path in made} == {machine.uid}
     rows = (example / "output/scored.csv").read_text().splitlines()
     assert len(rows) > 30
+
+
+# --- the base image of the example, without an installation ---
+
+
+def pull_problem(tmp_path: Path, pull: str) -> subprocess.CompletedProcess[str]:
+    """What install.sh says of a base image that a client has to pull in a second."""
+    client = tmp_path / "client"
+    client.write_text(f'#!/bin/sh\n[ "$1" != image ] || exit 1\n{pull}\n')
+    client.chmod(0o755)
+    lines = (ROOT / "install.sh").read_text().splitlines(keepends=True)
+    (tmp_path / "functions").write_text("".join(lines[:-1]))  # all but the call of main
+    command = f"source {tmp_path}/functions; WORK={tmp_path}; PULL_SECONDS=1; "
+    command += f"pull_problem {client} python:3.12-slim"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+
+
+PULLING = "pulling the base image python:3.12-slim, which may take up to 1 seconds\n"
+
+
+@pytest.mark.parametrize(
+    ("pull", "said"),
+    [
+        ("sleep 30", "did not arrive within 1 seconds (`docker pull python:3.12-slim` takes longer)"),
+        ("echo trying >&2; echo manifest unknown >&2; exit 1", "could not be pulled: manifest unknown"),
+    ],
+)
+def test_a_slow_registry_is_told_from_a_missing_image(tmp_path: Path, pull: str, said: str) -> None:
+    result = pull_problem(tmp_path, pull)
+    assert result.returncode == 0, result
+    assert (result.stdout, result.stderr) == (f"the base image python:3.12-slim {said}\n", PULLING)
+
+
+def test_an_image_that_arrives_is_no_problem(tmp_path: Path) -> None:
+    result = pull_problem(tmp_path, "exit 0")
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", PULLING)
