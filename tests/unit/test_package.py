@@ -15,6 +15,7 @@ from skelebot import launch
 from skelebot.component import Session
 from skelebot.image.ignores import Ignores
 from skelebot.model import Flags
+from skelebot.project import state
 
 from .helpers import load, problems, run_cli, write
 
@@ -312,3 +313,10 @@ def test_what_comes_after_a_bump_has_its_version(project: Path, capsys: pytest.C
     assert capsys.readouterr().out == f"1.5.0\n{project}/my-project-1.5.0.zip\n"
     with zipfile.ZipFile(project / "my-project-1.5.0.zip") as archive:
         assert archive.read("VERSION") == b"1.5.0\n"
+
+
+def test_a_pulled_version_is_left_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("model_v0.2.0.joblib", "model_v0.3.0.joblib"):
+        write(project, "x", name)
+    state.remember_output(str(project), str(project / "model_v0.2.0.joblib"))
+    assert names(packaged(capsys)) == ["VERSION", "model_v0.3.0.joblib", *CODE[1:]]

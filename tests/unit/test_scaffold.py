@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_each_built_in_template_is_a_project_without_warnings(folder: Path, name
     for path in folder.rglob("*.py"):
         compile(path.read_text(), str(path), "exec")
     ignored = (folder / ".gitignore").read_text().splitlines()
-    assert {"/.skelebot/", "/data/*", "!.gitkeep", ".env"} <= set(ignored)
+    assert {"/.skelebot/", "/data/*", "!.gitkeep", ".env", "*_v[0-9]*.[0-9]*.[0-9]*"} <= set(ignored)
 
 
 def test_the_language_chooses_the_template(folder: Path) -> None:
@@ -670,3 +671,20 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     with pytest.raises(FileExistsError):
         put(str(new), str(mine))
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [
+        ("model_v0.2.0.joblib", True),
+        ("out/model_v10.20.30-rc.1+b.tar.gz", True),
+        ("model_v0.2.0", True),
+        ("src/model_v2.py", False),
+        ("model.joblib", False),
+        ("model_v1.0.py", False),
+    ],
+)
+def test_git_ignores_pulled_versions(folder: Path, name: str, ignored: bool) -> None:
+    assert scaffold("-y") == 0
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert (subprocess.run(["git", "check-ignore", "--quiet", name]).returncode == 0) == ignored
