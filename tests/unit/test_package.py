@@ -320,3 +320,13 @@ def test_a_pulled_version_is_left_out(project: Path, capsys: pytest.CaptureFixtu
         write(project, "x", name)
     state.remember_output(str(project), str(project / "model_v0.2.0.joblib"))
     assert names(packaged(capsys)) == ["VERSION", "model_v0.3.0.joblib", *CODE[1:]]
+
+
+def test_a_link_that_leads_out_through_another_that_is_left_out(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(project.parent, "secret", "secret")
+    (project / "up").symlink_to("..")
+    (project / "a").symlink_to("up/secret")
+    configure(project, "{ignores: [up]}")
+    assert "a is a link out of the project, to up/secret" in refused(capsys)
