@@ -73,6 +73,26 @@ def included(root: Path, trap: Path) -> None:
     real_git(root, "config", "include.path", str(root.parent / "more"))
 
 
+def in_the_worktrees_config(root: Path, trap: Path) -> None:
+    real_git(root, "config", "extensions.worktreeConfig", "true")
+    real_git(root, "config", "--worktree", "core.fsmonitor", str(trap))
+
+
+def behind_a_git_file(root: Path, trap: Path) -> None:
+    real_git(root, "config", "core.fsmonitor", str(trap))
+    (root / ".git").rename(root.parent / "elsewhere")
+    write(root, "gitdir: ../elsewhere\n", ".git")
+
+
+def behind_an_alternate(root: Path, trap: Path) -> None:
+    """Its objects are in another repository, whose configuration counts for nothing."""
+    other = repository(root.parent / "other", c_txt="3\n")
+    real_git(other, "config", "core.fsmonitor", str(trap))
+    write(root, f"{other}/.git/objects\n", ".git/objects/info/alternates")
+    real_git(root, "config", "core.alternateRefsCommand", str(trap))
+    real_git(root, "config", "core.fsmonitor", str(trap))
+
+
 def filtered(key: str, name: str = "evil") -> Setup:
     def setup(root: Path, trap: Path) -> None:
         write(root, f"*.txt filter={name}\n", ".git/info/attributes")
@@ -119,6 +139,9 @@ def partial_clone(root: Path, trap: Path) -> None:
 TRAPS = {
     "fsmonitor": (set_config("core.fsmonitor"), ["status"]),
     "include": (included, ["status"]),
+    "config.worktree": (in_the_worktrees_config, ["status"]),
+    ".git file": (behind_a_git_file, ["status"]),
+    "alternates": (behind_an_alternate, ["status"]),
     "clean filter": (filtered("clean"), ["status"]),
     "process filter": (filtered("process"), ["status"]),
     "filter with =": (filtered("clean", "a=b"), ["status"]),
