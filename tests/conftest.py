@@ -1,7 +1,9 @@
 """Fixtures of all tests, and what happens to those that need what is not installed."""
 
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +23,16 @@ hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure() -> None:
-    """Keep the caller's plugins and ignored signals (nohup, a background job) away from the tests."""
+    """Keep the caller's plugins, cache and ignored signals (nohup, a background job) away from the tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
     os.environ["XDG_DATA_HOME"] = "/nonexistent"
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="skelebot-test-cache-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 # The files whose tests take turns, because they share a server or would take each other's ports.

@@ -39,6 +39,7 @@ _FOREIGN = (
         "SKELEBOT_DOCKER",
     ),
     "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
 )
 
 

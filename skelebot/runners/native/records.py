@@ -40,8 +40,7 @@ class Record:
         """Begin the record of a run. Raises SkelebotError if it must hold the run's output and cannot."""
         id = f"{image_name(task.project) or 'run'}-{_file_name(task.name)}-{os.urandom(4).hex()}"
         try:
-            folder = os.path.join(_runs_folder(task.root), id)
-            os.makedirs(folder)
+            folder = _make_folder(os.path.join(_runs_folder(task.root), id))
             lock = open_lock(os.path.join(folder, "lock"))
             try_lock(lock)
         except (OSError, SkelebotError) as error:
@@ -102,7 +101,7 @@ class Record:
 
     def remove(self) -> None:
         if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _remove_folder(self.folder)
         self._close()
 
     def _close(self) -> None:
@@ -115,6 +114,25 @@ class Record:
 
 def _file_name(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in text)[:60]
+
+
+def _make_folder(path: str) -> str:
+    """Make a run's folder; those above it may go at any moment with another run's. Raises OSError."""
+    for _ in range(9):
+        with suppress(FileNotFoundError):
+            os.makedirs(path)
+            return path
+    os.makedirs(path)
+    return path
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a run's folder, and those above it once they are empty."""
+    shutil.rmtree(path, ignore_errors=True)
+    for _ in ("runs", "the checkout", "checkouts"):
+        path = os.path.dirname(path)
+        with suppress(OSError):
+            os.rmdir(path)
 
 
 def _runs_folder(root: str) -> str:
@@ -143,7 +161,7 @@ def _read(root: str, folder: str) -> Run | None:
     except (OSError, ValueError):
         project, job, began = "", "", ""
     if not alive and not os.path.exists(os.path.join(folder, "out")):
-        shutil.rmtree(folder, ignore_errors=True)  # an attended run whose Skelebot was killed
+        _remove_folder(folder)  # an attended run whose Skelebot was killed
         return None
     if not job:
         return None  # it is just beginning
@@ -205,7 +223,7 @@ def remove(run: Run) -> int:
     for name in _OUTPUT:
         with suppress(OSError):
             size += os.path.getsize(os.path.join(folder, name))
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_folder(folder)
     return size
 
 
