@@ -19,6 +19,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 _DEEPEST = 100
 _OPENINGS_WITHOUT_RISK = 10_000
+_TOO_DEEP = "it is nested too deep"
 _MOST_LINES = 100  # that are shown of what is wrong
 
 
@@ -123,21 +124,23 @@ def _check_depth(source: _NamedText) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _DEEPEST:
-                raise ScannerError(None, None, "it is nested too deep", event.start_mark)  # type: ignore[arg-type]
+                raise ScannerError(None, None, _TOO_DEEP, event.start_mark)  # type: ignore[arg-type]
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
 
 def _yaml_problem(name: str, text: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or getattr(error, "reason", None)
+    what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    if "nesting depth" in what:  # libyaml 0.2.6 has a limit of its own
+        what = _TOO_DEEP
     if mark:
         where = f"{name}:{mark.line + 1}:{mark.column + 1}"
     else:  # a character that YAML does not allow
         bad = re.search("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text)
         before = text[: bad.start()] if bad else ""
         where = f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-    return f"{where}: this is not YAML: {what or 'it cannot be read'}"
+    return f"{where}: this is not YAML: {what}"
 
 
 def _loop_or_depth(node: yaml.Node, above: tuple[int, ...], seen: set[int]) -> tuple[yaml.Node, str] | None:

@@ -435,3 +435,11 @@ def test_a_boolean_is_read_in_each_of_yamls_spellings(tmp_path: Path, text: str)
 def test_null_stands_for_a_key_that_is_not_there(tmp_path: Path) -> None:
     project = load(tmp_path, "name: demo\njobs:\nports: ~\nhost: null\ngpu:\nbuild:\ncomponents:\n")
     assert project == load(tmp_path, "name: demo\n")
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
+def test_a_text_that_is_nested_too_deep_is_reported(tmp_path: Path, opening: str, depth: int) -> None:
+    (problem,) = problems(tmp_path, opening * depth)
+    assert "is nested too deep" in problem
+    assert problem.startswith("skelebot.yaml:1:")
