@@ -74,6 +74,7 @@ def error(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Callable[..., str
     ("argv", "expected"),
     [
         (["-n"], "-n goes before the job: skelebot -n fail"),
+        (["-n", "x"], "-n goes before the job: skelebot -n fail"),
         (["-e", "prod"], "-e goes before the job: skelebot -e prod fail"),
         (["-eprod"], "-e goes before the job: skelebot -eprod fail"),
         (["--env=prod"], "--env goes before the job: skelebot --env=prod fail"),
@@ -246,3 +247,23 @@ def test_a_chain_elsewhere_names_only_the_link_that_failed(tmp_path: Path) -> No
     assert stderr_of(tmp_path, "-n", "good", "+", "bad", terminal=False) == [
         "ERROR | bad ended with exit code 3"
     ]
+
+
+def test_a_link_sees_what_the_one_before_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    write(tmp_path, "name: demo\n")
+    write(tmp_path, "1.2.3\n", "VERSION")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["bump", "patch", "+", "package"]) == 0
+    assert [path.name for path in tmp_path.glob("*.zip")] == ["demo-1.2.4.zip"]
+
+
+def test_a_job_with_the_name_of_doctor_needs_a_valid_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Skelebot's own doctor runs anyway, and reports the warnings itself."""
+    write(tmp_path, "name: demo\nignore: [x]\njobs: [{name: doctor, source: exit 7, help: Fails}]\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(["-n", "doctor"]) == 7
+    assert capsys.readouterr().err == "WARN  | skelebot.yaml:2:1: ignore: is now spelt `ignores`\n"

@@ -259,7 +259,22 @@ _NO_COMMAND = [
 
 
 @pytest.mark.parametrize(
-    "source", ["true;", "true &", "true &&", "false ||", "true |", "!", "", "  ", *_NO_COMMAND]
+    "source",
+    [
+        "echo `",
+        "echo $(",
+        "(",
+        "{",
+        "true;",
+        "true &",
+        "true &&",
+        "false ||",
+        "true |",
+        "!",
+        "",
+        "  ",
+        *_NO_COMMAND,
+    ],
 )
 def test_the_words_of_the_caller_are_never_a_command(tmp_path: Path, source: str) -> None:
     """With the words after such an end, the first of them would be the program to run."""
