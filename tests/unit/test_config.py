@@ -8,7 +8,7 @@ import pytest
 
 from skelebot.errors import ConfigError, UsageError
 from skelebot.project import read
-from skelebot.project.nodes import in_order
+from skelebot.project.nodes import Report, in_order
 
 from .helpers import load, problems, read_all, run_cli, warnings, write
 
@@ -446,3 +446,10 @@ def test_what_is_not_an_ordinary_file_is_not_read(
     monkeypatch.chdir(tmp_path)
     assert run_cli(["-e", "dev", "-h"] if "dev" in name else ["-h"]) == 2
     assert capsys.readouterr().err == f"ERROR | {name} cannot be read: is not an ordinary file\n"
+
+
+def test_hints_end_where_no_more_problems_are_shown() -> None:
+    report = Report()
+    assert report.hint("nme", ["name"]) == "; did you mean `name`?"
+    report.problems |= {str(number): None for number in range(101)}
+    assert report.hint("nme", ["name"]) == ""
