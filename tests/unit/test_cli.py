@@ -216,7 +216,7 @@ def test_doctor_reports_a_hidden_command(
 CHAIN = "name: demo\njobs: [{name: good, source: 'true', help: A}, {name: bad, source: exit 3, help: B}]\n"
 
 
-def stderr_of(folder: Path, *argv: str, terminal: bool) -> list[str]:
+def stderr_of(folder: Path, *argv: str, terminal: bool, code: int = 3) -> list[str]:
     reader, writer = os.openpty() if terminal else os.pipe()
     with os.fdopen(reader, "rb", buffering=0) as shown:
         with skelebot(folder, *argv, stderr=writer, stdin=subprocess.DEVNULL) as child:
@@ -225,7 +225,7 @@ def stderr_of(folder: Path, *argv: str, terminal: bool) -> list[str]:
             with suppress(OSError):  # a terminal whose other side has gone
                 while data := shown.read(4096):
                     text += data
-        assert child.returncode == 3
+        assert child.returncode == code
     return [re.sub(r"\x1b\[\d*m", "", line) for line in text.decode().splitlines()]
 
 
@@ -240,6 +240,7 @@ def test_a_chain_on_a_terminal_has_headings_and_seconds(tmp_path: Path) -> None:
         "INFO  | bad took N s",
     ]
     assert stderr_of(tmp_path, "-n", "bad", terminal=True) == []
+    assert stderr_of(tmp_path, "-n", "--dry-run", "good", "+", "bad", terminal=True, code=0) == []
 
 
 def test_a_chain_elsewhere_names_only_the_link_that_failed(tmp_path: Path) -> None:
