@@ -480,7 +480,7 @@ def race(relayed: Sandbox, contents: list[bytes], between: Callable[[], object])
     return [code for *_, code in ends]
 
 
-@pytest.mark.parametrize(("size", "meet"), [(100_000, "PUT "), (LARGE, "~lock ")])
+@pytest.mark.parametrize(("size", "meet"), [(100_000, "~lock-"), (LARGE, "~lock-")])
 def test_of_two_pushes_at_once_one_wins(
     relayed: Sandbox, bucket: Bucket, relay: Relay, size: int, meet: str
 ) -> None:
@@ -492,7 +492,7 @@ def test_of_two_pushes_at_once_one_wins(
     assert bucket.uploads() == []  # the loser's neither
 
 
-@pytest.mark.parametrize(("size", "meet"), [(100_000, "PUT "), (LARGE, "~lock ")])
+@pytest.mark.parametrize(("size", "meet"), [(100_000, "~lock-"), (LARGE, "~lock-")])
 def test_a_push_that_comes_late_is_told(
     relayed: Sandbox, bucket: Bucket, relay: Relay, size: int, meet: str
 ) -> None:
@@ -513,7 +513,7 @@ def test_a_push_that_comes_late_is_told(
 
 def test_of_two_pushes_of_the_same_content_one_wins(relayed: Sandbox, bucket: Bucket, relay: Relay) -> None:
     """The second finds the parts that the first has sent, as if that had been killed."""
-    relay.meet = "~lock "
+    relay.meet = "~lock-"
     data = content(LARGE)
     race(relayed, [data, data], lambda: wait_for(lambda: relay.meeting.n_waiting))
     assert relay.up < LARGE + MB
@@ -522,7 +522,7 @@ def test_of_two_pushes_of_the_same_content_one_wins(relayed: Sandbox, bucket: Bu
 
 
 def test_the_lock_of_a_dead_push_is_not_waited_for_for_ever(project: Sandbox, bucket: Bucket) -> None:
-    bucket.put("model_v1.0.0.pkl~lock", b"")
+    bucket.put(f"model_v1.0.0.pkl~lock-00000001-{'0' * 16}", b"")
     project.write("m.pkl", content(LARGE))
     result = project.run("push", "model")
     assert result.code == 0, result
@@ -531,11 +531,11 @@ def test_the_lock_of_a_dead_push_is_not_waited_for_for_ever(project: Sandbox, bu
 
 
 LOST = [
-    (100_000, "PUT /", ()),
+    (100_000, "PUT /{bucket}/model_v1.0.0.pkl HTTP", ()),
     (LARGE, "partNumber=2", ()),
     (LARGE, "POST /{bucket}/model_v1.0.0.pkl?uploadId=", ()),
     (LARGE, "POST /{bucket}/model_v1.0.0.pkl?uploadId=", ("-f",)),
-    (LARGE, "~lock ", ()),
+    (LARGE, "~lock-", ()),
 ]
 
 
@@ -669,7 +669,12 @@ def test_look_alikes_are_others(project: Sandbox, bucket: Bucket) -> None:
         "model_v1.7.pkl",
         "a/model_v1.6.0.pkl",
     ]
-    others += ["model_v1.6.0.pkl~lock", "Model_v1.5.0.pkl", "model_vv1.5.0.pkl", "model_v1.5.0.PKL"]
+    others += [
+        "model_v1.6.0.pkl~lock-00000001-0123456789abcdef",
+        "Model_v1.5.0.pkl",
+        "model_vv1.5.0.pkl",
+        "model_v1.5.0.PKL",
+    ]
     ours = ["model_v1.2.0.pkl", "model_v1.10.0-rc.1.pkl", "model_v1.9.0.pkl", "model_v2.0.0.pkl"]
     fill(bucket, others + ours)
     configure(project, version="1.10.0", bucket=bucket.name, endpoint=bucket.server.url)

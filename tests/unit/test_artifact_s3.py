@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from moto.server import ThreadedMotoServer
+from s3_fake import Server, serving
 
 from skelebot.components.repository.parts import PART_SIZE
 from skelebot.components.repository.s3 import S3Store
-from skelebot.components.repository.s3.client import explained, is_repeated, open_bucket
+from skelebot.components.repository.s3.client import explained, is_repeated, open_bucket, split_bucket
 from skelebot.components.repository.s3.lock import age
 from skelebot.components.repository.s3.multipart import Multipart
 from skelebot.components.repository.settings import S3
-from skelebot.components.repository.store import AlreadyStored, Upload
+from skelebot.components.repository.store import AlreadyStored, Unusable, Upload
 from skelebot.errors import SkelebotError
 
 
@@ -131,4 +133,174 @@ def test_whether_a_request_was_sent_before() -> None:
 def test_the_age_of_an_object_by_the_servers_clock() -> None:
     headers = {"date": "Thu, 01 Jan 2026 00:01:00 GMT"}
     stored = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    assert age({"ResponseMetadata": {"HTTPHeaders": headers}, "LastModified": stored}) == 60
+    assert age({"ResponseMetadata": {"HTTPHeaders": headers}}, stored) == 60
+
+
+# --- servers as companies have them ---
+
+
+@pytest.fixture
+def fake(tmp_path: Path, settings: S3) -> Iterator[Server]:
+    with serving(tmp_path / "fake") as server:
+        yield server
+
+
+def of(server: Server, **more: Any) -> S3:
+    return S3("models", "us-east-1", None, server.url, **more)
+
+
+def pushed(tmp_path: Path, server: Server, size: int, **more: Any) -> bytes:
+    content = os.urandom(size)
+    S3Store(of(server, **more)).push("m", upload(tmp_path, content), False, lambda count: None)
+    assert server.objects["m"].path.read_bytes() == content
+    assert list(server.objects) == ["m"]  # no ticket is left
+    assert server.uploads == {}
+    return content
+
+
+SIZES = pytest.mark.parametrize("size", [1000, PART_SIZE + 1])
+
+
+@SIZES
+def test_a_bucket_that_demands_checksums(tmp_path: Path, fake: Server, size: int) -> None:
+    fake.rules.checksums = True
+    pushed(tmp_path, fake, size)
+    assert any("Content-MD5" in request.headers for request in fake.requests)
+    fake.rules.checksums = False
+    fake.objects.clear()
+    fake.requests.clear()
+    pushed(tmp_path, fake, size)
+    assert not any("Content-MD5" in request.headers for request in fake.requests)
+
+
+@SIZES
+def test_checksums_that_the_environment_asks_for(
+    tmp_path: Path, fake: Server, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    store = S3Store(of(fake))
+    store.push("m", upload(tmp_path, os.urandom(size)), False, lambda count: None)
+    puts = [r for r in fake.requests if r.method == "PUT" and "~lock" not in r.path]
+    assert puts
+    assert all("x-amz-checksum-crc32" in request.headers for request in puts)
+
+
+@pytest.mark.parametrize(
+    ("config", "style"), [("", "path"), ("s3 =\n  addressing_style = virtual\n", "virtual")]
+)
+def test_the_addressing_style_of_the_users_configuration(
+    tmp_path: Path, fake: Server, config: str, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\n{config}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    url = open_bucket(S3("models", "us-east-1", None, "http://s3.example.org")).client.generate_presigned_url(
+        "get_object", {"Bucket": "models", "Key": "m"}
+    )
+    start = {"path": "http://s3.example.org/models/m?", "virtual": "http://models.s3.example.org/m?"}
+    assert url.startswith(start[style])
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"encryption": "AES256"}, "AES256"),
+        ({"encryption": "aws:kms", "kms_key": "k1"}, "aws:kms k1"),
+        ({"kms_key": "k1"}, "aws:kms k1"),
+    ],
+)
+def test_a_policy_that_demands_encryption(
+    tmp_path: Path, fake: Server, size: int, more: dict[str, str], wanted: str
+) -> None:
+    fake.rules.encryption = wanted
+    pushed(tmp_path, fake, size, **more)
+    with pytest.raises(SkelebotError, match="denied: explicit deny in a resource-based policy; ask"):
+        S3Store(of(fake)).push("n", upload(tmp_path, bytes(size)), True, lambda count: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models", ("models", "")),
+        ("models/a/b/", ("models", "a/b")),
+        *(
+            (f"{arn}{rest}", (arn, rest.strip("/")))
+            for arn in (
+                "arn:aws:s3:eu-west-1:123456789012:accesspoint/team",
+                "arn:aws:s3:eu-west-1:123456789012:accesspoint:team",
+                "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint/team",
+                "arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-1/accesspoint/team",
+                "arn:aws:s3::123456789012:accesspoint/m1.mrap",
+            )
+            for rest in ("", "/a/b")
+        ),
+    ],
+)
+def test_a_bucket_or_an_access_point(text: str, expected: tuple[str, str]) -> None:
+    assert split_bucket(text) == expected
+
+
+def test_an_access_point_is_asked_at_its_own_host(settings: S3) -> None:
+    arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/team"
+    bucket = open_bucket(S3(f"{arn}/weather", "us-east-1"))
+    url = bucket.client.generate_presigned_url("get_object", bucket.at("m"))
+    assert url.startswith("https://team-123456789012.s3-accesspoint.eu-west-1.amazonaws.com/weather/m?")
+
+
+@pytest.mark.parametrize(
+    "page", [b"<html><body>log in</body></html>", b"<!doctype html><p>log in<br>", b'{"a": 1}', b"\x00\xff"]
+)
+def test_a_web_page_is_not_a_store(tmp_path: Path, fake: Server, page: bytes) -> None:
+    fake.rules.page = page
+    store = S3Store(of(fake))
+    for ask in (store.check, lambda: list(store.list("m")), lambda: store.head("m"), store.check_write):
+        with pytest.raises(SkelebotError, match="does not answer as S3 does; check `endpoint`"):
+            ask()
+
+
+def test_a_store_that_cannot_be_written(fake: Server) -> None:
+    store = S3Store(of(fake))
+    store.check_write()
+    assert (fake.objects, fake.uploads) == ({}, {})
+    fake.rules.read_only = True
+    store.check()
+    with pytest.raises(SkelebotError, match="is denied: not authorized to perform: s3:PutObject; ask"):
+        store.check_write()
+
+
+@SIZES
+@pytest.mark.parametrize("conditions", ["checked", "refused", "ignored", "conflict"])
+def test_of_pushes_at_once_one_wins(tmp_path: Path, fake: Server, size: int, conditions: str) -> None:
+    fake.rules.conditions = conditions
+    contents = [os.urandom(size) for _ in range(4)]
+    outcomes: dict[int, str] = {}
+
+    def push(number: int) -> None:
+        (tmp_path / str(number)).write_bytes(contents[number])
+        try:
+            S3Store(of(fake)).push("m", Upload.of(str(tmp_path / str(number))), False, lambda count: None)
+            outcomes[number] = "stored"
+        except SkelebotError as error:
+            outcomes[number] = str(error)
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [winner] = [number for number, outcome in outcomes.items() if outcome == "stored"]
+    assert sorted(outcomes.values())[:3] == [str(AlreadyStored("m"))] * 3
+    assert fake.objects["m"].path.read_bytes() == contents[winner]
+    assert (list(fake.objects), fake.uploads) == (["m"], {})
+
+
+@SIZES
+def test_a_server_that_sends_more_than_it_announced(tmp_path: Path, fake: Server, size: int) -> None:
+    pushed(tmp_path, fake, size)
+    stored = S3Store(of(fake)).head("m")
+    assert stored
+    fake.rules.further = 400 << 20
+    with pytest.raises(Unusable, match=f"sent more than the {size} bytes that it announced"):
+        S3Store(of(fake)).pull(stored, str(tmp_path / "part"), lambda count: None, lambda count: None)
+    assert (tmp_path / "part").stat().st_size <= size
+    assert fake.sent < 50 << 20

@@ -66,10 +66,17 @@ class Repository(Component):
     def checks(self, session: Session) -> Iterator[Check]:
         """Whether the store can be used with the credentials that are set; never asks for them."""
         try:
-            self.open_store(session.project, ask=False).check()
-            yield Check("store", f"{self._store_name()} can be used")
+            store = self.open_store(session.project, ask=False)
+            store.check()
         except SkelebotError as error:
             yield Check.failed("store", error)
+            return
+        try:
+            store.check_write()
+            yield Check("store", f"{self._store_name()} can be used")
+        except SkelebotError as error:
+            text = f"{self._store_name()} can be read, but not written: {error}"
+            yield Check.failed("store", SkelebotError(text))
 
     def _store_name(self) -> str:
         if self.s3:

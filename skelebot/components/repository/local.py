@@ -46,6 +46,10 @@ class LocalStore:
             why = f"it does not exist, and cannot be created in {above}"
             raise SkelebotError(f"{self._folder} cannot be written: {why}; fix `local`")
 
+    def check_write(self) -> None:
+        if os.path.isdir(self._folder) and not os.access(self._folder, os.W_OK | os.X_OK):
+            raise SkelebotError("permission denied; ask for the right to write to the folder")
+
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = os.path.join(self._folder, os.path.dirname(prefix))
         try:

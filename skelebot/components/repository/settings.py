@@ -28,6 +28,10 @@ class S3:
     region: str | None = key(None, help="The bucket's region")
     profile: str | None = key(None, help="The profile in ~/.aws to use")
     endpoint: str | None = key(None, help="The address of a server other than Amazon's")
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = key(
+        None, help="The encryption to ask for; by default the bucket's own"
+    )
+    kms_key: str | None = key(None, help="The id or ARN of the key for aws:kms")
 
 
 @dataclass(frozen=True)

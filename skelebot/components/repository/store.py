@@ -99,6 +99,9 @@ class Store(Protocol):
     def check(self) -> None:
         """Raises SkelebotError if the store cannot be reached or refuses access."""
 
+    def check_write(self) -> None:
+        """Raises SkelebotError if nothing can be pushed to the store; changes nothing there."""
+
     def list(self, prefix: str) -> Iterable[Stored]:
         """The objects whose key starts with `prefix`, over all pages."""
 

@@ -52,6 +52,12 @@ class ArtifactoryStore:
             if answer.status_code == 404:
                 raise SkelebotError(f"there is no repository {self._repo} on {self._server.host}; fix `repo`")
 
+    def check_write(self) -> None:
+        """Deploy by the checksum of random bytes, which the server does not have."""
+        url = self._url("skelebot-check")
+        with self._server.retried(lambda: self._request_by_sum(url, os.urandom(32).hex())):
+            return
+
     def list(self, prefix: str) -> Iterator[Stored]:
         folder, _, _ = prefix.rpartition("/")
         url = self._url(folder, "api/storage/").rstrip("/") + "?list&deep=0&listFolders=0"

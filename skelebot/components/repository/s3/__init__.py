@@ -4,15 +4,26 @@ Parts are transferred in parallel both ways, and an interrupted transfer is resu
 """
 
 import os
+import random
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from skelebot.components.repository.parts import PART_SIZE, Part, Record, check_stop, in_parallel, parts_of
-from skelebot.components.repository.s3.client import code, explained, is_repeated, open_bucket, status
+from skelebot.components.repository.s3.client import (
+    code,
+    explained,
+    is_repeated,
+    open_bucket,
+    protocol_error,
+    status,
+)
 from skelebot.components.repository.s3.lock import exclusive
 from skelebot.components.repository.s3.multipart import Multipart, metadata
 from skelebot.components.repository.settings import S3
@@ -25,7 +36,6 @@ from skelebot.components.repository.store import (
     Upload,
     oversized,
 )
-from skelebot.errors import SkelebotError
 
 _TRIES = 5  # of a range that brings nothing
 
@@ -45,14 +55,26 @@ class S3Store:
         if self._is_checked:
             return
         with self._explained():
-            self._client.list_objects_v2(Bucket=self._bucket.name, Prefix=self._bucket.folder, MaxKeys=1)
+            at = {"Bucket": self._bucket.name, "Prefix": self._bucket.folder}
+            _check_page(self._client.list_objects_v2(**at, MaxKeys=1))
         self._is_checked = True
+
+    def check_write(self) -> None:
+        """Begin an upload, which needs the right to write, and drop it, which leaves nothing."""
+        with self._explained():
+            at = self._bucket.at("~check")
+            upload = self._client.create_multipart_upload(**at, **self._bucket.options).get("UploadId")
+        if not upload:
+            raise protocol_error()
+        with suppress(ClientError, BotoCoreError):
+            self._client.abort_multipart_upload(**at, UploadId=upload)
 
     def list(self, prefix: str) -> Iterator[Stored]:
         folder = self._bucket.folder
         with self._explained():
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket.name, Prefix=folder + prefix):
+                _check_page(page)
                 for found in page.get("Contents", ()):
                     modified = found["LastModified"].isoformat(timespec="seconds")
                     yield Stored(found["Key"][len(folder) :], found["Size"], modified, None, found["ETag"])
@@ -66,13 +88,13 @@ class S3Store:
                 return None
             with self._explained():
                 raise
-        except (BotoCoreError, ValueError):
+        except (BotoCoreError, ResponseParserError, ValueError):
             with self._explained():
                 raise
         try:
             modified, tag = found["LastModified"].isoformat(timespec="seconds"), found["ETag"]
         except KeyError:  # another web server
-            raise SkelebotError("the store does not answer as S3 does; check `endpoint`") from None
+            raise protocol_error() from None
         known = found.get("Metadata", {})
         is_executable = known.get("executable") == "true"
         return Stored(key, found["ContentLength"], modified, known.get("sha256"), tag, is_executable)
@@ -89,30 +111,27 @@ class S3Store:
         if before and _is_same(before, upload):
             on_bytes(upload.size)
             return Pushed(upload.sha256, 0)
-        condition = {} if force else {"IfNoneMatch": "*"}
         send = self._push_whole if upload.size <= PART_SIZE else self._push_in_parts
         with self._explained():
-            return Pushed(upload.sha256, send(key, upload, condition, on_bytes))
+            return Pushed(upload.sha256, send(key, upload, force, on_bytes))
 
-    def _push_whole(self, key: str, upload: Upload, condition: dict[str, str], on_bytes: OnBytes) -> int:
+    def _push_whole(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> int:
         with open(upload.path, "rb") as file:
             body = file.read()
         upload.ensure_unchanged()
         at = self._bucket.at(key) | {"Metadata": metadata(upload)}
-        with self._storing(key, upload):
-            self._client.put_object(**at, Body=body, **condition)
+        self._store(key, upload, force, lambda **condition: self._bucket.put(at, body, **condition))
         on_bytes(upload.size)
         return upload.size
 
-    def _push_in_parts(self, key: str, upload: Upload, condition: dict[str, str], on_bytes: OnBytes) -> int:
+    def _push_in_parts(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> int:
         parts = Multipart(self._bucket, key, upload)
         try:
             sent = parts.send(on_bytes)
-            with self._exclusive(key, bool(condition)), self._storing(key, upload):
-                parts.complete(**condition)
+            self._store(key, upload, force, parts.complete)
         except ClientError as error:
             # Of two pushes of the same content the second helps the first, which ends the upload.
-            if code(error) == "NoSuchUpload" and condition and self.head(key):
+            if code(error) == "NoSuchUpload" and not force and self.head(key):
                 raise AlreadyStored(key) from None
             raise
         except AlreadyStored:
@@ -121,10 +140,26 @@ class S3Store:
         parts.abort_others()
         return sent
 
-    def _exclusive(self, key: str, wanted: bool) -> AbstractContextManager[None]:
-        if self._bucket.is_amazon or not wanted:
-            return nullcontext()
-        return exclusive(self._bucket, key, lambda: self.head(key))
+    def _store(self, key: str, upload: Upload, force: bool, send: Callable[..., None]) -> None:
+        """Create an object, if its key must be new under that condition and, elsewhere, alone."""
+        if force:
+            with self._storing(key, upload):
+                send()
+            return
+        is_amazon = self._bucket.is_amazon
+        with nullcontext() if is_amazon else exclusive(self._bucket, key, lambda: self.head(key)):
+            for attempt in range(_TRIES):
+                try:
+                    with self._storing(key, upload):
+                        send(**({"IfNoneMatch": "*"} if self._bucket.has_conditions else {}))
+                    return
+                except ClientError as error:
+                    if status(error) == 501 and self._bucket.has_conditions:
+                        self._bucket.has_conditions = False
+                    elif status(error) != 409 or attempt == _TRIES - 1:
+                        raise
+                    else:  # of two at once, both may be refused
+                        time.sleep(random.uniform(0, 0.3 * 2**attempt))  # noqa: S311
 
     @contextmanager
     def _storing(self, key: str, upload: Upload) -> Iterator[None]:
@@ -200,6 +235,12 @@ class S3Store:
             while start < end and (block := body.read(min(BLOCK, end - start))):
                 start += len(block)
                 yield block
+
+
+def _check_page(page: Mapping[str, Any]) -> None:
+    """Refuse the answer of another web server. Raises SkelebotError."""
+    if not {"Name", "KeyCount"} & page.keys():
+        raise protocol_error()
 
 
 def _is_same(stored: Stored, upload: Upload) -> bool:

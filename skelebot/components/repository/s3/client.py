@@ -1,6 +1,10 @@
 """A client for a bucket: its settings, and the meaning of its errors."""
 
-from collections.abc import Iterator
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +13,16 @@ from urllib.parse import urlsplit
 import botocore.session  # not boto3, which would bring a transfer manager of its own
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from skelebot.components.repository.parts import AT_ONCE
 from skelebot.components.repository.settings import S3
 from skelebot.errors import SkelebotError
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+_ACCESS_POINT = re.compile(r"arn:[^/]*?(?:outpost[/:][^/:]+[/:])?accesspoint[/:][^/:]+")
+_DEMANDS_CHECKSUM = re.compile("content-?md5|checksum", re.IGNORECASE)
 
 _OTHER_REGION = "the bucket {bucket} is in another region; fix `region`"
 _EXPIRED = "the credentials have expired; log in to AWS again"
@@ -24,7 +32,8 @@ _MEANINGS = {
     "SignatureDoesNotMatch": "the secret key is wrong; check the profile or AWS_SECRET_ACCESS_KEY",
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
-    "AccessDenied": "access to the bucket {bucket} is denied; ask for the rights to list, read and write it",
+    "AccessDenied": "access to the bucket {bucket} is denied{reason}; "
+    "ask for the rights to list, read and write it",
     "403": "access to the bucket {bucket} is denied; check the credentials and their rights",
     "PermanentRedirect": _OTHER_REGION,
     "AuthorizationHeaderMalformed": _OTHER_REGION,
@@ -38,13 +47,38 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bucket:
-    """A bucket, or the part of it whose keys begin with `folder`."""
+    """A bucket, or the part of it whose keys begin with `folder`.
+
+    options: of each request that creates an object. needs_md5, has_conditions: what the server has answered.
+    """
 
     client: Any
     name: str
     folder: str
+    options: Mapping[str, str]
+    needs_md5: bool = False
+    has_conditions: bool = True
+
+    def put(self, at: Mapping[str, Any], body: bytes, **options: Any) -> None:
+        """Store a small object."""
+
+        def send(**checksum: str) -> Any:
+            return self.client.put_object(**at, Body=body, **self.options, **options, **checksum)
+
+        self.with_md5(send, lambda: hashlib.md5(body, usedforsecurity=False).hexdigest())
+
+    def with_md5(self, send: Callable[..., Any], md5: Callable[[], str]) -> Any:
+        """Send data, with its MD5 if the server demands one, as it does in a bucket with Object Lock."""
+        if not self.needs_md5:
+            try:
+                return send()
+            except ClientError as error:
+                if status(error) != 400 or not _DEMANDS_CHECKSUM.search(str(error)):
+                    raise
+                self.needs_md5 = True
+        return send(ContentMD5=base64.b64encode(bytes.fromhex(md5())).decode())
 
     def at(self, key: str) -> dict[str, Any]:
         """The parameters of a request that name an object."""
@@ -56,23 +90,49 @@ class Bucket:
 
 
 def open_bucket(settings: S3) -> Bucket:
-    name, _, folder = settings.bucket.partition("/")
-    folder = folder.strip("/")
-    config = Config(
+    name, folder = split_bucket(settings.bucket)
+    with explained(name):
+        session: Any = botocore.session.Session(profile=settings.profile)
+        is_path_style = bool(settings.endpoint) and not name.startswith("arn:")
+        config = _config(session.get_scoped_config(), is_path_style)
+        client = session.create_client("s3", settings.region, endpoint_url=settings.endpoint, config=config)
+    return Bucket(client, name, f"{folder}/" if folder else "", _encryption(settings))
+
+
+def split_bucket(text: str) -> tuple[str, str]:
+    """A bucket's name, or the ARN of an access point, and the folder behind it."""
+    name, _, folder = text.partition("/")
+    if match := _ACCESS_POINT.match(text):
+        name, folder = match[0], text[match.end() :]
+    return name, folder.strip("/")
+
+
+def _config(user: Mapping[str, Any], is_path_style: bool) -> Config:
+    """The client's settings, except those that the environment or ~/.aws/config has."""
+    own: dict[str, Any] = {}
+    for name in ("request_checksum_calculation", "response_checksum_validation"):
+        # The SHA-256 in the metadata covers the whole file; a second checksum of each part costs a third
+        # of the throughput, and older servers refuse it.
+        if name not in user and f"AWS_{name.upper()}" not in os.environ:
+            own[name] = "when_required"
+    s3: dict[str, Any] = {"payload_signing_enabled": False}
+    of_user = user.get("s3")
+    if is_path_style and not (isinstance(of_user, dict) and "addressing_style" in of_user):
+        s3["addressing_style"] = "path"
+    return Config(
         retries={"mode": "standard", "max_attempts": 6},
         max_pool_connections=AT_ONCE + 2,
         connect_timeout=10,
         read_timeout=60,
-        # The SHA-256 in the metadata covers the whole file; a second checksum of each part costs a third
-        # of the throughput, and older servers refuse it.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"payload_signing_enabled": False, "addressing_style": "path" if settings.endpoint else "auto"},
+        s3=s3,
+        **own,
     )
-    with explained(name):
-        session: Any = botocore.session.Session(profile=settings.profile)
-        client = session.create_client("s3", settings.region, endpoint_url=settings.endpoint, config=config)
-    return Bucket(client, name, f"{folder}/" if folder else "")
+
+
+def _encryption(settings: S3) -> dict[str, str]:
+    key = {"SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}
+    kind = settings.encryption or ("aws:kms" if key else None)
+    return {"ServerSideEncryption": kind, **key} if kind else {}
 
 
 @contextmanager
@@ -81,7 +141,9 @@ def explained(bucket: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        meaning = _MEANINGS.get(code(error), "").format(bucket=bucket)
+        if code(error) == "500" and error.operation_name != "HeadObject":  # S3's own 500 has a text
+            raise protocol_error() from None
+        meaning = _MEANINGS.get(code(error), "").format(bucket=bucket, reason=_reason(error))
         raise SkelebotError(meaning or f"the store refused: {_line(error)}") from None
     except NoCredentialsError as error:
         hint = "log in to AWS, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or fix `profile`"
@@ -90,9 +152,21 @@ def explained(bucket: str) -> Iterator[None]:
         raise SkelebotError(
             f"the store cannot be used: {bucket!r} cannot be a bucket's name; fix `bucket`"
         ) from None
+    except ResponseParserError:
+        raise protocol_error() from None
     except (BotoCoreError, ValueError) as error:  # the latter for a malformed endpoint
         hint = "check the network, `region`, `profile` and `endpoint`"
         raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None
+
+
+def protocol_error() -> SkelebotError:
+    return SkelebotError("the store does not answer as S3 does; check `endpoint`")
+
+
+def _reason(error: ClientError) -> str:
+    """The server's own sentence, unless it says no more than the code."""
+    message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split()).rstrip(".")
+    return "" if message.lower() in ("", "access denied", "forbidden") else f": {message}"
 
 
 def code(error: ClientError) -> str:

@@ -1,9 +1,11 @@
-"""One push at a time to a key, on servers that do not check conditions of large objects.
+"""One push at a time to a key, on servers that do not check conditions.
 
-Amazon's S3 does. Others, Ceph among them, check them for small objects only: there a small object beside
-the key reports that a push is about to complete.
+Amazon's S3 does. Others, Ceph among them, check them for small objects only or not at all. There, pushes
+take numbers as customers in a bakery do, which needs no more than a consistent listing:
+https://lamport.azurewebsites.net/pubs/bakery.pdf
 """
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -15,54 +17,69 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from skelebot import console
-from skelebot.components.repository.s3.client import Bucket, status
+from skelebot.components.repository.s3.client import Bucket
 from skelebot.components.repository.store import AlreadyStored
 
-_SUFFIX = "~lock"  # no version has a tilde, so it is never taken for one
-_STALE_SECONDS = 30  # after which a lock is a dead push's
+_SUFFIX = "~lock-"  # no version has a tilde, so a ticket is never taken for one
+_TICKET = re.compile(r"(\d{8})-([0-9a-f]{16})")
+_CHOOSING = 0  # the number of a push that has not taken one
+_STALE_SECONDS = 30  # after which a ticket is a dead push's
 
 
 @contextmanager
 def exclusive(bucket: Bucket, key: str, exists: Callable[[], object]) -> Iterator[None]:
-    """Keep other pushes of a key from completing. Raises AlreadyStored if one has."""
-    lock = bucket.at(key + _SUFFIX)
-    _acquire(bucket.client, lock, key, exists)
+    """Wait until no other push of a key can complete. Raises AlreadyStored if one has."""
+    token, number, is_reported = secrets.token_hex(8), _CHOOSING, False
     try:
+        _put(bucket, key, number, token)
+        number = 1 + max((number for number, _ in _others(bucket, key, token)), default=0)
+        _put(bucket, key, number, token)
+        _delete(bucket, key, _CHOOSING, token)
+        while any(other < (number, token) for other in _others(bucket, key, token)):
+            if exists():
+                raise AlreadyStored(key)
+            if not is_reported:
+                console.info(f"waiting for another push of {key}")
+                is_reported = True
+            time.sleep(0.3)
         if exists():
             raise AlreadyStored(key)
         yield
     finally:
-        with suppress(ClientError, BotoCoreError):
-            bucket.client.delete_object(**lock)
+        for each in {_CHOOSING, number}:
+            with suppress(ClientError, BotoCoreError):
+                _delete(bucket, key, each, token)
 
 
-def _acquire(client: Any, lock: dict[str, Any], key: str, exists: Callable[[], object]) -> None:
-    """Store the lock as soon as there is no other. Raises AlreadyStored if the key is stored."""
-    mine, is_reported = {"push": secrets.token_hex(8)}, False
-    while True:
-        try:
-            client.put_object(**lock, Body=b"", Metadata=mine, IfNoneMatch="*")
-            return
-        except ClientError as error:
-            if status(error) not in (409, 412):
-                raise
-        if exists():
-            raise AlreadyStored(key)
-        with suppress(ClientError):  # it may be gone by now
-            found = client.head_object(**lock)
-            if found["Metadata"] == mine:  # an answer was lost, and the library has asked again
-                return
-            if age(found) > _STALE_SECONDS:
-                client.delete_object(**lock)
-                continue
-        if not is_reported:
-            console.info(f"waiting for another push of {key}")
-            is_reported = True
-        time.sleep(0.5)
+def _at(bucket: Bucket, key: str, number: int, token: str) -> dict[str, Any]:
+    return bucket.at(f"{key}{_SUFFIX}{number:08}-{token}")
 
 
-def age(answer: dict[str, Any]) -> float:
+def _put(bucket: Bucket, key: str, number: int, token: str) -> None:
+    bucket.put(_at(bucket, key, number, token), b"")
+
+
+def _delete(bucket: Bucket, key: str, number: int, token: str) -> None:
+    bucket.client.delete_object(**_at(bucket, key, number, token))
+
+
+def _others(bucket: Bucket, key: str, token: str) -> list[tuple[int, str]]:
+    """The tickets of other pushes; those of dead ones are removed."""
+    prefix, tickets = bucket.folder + key + _SUFFIX, []
+    page = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=prefix)
+    for found in page.get("Contents", ()):
+        ticket = _TICKET.fullmatch(found["Key"][len(prefix) :])
+        if ticket is None or ticket[2] == token:
+            continue
+        if age(page, found["LastModified"]) > _STALE_SECONDS:
+            bucket.client.delete_object(Bucket=bucket.name, Key=found["Key"])
+        else:
+            tickets.append((int(ticket[1]), ticket[2]))
+    return tickets
+
+
+def age(answer: dict[str, Any], modified: datetime) -> float:
     """The seconds since an object was stored, by the server's own clock."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
-    return float((now - answer["LastModified"]).total_seconds())
+    return (now - modified).total_seconds()

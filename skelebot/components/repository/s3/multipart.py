@@ -23,9 +23,9 @@ class Multipart:
     """
 
     def __init__(self, bucket: Bucket, key: str, upload: Upload) -> None:
-        self._client, self._upload = bucket.client, upload
+        self._bucket, self._client, self._upload = bucket, bucket.client, upload
         self._others = _unfinished(self._client, bucket.at(key))
-        self.request, self.tags = _resume_or_create(self._client, bucket.at(key), self._others, upload)
+        self.request, self.tags = _resume_or_create(bucket, bucket.at(key), self._others, upload)
 
     def send(self, on_bytes: OnBytes) -> int:
         """Send the parts that the server does not have, and return their bytes."""
@@ -36,9 +36,13 @@ class Multipart:
         def send(part: Part, stop: threading.Event) -> None:
             with open(self._upload.path, "rb") as file:
                 body = Slice(file, part, on_bytes, stop)
-                answer = self._client.upload_part(
-                    **self.request, PartNumber=part.number, Body=body, ContentLength=part.size
-                )
+                request = self.request | {"PartNumber": part.number, "ContentLength": part.size}
+
+                def put(**checksum: str) -> Any:
+                    body.seek(0)
+                    return self._client.upload_part(**request, Body=body, **checksum)
+
+                answer = self._bucket.with_md5(put, lambda: range_md5(self._upload.path, part))
             self.tags[part.number] = answer["ETag"]
 
         try:
@@ -78,16 +82,16 @@ def _unfinished(client: Any, at: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _resume_or_create(
-    client: Any, at: dict[str, Any], unfinished: Sequence[str], upload: Upload
+    bucket: Bucket, at: dict[str, Any], unfinished: Sequence[str], upload: Upload
 ) -> tuple[dict[str, Any], dict[int, str]]:
     """The request of an upload, and the tags of its parts."""
     for upload_id in unfinished:
         with suppress(ClientError):  # it may have been completed or aborted meanwhile
             request = at | {"UploadId": upload_id}
-            tags = _matching_parts(client, request, upload)
+            tags = _matching_parts(bucket.client, request, upload)
             if tags:
                 return request, tags
-    created = client.create_multipart_upload(**at, Metadata=metadata(upload))
+    created = bucket.client.create_multipart_upload(**at, Metadata=metadata(upload), **bucket.options)
     return at | {"UploadId": created["UploadId"]}, {}
 
 
