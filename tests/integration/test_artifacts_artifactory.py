@@ -918,6 +918,33 @@ def test_no_proxy_sees_what_goes_to_this_machine(ada: Sandbox, server: Server, t
         assert proxy.requests == []
 
 
+@pytest.mark.parametrize(
+    ("proxy", "has_socks", "message"),
+    [
+        ("socks5://127.0.0.1:9", False, "its SOCKS proxy needs PySocks; run `pip install PySocks`"),
+        ("socks5://127.0.0.1:9", True, "cannot be reached: "),
+        ("http://", True, "cannot be reached: "),
+    ],
+)
+def test_a_proxy_that_cannot_be_used(ada: Sandbox, proxy: str, has_socks: bool, message: str) -> None:
+    project(ada, "http://art.example.org", more=", insecure: true")
+    behind = ada.without_env("no_proxy", "NO_PROXY").with_env(http_proxy=proxy, HTTP_PROXY=proxy)
+    if not has_socks:
+        ada.write("../without/socks.py", "raise ImportError\n")
+        path = f"{(ada.root.parent / 'without').resolve()}{os.pathsep}{ada.env.get('PYTHONPATH', '')}"
+        behind = behind.with_env(PYTHONPATH=path)
+    result = behind.run("pull", "model", "1.4.0")
+    failed(result, message)
+    assert "redirects" not in result.err
+
+
+def test_doctor_about_a_store_that_cannot_be_written(ada: Sandbox) -> None:
+    assert "can be used" in ada.run("doctor").out
+    result = ada.with_env(SKELEBOT_ARTIFACTORY_USER=READER).run("doctor")
+    assert "can be read, but not written: " in result.out
+    assert result.code == 1
+
+
 def test_no_other_credentials_are_used(ada: Sandbox, server: Server) -> None:
     ada.write("../home/.netrc", "machine 127.0.0.1 login somebody password else\n", 0o600)
     ada.ok("push", "model")

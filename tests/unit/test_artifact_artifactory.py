@@ -1,20 +1,24 @@
 """A repository of Artifactory as a store, in the tests' server."""
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from artifactory_server import READER, REPO, TOKEN, Server, serving
+from artifactory_server import PASSWORD, READER, REPO, TOKEN, Server, serving
 
+from skelebot.components.repository import find
 from skelebot.components.repository.artifactory import ArtifactoryStore
 from skelebot.components.repository.artifactory.http import root_cause
 from skelebot.components.repository.artifactory.upload import Body
 from skelebot.components.repository.credentials import Credentials
-from skelebot.components.repository.settings import Artifactory, Auth
+from skelebot.components.repository.settings import Artifact, Artifactory, Auth
 from skelebot.components.repository.store import AlreadyStored, Stored, Unusable, Upload
 from skelebot.errors import SkelebotError
+from skelebot.model import Project
 
 LARGE = (16 << 20) + 1
 
@@ -86,6 +90,40 @@ def test_a_file_that_can_be_executed(tmp_path: Path, server: Server) -> None:
         store(server).push("a;b/m", one, force, lambda count: None)
         assert store(server).is_executable(Stored("a;b/m", 10, "")) == (mode == 0o755)
     assert (server.folder / REPO / "team/a;b/m").is_file()
+
+
+@pytest.mark.parametrize(
+    "page", [b"<html>", b"[" * 200_000, b'{"files": ' + b"[" * 200_000, b'{"files": [1]}', b"[]", b"3"]
+)
+def test_what_is_not_a_listing(server: Server, page: bytes) -> None:
+    server.faults.page = page
+    with pytest.raises(SkelebotError, match="does not answer as Artifactory does; check `url`"):
+        list(store(server).list("model_v"))
+
+
+def test_a_listing_of_many_files(server: Server) -> None:
+    row = {"size": "12", "lastModified": "2026-01-02T03:04:05.678+01:00", "sha2": "0" * 64}
+    files = [row | {"uri": f"/model_v1.{n}.0.pkl"} for n in range(60_000)]
+    others = [row | {"uri": f"/other_v1.{n}.0.pkl"} for n in range(60_000)]
+    server.faults.page = json.dumps({"files": [*files, *others]}).encode()
+    before = time.process_time()
+    artifact = Artifact("model", "m.pkl")
+    listed = find.list_versions(store(server), "/", artifact, "")
+    item = find.latest_key(listed, Project(name="a", root="/", version="1.99999999.0"))
+    assert item == "model_v1.59999.0.pkl"
+    assert time.process_time() - before < 10
+    assert listed[0][0].modified == "2026-01-02T02:04:05+00:00"
+
+
+def test_a_store_that_cannot_be_written(server: Server) -> None:
+    store(server).check_write()
+    assert list(server.folder.rglob("*")) == [server.folder / REPO]
+    reader = ArtifactoryStore(
+        Artifactory(server.url, REPO, "team", Auth("user_pass")), Credentials(READER, PASSWORD)
+    )
+    reader.check()
+    with pytest.raises(SkelebotError, match="does not allow this; ask for the rights"):
+        reader.check_write()
 
 
 def test_refusals_in_one_line(server: Server) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import requests
 
-from skelebot.components.repository.artifactory.http import Connection, base_url, root_cause
+from skelebot.components.repository.artifactory.http import Connection, base_url, json_of, root_cause
 from skelebot.components.repository.artifactory.upload import Body
 from skelebot.components.repository.credentials import Credentials
 from skelebot.components.repository.settings import Artifactory
@@ -59,17 +59,18 @@ class ArtifactoryStore:
             return
 
     def list(self, prefix: str) -> Iterator[Stored]:
-        folder, _, _ = prefix.rpartition("/")
+        folder, _, start = prefix.rpartition("/")
         url = self._url(folder, "api/storage/").rstrip("/") + "?list&deep=0&listFolders=0"
         with self._server.request("GET", url) as answer:
             if answer.status_code == 404:
                 self.check()
                 return
             try:
-                objects = [_listed(folder, found) for found in answer.json().get("files", [])]
+                files = json_of(answer).get("files", [])
+                objects = [_listed(folder, found) for found in files if _name(found).startswith(start)]
             except (ValueError, AttributeError, KeyError, TypeError):
                 raise self._server.protocol_error() from None
-        yield from (stored for stored in objects if stored.key.startswith(prefix))
+        yield from objects
 
     def head(self, key: str) -> Stored | None:
         with self._server.request("HEAD", self._url(key)) as answer:
@@ -90,7 +91,7 @@ class ArtifactoryStore:
     def _has_property(self, key: str) -> bool:
         url = self._url(key, "api/storage/") + f"?properties={_EXECUTABLE}"
         with self._server.request("GET", url) as answer, suppress(ValueError, KeyError, TypeError):
-            return answer.status_code == 200 and bool(answer.json()["properties"][_EXECUTABLE] == ["true"])
+            return answer.status_code == 200 and bool(json_of(answer)["properties"][_EXECUTABLE] == ["true"])
         return False
 
     # --- push ---
@@ -200,8 +201,12 @@ class ArtifactoryStore:
                     report(len(block))
 
 
+def _name(found: dict[str, Any]) -> str:
+    return str(found["uri"]).lstrip("/")
+
+
 def _listed(folder: str, found: dict[str, Any]) -> Stored:
-    key = (f"{folder}/" if folder else "") + found["uri"].lstrip("/")
+    key = (f"{folder}/" if folder else "") + _name(found)
     modified = _utc(str(found.get("lastModified", "")))
     return Stored(key, int(found["size"]), modified, found.get("sha2") or None)
 
@@ -224,6 +229,6 @@ def _size(path: str) -> int:
 def _sum_in(answer: requests.Response) -> str | None:
     """The SHA-256 of what was stored, if the server's answer has it."""
     try:
-        return str(answer.json()["checksums"]["sha256"])
+        return str(json_of(answer)["checksums"]["sha256"])
     except (ValueError, KeyError, TypeError):
         return None

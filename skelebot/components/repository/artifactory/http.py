@@ -92,10 +92,18 @@ class Connection:
                 if not answer.is_redirect or method == "PUT":
                     return answer
                 url = urljoin(url, answer.headers["Location"])
-            except ValueError:  # which the library lets out
-                raise requests.exceptions.InvalidURL("it redirects to an invalid address") from None
+            except ValueError as error:
+                raise self._address_error(error) from None
             answer.close()
         raise requests.TooManyRedirects("too many redirects")
+
+    def _address_error(self, error: ValueError) -> Exception:
+        if "SOCKS" in str(error):
+            hint = "run `pip install PySocks`, or set another proxy"
+            return SkelebotError(f"{self.host} cannot be reached: its SOCKS proxy needs PySocks; {hint}")
+        if isinstance(error, requests.RequestException):  # about the proxy or `url`
+            return error
+        return requests.exceptions.InvalidURL("it redirects to an invalid address")
 
     def _is_home(self, url: str) -> bool:
         """Whether an address is the configured server's, and no less private."""
@@ -146,6 +154,14 @@ def root_cause(error: Exception) -> str:
 
 def _server_message(answer: requests.Response) -> str:
     try:
-        return str(answer.json()["errors"][0]["message"])[:200]
+        return str(json_of(answer)["errors"][0]["message"])[:200]
     except (ValueError, KeyError, IndexError, TypeError):
         return answer.reason or "no reason given"
+
+
+def json_of(answer: requests.Response) -> Any:
+    """Raises ValueError."""
+    try:
+        return answer.json()
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
