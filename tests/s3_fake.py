@@ -52,6 +52,10 @@ class Object:
     headers: dict[str, str]
     tag: str = ""
 
+    def __post_init__(self) -> None:
+        stat = self.path.stat()
+        self.size, self.modified = stat.st_size, stat.st_mtime
+
 
 @dataclass
 class Upload:
@@ -134,9 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, bucket: str, key: str, query: dict[str, str]) -> None:
         if key and "uploadId" in query:
-            parts = sorted(self.server.uploads[query["uploadId"]].parts.items())
+            parts = sorted(self._upload(query).parts.items())
             rows = [
-                f"<Part><PartNumber>{n}</PartNumber><ETag>{p.tag}</ETag><Size>{p.path.stat().st_size}</Size></Part>"
+                f"<Part><PartNumber>{n}</PartNumber><ETag>{p.tag}</ETag><Size>{p.size}</Size></Part>"
                 for n, p in parts
             ]
             self._xml("ListPartsResult", *rows)
@@ -146,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             rows = [
                 f"<Upload><Key>{escape(u.key)}</Key><UploadId>{i}</UploadId>"
                 "<Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>"
-                for i, u in self.server.uploads.items()
+                for i, u in list(self.server.uploads.items())
             ]
             self._xml("ListMultipartUploadsResult", *rows)
         else:
@@ -156,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             found = sorted((k, o) for k, o in self.server.objects.items() if k.startswith(prefix))
         rows = [
-            f"<Contents><Key>{escape(key)}</Key><Size>{one.path.stat().st_size}</Size><ETag>{one.tag}</ETag>"
-            f"<LastModified>{_iso(one.path)}</LastModified></Contents>"
+            f"<Contents><Key>{escape(key)}</Key><Size>{one.size}</Size><ETag>{one.tag}</ETag>"
+            f"<LastModified>{_iso(one.modified)}</LastModified></Contents>"
             for key, one in found
         ]
         self._xml("ListBucketResult", f"<Name>{bucket}</Name><KeyCount>{len(rows)}</KeyCount>", *rows)
@@ -175,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "NoSuchKey")
         if self.headers.get("If-Match", one.tag) != one.tag:
             raise _Refused(412, "PreconditionFailed")
-        size = one.path.stat().st_size
+        size = one.size
         start, end = 0, size
         if match := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
             start, end = int(match[1]), min(int(match[2]) + 1, size)
@@ -183,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_part = (start, end) != (0, size)
         self.send_response(206 if is_part else 200)
         self.send_header("Content-Length", str(end - start + further))
-        self.send_header("Last-Modified", formatdate(one.path.stat().st_mtime, usegmt=True))
+        self.send_header("Last-Modified", formatdate(one.modified, usegmt=True))
         self.send_header("ETag", one.tag)
         if is_part:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
@@ -219,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (md5 := self.headers.get("Content-MD5")) and base64.b64decode(md5).hex() != one.tag.strip('"'):
             raise _Refused(400, "BadDigest")
         if "partNumber" in query:
-            self.server.uploads[query["uploadId"]].parts[int(query["partNumber"])] = one
+            self._upload(query).parts[int(query["partNumber"])] = one
         else:
             self._store(key, one)
         self._answer(200, headers={"ETag": one.tag})
@@ -267,9 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.uploads[upload_id] = Upload(key, kept)
             self._xml("InitiateMultipartUploadResult", f"<UploadId>{upload_id}</UploadId>")
             return
-        upload = self.server.uploads.get(query["uploadId"])
-        if upload is None:
-            raise _Refused(404, "NoSuchUpload")
+        upload = self._upload(query)
         parts = [upload.parts[number] for number in sorted(upload.parts)]
         path = self.server.folder / os.urandom(8).hex()
         with open(path, "wb") as file:
@@ -280,6 +282,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._store(key, Object(path, upload.headers, f'"{path.name * 2}-{len(parts)}"'))
         self._drop(query["uploadId"])
         self._xml("CompleteMultipartUploadResult", f"<Key>{escape(key)}</Key>")
+
+    def _upload(self, query: dict[str, str]) -> Upload:
+        upload = self.server.uploads.get(query["uploadId"])
+        if upload is None:
+            raise _Refused(404, "NoSuchUpload")
+        return upload
 
     def _delete(self, bucket: str, key: str, query: dict[str, str]) -> None:
         if "uploadId" in query:
@@ -294,8 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
             part.path.unlink(missing_ok=True)
 
 
-def _iso(path: Path) -> str:
-    when = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+def _iso(modified: float) -> str:
+    when = datetime.fromtimestamp(modified, timezone.utc)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -405,7 +405,7 @@ def test_a_folder_travels_as_one_archive(project: Sandbox, bucket: Bucket) -> No
     assert os.access(back / "run.sh", os.X_OK)
     project.write("net/later.txt", "not in the archive\n")
     done(project, "pull", "model", "1.0.0", "-o")
-    assert sorted(os.listdir(project.root / "net")) == ["run.sh", "weights.bin"]
+    assert sorted(os.listdir(project.root / "net")) == ["later.txt", "run.sh", "weights.bin"]
 
 
 def test_a_bucket_with_a_key_prefix(project: Sandbox, bucket: Bucket) -> None:
@@ -584,10 +584,10 @@ def test_an_upload_that_another_ends(relayed: Sandbox, bucket: Bucket, relay: Re
     """As a second push of the same content does, which has helped with this one."""
 
     def end() -> None:
-        for upload in bucket.uploads():
-            bucket.client.abort_multipart_upload(Bucket=bucket.name, **upload)
         if stored:
             bucket.put("model_v1.0.0.pkl", b"another's")
+        for upload in bucket.uploads():
+            bucket.client.abort_multipart_upload(Bucket=bucket.name, **upload)
 
     relayed.write("m.pkl", content(LARGE))
     relay.watch = (PART, end)

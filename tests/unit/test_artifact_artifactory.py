@@ -14,6 +14,7 @@ from skelebot.components.repository import find
 from skelebot.components.repository.artifactory import ArtifactoryStore
 from skelebot.components.repository.artifactory.http import root_cause
 from skelebot.components.repository.artifactory.upload import Body
+from skelebot.components.repository.checksum import Checksum
 from skelebot.components.repository.credentials import Credentials
 from skelebot.components.repository.settings import Artifact, Artifactory, Auth
 from skelebot.components.repository.store import AlreadyStored, Stored, Unusable, Upload
@@ -34,6 +35,10 @@ def store(server: Server) -> ArtifactoryStore:
     return ArtifactoryStore(settings, Credentials(None, TOKEN))
 
 
+def total(prefix: list[bytes | int]) -> int:
+    return sum(one if isinstance(one, int) else len(one) for one in prefix)
+
+
 def upload(tmp_path: Path, content: bytes) -> Upload:
     (tmp_path / "m.pkl").write_bytes(content)
     return Upload.of(str(tmp_path / "m.pkl"))
@@ -41,7 +46,7 @@ def upload(tmp_path: Path, content: bytes) -> Upload:
 
 @pytest.mark.parametrize("size", [0, 1000, LARGE])
 def test_there_and_back(tmp_path: Path, server: Server, size: int) -> None:
-    content, shown, prefix = os.urandom(size), list[int](), list[int]()
+    content, shown, prefix = os.urandom(size), list[int](), list[bytes | int]()
     one = upload(tmp_path, content)
     digest = hashlib.sha256(content).hexdigest()
     pushed = store(server).push("sub/m_v1.0.0", one, False, shown.append)
@@ -52,7 +57,7 @@ def test_there_and_back(tmp_path: Path, server: Server, size: int) -> None:
     assert (listed.key, listed.size, stored.sha256) == ("sub/m_v1.0.0", size, digest)
     assert (server.folder / REPO / "team/sub/m_v1.0.0").read_bytes() == content
     sent = store(server).pull(stored, str(tmp_path / "part"), lambda count: None, prefix.append)
-    assert (sent, sum(prefix)) == (size, size)
+    assert (sent, total(prefix)) == (size, size)
     assert (tmp_path / "part").read_bytes() == content
     with pytest.raises(AlreadyStored):
         store(server).push("sub/m_v1.0.0", one, False, shown.append)
@@ -64,10 +69,10 @@ def test_there_and_back(tmp_path: Path, server: Server, size: int) -> None:
 def test_a_pull_resumes(tmp_path: Path, server: Server) -> None:
     store(server).push("m", upload(tmp_path, b"0123456789"), False, lambda count: None)
     (tmp_path / "part").write_bytes(b"0123")
-    prefix: list[int] = []
+    prefix: list[bytes | int] = []
     stored = Stored("m", 10, "")
     assert store(server).pull(stored, str(tmp_path / "part"), lambda count: None, prefix.append) == 6
-    assert prefix == [4, 6]
+    assert prefix == [4, b"456789"]
     assert (tmp_path / "part").read_bytes() == b"0123456789"
 
 
@@ -126,6 +131,24 @@ def test_a_store_that_cannot_be_written(server: Server) -> None:
         reader.check_write()
 
 
+def test_a_server_without_ranges(tmp_path: Path, server: Server) -> None:
+    content, prefix = os.urandom(5 << 20), list[bytes | int]()
+    store(server).push("m", upload(tmp_path, content), False, lambda count: None)
+    stored = store(server).head("m")
+    assert stored
+    server.faults.cuts, server.faults.no_ranges = [4 << 20, 1 << 20], True
+    shown: list[int] = []
+    with Checksum(str(tmp_path / "part")) as checksum:
+
+        def report(data: bytes | int) -> None:
+            prefix.append(data)
+            checksum.add(data)
+
+        store(server).pull(stored, str(tmp_path / "part"), shown.append, report)
+        assert checksum.sha256() == stored.sha256
+    assert sum(shown) == total(prefix) == len(content)
+
+
 def test_refusals_in_one_line(server: Server) -> None:
     settings = Artifactory(server.url, REPO, "", Auth("user_pass"))
     with pytest.raises(SkelebotError, match="does not accept these credentials"):
@@ -138,8 +161,7 @@ def test_refusals_in_one_line(server: Server) -> None:
 def test_a_body_that_is_sent_again(tmp_path: Path) -> None:
     content, shown = os.urandom(3_000_000), list[int]()
     one = upload(tmp_path, content)
-    with open(one.path, "rb") as file:
-        body = Body(file, one, shown.append)
+    with open(one.path, "rb") as file, Body(file, one, shown.append) as body:
         assert len(body) == one.size
         body.read(16384)
         body.rewind()
@@ -152,8 +174,7 @@ def test_a_body_that_is_sent_again(tmp_path: Path) -> None:
 def test_a_body_that_has_become_shorter(tmp_path: Path) -> None:
     one = upload(tmp_path, b"0123456789")
     os.truncate(one.path, 4)
-    with open(one.path, "rb") as file:
-        body = Body(file, one, lambda count: None)
+    with open(one.path, "rb") as file, Body(file, one, lambda count: None) as body:
         assert body.read(100) == b"0123"
         with pytest.raises(SkelebotError, match="changed while it was pushed"):
             body.read(100)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from skelebot.components.repository import find, target, transfer
+from skelebot.components.repository.checksum import Checksum
 from skelebot.components.repository.local import LocalStore
-from skelebot.components.repository.partial import Checksum, partial_file, target_lock
+from skelebot.components.repository.partial import partial_file, target_lock
 from skelebot.components.repository.settings import Artifact
 from skelebot.components.repository.store import AlreadyStored, Stored, Unusable
 from skelebot.errors import SkelebotError
@@ -376,4 +377,14 @@ def test_the_checksum_of_a_file_that_arrives(tmp_path: Path, counts: list[int]) 
     with Checksum(str(tmp_path / "part")) as checksum:
         for count in counts:
             checksum.add(count)
+        assert checksum.sha256() == hashlib.sha256(content).hexdigest()
+
+
+def test_the_checksum_of_blocks(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    (tmp_path / "part").write_bytes(content)
+    with Checksum(str(tmp_path / "part")) as checksum:
+        checksum.add(1_000_000)
+        for start in range(1_000_000, 3_000_000, 10_000):  # more than wait in memory
+            checksum.add(content[start : start + 10_000])
         assert checksum.sha256() == hashlib.sha256(content).hexdigest()

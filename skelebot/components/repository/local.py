@@ -13,6 +13,7 @@ from skelebot.components.repository.store import (
     BLOCK,
     AlreadyStored,
     OnBytes,
+    OnPrefix,
     Pushed,
     Stored,
     Upload,
@@ -122,7 +123,7 @@ class LocalStore:
             _remove(part)
         return Pushed(sha256, sent)
 
-    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
         have = os.path.getsize(part) if os.path.exists(part) else 0
         on_bytes(have)
         on_prefix(have)
@@ -170,11 +171,11 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _ignore(count: int) -> None:
+def _ignore(data: bytes | int) -> None:
     """Nobody follows these bytes."""
 
 
-def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
     at = start
     with open(source, "rb") as src, open(target, "ab" if start else "wb") as dst:
         src.seek(start)
@@ -183,7 +184,7 @@ def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_
             dst.flush()
             at += len(block)
             on_bytes(len(block))
-            on_prefix(len(block))
+            on_prefix(block)
     return at - start
 
 

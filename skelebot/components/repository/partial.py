@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-import queue
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from skelebot import console, files
-from skelebot.components.repository.store import BLOCK, Stored, Unusable
+from skelebot.components.repository.store import Stored, Unusable
 from skelebot.components.repository.target import remove
 from skelebot.project.state import own_folder
 
@@ -83,45 +81,3 @@ def _is_at(number: int, path: str) -> bool:
         return os.path.samestat(os.fstat(number), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-class Checksum:
-    """The SHA-256 of a file, computed by a thread while the file arrives."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._digest, self._done = path, hashlib.sha256(), 0
-        # A signal may interrupt the caller of `add`, which could leave a condition broken.
-        self._counts: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> "Checksum":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._counts.put(None)
-
-    def add(self, count: int) -> None:
-        """Report the number of further bytes that are complete from the beginning of the file."""
-        self._counts.put(count)
-
-    def sha256(self) -> str:
-        """The checksum of the whole file, which is complete now. Raises OSError."""
-        self._counts.put(None)
-        self._thread.join()
-        self._read(os.path.getsize(self._path))
-        return self._digest.hexdigest()
-
-    def _follow(self) -> None:
-        complete = 0
-        with suppress(OSError):  # reading the rest will raise it again
-            while (count := self._counts.get()) is not None:
-                complete += count
-                self._read(complete)
-
-    def _read(self, end: int) -> None:
-        with open(self._path, "rb") as file:
-            file.seek(self._done)
-            while block := file.read(min(BLOCK, end - self._done)):
-                self._digest.update(block)
-                self._done += len(block)

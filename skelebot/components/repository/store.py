@@ -11,6 +11,7 @@ from typing import Protocol
 from skelebot.errors import SkelebotError
 
 OnBytes = Callable[[int], None]  # called with each number of further bytes
+OnPrefix = Callable[[bytes | int], None]  # called with further bytes from the beginning, or their number
 
 BLOCK = 1 << 20
 
@@ -111,11 +112,11 @@ class Store(Protocol):
     def push(self, key: str, upload: Upload, force: bool, on_bytes: OnBytes) -> Pushed:
         """Store a file. Raises AlreadyStored unless `force`, and OSError if the file cannot be read."""
 
-    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
         """Download the object into the file `part`, resuming an earlier call that was interrupted.
 
-        Returns the bytes that this call downloaded. on_prefix: called with the number of further bytes
-        that are complete from the beginning of the file. The folder of `part` is for this object alone;
+        Returns the bytes that this call downloaded. on_prefix: called with what is complete from the
+        beginning of the file. The folder of `part` is for this object alone;
         what the store writes there is kept for the next call. Raises OSError if it cannot be written.
         """
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from skelebot import console
 from skelebot.components.repository import archive, contents, names, target
+from skelebot.components.repository.checksum import Checksum
 from skelebot.components.repository.find import Item
-from skelebot.components.repository.partial import Checksum, partial_file, target_lock
+from skelebot.components.repository.partial import partial_file, target_lock
 from skelebot.components.repository.store import AlreadyStored, Store, Stored, Unusable, Upload
 from skelebot.errors import SkelebotError
 from skelebot.files import private_folder, reason

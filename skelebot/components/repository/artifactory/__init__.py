@@ -5,7 +5,7 @@ https://jfrog.com/help/r/jfrog-rest-apis/artifacts-storage
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -22,6 +22,7 @@ from skelebot.components.repository.store import (
     BLOCK,
     AlreadyStored,
     OnBytes,
+    OnPrefix,
     Pushed,
     Stored,
     Upload,
@@ -34,6 +35,9 @@ _STORE_RATE = 10 << 20  # bytes a second: the slowest that a server may store a 
 _LARGE = 16 << 20  # bytes; larger files are neither read twice nor sent twice if that can be avoided
 _TRIES = 5
 _EXECUTABLE = "skelebot.executable"  # the property of a file that can be executed
+
+
+_Report = Callable[[bytes, int], None]  # called with a block of a file, and where it ends
 
 
 class ArtifactoryStore:
@@ -108,16 +112,16 @@ class ArtifactoryStore:
         if sha256 and self._deploy_by_sum(url, sha256):
             on_bytes(upload.size)
             return Pushed(sha256, 0)
-        with open(upload.path, "rb") as file:
-            body = Body(file, upload, on_bytes)
+        with open(upload.path, "rb") as file, Body(file, upload, on_bytes) as body:
             with self._server.retried(lambda: self._deploy(url, upload, sha256, body)) as answer:
                 if answer.status_code == 404:
                     self.check()
                     raise SkelebotError(f"{self._server.host} has no place for {key}; fix `path`")
                 arrived = _sum_in(answer)
+            sent = sha256 or body.sha256()
         if not sha256:
-            self._verify(key, url, upload, body.sha256(), arrived)
-        return Pushed(body.sha256(), upload.size)
+            self._verify(key, url, upload, sent, arrived)
+        return Pushed(sent, upload.size)
 
     def _deploy_by_sum(self, url: str, sha256: str) -> bool:
         """Whether the server has that content, under any name, and has now stored it under this one."""
@@ -159,15 +163,21 @@ class ArtifactoryStore:
 
     # --- pull ---
 
-    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
         sent, cause, fruitless = 0, "", 0
         have = _size(part)
         on_bytes(min(have, stored.size))
         on_prefix(have)
 
-        def report(count: int) -> None:
-            on_bytes(count)
-            on_prefix(count)
+        reported = have
+
+        def report(block: bytes, end: int) -> None:
+            nonlocal reported
+            further = end - reported
+            if further > 0:  # not if a server without ranges sends it again
+                on_bytes(further)
+                on_prefix(block[-further:])
+                reported = end
 
         while fruitless < _TRIES:
             try:
@@ -183,7 +193,7 @@ class ArtifactoryStore:
             time.sleep(0.1 * 2**fruitless)
         raise SkelebotError(f"{stored.key} arrived incomplete{cause}; run again to resume")
 
-    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, report: OnBytes) -> None:
+    def _pull_from(self, stored: Stored, part: str, have: int, piece: int, report: _Report) -> None:
         """Download what is missing, `piece` bytes at a time: the library drops an incomplete piece."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._server.request("GET", self._url(stored.key), headers=headers, stream=True) as answer:
@@ -198,7 +208,7 @@ class ArtifactoryStore:
                         raise oversized(stored)
                     file.write(block)
                     file.flush()
-                    report(len(block))
+                    report(block, file.tell())
 
 
 def _name(found: dict[str, Any]) -> str:

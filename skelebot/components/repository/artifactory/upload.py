@@ -1,8 +1,8 @@
 """The body of a deployment."""
 
-import hashlib
 from typing import IO
 
+from skelebot.components.repository.checksum import Checksum
 from skelebot.components.repository.store import BLOCK, OnBytes, Upload
 
 
@@ -11,10 +11,17 @@ class Body:
 
     def __init__(self, file: IO[bytes], upload: Upload, on_bytes: OnBytes) -> None:
         self._file, self._upload, self._on_bytes, self._reported = file, upload, on_bytes, 0
-        self._digest = hashlib.sha256()
+        self._checksum = Checksum(upload.path)
+
+    def __enter__(self) -> "Body":
+        self._checksum.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._checksum.__exit__()
 
     def sha256(self) -> str:
-        return self._digest.hexdigest()
+        return self._checksum.sha256()
 
     def __len__(self) -> int:
         return self._upload.size
@@ -22,17 +29,17 @@ class Body:
     def read(self, size: int = -1) -> bytes:
         # The library asks for pieces of 16 KiB, which are too small to be fast.
         block = self._file.read(max(size, BLOCK) if size and size > 0 else size)
-        if not block and self._file.tell() < self._upload.size:
+        at = self._file.tell()
+        if not block and at < self._upload.size:
             raise self._upload.change_error()  # the server would wait for the rest
-        self._digest.update(block)
-        further = max(0, self._file.tell() - self._reported)
-        self._reported += further
-        self._on_bytes(further)
+        if at > self._reported:  # not if it is sent again
+            self._checksum.add(block[self._reported - at :])
+            self._on_bytes(at - self._reported)
+            self._reported = at
         return block
 
     def rewind(self) -> None:
         self._file.seek(0)
-        self._digest = hashlib.sha256()
 
     def tell(self) -> int:
         return self._file.tell()

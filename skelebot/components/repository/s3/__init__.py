@@ -31,6 +31,7 @@ from skelebot.components.repository.store import (
     BLOCK,
     AlreadyStored,
     OnBytes,
+    OnPrefix,
     Pushed,
     Stored,
     Upload,
@@ -179,7 +180,7 @@ class S3Store:
 
     # --- pull ---
 
-    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnBytes) -> int:
+    def pull(self, stored: Stored, part: str, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
         record = Record(f"{part}.done", stored)
         if not record.numbers or not os.path.exists(part):
             record.numbers.clear()
