@@ -55,6 +55,16 @@ class Registry:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    def digest(self, repository: str, tag: str) -> str:
+        """https://distribution.github.io/distribution/spec/api/#existing-manifests"""
+        request = urllib.request.Request(
+            f"http://{self.server}/v2/{repository}/manifests/{tag}", method="HEAD"
+        )
+        kinds = ("vnd.oci.image.manifest.v1", "vnd.docker.distribution.manifest.v2")
+        request.add_header("Accept", ", ".join(f"application/{kind}+json" for kind in kinds))
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
+
     def tags(self, repository: str) -> set[str]:
         return set(self.get(f"{repository}/tags/list")["tags"])
 

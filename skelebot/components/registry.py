@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from skelebot.runners.docker.push import Env
 
 LATEST = "latest"
+DOCKER_HUB = "docker.io"
 
 # https://github.com/distribution/reference/blob/main/reference.go
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
@@ -45,7 +46,7 @@ class Registry(Component):
     """Where the project's image is published."""
 
     host: str = key(
-        "docker.io",
+        DOCKER_HUB,
         help="The registry's host, as in registry.example.com; by default Docker Hub",
         check=_host,
     )
@@ -56,6 +57,8 @@ class Registry(Component):
     def problems(self) -> Iterator[str]:
         if self.port is not None and not 1 <= self.port <= 65535:
             yield f"port: expected a number from 1 to 65535, found {self.port}"
+        if self.host == DOCKER_HUB and not self.user:
+            yield "user: Docker Hub needs the owner of the image; add it, or name another `host`"
         if self.port is None and "." not in self.host and self.host != "localhost":
             yield f"host: Docker takes {self.host!r} for a user of Docker Hub; write its full name or a port"
 
@@ -84,11 +87,14 @@ class Registry(Component):
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import login, release
-        from skelebot.runners.docker.push import push
+        from skelebot.runners.docker.push import published_digest, push
 
         project = session.project
         repository, tags = self.repository(project), _tags(project, values)
         references = [f"{repository}:{tag}" for tag in tags]
+        # The name that must not move; once it is published, only the tags of -t are left to push.
+        version = None if values.get("omit-version") or values.get("force") else references[0]
+        more = _extra_tags(values)
         image, task = launch.image(session), _task(session)
         if session.flags.dry_run:
             return _show(image, references, session.flags)
@@ -96,10 +102,16 @@ class Registry(Component):
         launch.fetch_dependencies(session)
         with release.released(image, task, session.flags) as (client, found):
 
-            def push_all(env: "Env") -> str:
-                return push(client, self.server, found, references, task, env)
+            def push_new(env: "Env") -> tuple[str, list[str]]:
+                digest = version and published_digest(client, self.server, found, version, task, env)
+                if not digest:
+                    return push(client, self.server, found, references, task, env), tags
+                console.info(f"{version} is already published")
+                if more:
+                    push(client, self.server, found, [f"{repository}:{tag}" for tag in more], task, env)
+                return digest, [tags[0], *more]
 
-            digest = login.with_login(client, self.server, self._credentials(), push_all)
+            digest, tags = login.with_login(client, self.server, self._credentials(), push_new)
         answer = {"image": repository, "tags": tags, "digest": digest}
         console.out(json.dumps(answer, indent=2) if values.get("json") else digest)
         return 0
@@ -132,8 +144,9 @@ class Registry(Component):
 _VERSION = Param("omit-version", "v", accepts="boolean", help="Leave out the tag of the project's version")
 _LATEST = Param("omit-latest", "l", accepts="boolean", help="Leave out the tag latest")
 _MORE = Param("tags", "t", accepts="list", placeholder="TAG", help="More tags")
+_FORCE = Param("force", "f", accepts="boolean", help="Replace a version that is already published")
 _JSON = Param("json", accepts="boolean", help="Print the image, its tags and its digest as JSON")
-_PARAMS = (_VERSION, _LATEST, _MORE, _JSON)
+_PARAMS = (_VERSION, _LATEST, _MORE, _FORCE, _JSON)
 
 
 def _task(session: Session) -> Task:

@@ -87,6 +87,11 @@ def tags_here(repository: str) -> set[str]:
     return set(docker("images", "--format", "{{.Tag}}", repository).split())
 
 
+def digest_of(registry: Registry, name: str, tag: str) -> str:
+    """The digest that a tag has in the registry."""
+    return registry.digest(f"team/{name}", tag)
+
+
 def dangling(name: str) -> str:
     label = f"label=skelebot.project={name}"
     return docker("images", "-q", "--filter", "dangling=true", "--filter", label)
@@ -142,11 +147,11 @@ def test_a_commit_changes_what_is_published_and_not_what_is_run(
     caller.ok("publish")
     assert not {COMMIT, "skelebot.dirty"} & labels(f"{repository}:latest").keys()
     commit = committed(caller)
-    caller.ok("publish")
+    caller.ok("publish", "--force")
     first = labels(f"{repository}:latest")
     assert (first[COMMIT], first["skelebot.dirty"]) == (commit, "false")
     caller.write("data.txt", "second")
-    answer = json.loads(caller.ok("publish", "-l", "--json"))
+    answer = json.loads(caller.ok("publish", "-l", "-f", "--json"))
     assert answer == {"image": repository, "tags": ["1.2.0"], "digest": answer["digest"]}
     second = labels(f"{repository}:1.2.0")
     assert (second[COMMIT], second["skelebot.dirty"]) == (commit, "true")
@@ -168,10 +173,57 @@ def test_an_old_image_is_published_as_it_is(caller: Sandbox, name: str, free: Re
     caller.ok("-s", "publish")
     assert COMMIT in labels(f"{repository}:latest")
     caller.write("data.txt", "second")
-    result = caller.run("-s", "publish")
+    result = caller.run("-s", "publish", "-f")
     assert (result.code, "older than the project's files" in result.err) == (0, True)
     assert COMMIT not in labels(f"{repository}:latest")
     assert docker("run", "--rm", f"{repository}:latest") == "first"
+
+
+# --- a version that is already published ---
+
+
+def test_a_published_version_is_not_replaced(
+    builder: Sandbox, caller: Sandbox, name: str, free: Registry
+) -> None:
+    caller = caller.with_env(**{k: v for k, v in builder.env.items() if "DOCKER" in k})
+    repository = project(caller, name, free.port)
+    first = caller.ok("publish").strip()
+    caller.write("data.txt", "second")
+    result = caller.run("publish")
+    failed(result, f"{repository}:1.2.0 is already published with other content", "`skelebot bump`", "-f")
+    assert docker("run", "--rm", f"{repository}:1.2.0") == "first"
+    assert digest_of(free, name, "1.2.0") == digest_of(free, name, "latest") == first
+    second = caller.ok("publish", "-f").strip()
+    assert digest_of(free, name, "1.2.0") == digest_of(free, name, "latest") == second != first
+    assert dangling(name) == ""
+
+
+def test_the_same_image_is_not_published_again(caller: Sandbox, name: str, free: Registry) -> None:
+    repository = project(caller, name, free.port)
+    first = caller.ok("publish").strip()
+    caller.write("VERSION", "1.3.0\n")
+    second = caller.ok("publish").strip()
+    caller.write("VERSION", "1.2.0\n")
+    result = caller.run("publish")
+    assert (result.code, result.out.strip()) == (0, first)
+    assert f"INFO  | {repository}:1.2.0 is already published\n" in result.err
+    assert digest_of(free, name, "latest") == second
+    assert caller.ok("publish", "-t", "stable").strip() == first
+    assert digest_of(free, name, "stable") == first
+    assert digest_of(free, name, "latest") == second
+
+
+def test_another_image_is_refused_without_fetching_it(caller: Sandbox, name: str, free: Registry) -> None:
+    """The engine has none of its layers, as when somebody else published it."""
+    repository = project(caller, name, free.port)
+    caller.ok("publish")
+    for image in (f"{repository}:1.2.0", f"{repository}:latest", f"{name}:latest"):
+        docker("rmi", image)
+    with Line(free.port, b"/blobs/sha256:", breaks=False) as line:
+        project(caller, name, line.port)
+        caller.write("data.txt", "second")
+        failed(caller.run("publish", timeout=60), "is already published with other content")
+    assert tags_here(repository) == set()
 
 
 # --- logins ---

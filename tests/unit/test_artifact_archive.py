@@ -79,7 +79,10 @@ SYM, HARD, DIR = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
         ([member("x", HARD, "../y")], "leads out"),
         ([member("x", SYM, "."), member("x/y")], "leads out"),
         ([member("a", SYM, "."), member("x", HARD, "a/y")], "leads out"),
-        ([member("a", DIR, mode=0o755), member("a/b", SYM, ".."), member("c", SYM, "a/b/../y")], "leads out"),
+        (
+            [member("a", DIR, mode=0o755), member("a/b", SYM, ".."), member("c", SYM, "a/b/../y")],
+            "leads out|outside",
+        ),
         ([member("x", SYM, "y"), member("y", SYM, "x")], "leads out"),
         ([member("x", tarfile.FIFOTYPE)], "is not a file, folder or link"),
         ([member("x", tarfile.CHRTYPE)], "is not a file, folder or link"),

@@ -22,6 +22,7 @@ def settings(text: str) -> str:
     "text",
     [
         "{host: docker.io, user: me}",
+        "{user: me}",
         "{host: localhost}",
         "{host: registry, port: 5000}",
         "{host: 10.0.0.1, port: 65535, user: team/sub-team}",
@@ -35,6 +36,8 @@ def test_good_settings(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("{}", "user: Docker Hub needs the owner"),
+        ("{host: docker.io}", "user: Docker Hub needs the owner"),
         ("{host: 'https://registry.example.com'}", "host: expected a host name"),
         ("{host: 'registry:5000'}", "host: expected a host name"),
         ("{host: -a.example.com}", "host: expected a host name"),
@@ -103,6 +106,7 @@ def test_tags(
     [
         ("{host: localhost, port: 5000}", "localhost:5000/demo"),
         ("{host: docker.io, user: me}", "docker.io/me/demo"),
+        ("{user: me}", "docker.io/me/demo"),
         ("{host: r.example.com, port: 1, user: a/b}", "r.example.com:1/a/b/demo"),
     ],
 )

@@ -43,8 +43,15 @@ def push(
 @contextmanager
 def _named(client: Client, found: BuiltImage, reference: str, task: Task) -> Iterator[None]:
     """Give an image another name; if the block fails, its former image gets the name back."""
+    with _name_restored(client, reference, task):
+        client.query("tag", found.id, reference)
+        yield
+
+
+@contextmanager
+def _name_restored(client: Client, reference: str, task: Task) -> Iterator[None]:
+    """If the block fails, the name goes back to the image that had it."""
     before = client.inspect(reference, task)
-    client.query("tag", found.id, reference)
     try:
         yield
     except BaseException:
@@ -80,6 +87,60 @@ def _printer() -> Callable[[str], None]:
     return print_line
 
 
+# --- what a registry has ---
+
+
+class _Different(Exception):
+    """The registry has another image under the name."""
+
+
+def published_digest(
+    client: Client, server: str, found: BuiltImage, reference: str, task: Task, env: Env
+) -> str | None:
+    """The digest under which the registry has just this image by that name; None where the name is free.
+
+    Raises SkelebotError where the name is that of another image, or the registry cannot be reached.
+    """
+    try:
+        with _name_restored(client, reference, task):
+            digest = _pull(client, server, reference, env)
+            now = client.inspect(reference, task) if digest else None
+            if now and now.id != found.id:
+                raise _Different
+    except _Different:
+        raise SkelebotError(
+            f"{reference} is already published with other content; change the version with `skelebot bump`, "
+            "or replace it with -f"
+        ) from None
+    return digest
+
+
+def _pull(client: Client, server: str, reference: str, env: Env) -> str | None:
+    """Pull an image of which the engine has every layer, and return its digest; None where there is none.
+
+    The engine reaches the registry as a push does, which the client may not. Raises _Different as soon as
+    a layer would have to be fetched, so that nothing large is.
+    """
+    step = client.step("pull", reference, env=env)
+    process.trace(client.verbose, step)
+    code, lines = process.tee(step, _refuse_new_layer)
+    said = "\n".join(lines)
+    if digest := re.search(r"^Digest: (sha256:[0-9a-f]{64})", said, re.MULTILINE):
+        return digest[1]
+    if code != 0 and not (_is_missing(said) or _is_refusal(said)):
+        raise explained(lines, server, reference, "{server} could not be asked for {reference}")
+    return None  # of a refusal, the push will say whether it concerns that too
+
+
+def _refuse_new_layer(line: str) -> None:
+    if line.endswith(": Pulling fs layer"):
+        raise _Different
+
+
+def _is_missing(said: str) -> bool:
+    return re.search(r"manifest unknown|not found|name unknown", said.lower()) is not None
+
+
 def check_login(client: Client, server: str, repository: str, env: Env) -> None:
     """Ask the registry for a tag that does not exist, to see whether it accepts the login.
 
@@ -94,13 +155,21 @@ def check_login(client: Client, server: str, repository: str, env: Env) -> None:
         raise SkelebotError(
             f"{server} did not answer within {_PATIENCE:g} seconds; check that it is up"
         ) from None
-    if code != 0 and not re.search(r"manifest unknown|not found", said.lower()):
+    if code != 0 and not _is_missing(said):
         raise explained(said.splitlines(), server, repository, "{server} could not be asked")
 
 
 # --- what a registry's answer means ---
 
+# Of Amazon ECR, Harbor, Google's Artifact Registry and Docker Hub.
+_IMMUTABLE = r"immutab"
+
 _MEANINGS = (
+    (
+        _IMMUTABLE,
+        "{server} lets no tag be replaced and already has {reference}; change the version with "
+        "`skelebot bump`, and leave out the tag latest with -l",
+    ),
     (
         r"http response to https client",
         "{server} speaks http, which Docker accepts only from this machine; use https, or add it to the "
@@ -141,7 +210,7 @@ def explained(lines: Sequence[str], server: str, reference: str, otherwise: str)
     said = last.removeprefix("Error response from daemon: ")
     if "no basic auth credentials" in said:
         return Refused(f"{server} asks for a login ({said})")
-    if _is_refusal(said):
+    if _is_refusal(said) and not re.search(_IMMUTABLE, said):
         return Refused(f"{server} refuses {reference} ({said}); check the user, the password and the rights")
     if any("Retrying in" in line for line in lines):
         text = "the push of {reference} was cut off; run again: {server} keeps what has arrived"
