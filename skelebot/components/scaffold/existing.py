@@ -1,4 +1,4 @@
-"""`skelebot scaffold -e`: a project from what is in a folder, none of which is changed."""
+"""`skelebot scaffold -e`: a project from what is in a folder."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -12,6 +12,7 @@ from skelebot.components.scaffold.changes import confirm_and_apply
 from skelebot.components.scaffold.config_text import head, yaml_text
 from skelebot.components.scaffold.discover import LANGUAGES, FolderContents, discover
 from skelebot.components.scaffold.generate import SCHEMA, Files, NewFile, schema_file
+from skelebot.components.scaffold.gitignore import GITIGNORE, with_own_lines
 from skelebot.components.scaffold.render import Answers
 from skelebot.errors import SkelebotError
 from skelebot.model import image_name
@@ -42,7 +43,7 @@ def adopt(
         made["VERSION"] = NewFile(f"{contents.version}\n".encode())
     with files.private_folder() as scratch:
         generate.check(made, scratch, "what is here")
-    ignored, note = _gitignore(root)
+    ignored, note = with_own_lines(root)
     made |= schema_file(schema) | ignored
     replaceable = set(made) if force else {GITIGNORE, SCHEMA}
     title = "a project from what is here"
@@ -56,46 +57,10 @@ def _version_problem(root: str) -> Iterator[str]:
     """One line about a VERSION of another form; one that cannot be read is an error of the whole project."""
     from semver import Version
 
-    text = None
-    with suppress(SkelebotError):
-        project, _ = read.project(root, None)
-        text = project.version if project else None
-    if text and not Version.is_valid(text):
-        found = console.one_line(text)
-        yield f"VERSION: {found!r} is not a version as in 1.4.0, which bump, push and publish need"
-
-
-GITIGNORE = ".gitignore"
-# What Skelebot writes itself; in each row, lines that serve as well are named after the first.
-_IGNORED = (
-    ("/.skelebot/", ".skelebot/", ".skelebot", "/.skelebot"),
-    ("/Dockerfile", "Dockerfile"),
-    ("/skelebot.schema.json", "skelebot.schema.json"),
-)
-
-
-def _gitignore(root: str) -> tuple[Files, dict[str, str]]:
-    """The .gitignore with the lines that it lacks, and what to print after its name; nothing without git."""
-    path = os.path.join(root, GITIGNORE)
-    try:
-        with files.open_regular(path) as file:
-            before = file.read()
-    except OSError:
-        if os.path.lexists(path) or not os.path.lexists(os.path.join(root, ".git")):
-            return {}, {}
-        before = b""
-    if os.path.islink(path):
-        return {}, {}
-    present = {line.strip() for line in before.decode(errors="replace").splitlines()}
-    own = [known[0] for known in _IGNORED if not present & set(known)]
-    if "/Dockerfile" in own and os.path.lexists(os.path.join(root, "Dockerfile")):
-        own.remove("/Dockerfile")  # the user's own, which Skelebot does not write over
-    if not own:
-        return {}, {}
-    start = before if not before or before.endswith(b"\n") else before + b"\n"
-    text = "".join(f"{line}\n" for line in ("# written by Skelebot", *own))
-    lines = "1 line" if len(own) == 1 else f"{len(own)} lines"
-    return {GITIGNORE: NewFile(start + text.encode())}, {GITIGNORE: f"{lines} added"}
+    with suppress(SkelebotError, UnicodeDecodeError):
+        text = read.read_file(root, read.VERSION).decode("utf-8-sig").strip()
+        if text.isprintable() and text and not Version.is_valid(text):
+            yield f"VERSION: {text!r} is not a version as in 1.4.0, which bump, push and publish need"
 
 
 _DEPENDENCIES = (
