@@ -79,7 +79,7 @@ def test_a_version_that_is_not_above_needs_force(
 @pytest.mark.parametrize(
     "word", ["v1.5.0", "1.5", "1.5.0.0", "01.5.0", "Minor", "", "1.5.0-", "1.5.0\n", "1.5.0\x1b[31m", "../x"]
 )
-def test_a_word_that_is_no_version(project: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+def test_a_word_that_is_not_a_version(project: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
     write(project, "1.4.2\n", "VERSION")
     code, said = refused(project, capsys, word)
     assert code == 2

@@ -106,7 +106,7 @@ def test_a_link_is_followed(project: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("path", ["src", "src/", "new/"])
-def test_a_folder_is_no_zip(project: Path, capsys: pytest.CaptureFixture[str], path: str) -> None:
+def test_a_folder_is_not_a_zip(project: Path, capsys: pytest.CaptureFixture[str], path: str) -> None:
     configure(project, f"{{path: {path}}}")
     assert run_cli(["package"]) == 2
     assert "is a folder" in capsys.readouterr().err

@@ -632,7 +632,7 @@ def test_a_template_stays_in_its_sandbox(folder: Path, capsys: pytest.CaptureFix
     assert refused(folder, capsys, "-y", "--template", where).startswith("a:1: ")
 
 
-def test_all_mistakes_of_a_template_are_told_at_once(
+def test_all_mistakes_of_a_template_are_reported_at_once(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = template(folder, "prompts: [{var: 1, message: m}]\nfiles: [{name: a}]\nx: 1\n")

@@ -61,7 +61,7 @@ def test_a_version_is_added_where_there_is_none(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"1.2.3\nbuild 5\n", b"\xff\n", None])
-def test_a_version_that_no_command_takes_is_told_of(
+def test_a_version_that_no_command_accepts_is_reported(
     folder: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
 ) -> None:
     if content is None:
@@ -130,7 +130,7 @@ def test_odd_names_of_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["train.py", "fit.R", "run.sh", "pyproject.toml", "DESCRIPTION", "requirements.txt", "renv.lock"]
 )
-def test_what_is_no_file_is_passed_over(folder: Path, name: str) -> None:
+def test_what_is_not_a_file_is_skipped(folder: Path, name: str) -> None:
     """A pipe that nobody writes to, which would be read for ever, and a link to nowhere."""
     write(folder, "true\n", "own.sh")
     os.mkfifo(folder / name)
@@ -168,7 +168,7 @@ def test_python_dependencies(folder: Path, files: dict[str, str], expected: tupl
 @pytest.mark.parametrize(
     "text", ["[tool.poetry.dependencies]\nnumpy = '*'\n", "not toml", "\xff", "project = 1"]
 )
-def test_a_pyproject_that_names_no_dependencies_is_told_of(
+def test_a_pyproject_without_dependencies_is_reported(
     folder: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     write(folder, text, "pyproject.toml")

@@ -126,7 +126,7 @@ def test_addresses(text: str, address: str, ref: str | None) -> None:
         ("https://x.org/\x1b[2Jt", "is not a template"),
     ],
 )
-def test_what_is_no_address(text: str, said: str) -> None:
+def test_what_is_not_an_address(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         parse(text)
     assert "secret" not in str(caught.value)
@@ -136,9 +136,7 @@ def test_what_is_no_address(text: str, said: str) -> None:
 # --- fetching ---
 
 
-def test_what_is_committed_is_taken_and_remembered(
-    template: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_committed_is_used_and_recorded(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(template, "not committed", "a.txt")
     assert scaffold(template) == 0
     assert "has changes that are not committed; they are left out" in capsys.readouterr().err
@@ -206,7 +204,7 @@ def test_a_folder_in_a_repository(template: Path, capsys: pytest.CaptureFixture[
     assert "was not under git, or not at the top of its repository" in said
 
 
-def test_a_folder_that_is_no_repository_needs_no_git(
+def test_a_folder_that_is_not_a_repository_needs_no_git(
     template: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(template.parent / "plain", "{}", "template.yaml")
@@ -295,7 +293,7 @@ def test_a_second_update_finds_nothing_new(template: Path, capsys: pytest.Captur
     assert contents() == before
 
 
-def test_a_conflict_is_marked_and_told(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conflict_is_marked_and_reported(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scaffold(template)
     Path("a.txt").write_text(lines("a", _5="mine"))
     Path("a.txt").chmod(0o600)
@@ -341,7 +339,7 @@ def test_a_new_file_where_the_project_has_one(template: Path) -> None:
     assert Path("same.txt").read_text() == "same\n"
 
 
-def test_what_is_no_text_is_never_merged(template: Path) -> None:
+def test_binary_files_are_never_merged(template: Path) -> None:
     text = TEMPLATE.replace("template: a.txt", "template: a.txt, render: false")
     commit(template, {"template.yaml": text, "a.txt": b"\0one"})
     scaffold(template)
@@ -400,7 +398,7 @@ def test_the_right_to_execute_is_the_users_where_the_template_has_not_changed_it
     assert mode(Path("run.sh")) == 0o744
 
 
-def test_the_right_to_execute_of_what_is_no_text(template: Path) -> None:
+def test_the_right_to_execute_of_binary_files(template: Path) -> None:
     text = TEMPLATE.replace("template: a.txt", "template: a.txt, render: false")
     commit(template, {"template.yaml": text, "a.txt": b"\0one"})
     scaffold(template)
@@ -490,7 +488,7 @@ def test_a_folder_with_files_of_ones_own_stays(
     assert "both changed" not in said
 
 
-def test_an_empty_folder_is_not_taken_away(reshaped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_folder_is_not_removed(reshaped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("sub/b.txt").unlink()
     said = refused(capsys, "template", "update", "-y", code=1)
     assert said == "nothing was written: sub is a folder; move it away"
@@ -532,7 +530,7 @@ def test_to_another_version_and_back(template: Path) -> None:
     assert (Path("a.txt").read_text(), record()["ref"]) == (lines("a"), "v1")
 
 
-def test_answers_are_kept_and_can_be_changed(template: Path) -> None:
+def test_answers_stay_and_can_be_changed(template: Path) -> None:
     scaffold(template, "--var", "unit=m", "--name", "a: b")
     commit(template, {"a.txt": "{{ unit }} {{ name }}\n"})
     assert update() == 0

@@ -67,7 +67,7 @@ def _language(root: str, scripts: list[str]) -> str:
 
 
 def _python(root: str) -> Iterator[str]:
-    """The entries for the files that name Python packages; one that Skelebot cannot read is told of."""
+    """The entries for the files that name Python packages; warns about one that it cannot read."""
     for entry in ("req:requirements.txt", "proj:pyproject.toml"):
         path = entry.partition(":")[2]
         if os.path.isfile(os.path.join(root, path)):

@@ -60,7 +60,7 @@ def keeps_existing_folder(root: str, path: str) -> bool:
 
 
 def _template_and_answers(root: str, asker: Asker, scratch: str) -> tuple[LocatedTemplate, dict[str, str]]:
-    """Raises UsageError for answers that are missing or do not fit, before any question is asked."""
+    """The template and the answers. Raises UsageError for missing or wrong ones before it asks anything."""
     located = _locate(asker.given["--template"], scratch) if "--template" in asker.given else None
     languages, address = (located.template.languages, located.location.address) if located else ((), "")
     questions = answers.about(root, {}, languages, of=address)
