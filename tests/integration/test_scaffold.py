@@ -233,6 +233,18 @@ def test_the_project_in_r(sandbox: Sandbox, name: str) -> None:
     assert json.loads(sandbox.read("models/example.json"))["slope"] == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.engine
+def test_a_package_in_src(sandbox: Sandbox, name: str) -> None:
+    """Its modules find each other in Docker as they do natively."""
+    main = "from pkg.share import NAME\n\nif __name__ == '__main__':\n    print(NAME)\n"
+    sandbox.write("src/pkg/__init__.py", "")
+    sandbox.write("src/pkg/share.py", "NAME = 'shared'\n")
+    sandbox.write("src/pkg/train.py", main)
+    sandbox.ok("scaffold", "-e", "-y", "--name", name)
+    here = sandbox.with_env(SKELEBOT_BASE_IMAGE=BASE)
+    assert (here.ok("train"), here.ok("-n", "train")) == ("shared\n", "shared\n")
+
+
 def tidy(sandbox: Sandbox) -> None:
     """The project's code is as a linter would have it, and git is shown what belongs to it alone."""
     ruff = [sys.executable, "-m", "ruff", "--isolated"]
