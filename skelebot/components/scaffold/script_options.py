@@ -21,18 +21,18 @@ def options(tree: ast.Module) -> Options:
     found = Options([], [], [])
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     commands = [f for f in functions if any(_method(d) == "command" for d in f.decorator_list)]
-    names = {n.args[0].id for n in _calls(tree, "run") if n.args and isinstance(n.args[0], ast.Name)}
-    typer = [f for f in functions if (f in commands or f.name in names) and not _click(f)]
     if _calls(tree, "add_subparsers") or len(commands) > 1:
         found.skipped.append("commands of its own")
         return found
     for call in _calls(tree, "add_argument"):
         _argparse(call, found)
-    for decorator in [d for f in commands for d in reversed(_click(f))][::-1]:
+    for decorator in [d for command in commands for d in _click(command)]:
         _decorator(decorator, found)
     if _imports(tree, "typer"):
-        for function in typer:
-            _typer(function, found)
+        names = {n.args[0].id for n in _calls(tree, "run") if n.args and isinstance(n.args[0], ast.Name)}
+        for function in functions:
+            if (function in commands or function.name in names) and not _click(function):
+                _typer(function, found)
     return found
 
 
