@@ -273,8 +273,10 @@ def run_job(*words: str) -> str:
 
 
 def test_entry_points_come_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scripts = 'My-Train = "pkg.train:main"\nscore = "pkg.score:App.run"\ngone = "elsewhere:main"\n'
+    scripts = 'flat = "flat:main"\nMy-Train = "pkg.train:main"\n'
+    scripts += 'score = "pkg.score:App.run"\ngone = "elsewhere:main"\n'
     write(folder, f"[project]\nname = 'pkg'\n[project.scripts]\n{scripts}", "pyproject.toml")
+    write(folder, "def main(): ...\n", "flat.py")
     write(folder, "", "src/pkg/__init__.py")
     write(folder, f"def main(): ...\n{MAIN}", "src/pkg/train.py")
     score = "import sys\nclass App:\n    def run():\n        print(sys.argv[1:])\n        return 0\n"
@@ -282,6 +284,7 @@ def test_entry_points_come_first(folder: Path, capsys: pytest.CaptureFixture[str
     write(folder, "true\n", "a.sh")
     assert adopt() == 0
     assert list(jobs(folder).items()) == [
+        ("flat", "python -c 'from flat import main; raise SystemExit(main())'"),
         ("my-train", "python -m pkg.train"),
         ("score", "python -c 'from pkg.score import App; raise SystemExit(App.run())'"),
         ("a", "a.sh"),
@@ -310,7 +313,7 @@ def test_what_is_not_used_is_listed_once(folder: Path, capsys: pytest.CaptureFix
         folder, "X := 1\n.PHONY: all\nall: train\n\ttrue\ntrain test: data\n\ttrue\nall: more\n", "Makefile"
     )
     write(folder, "import pandas\npandas.read_csv('x')\n", "explore.py")
-    write(folder, '"""Functions."""\nimport os\nX = 1\ndef f(): ...\n', "library.py")
+    write(folder, '"""Functions."""\nimport os\nX = 1\nif X:\n    X = 2\ndef f(): ...\n', "library.py")
     write(folder, "print 1\n", "old.py")
     write(folder, f"import argparse\np.add_subparsers()\n{MAIN}", "cli.py")
     write(folder, "1.4\n", "VERSION")

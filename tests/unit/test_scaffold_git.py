@@ -714,6 +714,15 @@ def test_from_scratch_compares_with_the_nearest_version(rewritten: Path) -> None
     assert contents() == before
 
 
+def test_the_nearest_version_is_not_one_that_only_adds(rewritten: Path) -> None:
+    """What the template has added since then is to come in."""
+    Path("a.txt").write_text(lines("a", _1="third"))
+    Path("sub/b.txt").write_text(lines("b", _5="third"))
+    commit(rewritten, {"b.txt": lines("b", _5="third") + "added\n"})
+    assert update("--from-scratch") == 0
+    assert Path("sub/b.txt").read_text() == lines("b", _5="third") + "added\n"
+
+
 def test_from_scratch_records_the_commit_also_if_it_is_the_nearest(rewritten: Path) -> None:
     Path("a.txt").write_text(lines("a", _1="third"))
     Path("sub/b.txt").write_text(lines("b", _5="third"))

@@ -23,6 +23,7 @@ parser.add_argument("--verbose", action="store_true", help="Say more")
 parser.add_argument("--no-cache", action="store_false", dest="cache")
 parser.add_argument("--colour", action=argparse.BooleanOptionalAction, default=True)
 parser.add_argument("--columns", nargs="+", default=["a", "b"])
+parser.add_argument("--rows", nargs="*")
 parser.add_argument("--size", choices=(1, 2), default=2)
 parser.add_argument("--home", default="$HOME")
 parser.add_argument("--out", default=os.getcwd())
@@ -43,6 +44,7 @@ def test_argparse() -> None:
         {"name": "no-cache", "accepts": "boolean"},
         {"name": "no-colour", "accepts": "boolean"},
         {"name": "columns", "accepts": "list", "default": ["a", "b"]},
+        {"name": "rows", "accepts": "list"},
         {"name": "size", "default": 2, "choices": [1, 2]},
         {"name": "home"},
         {"name": "out"},

@@ -218,7 +218,7 @@ def _about(about: dict[str, Any]) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
     """Whether it is a number, or a text that means the same in a skelebot.yaml."""
     if isinstance(value, str):
-        return bool(value) and value.isprintable() and value[0] not in "$~"
+        return bool(value) and value.isprintable() and value[0] != "$"
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
