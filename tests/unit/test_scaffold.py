@@ -1,9 +1,12 @@
 """`skelebot scaffold`: what a template and the answers make, and what they must not."""
 
+import fcntl
 import json
 import os
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -688,3 +691,17 @@ def test_git_ignores_pulled_versions(folder: Path, name: str, ignored: bool) -> 
     assert scaffold("-y") == 0
     subprocess.run(["git", "init", "--quiet"], check=True)
     assert (subprocess.run(["git", "check-ignore", "--quiet", name]).returncode == 0) == ignored
+
+
+def test_two_that_write_to_one_folder_take_turns(folder: Path) -> None:
+    other = os.open(folder, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with subprocess.Popen([sys.executable, "-m", "skelebot", "scaffold", "-y"]) as child:
+        while not list(folder.glob(".skelebot-new-*/new/VERSION")):
+            assert child.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert not (folder / "VERSION").exists()
+        os.close(other)
+    assert child.returncode == 0
+    assert tree(folder) == DEFAULT
