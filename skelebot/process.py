@@ -78,7 +78,7 @@ def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
 def tee(
     step: Step,
     on_line: Callable[[str], None],
-    write_stdin: Callable[[IO[bytes]], None] | None = None,
+    write_stdin: Callable[[IO[bytes]], object] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> tuple[int, list[str]]:
     """Exit code and output of a long program; `on_line` gets each line of it, stderr included, as it comes.

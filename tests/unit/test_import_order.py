@@ -39,7 +39,8 @@ ROOMS = {
     "runners.docker": (
         *(
             *("client", "labels", "container", "inherited", "written", "build_source", "builder"),
-            *("cleanup", "images", "release", "push", "login", "sync", "volumes", "__init__"),
+            *("cleanup", "images", "release", "push", "login", "sync", "exchange", "volumes"),
+            *("runs", "attended", "start", "__init__"),
         ),
     ),
     "runners.native": ("environment", "records", "__init__"),

@@ -140,7 +140,6 @@ class Builder:
                 failed.append(error)
 
         for _ in range(_TRIES):
-            process.trace(self.client.verbose, step)
             code, lines = process.tee(step, _show, guarded)
             if failed:
                 raise failed[0]

@@ -64,17 +64,18 @@ class Client:
     # --- asking through the client ---
 
     def step(self, *words: str, env: tuple[tuple[str, str], ...] = ()) -> Step:
+        """The client with these arguments, about to be run: --verbose shows it."""
         where: tuple[str, ...] = ()
         if self.host:
             where = ("--host" if "://" in self.host else "--context", self.host)
-        return Step((_program(), *where, *words), env=env)
+        step = Step((_program(), *where, *words), env=env)
+        process.trace(self.verbose, step)
+        return step
 
     def capture(self, *words: str, timeout: float | None = None) -> tuple[int, str, str]:
         """Exit code, stdout and stderr. Raises SkelebotError where no engine answers in time."""
-        step = self.step(*words)
-        process.trace(self.verbose, step)
         try:
-            return process.capture(step, timeout)
+            return process.capture(self.step(*words), timeout)
         except TimeoutError:
             raise SkelebotError(
                 f"no Docker engine answers at {self.where} in {timeout:g} seconds; check that it is up, "
@@ -159,15 +160,28 @@ class Client:
             )
         return self.list_ids("images", *(word for pair in pairs for word in ("--filter", f"label={pair}")))
 
-    def containers_with(self, labels: dict[str, str], status: str) -> list[str] | None:
-        """The names of such containers, where the engine can be asked through its socket; otherwise None."""
+    def created_containers(self, labels: dict[str, str], wanted: str, at_any_cost: bool) -> dict[str, str]:
+        """The containers with these labels that were never started: the label that is wanted, by their names.
+
+        at_any_cost: ask the client too where the engine cannot be asked through its socket.
+        """
         pairs = [f"{name}={value}" for name, value in labels.items()]
-        answer = self._ask("/containers/json", all=True, label=pairs, status=[status])
-        if not isinstance(answer, list):
-            return None
-        return self.read(
-            ("ps",), json.dumps(answer), lambda found: [_text(each["Names"][0]).lstrip("/") for each in found]
+        answer = self._ask("/containers/json", all=True, label=pairs, status=["created"])
+        if isinstance(answer, list):
+            return self.read(
+                ("ps",),
+                json.dumps(answer),
+                lambda found: {_text(c["Names"][0])[1:]: _text(c["Labels"].get(wanted, "")) for c in found},
+            )
+        if not at_any_cost:
+            return {}
+        filters = [word for pair in pairs for word in ("--filter", f"label={pair}")]
+        words = ("ps", "--all", "--filter", "status=created", *filters, "--no-trunc", "--format")
+        rows = (
+            row.partition(" ")
+            for row in self.query(*words, f'{{{{.Names}}}} {{{{.Label "{wanted}"}}}}').splitlines()
         )
+        return {name: value for name, _, value in rows}
 
     def _ask(self, path: str, all: bool = False, **filters: list[str]) -> Any:
         """The engine's answer through its socket, which takes a tenth of the client's time.

@@ -137,9 +137,7 @@ def _base(client: Client, image: Image, task: Task) -> BuiltImage | None:
     """The base image, pulled where the engine does not have it."""
     found = client.inspect(image.base, task)
     if found is None:
-        step = client.step("pull", image.base)
-        process.trace(client.verbose, step)
-        code, lines = process.tee(step, console.detail)
+        code, lines = process.tee(client.step("pull", image.base), console.detail)
         if code != 0:
             said = "\n".join(lines)
             raise explained(client, said, f"{image.base} cannot be pulled", task, pulled=image.base)

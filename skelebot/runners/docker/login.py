@@ -139,7 +139,6 @@ def _fill(folder: str, server: str) -> None:
 def _log_in(client: Client, server: str, credentials: Credentials, env: Env) -> None:
     arguments = ("login", "--username", credentials.user, "--password-stdin", server)
     step = client.step(*arguments, env=env)._replace(stdin=credentials.password)
-    process.trace(client.verbose, step)
     code, _, said = process.capture(step)
     if code == 0:
         return

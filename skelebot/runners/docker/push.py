@@ -61,9 +61,7 @@ def _name_restored(client: Client, reference: str, task: Task) -> Iterator[None]
 
 
 def _push_one(client: Client, server: str, reference: str, env: Env) -> str:
-    step = client.step("push", reference, env=env)
-    process.trace(client.verbose, step)
-    code, lines = process.tee(step, _printer())
+    code, lines = process.tee(client.step("push", reference, env=env), _printer())
     digest = re.search(r"digest: (sha256:[0-9a-f]{64})", "\n".join(lines))
     if code != 0 or digest is None:
         raise explained(lines, server, reference, "{reference} could not be pushed")
@@ -147,10 +145,8 @@ def check_login(client: Client, server: str, repository: str, env: Env) -> None:
     Raises Refused, and SkelebotError where the registry cannot be reached.
     """
     reference = f"{repository}:{_NO_TAG}"
-    step = client.step("pull", reference, env=env)
-    process.trace(client.verbose, step)
     try:
-        code, _, said = process.capture(step, _PATIENCE)
+        code, _, said = process.capture(client.step("pull", reference, env=env), _PATIENCE)
     except TimeoutError:
         raise SkelebotError(
             f"{server} did not answer within {_PATIENCE:g} seconds; check that it is up"

@@ -72,7 +72,6 @@ def save(client: Client, built: BuiltImage, name: str, target: IO[bytes]) -> Non
     Raises SkelebotError with the engine's complaint, and OSError where `target` takes no more.
     """
     step = client.step("save", built.id)
-    process.trace(client.verbose, step)
     code, whole, said = process.pipe(step, None, lambda source: _copy(source, target, name))
     if code != 0 or not whole:
         why = said.strip().rpartition("\n")[2] or "the engine broke off"

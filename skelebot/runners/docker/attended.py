@@ -1,0 +1,151 @@
+"""A container that this process started and waits for: its signals, its end, what it leaves behind."""
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from skelebot import foreground
+from skelebot.errors import SkelebotError
+from skelebot.model import Task
+from skelebot.process import Program
+from skelebot.runners.docker.client import PATIENCE, Client
+from skelebot.runners.docker.container import Container
+
+if TYPE_CHECKING:
+    from skelebot.runners.docker.volumes import Volumes
+
+_NO_SUCH = re.compile("no such (container|object)", re.IGNORECASE)
+
+
+@dataclass
+class Attended:
+    """A container, and the client's program that is attached to it; a detached one has none.
+
+    asked: whether it was asked to end.
+    """
+
+    client: Client
+    container: Container
+    volumes: "Volumes | None"
+    program: Program | None = None
+    asked: bool = False
+
+    @property
+    def is_created_first(self) -> bool:
+        """Whether something has to be put into the container before it starts."""
+        return self.container.words_file or self.volumes is not None
+
+    def wait(self) -> int:
+        assert self.program
+        try:
+            code = self.program.wait()
+        except BaseException:
+            self.remove(patience=2)
+            raise
+        self._settle(code)
+        return code
+
+    def _settle(self, code: int) -> None:
+        """Bring results back, leave no container behind, and tell the engine's failure from the job's."""
+        if self.volumes:
+            if code and not self.asked and self._goes_on():
+                self._raise_lost(self.container.task)
+            self.volumes.fetch(
+                self.container.name
+            )  # should that fail, the container stays, for `logs` to do it
+        elif code and not self.asked and self._goes_on():
+            self._end_alone()
+        if self.asked or self.volumes:
+            self.remove(patience=2 if self.asked else 0)
+        if not self.asked and code in self._engine_codes and not self._was_started():
+            self.remove()
+            task = self.container.task
+            hint = " (gpu: true needs NVIDIA's container toolkit on the host)" if task.gpu else ""
+            raise SkelebotError(
+                f"the container of {task.name} could not be started{hint}; Docker's message stands above"
+            )
+
+    def _raise_lost(self, task: Task) -> NoReturn:
+        raise SkelebotError(
+            f"the connection to {self.client.where} was lost, and {task.name} may go on there; "
+            f"`skelebot logs -f {task.name}` follows it, and brings its results in the end"
+        )
+
+    def _end_alone(self) -> NoReturn:
+        """End a job that nobody attends any more, as its output could not be written."""
+        with foreground.uninterrupted():
+            self.client.capture("stop", "--time", f"{foreground.GRACE:.0f}", self.container.name)
+        self.remove()
+        if _nobody_reads(1):
+            raise BrokenPipeError
+        raise SkelebotError(
+            f"Docker's client ended before {self.container.task.name} did, which was stopped; "
+            "its message stands above"
+        )
+
+    def _goes_on(self) -> bool:
+        """Whether the client has ended without the job, as it does when the connection breaks."""
+        words = ("container", "inspect", "--format", "{{.State.Running}}", self.container.name)
+        try:
+            with foreground.uninterrupted():  # by the second of two quick Ctrl-C: the first has ended the job
+                code, out, said = self.client.capture(*words, timeout=PATIENCE)
+        except SkelebotError:
+            return True
+        return out.strip() == "true" if code == 0 else not _NO_SUCH.search(said)
+
+    @property
+    def _engine_codes(self) -> tuple[int, ...]:
+        """Exit codes of the client that may be the engine's rather than the job's."""
+        return (1, 125, 126, 127) if self.is_created_first else (125, 126, 127)
+
+    def _was_started(self) -> bool:
+        # Only a moment ahead of now holds the events of just now. An engine remembers but a few
+        # hundred events: of a long run it has forgotten the start, never the end.
+        now = ("--since", "1", "--until", f"{time.time() + 0.2:.6f}")
+        container = f"container={self.container.name}"
+        which = ("--filter", container, "--filter", "event=start", "--filter", "event=die")
+        code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
+        return code != 0 or out.strip() != ""
+
+    def remove(self, patience: float = 0) -> None:
+        """Leave nothing behind, whatever signals come now.
+
+        patience: seconds to wait for a container that the engine may just be making.
+        """
+        until = time.monotonic() + patience
+        with foreground.uninterrupted():
+            while True:
+                _, _, said = self.client.capture("rm", "--force", "--volumes", self.container.name)
+                gone = _NO_SUCH.search(said)
+                if not gone or time.monotonic() >= until or self._was_started():
+                    return
+                time.sleep(0.1)
+
+    def signal(self, signum: int, delivered: bool) -> None:
+        """Pass a signal on; while the container is still on the way, try again.
+
+        The client would pass it on too, but only once, and the engine refuses it before the start.
+        """
+        self.asked = True
+        if delivered:
+            return
+        patience = time.monotonic() + 10
+        while time.monotonic() < patience and not (self.program and self.program.has_ended()):
+            code, _, said = self.client.capture("kill", "--signal", str(signum), self.container.name)
+            if code == 0 or not re.search("is not running|no such container", said.lower()):
+                break
+            time.sleep(0.1)
+        if signum == signal.SIGKILL and self.program:
+            os.kill(self.program.pid, signum)
+
+
+def _nobody_reads(fd: int) -> bool:
+    """Whether a pipe has lost its reader."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

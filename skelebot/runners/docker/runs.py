@@ -1,0 +1,110 @@
+"""The runs that there are in containers of an engine, whoever started them."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from skelebot import console, foreground
+from skelebot.errors import SkelebotError
+from skelebot.model import WORKDIR, Place, Run, Step
+from skelebot.process import OWN, Streams
+from skelebot.runners.docker.client import PATIENCE, Client, explained
+from skelebot.runners.docker.labels import CHECKOUT_LABEL, JOB_LABEL, PROJECT_LABEL, ROOT_LABEL
+from skelebot.runners.runner import Removed
+
+
+def runs(client: Client, wanted: dict[str, str]) -> list[Run]:
+    """The runs with these labels, the last one first."""
+    filters = [*(f"label={name}={value}" for name, value in wanted.items()), f"label={JOB_LABEL}"]
+    words = [word for each in filters for word in ("--filter", each)]
+    ids = client.list_ids("ps", "--all", *words, timeout=PATIENCE)
+    place = Place("docker", client.host)
+    found = client.inspect_all(ids, lambda container: read_run(container, place))
+    return sorted(found, key=lambda run: run.began, reverse=True)
+
+
+_STATES = {"created": "created", "paused": "paused"}
+
+
+def read_run(found: dict[str, Any], place: Place) -> Run:
+    """The run of a container, as the engine describes it."""
+    state, of_run = found["State"], found["Config"].get("Labels") or {}
+    began, ended = str(state["StartedAt"]), str(state["FinishedAt"])
+    has_ended = state["Status"] in ("exited", "dead", "removing")
+    return Run(
+        str(found["Id"]),
+        found["Name"].lstrip("/"),
+        str(of_run[PROJECT_LABEL]),
+        str(of_run[JOB_LABEL]),
+        place,
+        of_run.get(CHECKOUT_LABEL, ""),
+        of_run.get(ROOT_LABEL, ""),
+        "exited" if has_ended else _STATES.get(state["Status"], "running"),
+        int(state["ExitCode"]) if has_ended else None,
+        str(found["Created"]) if began.startswith("0001-") else began,
+        ended if has_ended else "",
+    )
+
+
+def wait(client: Client, run: Run) -> int:
+    """The exit code of a run that another process may have started, once its results are back."""
+    out = client.query("wait", run.id)
+    _bring_back(client, run)
+    if not re.fullmatch(r"\d{1,3}", out.strip()):
+        raise SkelebotError(f"`docker wait` gave no exit code for {run.name}: {console.one_line(out[:80])}")
+    return int(out)
+
+
+def logs(client: Client, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
+    step = client.step("logs", *(["--follow"] if follow else []), run.name)
+    code = foreground.attend_program(step, streams)
+    _bring_back(client, run)
+    return code
+
+
+def stop(client: Client, runs: Sequence[Run]) -> None:
+    if running := [run for run in runs if run.is_running]:
+        _end(client, ("stop", "--time", f"{foreground.GRACE:.0f}"), running)
+    for run in runs:
+        _bring_back(client, run)
+
+
+def remove(client: Client, runs: Sequence[Run]) -> Iterator[Removed]:
+    if not runs:
+        return
+    for run in runs:
+        _bring_back(client, run)
+    sizes = client.own_sizes()
+    _end(client, ("rm", "--volumes"), runs)
+    yield from (Removed(run.name, sizes.get(run.name, 0)) for run in runs)
+
+
+def _end(client: Client, words: tuple[str, ...], runs: Sequence[Run]) -> None:
+    """Stop or remove containers, of which some may have gone meanwhile. Raises SkelebotError."""
+    code, _, said = client.capture(*words, *(run.name for run in runs))
+    gone = re.compile("no such container|is already in progress", re.IGNORECASE)
+    others = [line for line in said.splitlines() if not gone.search(line)]
+    if code != 0 and others:
+        raise explained(client, "\n".join(others), f"`docker {words[0]}` failed")
+
+
+def _bring_back(client: Client, run: Run) -> None:
+    """Bring back what a detached job on another machine has written, once it has ended."""
+    if client.is_remote and run.root:
+        from skelebot.runners.docker.volumes import bring_back
+
+        bring_back(client, run.root, run.name)
+
+
+def shell(client: Client, run: Run, user: str | None, words: tuple[str, ...]) -> Step:
+    """The program that opens a shell in a container, as the job's user: the container begins as root."""
+    if user == "caller":
+        user = f"{os.getuid()}:{os.getgid()}"
+    elif not user:
+        words_for_image = ("container", "inspect", "--format", "{{.Image}}", run.name)
+        built = client.inspect(client.query(*words_for_image).strip())
+        user = built.user if built else ""
+    terminal = ["--tty"] if foreground.are_terminals() else []
+    options = ("--interactive", *terminal, "--workdir", WORKDIR, "--user", user or "0:0")
+    return client.step("exec", *options, run.name, *words)

@@ -1,0 +1,180 @@
+"""Starting a container for a task."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from skelebot import foreground, process
+from skelebot.errors import SkelebotError
+from skelebot.model import Image, Mount, Step, Task
+from skelebot.process import OWN, Streams
+from skelebot.project.state import checkout_id
+from skelebot.runners.docker import labels, runs
+from skelebot.runners.docker.attended import Attended
+from skelebot.runners.docker.client import BuiltImage, Client
+from skelebot.runners.docker.container import Container, container_name, has_secrets, variables, words_tar
+from skelebot.runners.docker.labels import CHECKOUT_LABEL, MAKER_LABEL, PROJECT_LABEL
+from skelebot.runners.runner import Launch, superseded
+
+if TYPE_CHECKING:
+    from skelebot.runners.docker.volumes import Volumes
+
+
+class Prepared(NamedTuple):
+    """An image that a container can be made of."""
+
+    image: Image
+    built: BuiltImage
+
+
+def start(client: Client, prepared: Prepared, task: Task, streams: Streams, launch: Launch) -> Attended:
+    """Start a container; a detached one is on its own, any other is attached to the streams."""
+    name = _name(client, prepared, task)
+    volumes = _volumes(client, prepared, task)
+    container = _container(client, name, prepared, task, volumes, streams)
+    attended = Attended(client, container, volumes)
+    _remove_never_started(attended)
+    try:
+        attended.program = _launched(attended, streams, launch)
+    except BaseException:
+        attended.remove(patience=2)
+        raise
+    return attended
+
+
+# --- what the container will be ---
+
+
+def _name(client: Client, prepared: Prepared, task: Task) -> str:
+    """The name of the new container: the plain one for a detached job, where it is free."""
+    image = labels.repository(prepared.image)
+    if not task.is_detached:
+        return container_name(task, image, os.urandom(4).hex())
+    own = {PROJECT_LABEL: prepared.image.project, CHECKOUT_LABEL: checkout_id(task.root)}
+    list(runs.remove(client, superseded(runs.runs(client, own), task)))
+    plain = container_name(task, image)
+    code, _, _ = client.capture("container", "inspect", "--format", "{{.Id}}", plain)
+    return plain if code != 0 else container_name(task, image, os.urandom(4).hex())
+
+
+def _volumes(client: Client, prepared: Prepared, task: Task) -> "Volumes | None":
+    """What stands for the mapped folders on an engine that does not see them."""
+    if not client.is_remote:
+        return None
+    from skelebot.runners.docker.volumes import Volumes
+
+    mounts = _mounts(client, prepared, task)
+    return Volumes.of(client, prepared.built.id, prepared.image.project, task.root, mounts)
+
+
+def _container(
+    client: Client, name: str, prepared: Prepared, task: Task, volumes: "Volumes | None", streams: Streams
+) -> Container:
+    of_volumes = volumes.labels() if volumes else ()
+    maker = ((MAKER_LABEL, process.identity(os.getpid())),)
+    return Container(
+        name,
+        prepared.built.id,
+        prepared.image.project,
+        task,
+        () if volumes else _mounts(client, prepared, task),
+        _user(prepared, task),
+        f"{os.getuid()}:{os.getgid()}",
+        (*labels.of_checkout(task.root).items(), *maker, *of_volumes),
+        not task.is_detached and streams == OWN and foreground.are_terminals(),
+        volumes.arguments() if volumes else None,
+        has_secrets(task.argv),
+    )
+
+
+def _user(prepared: Prepared, task: Task) -> str:
+    """Whom the job runs as."""
+    if task.user == "caller":
+        return f"{os.getuid()}:{os.getgid()}"
+    return task.user or prepared.built.user
+
+
+def _mounts(client: Client, prepared: Prepared, task: Task) -> tuple[Mount, ...]:
+    """The task's mounts, with the home of the job's user for a leading `~`."""
+    if not any(mount.target.startswith("~") for mount in task.mounts):
+        return task.mounts
+    home = _home(client, prepared.built.id, _user(prepared, task).partition(":")[0])
+    targets = ((m, home + m.target[1:] if m.target.startswith("~") else m.target) for m in task.mounts)
+    return tuple(Mount(mount.source, target, mount.read_only) for mount, target in targets)
+
+
+def _home(client: Client, image: str, user: str) -> str:
+    if user in ("", "0", "root"):
+        return "/root"
+    _, passwd, _ = client.capture("run", "--rm", "--entrypoint", "cat", image, "/etc/passwd")
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) > 5 and user in (fields[0], fields[2]):
+            return fields[5].rstrip("/")
+    return ""
+
+
+# --- its beginning ---
+
+
+def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.Program | None:
+    """Start the container; None where it is on its own from then on."""
+    client, container, task = attended.client, attended.container, attended.container.task
+    with ExitStack() as files:
+        env = variables(task, files)
+        if attended.is_created_first:
+            _create(attended, env.options, env.env, env.fds)
+            attached = () if task.is_detached else ("--attach", "--interactive")
+            step = client.step("start", *attached, container.name)
+        else:
+            step = client.step("run", *_how(task), *env.options, *container.arguments(), env=env.env)
+        if task.is_detached:
+            _check(client, step, task, env.fds)
+            return None
+        with launch():
+            return process.start(step, streams, env.fds)
+
+
+def _how(task: Task) -> tuple[str, ...]:
+    """Whether the container is on its own, and whether it goes when it has ended."""
+    if task.is_detached:
+        return ("--detach",)
+    return ("--rm",) if task.kept == "none" else ()
+
+
+def _create(
+    attended: Attended, options: Sequence[str], env: tuple[tuple[str, str], ...], fds: tuple[int, ...]
+) -> None:
+    """Make the container, and put into it what a far engine lacks and what nobody else may see."""
+    client, container, volumes = attended.client, attended.container, attended.volumes
+    task = container.task
+    if volumes:
+        volumes.send()
+    how = () if volumes or task.is_detached else _how(task)
+    _check(client, client.step("create", *how, *options, *container.arguments(), env=env), task, fds)
+    if volumes:
+        volumes.send_files(container.name)
+    if container.words_file:
+        data = words_tar(task)
+        step = client.step("cp", "-", f"{container.name}:/")
+        code, output = process.tee(step, lambda line: None, lambda stdin: stdin.write(data))
+        if code != 0:
+            said = "; ".join(output)
+            raise SkelebotError(f"the secrets of {task.name} could not be put into its container: {said}")
+
+
+def _check(client: Client, step: Step, task: Task, fds: tuple[int, ...]) -> None:
+    code, lines = process.tee(step, lambda line: None, pass_fds=fds)
+    if code != 0:
+        said = "; ".join(line for line in lines if line.strip() and "--help" not in line)
+        raise SkelebotError(f"the container of {task.name} could not be started: {said}")
+
+
+def _remove_never_started(attended: Attended) -> None:
+    """Remove the containers whose makers were killed before they started them: secrets may be in them."""
+    client, task = attended.client, attended.container.task
+    wanted = {PROJECT_LABEL: task.project, CHECKOUT_LABEL: checkout_id(task.root)}
+    for name, maker in client.created_containers(wanted, MAKER_LABEL, attended.is_created_first).items():
+        if maker and not process.is_alive(maker):
+            client.capture("rm", "--force", "--volumes", name)
