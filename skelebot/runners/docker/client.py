@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 PATIENCE = 9.0  # seconds for a first answer
 
+# What reading an answer may raise: whatever is called docker may have given it.
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError)
+
 
 def csv(fields: list[str]) -> str:
     """The fields of a --mount as the client reads them: with commas and quotes in the manner of CSV."""
@@ -92,12 +95,11 @@ class Client:
     def read(self, words: Sequence[str], text: str, read: Callable[[Any], T]) -> T:
         """What `read` makes of the JSON that these words brought.
 
-        Raises SkelebotError where it is not JSON, or not what `read` expects: whatever is called docker
-        may have answered.
+        Raises SkelebotError where it is not JSON, or not what `read` expects.
         """
         try:
             return read(json.loads(text))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except _MISREAD:
             raise self._unreadable(words, text) from None
 
     def list_ids(self, *words: str, timeout: float | None = None) -> list[str]:
@@ -124,20 +126,26 @@ class Client:
         return [self.read(words, line, read) for line in out.splitlines() if line.strip()]
 
     def own_sizes(self) -> dict[str, int]:
-        """The bytes that would come free with each container and image, by its id and its names."""
+        """The bytes that would come free with each container and image, by its id and its names.
+
+        None for what is not known: Podman's client prints a table.
+        """
         answer = self._ask("/system/df")
-        if isinstance(answer, dict) and "Images" in answer:
-            return self.read(("system df",), json.dumps(answer), _sizes_of_engine)
-        words = ("system", "df", "--verbose", "--format", "{{json .}}")
-        code, out, _ = self.capture(*words)
-        return self.read(words, out, _sizes_of_client) if code == 0 else {}
+        try:
+            if isinstance(answer, dict) and "Images" in answer:
+                return _sizes_of_engine(answer)
+            _, out, _ = self.capture("system", "df", "--verbose", "--format", "{{json .}}")
+            return _sizes_of_client(json.loads(out))
+        except _MISREAD:
+            return {}
 
     def inspect(self, name: str, task: Task | None = None) -> BuiltImage | None:
         """The image of that name or id, or None. Raises SkelebotError where no engine answers."""
+        words = ("image", "inspect", "--format", "{{json .}}", name)
         answer = self._ask(f"/images/{name}/json")
         if answer is not None:
-            return _image_of(answer) if isinstance(answer, dict) and "Id" in answer else None
-        words = ("image", "inspect", "--format", "{{json .}}", name)
+            is_image = isinstance(answer, dict) and "Id" in answer
+            return self.read(words, json.dumps(answer), _image_of) if is_image else None
         code, out, err = self.capture(*words, timeout=PATIENCE)
         if code == 0:
             return self.read(words, out, _image_of)
@@ -147,8 +155,7 @@ class Client:
 
     def inspect_quickly(self, name: str) -> BuiltImage | None:
         """The image, where the engine can be asked through its socket; otherwise None."""
-        answer = self._ask(f"/images/{name}/json")
-        return _image_of(answer) if isinstance(answer, dict) and "Id" in answer else None
+        return self.inspect(name) if _socket_path(self.host) else None
 
     def images_with(self, labels: dict[str, str]) -> list[str]:
         """The ids of the images that have all these labels."""
