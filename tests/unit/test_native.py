@@ -1,0 +1,399 @@
+"""Native runs: their environment, what is written down about them, and the runner itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from skelebot import process
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import locked
+from skelebot.image.dependencies import Dependency
+from skelebot.model import NATIVE, Image, Mount, Run, Task
+from skelebot.process import OWN, Streams
+from skelebot.runners.native import Native, environment, records
+from skelebot.runners.native.environment import Environment
+from skelebot.runners.native.records import Record
+
+from .helpers import ordinary_user
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """A task whose checkout and cache are the test's own, without an active environment."""
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "p").mkdir()
+    return Task("run", ("true",), str(tmp_path / "p"), project="demo", place=NATIVE)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# --- which Python ---
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "expected"),
+    [
+        ((3, 11, 2), "3.11", True),
+        ((3, 11, 2), "3.11.2", True),
+        ((3, 11, 2), "3", True),
+        ((3, 11, 2), "3.1", False),
+        ((3, 11, 2), "3.11.20", False),
+        ((3, 11, 20), "3.11.2", False),
+        ((3, 1, 4), "3.11", False),
+        ((3, 13, 0), "3.13.0rc1", False),
+        ((3, 11, 2), "2", False),
+    ],
+)
+def test_versions_are_compared_number_by_number(have: tuple[int, ...], wanted: str, expected: bool) -> None:
+    assert environment._is_version(have, wanted) is expected
+
+
+def test_a_python_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert environment._python(None) == sys.executable
+    assert environment._python(f"{sys.version_info[0]}.{sys.version_info[1]}") == sys.executable
+    with pytest.raises(
+        SkelebotError, match=r"^Python 3\.1 \(pythonVersion\) is not on this machine; install"
+    ):
+        environment._python("3.1")
+
+
+def test_a_python_of_another_version_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python3.1").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment._python("3.1.4") == str(tmp_path / "python3.1")
+
+
+# --- which environment ---
+
+
+def fingerprint(task: Task, *wanted: Dependency) -> str:
+    return environment._fingerprint(task, wanted)
+
+
+def test_what_an_environment_depends_on(task: Task) -> None:
+    file = Path(task.root, "r.txt")
+    file.write_text("numpy\n")
+    one = Dependency("numpy", ("numpy",))
+    of_file = Dependency("req:r.txt", ("-r", "r.txt"), ("r.txt",))
+    before = fingerprint(task, one, of_file)
+    others = {
+        "the same": before,
+        "another Python": fingerprint(replace(task, python_version="3.10"), one, of_file),
+        "a third": fingerprint(replace(task, python_version="3.9"), one, of_file),
+        "fewer": fingerprint(task, of_file),
+        "another order": fingerprint(task, of_file, one),
+    }
+    assert fingerprint(task, one, of_file) == before
+    file.write_text("numpy<2\n")
+    others["another file"] = fingerprint(task, one, of_file)
+    assert len(set(others.values())) == len(others)
+
+
+def variables(task: Task) -> dict[str, object]:
+    with environment.ensure_environment(task, False) as found:
+        return dict(found.variables)
+
+
+def test_an_active_environment_comes_first(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = replace(task, dependencies=("numpy",), env=(("PATH", "/own"),))
+    assert environment.is_needed(wanted)
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "base")
+    monkeypatch.setenv("CONDA_PREFIX", "/conda")
+    assert environment.is_needed(wanted)
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", "mine")
+    assert variables(wanted) == {"PATH": "/conda/bin:/own"}
+    monkeypatch.setenv("VIRTUAL_ENV", "/venv")
+    assert variables(wanted) == {"PATH": "/venv/bin:/own"}
+    assert not environment.is_needed(wanted)
+
+
+def test_without_dependencies_a_python_is_all_that_is_needed(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    path = (("PATH", str(tmp_path / "bin")),)
+    found = variables(replace(task, env=path))
+    folder = f"{task.root}/.skelebot/bin"
+    assert found == {"PATH": f"{folder}:{tmp_path}/bin"}
+    assert os.readlink(f"{folder}/python") == sys.executable
+    (tmp_path / "bin/python3").symlink_to(sys.executable)  # a better one
+    variables(replace(task, env=path))
+    assert os.readlink(f"{folder}/python") == f"{tmp_path}/bin/python3"
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    assert variables(replace(task, env=path)) == {}
+
+
+def test_an_environment_that_has_what_is_wanted_is_not_made_again(task: Task) -> None:
+    venv = Path(task.root, ".skelebot/venv")
+    venv.mkdir(parents=True)
+    wanted = replace(task, dependencies=("numpy",))
+    mark = environment._fingerprint(wanted, environment._wanted(wanted))
+    (venv / "skelebot.mark").write_text(mark)
+    found = variables(wanted)
+    assert found["VIRTUAL_ENV"] == str(venv)
+    assert str(found["PATH"]).startswith(f"{venv}/bin:")
+
+
+def test_a_failed_installation_brings_the_old_environment_back(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv = Path(task.root, ".skelebot/venv")
+    venv.mkdir(parents=True)
+    (venv / "skelebot.mark").write_text("of before")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SkelebotError, match=r"3\.1 \(pythonVersion\)"):
+        variables(replace(task, dependencies=("numpy",), python_version="3.1"))
+    assert (venv / "skelebot.mark").read_text() == "of before"
+
+
+# --- records ---
+
+
+def test_the_record_of_a_run_that_lives_and_has_ended(task: Task) -> None:
+    record = Record.create(replace(task, mode="d"), with_output=True)
+    assert records.runs(task.root) == []  # it is just beginning
+    record.write(os.getpid())
+    (run,) = records.runs(task.root)
+    assert (run.id, run.project, run.job, run.place, run.state) == (
+        record.id,
+        "demo",
+        "run",
+        NATIVE,
+        "running",
+    )
+    assert run.id.startswith("demo-run-")
+    assert (run.code, run.ended) == (None, "")
+    assert run.began.endswith("Z")
+    assert records.pid_of(run) == os.getpid()
+    record.end(7)
+    (run,) = records.runs(task.root)
+    assert (run.state, run.code, run.ended[:2]) == ("exited", 7, "20")
+    assert records.wait(run) == 7
+    Path(str(record.folder), "out").write_bytes(b"12345")
+    assert records.remove(run) == 5
+    assert records.runs(task.root) == []
+
+
+def test_a_run_that_is_not_kept_leaves_nothing(task: Task) -> None:
+    record = Record.create(task)
+    record.write(os.getpid())
+    assert len(records.runs(task.root)) == 1
+    record.end(0)
+    assert not os.path.exists(str(record.folder))
+
+
+def test_what_a_killed_run_has_left(task: Task) -> None:
+    attended, detached = Record.create(task), Record.create(replace(task, mode="d"), with_output=True)
+    for record in (attended, detached):
+        record.write(2**22 + 1)
+        record._close()
+    (run,) = records.runs(task.root)
+    assert (run.id, run.state, run.code) == (detached.id, "exited", None)
+    assert not os.path.exists(str(attended.folder))
+    assert records.pid_of(run) is None
+    with pytest.raises(SkelebotError, match=r"^how run ended is not known: whoever waited for it was killed"):
+        records.wait(run)
+
+
+def test_a_pid_that_another_process_has_by_now_is_nobodys(task: Task) -> None:
+    record = Record.create(task)
+    record.write(os.getpid())
+    path = Path(str(record.folder), "run")
+    path.write_text(path.read_text().replace(process.identity(os.getpid()), f"{os.getpid()}-1"))
+    assert records.pid_of(record.run()) is None
+
+
+def test_the_names_of_records_are_names_of_files(task: Task) -> None:
+    record = Record.create(replace(task, name="a/b é" * 50, project="Two Words"))
+    assert record.id.startswith("two-words-a-b--a-b--")
+    assert len(record.id) < 100
+    assert Record.create(replace(task, project="")).id.startswith("run-run-")
+
+
+def test_the_last_run_comes_first(task: Task) -> None:
+    names = []
+    for began in ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"):
+        record = Record.create(replace(task, mode="d"), with_output=True)
+        Path(str(record.folder), "run").write_text(f"demo\nrun\n1-1\n{began}")
+        names.append(record.id)
+    assert [run.id for run in records.runs(task.root)] == [names[2], names[0], names[1]]
+
+
+def test_without_a_place_for_a_record_only_a_detached_run_fails(task: Task, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    record = Record.create(task)
+    assert (record.folder, record.fds) == (None, ())
+    record.write(1)
+    record.end(0)
+    record.remove()
+    assert records.runs(task.root) == []
+    with pytest.raises(SkelebotError, match="run cannot run detached: "):
+        Record.create(task, with_output=True)
+
+
+# --- the runner ---
+
+
+def start(runner: Native, task: Task, streams: Streams = OWN) -> Run:
+    return runner.start(Environment(), task, streams)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_job_is_run_to_its_end(task: Task, in_thread: bool) -> None:
+    runner, out, codes = Native(), bytearray(), []
+    Path(task.root, "here").touch()
+
+    def run() -> None:
+        the_task = replace(task, argv=("sh", "-c", "ls; printf '\\377\\r\\n'; exit 3"))
+        codes.append(runner.wait(start(runner, the_task, Streams(stdout=out.extend))))
+
+    thread = threading.Thread(target=run)
+    thread.start() if in_thread else run()
+    if in_thread:
+        thread.join(30)
+    assert (codes, bytes(out)) == ([3], b"here\n\xff\r\n")
+    assert records.runs(task.root) == []
+
+
+def test_a_signal_reaches_what_a_shell_has_started(task: Task) -> None:
+    runner, out = Native(), bytearray()
+    code = "trap 'echo tidied; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    run = start(
+        runner, replace(task, argv=("sh", "-c", f'sh -c "{code}"; exit 6')), Streams(stdout=out.extend)
+    )
+    wait_for(lambda: out)
+    runner.signal(run, signal.SIGTERM)
+    assert runner.wait(run) == 143
+    assert out == b"ready\ntidied\n"
+
+
+def test_a_timeout_ends_the_job_with_124(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    runner = Native()
+    assert runner.wait(start(runner, replace(task, argv=("sleep", "60"), timeout=0.3))) == 124
+    assert (
+        "ERROR | the job was ended: it took longer than its timeout of 0.3 seconds" in capsys.readouterr().err
+    )
+    assert runner.wait(start(runner, replace(task, argv=("sh", "-c", "exit 4"), timeout=60))) == 4
+
+
+def test_a_program_that_is_missing_leaves_no_record(task: Task) -> None:
+    with pytest.raises(SkelebotError, match="/nowhere/x is not installed"):
+        start(Native(), replace(task, argv=("/nowhere/x",)))
+    assert os.listdir(records._runs_folder(task.root)) == []
+
+
+_DETACH = """
+import sys
+from skelebot.json_form import from_json
+from skelebot.model import Task
+from skelebot.runners.native import Native
+from skelebot.runners.native.environment import Environment
+import json
+print(Native().start(Environment(), from_json(Task, json.loads(sys.argv[1]))).id)
+"""
+
+
+def detach(task: Task) -> Run:
+    """Start a detached run from a process that ends then; the run that is listed for it."""
+    import json
+
+    from skelebot.json_form import to_json
+
+    argv = (sys.executable, "-c", _DETACH, json.dumps(to_json(replace(task, mode="d"))))
+    root = str(Path(process.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": root}
+    id = subprocess.run(argv, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return next(run for run in records.runs(task.root) if run.id == id)
+
+
+def test_a_detached_run_outlives_its_starter(task: Task) -> None:
+    run = detach(replace(task, argv=("sh", "-c", "echo out; echo err >&2; exit 9")))
+    assert Native().wait(run) == 9
+    out, err = bytearray(), bytearray()
+    assert Native().logs(run, True, Streams(stdout=out.extend, stderr=err.extend)) == 0
+    assert (bytes(out), bytes(err)) == (b"out\n", b"err\n")
+    (listed,) = records.runs(task.root)
+    assert (listed.state, listed.code) == ("exited", 9)
+    again = detach(task)  # the last one is kept, and no other
+    Native().wait(again)
+    assert [run.id for run in records.runs(task.root)] == [again.id]
+    assert [each.name for each in Native().remove([again])] == [again.id]
+    assert records.runs(task.root) == []
+
+
+def test_a_detached_run_is_stopped_by_another_process(task: Task) -> None:
+    run = detach(
+        replace(task, argv=("sh", "-c", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done"))
+    )
+    out = bytearray()
+    wait_for(lambda: Native().logs(run, False, Streams(stdout=out.extend)) == 0 and out)
+    Native().stop([run])
+    assert Native().wait(run) == 8
+
+
+def test_every_ended_run_is_kept_if_it_is_wanted(task: Task) -> None:
+    ids = {detach(replace(task, keep="all")).id for _ in range(2)}
+    wait_for(lambda: all(run.state == "exited" for run in records.runs(task.root)))
+    assert {run.id for run in records.runs(task.root)} == ids
+
+
+# --- mapped folders ---
+
+
+def test_mapped_folders_are_made_and_read_only_ones_must_be_there(task: Task) -> None:
+    start(Native(), replace(task, mounts=(Mount(f"{task.root}/a/b", "/app/b"),)))
+    assert os.path.isdir(f"{task.root}/a/b")
+    with pytest.raises(UsageError, match=r"the mapping .*/c:ro is not there; make it or leave :ro out"):
+        start(Native(), replace(task, mounts=(Mount(f"{task.root}/c", "/app/c", read_only=True),)))
+    with (
+        ordinary_user(),
+        pytest.raises(SkelebotError, match=r"mapped folder /x/y cannot be made: permission"),
+    ):
+        start(Native(), replace(task, mounts=(Mount("/x/y", "/app/y"),)))
+
+
+def test_a_folder_within_another_is_made_there_too(task: Task) -> None:
+    outer, inner = Mount(f"{task.root}/o", "/app/o"), Mount(f"{task.root}/i", "/app/o/x/i")
+    start(Native(), replace(task, mounts=(outer, inner)))
+    assert os.path.isdir(f"{task.root}/o/x/i")
+
+
+def test_what_a_dry_run_shows(task: Task) -> None:
+    image = Image("demo", "demo", base="", context=task.root)
+    shown = Native().describe(image, replace(task, dependencies=("numpy",), env=(("A", "1"),)))
+    assert shown == [
+        "run      true",
+        f"where    natively, in {task.root}",
+        "python   .skelebot/venv, with numpy",
+        "variable A",
+    ]
+
+
+def test_a_lock_that_a_run_holds_is_not_taken(task: Task) -> None:
+    record = Record.create(task)
+    waits: list[int] = []
+    thread = threading.Thread(target=lambda: _lock(str(record.folder), waits), daemon=True)
+    thread.start()
+    wait_for(lambda: waits)
+    record.end(0)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def _lock(folder: str, waits: list[int]) -> None:
+    with locked(f"{folder}/lock", on_wait=lambda: waits.append(1)):
+        pass
