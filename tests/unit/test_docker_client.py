@@ -106,9 +106,9 @@ def test_the_time_is_limited(fake: FakeClient) -> None:
         ("fd://3", None, None, False),
         ("ssh://far", None, None, True),
         ("tcp://127.0.0.1:1", None, None, True),
-        ("named", None, "ssh://far\n", True),
-        ("named", None, "unix:///x\n", False),
-        ("named", None, "null\n", False),
+        ("far", None, "ssh://far\n", True),
+        ("near", None, "unix:///x\n", False),
+        ("odd", None, "null\n", False),
         (None, "far:2375", None, True),
         (None, "unix:///x", None, False),
     ],
@@ -328,5 +328,5 @@ def test_any_answer_after_the_image_was_found_is_at_most_one_line(
     odd.says("ps", f"{'c' * 64}\n" if words[0] in ("ps", "logs", "stop") else "")
     code, lines = errors(words, capfd)
     assert len(lines) == code
-    if words[0] in ("ps", "logs", "stop") and answer != "empty":
+    if words[0] == "detached" or (words[0] in ("ps", "logs", "stop") and answer != "empty"):
         assert "answered what Docker's client would not" in lines[0]

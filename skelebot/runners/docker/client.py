@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any, TypeVar
 
 from skelebot import console, process
@@ -41,21 +41,13 @@ class Client:
     host: str | None
     verbose: bool = False
 
-    @cached_property
+    @property
     def is_remote(self) -> bool:
         """Whether the engine is one of another machine, which does not see this one's folders."""
         endpoint = self.host or _host_of_environment()
         if "://" not in endpoint:
-            if not endpoint and not _has_context():
-                return False
-            _, out, _ = self.capture(
-                "context",
-                "inspect",
-                "--format",
-                "{{.Endpoints.docker.Host}}",
-                *([endpoint] if endpoint else []),
-            )
-            endpoint = out.strip()
+            context = endpoint or os.environ.get("DOCKER_CONTEXT", "")
+            endpoint = _endpoint(self, context) if context or _has_context() else ""
         return "://" in endpoint and not endpoint.startswith(("unix://", "npipe://", "fd://"))
 
     @property
@@ -100,17 +92,17 @@ class Client:
         try:
             return read(json.loads(text))
         except _MISREAD:
-            raise self._unreadable(words, text) from None
+            raise self.unreadable(words, text) from None
 
     def list_ids(self, *words: str, timeout: float | None = None) -> list[str]:
         """The full ids that the client lists, each once. Raises SkelebotError for anything else."""
         out = self.query(*words, "--quiet", "--no-trunc", timeout=timeout)
         ids = list(dict.fromkeys(out.split()))
         if not all(re.fullmatch(r"(sha256:)?[0-9a-f]{64}", each) for each in ids):
-            raise self._unreadable(words, out)
+            raise self.unreadable(words, out)
         return ids
 
-    def _unreadable(self, words: Sequence[str], text: str) -> SkelebotError:
+    def unreadable(self, words: Sequence[str], text: str) -> SkelebotError:
         answer = console.one_line(text.strip()[:80]) or "nothing"
         return SkelebotError(
             f"`{_program()} {words[0]}` answered what Docker's client would not: {answer}; "
@@ -217,6 +209,14 @@ class Client:
             return json.loads(data.partition(b"\r\n\r\n")[2])
         except (OSError, ValueError):
             return None
+
+
+# Not a cached_property: a signal while its class is being made is a RuntimeError before Python 3.12.
+@cache
+def _endpoint(client: Client, context: str) -> str:
+    """The address of a Docker context; of the current one without a name."""
+    words = ("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    return client.capture(*words, *filter(None, [context]))[1].strip()
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,7 @@
 """Starting a container for a task."""
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
@@ -130,7 +131,9 @@ def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.P
         else:
             step = client.step("run", *_how(task), *env.options, *container.arguments(), env=env.env)
         if task.is_detached:
-            _check(client, step, task, env.fds)
+            said = _check(client, step, task, env.fds)
+            if not any(re.fullmatch("[0-9a-f]{64}", line) for line in said) and not attended.is_created_first:
+                raise client.unreadable(("run",), "\n".join(said))
             return None
         with launch():
             return process.start(step, streams, env.fds)
@@ -164,11 +167,12 @@ def _create(
             raise SkelebotError(f"the secrets of {task.name} could not be put into its container: {said}")
 
 
-def _check(client: Client, step: Step, task: Task, fds: tuple[int, ...]) -> None:
+def _check(client: Client, step: Step, task: Task, fds: tuple[int, ...]) -> list[str]:
     code, lines = process.tee(step, lambda line: None, pass_fds=fds)
     if code != 0:
         said = "; ".join(line for line in lines if line.strip() and "--help" not in line)
         raise SkelebotError(f"the container of {task.name} could not be started: {said}")
+    return lines
 
 
 def _remove_never_started(attended: Attended) -> None:
