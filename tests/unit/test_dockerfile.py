@@ -143,7 +143,7 @@ def golden(name: str) -> str:
 
 
 def test_every_golden_dockerfile_belongs_to_a_project() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == set(PROJECTS)
+    assert {path.stem for path in GOLDEN.glob("*.Dockerfile")} == set(PROJECTS)
 
 
 @pytest.mark.parametrize("name", PROJECTS)

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from skelebot import foreground
-from skelebot.errors import Interrupted
+from skelebot.errors import STOPPING, Interrupted
 from skelebot.model import Step
-from skelebot.process import STOPPING
 
 Launch = Callable[[], AbstractContextManager[None]]
 
 
 def kill(signum: int) -> None:
-    """Send this process a signal, and wait until Python has seen it."""
-    os.kill(os.getpid(), signum)
+    """Send this thread a signal: of a test runner's other threads, one could take that of the process."""
+    signal.pthread_kill(threading.get_ident(), signum)
     time.sleep(0.01)
 
 
@@ -190,7 +189,7 @@ def test_a_program_in_front_gets_each_signal() -> None:
 _INSTALL = """
 import os, signal, sys
 from skelebot import foreground
-from skelebot.errors import Interrupted
+from skelebot.errors import STOPPING, Interrupted
 foreground.install_signal_handlers()
 try:
     os.kill(os.getpid(), int(sys.argv[1]))
