@@ -20,6 +20,8 @@ def run() -> None:
 
     console.unbuffer_stderr()
     code = main(sys.argv[1:])
+    if guard := sys.modules.get("skelebot.plugins.guard"):
+        guard.end_in_time(code)
     gc.freeze()  # otherwise the interpreter would collect once more at exit
     raise SystemExit(code)
 

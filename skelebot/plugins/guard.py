@@ -7,10 +7,12 @@ everything else goes on.
 import importlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from skelebot import console, options
 from skelebot.component import Activation, Check, Command, Component, Link, Session
@@ -23,6 +25,8 @@ from skelebot.plugins.load import load
 from skelebot.plugins.typecheck import instance_of, list_of
 
 T = TypeVar("T")
+
+GRACE = 5.0  # seconds for a plugin's threads to end after the command
 
 
 class Guard:
@@ -52,7 +56,7 @@ class Guard:
         if self.off is not None:
             return default
         try:
-            with _stdout_to_stderr():
+            with _stdout_to_stderr(), _exit_raises():
                 return call()
         except Interrupted:
             raise
@@ -96,6 +100,39 @@ def _stdout_to_stderr() -> Iterator[None]:
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
+
+
+@contextmanager
+def _exit_raises() -> Iterator[None]:
+    """Let `os._exit` raise SystemExit, unless in a process that the plugin has forked."""
+    exit_process, own = os._exit, os.getpid()
+
+    def raise_exit(status: int) -> NoReturn:
+        if os.getpid() != own:
+            exit_process(status)
+        raise SystemExit(status)
+
+    os._exit = raise_exit
+    try:
+        yield
+    finally:
+        os._exit = exit_process
+
+
+def end_in_time(code: int) -> None:
+    """Have the process end with this code even if a plugin's thread never ends."""
+
+    def names() -> list[str]:
+        threads = threading.enumerate()
+        return [each.name for each in threads if not each.daemon and each is not threading.main_thread()]
+
+    def end() -> None:
+        time.sleep(GRACE)
+        console.warn(f"ended without waiting for the threads of a plugin: {', '.join(names())}")
+        os._exit(code)
+
+    if names():
+        threading.Thread(target=end, daemon=True).start()
 
 
 def summary(error: BaseException) -> str:
@@ -179,7 +216,8 @@ def _guarded(command: Command, guard: Guard) -> Command:
 
 def _name_errors(guard: Guard, call: Callable[[], T]) -> T:
     try:
-        return call()
+        with _exit_raises():
+            return call()
     except (Interrupted, BrokenPipeError):
         raise
     except BaseException as error:

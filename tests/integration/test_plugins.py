@@ -449,6 +449,17 @@ def test_a_command_that_breaks_fails_with_one_line(sandbox: Sandbox) -> None:
     ]
 
 
+def test_a_thread_that_never_ends_does_not_keep_skelebot(sandbox: Sandbox) -> None:
+    thread = (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='forever').start()\n"
+    )
+    sandbox.ok("plugin", "install", notes(sandbox, thread))
+    sandbox.write("skelebot.yaml", f"name: demo\njobs:\n- {job('exit 3', 'hello')}\n")
+    result = sandbox.run("-n", "hello", timeout=120)
+    assert result.code == 3
+    assert "WARN  | ended without waiting for the threads of a plugin: forever\n" in result.err
+
+
 @pytest.mark.parametrize("code", ["import os; os._exit(7)", "import time; time.sleep(600)"])
 def test_a_plugin_that_ends_or_stops_everything_can_still_be_removed(sandbox: Sandbox, code: str) -> None:
     sandbox.ok("plugin", "install", notes(sandbox))

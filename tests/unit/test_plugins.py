@@ -1,6 +1,7 @@
 """Plugins as they are found, unpacked and guarded; what a user does with them is an integration test."""
 
 import importlib.metadata
+import itertools
 import os
 import stat
 import sys
@@ -325,6 +326,8 @@ BREAKS: dict[str, Callable[..., Any]] = {
     "exception": raising(ValueError("it broke")),
     "lines": raising(ValueError("first\nERROR | second\x1b[31m")),
     "exit": raising(SystemExit(0)),
+    "os._exit": lambda *words: os._exit(3),
+    "endless values": lambda *words: itertools.repeat(Check("a", "b")),
     "ctrl-c": raising(KeyboardInterrupt()),
     "memory": raising(MemoryError()),
     "recursion": endless,
@@ -384,6 +387,21 @@ def test_a_plugin_that_broke_takes_no_further_part(later: str, capsys: pytest.Ca
     given, otherwise = HOOKS[later]
     assert getattr(component, later)(*given) == otherwise
     assert capsys.readouterr().err.count("switched off") == 1
+
+
+def test_an_endless_hook_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(checks=BREAKS["endless values"]).checks(SESSION)
+    assert "ValueError: a hook returned more than 1000 values" in capsys.readouterr().err
+
+
+def test_a_process_that_a_hook_forks_ends_as_it_wants() -> None:
+    def fork(*words: Any) -> list[Check]:
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        return [Check("child", str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))]
+
+    assert list(guarded(checks=fork).checks(SESSION)) == [Check("child", "7")]
 
 
 def test_the_line_that_broke_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -470,6 +488,7 @@ def test_the_hook_for_commands_cannot_refuse_a_run(capsys: pytest.CaptureFixture
     [
         (raising(ValueError("it broke")), 1, "plugin notes: ValueError: it broke (unit/test_plugins.py:"),
         (raising(SystemExit(3)), 1, "plugin notes: SystemExit: 3 ("),
+        (lambda *words: os._exit(3), 1, "plugin notes: SystemExit: 3 ("),
         (raising(SkelebotError("no; do so")), 1, "plugin notes: no; do so"),
         (raising(UsageError("no; do so")), 2, "plugin notes: no; do so"),
         (lambda session, values: None, 1, "plugin notes: TypeError: go returned None, not an exit code"),
@@ -544,7 +563,7 @@ def test_a_package_imports_its_own_files(tmp_path: Path) -> None:
         ("import nosuch\n", "ModuleNotFoundError: No module named 'nosuch' (notes/__init__.py:1)"),
         ("def f(:\n", "SyntaxError: invalid syntax (__init__.py, line 1)"),
         ("raise SystemExit(0)\n", "SystemExit: 0 (notes/__init__.py:1)"),
-        ("import os; os._exit(0)\n", "it ended Python, with exit code 0"),
+        ("import os; os._exit(0)\n", "SystemExit: 0 (notes/__init__.py:1)"),
         ("import os; os.kill(os.getpid(), 11)\n", "it ended Python, with exit code -11"),
         ("", "AttributeError: notes has no COMPONENT"),
         ("COMPONENT = 3\n", "TypeError: notes:COMPONENT is not a subclass of"),
