@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
@@ -60,7 +60,7 @@ def attend(
     as SIGKILL.
     """
     relay = _Relay(send, raw_terminal)
-    with _handled(relay.on_signal):
+    with _handled(relay.on_signal, STOPPING), _handled(relay.on_other, _PASSED_ON):
         run = start(relay.launch)
         relay.started(run)
         code = wait(run)
@@ -88,23 +88,37 @@ class _Relay(Generic[R]):
         for signum, delivered in self._waiting:
             self._send(run, signum, delivered)
 
+    def on_other(self, signum: int, frame: FrameType | None) -> None:
+        """Pass on a signal that is not a request to stop."""
+        self._pass_on(signum, signum == signal.SIGQUIT and not self._raw and _in_foreground())
+
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if not self._launching and self._run is None:
-            raise Interrupted(signum)
-        self.signal = self.signal or signum
         delivered = signum == signal.SIGINT and not self._raw and _in_foreground()
         self._requests += not delivered  # the job has that Ctrl-C already, and may have a use for it
-        if self._run is None:
+        self._pass_on(signal.SIGKILL if self._requests >= 3 else signum, delivered)
+        self.signal = self.signal or signum
+
+    def _pass_on(self, signum: int, delivered: bool) -> None:
+        """Send a signal to the program; while that is starting, keep it. Raises Interrupted before."""
+        if self._run is not None:
+            self._send(self._run, signum, delivered)
+        elif self._launching:
             self._waiting.append((signum, delivered))
         else:
-            self._send(self._run, signal.SIGKILL if self._requests >= 3 else signum, delivered)
+            raise Interrupted(signum)
+
+
+# What would end Skelebot and leave its job behind; a job may have its own use for each.
+_PASSED_ON = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled(
+    handler: Callable[[int, FrameType | None], None], signums: Iterable[signal.Signals]
+) -> Iterator[None]:
     before = {}
     try:
-        for signum in STOPPING:
+        for signum in signums:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 before[signum] = signal.signal(signum, handler)
         yield

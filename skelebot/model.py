@@ -316,6 +316,7 @@ class Job:
     environment: Environment = key((), help="Environment variables of the job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
     timeout: str | None = key(None, help="Seconds, or 10m, after which it is ended", check=_timeout)
+    dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     place: str = ""
 
 

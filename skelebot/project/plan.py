@@ -29,7 +29,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         project=project.name,
         place=place(project, job, flags),
         may_run_natively=job.native != "never",
-        dependencies=project.entries("Python"),
+        dependencies=project.entries("Python") if job.dependencies else (),
         python_version=project.python_version,
         mode=job.mode,
         ports=job.ports,

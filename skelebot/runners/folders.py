@@ -8,7 +8,7 @@ from skelebot.model import Mount, Task
 
 
 def make_folders(task: Task) -> None:
-    """Makes the missing host folders as the caller, before an engine would make them as root."""
+    """Make the missing host folders as the caller, before an engine would make them as root."""
     for mount in task.mounts:
         _make_folder(mount)
     for inner in task.mounts:
@@ -19,12 +19,21 @@ def make_folders(task: Task) -> None:
                     os.makedirs(os.path.join(outer.source, below), exist_ok=True)
 
 
+def is_missing(mount: Mount) -> bool:
+    """Whether a read-only mapping does not exist, which nothing makes."""
+    return mount.read_only and not os.path.exists(mount.source)
+
+
+def missing(mount: Mount) -> UsageError:
+    return UsageError(f"the mapping {mount.source}:ro does not exist; make it or leave :ro out")
+
+
 def _make_folder(mount: Mount) -> None:
-    """Makes the folder of a mapping where it is missing; one that is read-only must be there."""
+    """Make the folder of a mapping where it is missing; one that is read-only must be there."""
     if os.path.exists(mount.source):
         return
     if mount.read_only:
-        raise UsageError(f"the mapping {mount.source}:ro is not there; make it or leave :ro out")
+        raise missing(mount)
     try:
         os.makedirs(mount.source, exist_ok=True)
     except OSError as error:

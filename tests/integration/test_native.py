@@ -161,6 +161,30 @@ def test_dependencies_get_an_environment(installer: Sandbox) -> None:
     assert (installer.root / ".skelebot/.gitignore").read_text() == "*\n"
 
 
+def test_the_environments_own_pip_comes_first(installer: Sandbox) -> None:
+    script = "pip --version; python -m pip --version"
+    project(installer, "n", job(script), dependencies="[six]")
+    venv = f"{installer.root.resolve()}/.skelebot/venv/"
+    assert [venv in line for line in installer.ok("-n", "run").splitlines()] == [True, True]
+
+
+def test_a_job_without_dependencies_waits_for_none(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("echo done", dependencies="false"), dependencies="[nosuch-package-of-anyone]")
+    assert sandbox.ok("-n", "run") == "done\n"
+    assert not (sandbox.root / ".skelebot").exists()
+
+
+def test_a_command_line_does_without_a_python_that_is_missing(sandbox: Sandbox) -> None:
+    keys = {"pythonVersion": "3.99", "dependencies": "[six]"}
+    sandbox.write("x.py", "print(1)\n")
+    project(sandbox, "n", job("echo done"), job("x.py", "script"), **keys)
+    without_uv = sandbox.with_env(PATH="/usr/bin:/bin")
+    result = without_uv.run("-n", "run")
+    assert (result.code, result.out) == (0, "done\n")
+    assert "WARN  | Python 3.99 (pythonVersion) is not on this machine" in result.err
+    assert without_uv.run("-n", "script").code == 1
+
+
 def test_a_failed_installation_leaves_the_old_environment(installer: Sandbox) -> None:
     installer.write("six_version.py", VERSION_OF_SIX)
     project(installer, "n", job("six_version.py"), dependencies="[six=1.16.0]")

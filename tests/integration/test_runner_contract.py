@@ -149,6 +149,17 @@ def test_signals_reach_the_job(place: Place, source: str, signum: int, code: int
     assert place.run("ps").out == ""
 
 
+@pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
+def test_other_signals_reach_the_job_too(place: Place, signum: signal.Signals) -> None:
+    place.write(job(f"trap 'echo got; exit 9' {signum.name[3:]}; echo ready; while :; do sleep 0.1; done"))
+    child = place.start("run", stdout=subprocess.PIPE)
+    assert child.stdout
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signum)
+    out, _ = child.communicate(timeout=60)
+    assert (child.returncode, out) == (9, b"got\n")
+
+
 def test_ctrl_c_on_a_terminal_reaches_the_job_once(place: Place) -> None:
     place.sandbox.write("count.py", """
         import signal, sys, time
@@ -216,6 +227,17 @@ def test_files_and_their_owner(anyones: Place) -> None:
     assert result.out.splitlines()[0] == "given" + ("writable" if place.name == "native" else "read-only")
     assert place.sandbox.read("out/sub/file") == "made\n"
     assert {place.sandbox.owner(path) for path in ("out", "out/sub", "out/sub/file")} == {place.sandbox.uid}
+
+
+def test_a_read_only_folder_that_is_missing_is_reported_before_anything_runs(place: Place) -> None:
+    makes = job("echo x >in/x", "makes", mappings="[in/]")
+    place.write(job("echo first", "first"), job("cat in/x", "reads", mappings="['in/:ro']"), makes)
+    result = place.run("first", "+", "reads")
+    assert (result.code, result.out) == (2, "")
+    folder = place.sandbox.root / "in"
+    assert result.errors == [f"ERROR | the mapping {folder}:ro does not exist; make it or leave :ro out"]
+    assert not folder.exists()
+    assert place.run("makes", "+", "reads").out == "x\n"
 
 
 def test_the_environment_and_a_secret(place: Place) -> None:

@@ -11,6 +11,7 @@ from skelebot.model import WORKDIR, Image, Job, Project, Task
 from skelebot.options import Values
 from skelebot.project import plan
 from skelebot.project.sources import script
+from skelebot.runners.folders import is_missing, missing
 
 
 def run(session: Session, job: Job, values: Values) -> int:
@@ -35,9 +36,12 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
 
 
 def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
-    """Raises UsageError or ConfigError for what would keep the job from running."""
+    """Raise UsageError or ConfigError for what would keep the job from running."""
     _check_source(session, job, earlier)
     image, task = _prepare(session, job, values)
+    for mount in task.mounts:
+        if is_missing(mount) and not any(_may_write(link, mount.source) for link in earlier):
+            raise missing(mount)
     launch.check(session, image, task)
 
 

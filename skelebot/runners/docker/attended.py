@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from skelebot import foreground
-from skelebot.errors import SkelebotError
+from skelebot.errors import STOPPING, SkelebotError
 from skelebot.model import Task
 from skelebot.process import Program
 from skelebot.runners.docker.client import PATIENCE, Client
@@ -129,7 +129,7 @@ class Attended:
 
         The client would pass it on too, but only once, and the engine refuses it before the start.
         """
-        self.asked = True
+        self.asked = self.asked or signum in (*STOPPING, signal.SIGKILL)
         if delivered:
             return
         patience = time.monotonic() + 10

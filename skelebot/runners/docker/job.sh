@@ -60,9 +60,10 @@ case $_sk_user in '' | 0 | root | 0:0 | root:root) ;; *)
     esac
     _sk_setpriv=$(command -v setpriv) ||
         fail "the image has no setpriv to run as ${_sk_user%%:*}; add util-linux to build.packages, or set user: root"
-    # The project's files belong to root and the mapped ones to the caller; the job may write to both.
+    # The project's files belong to root and the mapped ones to the caller; the job may write to both, and
+    # set their times and modes.
     set -- "$_sk_setpriv" --reuid "$_sk_uid" --regid "${_sk_gid:-0}" $_sk_groups \
-        --inh-caps=+dac_override --ambient-caps=+dac_override -- "$@"
+        --inh-caps=+dac_override,+fowner --ambient-caps=+dac_override,+fowner -- "$@"
     ;;
 esac
 
@@ -82,14 +83,15 @@ rest() {
 
 _sk_asked='' _sk_late='' _sk_watchdog=''
 trap '_sk_asked=1' INT TERM HUP QUIT
-trap '_sk_late=1' USR1
+trap '_sk_late=1' URG # which nobody sends to a job
+trap : USR1 USR2 ALRM # the job's, to whom they are passed on
 
 if [ "$_sk_limit" != 0 ]; then
     (
-        trap '' INT TERM HUP QUIT
+        trap '' INT TERM HUP QUIT USR1 USR2 ALRM
         read -r _sk_watchdog _ </proc/self/stat
         sleep "$_sk_limit" || exit
-        kill -USR1 $$
+        kill -URG $$
         kill -TERM 0
         sleep 10
         rest KILL
@@ -121,7 +123,7 @@ fi
 
 # --- whose files ---
 
-trap '' INT TERM HUP QUIT # a second request finds the job at its end
+trap '' INT TERM HUP QUIT USR1 USR2 ALRM # a second request finds the job at its end
 # Where the engine maps user ids, as a rootless one does, the files are the caller's already.
 read -r _sk_inside _sk_outside _ </proc/self/uid_map
 if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%%:*}" ] && [ "$_sk_inside$_sk_outside" = 00 ]; then

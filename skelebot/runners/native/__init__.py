@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from skelebot import console, foreground, process
-from skelebot.errors import TIMED_OUT, SkelebotError
+from skelebot.errors import STOPPING, TIMED_OUT, SkelebotError
 from skelebot.model import NATIVE, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import OWN as FOLDER
@@ -128,7 +128,7 @@ class Native:
         live = self._live.get(run.id)
         if live is None:
             return
-        live.asked = True
+        live.asked = live.asked or signum in (*STOPPING, signal.SIGKILL)
         if delivered:
             live.tree.look()
         else:

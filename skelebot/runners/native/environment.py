@@ -13,9 +13,13 @@ from skelebot.errors import SkelebotError
 from skelebot.files import locked, take_lock
 from skelebot.model import Step, Task
 from skelebot.project.state import OWN, own_folder
+from skelebot.secret import reveal
 
 if TYPE_CHECKING:
     from skelebot.image.dependencies import Dependency
+
+
+_LAYOUT = 2  # raised when environments are made in another way
 
 
 class Environment(NamedTuple):
@@ -38,17 +42,29 @@ def check(task: Task) -> None:
 @contextmanager
 def ensure_environment(task: Task, verbose: bool) -> Iterator[Environment]:
     """The task's environment, made where the dependencies ask for it; it stays while the block lasts."""
-    path = str(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)))
+    path = reveal(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)), os.environ)
     active = _active()
     if active:
         yield Environment((("PATH", f"{active}/bin{os.pathsep}{path}"),))
-    elif task.dependencies:
+    elif task.dependencies and _is_worth_an_environment(task):
         with _venv(task, verbose) as venv:
             yield Environment((("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv)))
     elif shutil.which("python", path=path) is None:
         yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
     else:
         yield Environment()
+
+
+def _is_worth_an_environment(task: Task) -> bool:
+    """Whether the job waits for its environment: a command line does without a Python that is missing."""
+    if task.argv[:1] != ("bash",) or shutil.which("uv"):
+        return True
+    try:
+        _python(task.python_version)
+    except SkelebotError as error:
+        console.warn(f"{error}; {task.name} runs without the project's dependencies")
+        return False
+    return True
 
 
 def _wanted(task: Task) -> "tuple[Dependency, ...]":
@@ -107,7 +123,7 @@ def _fingerprint(task: Task, wanted: "tuple[Dependency, ...]") -> str:
     """What the environment depends on: the entries, the files they name, the Python they are for."""
     import hashlib  # like dependencies, only for an environment of the project's own
 
-    digest = hashlib.sha256(repr((task.python_version or sys.version_info[:2], wanted)).encode())
+    digest = hashlib.sha256(repr((_LAYOUT, task.python_version or sys.version_info[:2], wanted)).encode())
     # What is fetched has its version in the entry.
     for path in (path for dependency in wanted if not dependency.fetch for path in dependency.files):
         with open(os.path.join(task.root, path), "rb") as file:
@@ -164,7 +180,7 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
             task.python_version or sys.executable,
             venv,
         )
-        install: tuple[str, ...] = (uv, "pip", "install", "--python", python, *words)
+        install: tuple[str, ...] = (uv, "pip", "install", "--python", python)
     else:
         make = (_python(task.python_version), "-m", "venv", venv)
         pip: tuple[str, ...] = (python, "-m", "pip")
@@ -172,10 +188,11 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
             # Skelebot's own serves the environment: Debian's Python has none to put into it.
             make = (*make[:-1], "--without-pip", venv)
             pip = (sys.executable, "-m", "pip", "--python", python)
-        install = (*pip, "install", "--disable-pip-version-check", *words)
+        install = (*pip, "install", "--disable-pip-version-check")
     for step, failure in (
         (make, "the environment could not be made; install uv or another Python"),
-        (install, "the dependencies could not be installed"),
+        ((*install, "pip"), "pip could not be installed"),  # which jobs may call
+        ((*install, *words), "the dependencies could not be installed"),
     ):
         process.trace(verbose, Step(step))
         code, _ = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
