@@ -139,6 +139,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "    default: ''\n"
         "    accepts: value\n"
         "    secret: false\n"
+        "  dependencies: true\n"
         "primaryExe: CMD\n"
         "gpu: false\n"
     )
