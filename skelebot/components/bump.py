@@ -109,12 +109,17 @@ def _next(text: str | None, word: str, force: bool) -> "Version":
 
     if word not in _PARTS:
         wanted = Version.parse(word)
-        if not force and wanted <= read.parsed_version(text):
+        if not force and _is_step_back(wanted, read.parsed_version(text)):
             raise SkelebotError(f"{wanted} is not above the current version, {text}; -f sets it anyway")
         return wanted
     # A pre-release is followed by its release: 1.5.0-rc.1 by 1.5.0, for minor as for patch. A build is not:
     # 1.4.2+build counts as 1.4.2.
     return read.parsed_version(text).replace(build=None).next_version(word)
+
+
+def _is_step_back(wanted: "Version", current: "Version") -> bool:
+    """Whether a version is not above the current one, nor another build of it."""
+    return wanted < current or (wanted == current and wanted.build in (None, current.build))
 
 
 def _write(root: str, data: bytes) -> None:

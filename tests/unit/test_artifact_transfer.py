@@ -140,8 +140,12 @@ def test_a_folder_there_and_back(root: Path, store: LocalStore) -> None:
 
 def test_a_push_is_checked_before_a_byte_moves(root: Path, store: LocalStore) -> None:
     push(root, store, MODEL)
+    os.mkfifo(root / "pipe")
+    (root / "endless").symlink_to("/dev/zero")
     for artifact, message in (
         (MODEL, "is already in the store"),
+        (Artifact("x", "pipe"), "is not an ordinary file"),
+        (Artifact("x", "endless"), "is not an ordinary file"),
         (Artifact("x", "absent.pkl"), "there is no file"),
         (Artifact("x", "models/m.pkl/"), "is a file, but"),
     ):

@@ -64,7 +64,7 @@ def test_stdout_holds_the_new_version_alone(project: Path, capsys: pytest.Captur
     assert capsys.readouterr() == ("1.5.0\n", "")
 
 
-@pytest.mark.parametrize("word", ["1.4.2", "1.4.1", "0.9.0", "1.4.2-rc.1", "1.4.2+build"])
+@pytest.mark.parametrize("word", ["1.4.2", "1.4.1", "0.9.0", "1.4.2-rc.1", "1.4.1+build"])
 def test_a_version_that_is_not_above_needs_force(
     project: Path, capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
@@ -250,3 +250,19 @@ def test_two_projects_in_one_repository(
 def test_a_form_that_makes_no_tag(tmp_path: Path, tag: str) -> None:
     (problem,) = problems(tmp_path, f"name: a\ncomponents: {{bump: {{tag: '{tag}'}}}}\n")
     assert problem.startswith("skelebot.yaml:2:26: components.bump.tag: expected a tag with {version} in it")
+
+
+@pytest.mark.parametrize(
+    ("version", "word"),
+    [("1.4.2+build.1", "1.4.2+build.2"), ("1.4.2+c0ffee", "1.4.2+badf00d"), ("1.4.2", "1.4.2+build")],
+)
+def test_another_build_is_no_step_back(project: Path, version: str, word: str) -> None:
+    assert bumped(project, f"{version}\n", word) == f"{word}\n"
+
+
+@pytest.mark.parametrize("word", ["1.4.2+b", "1.4.2"])
+def test_the_same_build_or_none_is_not_above(
+    project: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    write(project, "1.4.2+b\n", "VERSION")
+    assert "not above the current version" in refused(project, capsys, word)[1]

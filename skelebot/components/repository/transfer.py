@@ -37,6 +37,8 @@ def push(store: Store, item: Item, root: str, force: bool) -> Callable[[], Resul
     """Check what can be checked before a byte moves, and return the transfer. Raises SkelebotError."""
     if not os.path.exists(item.path):
         raise SkelebotError(f"there is no file {item.path}; create it first, or fix `file`")
+    if not (os.path.isfile(item.path) or os.path.isdir(item.path)):
+        raise SkelebotError(f"{item.path} is not an ordinary file; fix `file`")
     if item.is_folder and not os.path.isdir(item.path):
         raise SkelebotError(f"{item.path} is a file, but `file` ends in a slash, which means a folder")
     store.check()
