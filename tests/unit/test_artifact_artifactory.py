@@ -149,6 +149,19 @@ def test_a_server_without_ranges(tmp_path: Path, server: Server) -> None:
     assert sum(shown) == total(prefix) == len(content)
 
 
+@pytest.mark.parametrize(("code", "header", "seconds"), [(429, "1", 1), (503, "soon", 0), (500, "", 0)])
+def test_what_is_temporary_is_tried_again(server: Server, code: int, header: str, seconds: int) -> None:
+    server.faults.failing, server.faults.code, server.faults.retry_after = 1, code, header
+    store(server).check()
+    refused, repeated = server.requests
+    assert seconds <= repeated.when - refused.when
+    server.forget()
+    server.faults.failing, server.faults.code = 1, 400
+    with pytest.raises(SkelebotError, match="answered 400: the server is not itself"):
+        store(server).check()
+    assert len(server.requests) == 1
+
+
 def test_refusals_in_one_line(server: Server) -> None:
     settings = Artifactory(server.url, REPO, "", Auth("user_pass"))
     with pytest.raises(SkelebotError, match="does not accept these credentials"):

@@ -16,7 +16,7 @@ from s3_fake import Server, serving
 from skelebot.components.repository.parts import PART_SIZE
 from skelebot.components.repository.s3 import S3Store
 from skelebot.components.repository.s3.client import explained, is_repeated, open_bucket, split_bucket
-from skelebot.components.repository.s3.lock import age
+from skelebot.components.repository.s3.lock import age, is_behind
 from skelebot.components.repository.s3.multipart import Multipart
 from skelebot.components.repository.settings import S3
 from skelebot.components.repository.store import AlreadyStored, Unusable, Upload
@@ -71,6 +71,8 @@ def test_there_and_back(tmp_path: Path, settings: S3, size: int) -> None:
         store.push("m_v1.0.0", one, False, shown.append)
     assert store.push("m_v1.0.0", one, True, shown.append).sent == 0  # the store has that content
     assert store.head("m_v2.0.0") is None
+    another = upload(tmp_path, os.urandom(size))
+    assert store.push("m_v1.0.0", another, True, shown.append).sent == size
 
 
 def test_an_interrupted_upload_is_resumed(tmp_path: Path, settings: S3) -> None:
@@ -128,6 +130,14 @@ def test_whether_a_request_was_sent_before() -> None:
     assert is_repeated(error("412", RetryAttempts=1))
     assert not is_repeated(error("412", RetryAttempts=0))
     assert not is_repeated(error("412"))
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [([], False), ([(2, "c"), (3, "a")], False), ([(2, "a")], True), ([(1, "z")], True), ([(0, "z")], True)],
+)
+def test_whose_turn_it_is(others: list[tuple[int, str]], expected: bool) -> None:
+    assert is_behind((2, "b"), others) == expected
 
 
 def test_the_age_of_an_object_by_the_servers_clock() -> None:

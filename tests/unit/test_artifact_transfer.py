@@ -14,7 +14,7 @@ from skelebot.components.repository.checksum import Checksum
 from skelebot.components.repository.local import LocalStore
 from skelebot.components.repository.partial import partial_file, target_lock
 from skelebot.components.repository.settings import Artifact
-from skelebot.components.repository.store import AlreadyStored, Stored, Unusable
+from skelebot.components.repository.store import AlreadyStored, Stored, Unusable, make_executable
 from skelebot.errors import SkelebotError
 from skelebot.model import Project
 
@@ -298,6 +298,23 @@ def test_a_link_to_a_folder_stays_a_link(root: Path, store: LocalStore, tmp_path
         pull(root, store, FOLDER, version, override=True)
         assert (root / "models").is_symlink()
         assert tree(tmp_path / "disk") == expected
+
+
+def test_an_object_that_becomes_shorter_is_damaged(root: Path, store: LocalStore) -> None:
+    """Also one without a checksum, which another tool has stored."""
+    put(root, "model_v1.4.0.pkl")
+    item = find.in_store(store, project(root), MODEL, "", "1.4.0")
+    os.truncate(root.parent / "store/model_v1.4.0.pkl", 4)
+    with pytest.raises(Unusable, match="arrived damaged"):
+        transfer.pull(store, item, str(root), False)()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o755), (0o640, 0o750), (0o600, 0o700)])
+def test_who_can_read_can_execute(tmp_path: Path, mode: int, expected: int) -> None:
+    (tmp_path / "tool").touch()
+    (tmp_path / "tool").chmod(mode)
+    make_executable(str(tmp_path / "tool"))
+    assert (tmp_path / "tool").stat().st_mode & 0o777 == expected
 
 
 # --- the target ---

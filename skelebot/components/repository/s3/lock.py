@@ -8,7 +8,7 @@ https://lamport.azurewebsites.net/pubs/bakery.pdf
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -35,7 +35,7 @@ def exclusive(bucket: Bucket, key: str, exists: Callable[[], object]) -> Iterato
         number = 1 + max((number for number, _ in _others(bucket, key, token)), default=0)
         _put(bucket, key, number, token)
         _delete(bucket, key, _CHOOSING, token)
-        while any(other < (number, token) for other in _others(bucket, key, token)):
+        while is_behind((number, token), _others(bucket, key, token)):
             if exists():
                 raise AlreadyStored(key)
             if not is_reported:
@@ -49,6 +49,11 @@ def exclusive(bucket: Bucket, key: str, exists: Callable[[], object]) -> Iterato
         for each in {_CHOOSING, number}:
             with suppress(ClientError, BotoCoreError):
                 _delete(bucket, key, each, token)
+
+
+def is_behind(ticket: tuple[int, str], others: Iterable[tuple[int, str]]) -> bool:
+    """Whether another push comes first, or may: its number is lower, or the same, or not chosen yet."""
+    return any(other < ticket for other in others)
 
 
 def _at(bucket: Bucket, key: str, number: int, token: str) -> dict[str, Any]:
