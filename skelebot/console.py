@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def out(text: str) -> None:
     """Print a command's result on stdout. Raises OSError if it cannot be written."""
     if sys.stdout is None:
         raise SkelebotError("standard output is closed, so the result cannot be printed")
-    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.write(masked(printable(text)) + "\n")
     sys.stdout.flush()
 
 
@@ -166,6 +167,19 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+# A password in an address, which may also stand there alone, as a token; but not the name of a variable.
+_PASSWORD = re.compile(
+    r"(?<=://)(?:(?P<user>[^\s/?#:@\"]*):(?!\$\{?\w+\}?@)[^\s/?#\"]+|[^\s/?#:@\"$]{20,})@", re.ASCII
+)
+
+
+def masked(text: str) -> str:
+    """`text` with `***` for each password and token in an address, as in https://user:PASSWORD@host."""
+    if "://" not in text:
+        return text
+    return _PASSWORD.sub(lambda m: f"{m['user']}:***@" if m["user"] is not None else "***@", text)
+
+
 def _say(level: str, text: str) -> None:
     label = f"{level:<5}"
     if _coloured(sys.stderr):
@@ -176,7 +190,7 @@ def _say(level: str, text: str) -> None:
 def _write(line: str) -> None:
     # A closed or full stderr must not turn a message into a second failure.
     try:
-        sys.stderr.write(printable(line) + "\n")
+        sys.stderr.write(masked(printable(line)) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass

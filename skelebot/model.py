@@ -326,7 +326,7 @@ class Build:
 
     packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
     commands: tuple[str, ...] = key((), help="Shell lines to run before the dependencies")
-    inherit: tuple[Literal["pip", "proxy", "ca"], ...] = key(
+    inherit: tuple[Literal["pip", "proxy", "ca", "netrc"], ...] = key(
         (), help="Settings of the caller that the build may use"
     )
     cran: str | None = key(None, help="The CRAN mirror that R's packages come from", check=cran_mirror)
@@ -434,11 +434,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Image:
-    """What to build, in this order of lines: `base`, `setup`, the project's files, `lines`.
+    """What to build, in this order of lines: `base`, `shared_setup`, `setup`, the project's files, `lines`.
 
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
     are left out. copied: files that `setup` needs. dockerfile: one of the user's own, instead of the
-    lines. inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
+    lines. shared_setup: what is the same for all projects, so that they share its steps in the cache.
+    inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
     the user to see. shadow_sets: for each kind of job the paths that its mappings lie over. user,
     entrypoint, command: how the bare image runs; None where the base's own stand.
     """
@@ -448,6 +449,7 @@ class Image:
     base: str
     context: str
     setup: tuple[str, ...] = ()
+    shared_setup: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     user: str | None = None
     entrypoint: tuple[str, ...] | None = None

@@ -1,23 +1,21 @@
-"""A dependency entry becomes the words an installer takes and the files it needs: Python's entries.
+"""What an entry of `dependencies` means to an installer, and the files it needs: Python's entries.
 
-Those of R are in dependencies_r.py, which shares what stands in the first part.
+Those of R are in dependencies_r.py, which shares the first part.
 """
 
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from skelebot.errors import ConfigError, UsageError
+from skelebot.image import pyproject, requirements
+from skelebot.image.requirements import ARCHIVES, PIP_ARCHIVES, refuse_password
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9._, -]*\])?)\s*=\s*([^=\s].*)")
-# What needs no parser of PEP 508, whose import takes a fifth of a run's start: name, name>=1.2,<3
-_BOUND = r"([=!<>]=|[<>])[0-9]+(\.[0-9]+)*"
-_PLAIN = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?({_BOUND}(,{_BOUND})*)?")
-_NESTED = re.compile(r"\s*(?:-[rc]=?|--(?:requirement|constraint)[=\s])\s*(\S+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./+-]+)?", re.ASCII)
 _URL = re.compile(r"(https?|ssh|git|file)://[\w.:@%/~+-]+", re.ASCII)
+_GIT = re.compile(rf"(?:(?:-e|--editable)[\s=]\s*)?(git\+{_URL.pattern}(#[\w.=&/-]+)?)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 ODD_NAME = re.compile(r"[$'\"\\*?\[]")  # what COPY expands or takes away
@@ -46,8 +44,9 @@ class CodeArtifact:
 class Dependency:
     """What one entry means to its language's installer.
 
-    words: name it. files: the project's files and folders that they refer to. git: whether git
-    fetches it. fetch: what has to be in the project's own folder first.
+    words: its arguments. files: the project's files and folders that they refer to. git: whether git
+    fetches it. fetch: what has to be in the project's own folder first. only_pip: what in it uv does not
+    read as pip does. hashed: whether its packages have hashes.
     """
 
     entry: str
@@ -55,6 +54,8 @@ class Dependency:
     files: tuple[str, ...] = ()
     git: bool = False
     fetch: CodeArtifact | None = None
+    only_pip: str | None = None
+    hashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ Reader = Callable[[str, Sequence[str], Sequence[str]], tuple[Dependency, ...]]
 def read(
     entries: Sequence[str], places: Sequence[str], one: Callable[[str], Dependency]
 ) -> tuple[Dependency, ...]:
-    """What `one` makes of each entry. Raises ConfigError with a line for each wrong one.
+    """Return what `one` makes of each entry. Raises ConfigError with a line for each wrong one.
 
     places: where the first of the entries stand in the configuration.
     """
     found, problems = [], []
     for number, entry in enumerate(entries):
         try:
+            refuse_password(entry)
             found.append(one(entry.strip()))
         except UsageError as error:
             place = places[number] if number < len(places) else f"dependencies[{number}]"
@@ -89,7 +91,7 @@ def read(
 
 
 def inside(root: str, path: str) -> str:
-    """The path from the project root, normalized. Raises UsageError for a file outside or missing."""
+    """Return the path from the project root, normalized. Raises UsageError for one outside or missing."""
     clean = os.path.normpath(path)
     if not path or os.path.isabs(clean) or clean.startswith("..") or not path.isprintable():
         raise UsageError(f"expected a file inside the project, found {path!r}")
@@ -101,7 +103,7 @@ def inside(root: str, path: str) -> str:
 
 
 def repository(entry: str, rest: str) -> str:
-    """The address of a `github:` entry, with its @REF. Raises UsageError."""
+    """Return the address of a `github:` entry, with its @REF. Raises UsageError."""
     if _REPOSITORY.fullmatch(rest):
         return f"https://github.com/{rest}"
     if _URL.fullmatch(rest):
@@ -113,16 +115,21 @@ def repository(entry: str, rest: str) -> str:
 
 
 def python(root: str, entries: Sequence[str], places: Sequence[str] = ()) -> tuple[Dependency, ...]:
-    """The Python entries of a project. Raises ConfigError with a line for each wrong one."""
-    return read(entries, places, lambda entry: _python(root, entry))
+    """Read the Python entries of a project. Raises ConfigError with a line for each wrong one."""
+    return read(entries, places, lambda entry: _python(root, entry, len(entries) == 1))
 
 
-def _python(root: str, entry: str) -> Dependency:
+def _python(root: str, entry: str, alone: bool) -> Dependency:
     kind, colon, rest = entry.partition(":")
-    kinds = {"req": _requirements, "file": _file, "proj": _project, "github": _github, "ca_file": _ca_file}
+    if kind == "req" and colon:
+        return _requirements(root, entry, rest, alone)
+    kinds = {"file": _file, "proj": _project, "github": _github, "ca_file": _ca_file}
     if colon and kind in kinds:
         return kinds[kind](root, entry, rest)
-    return Dependency(entry, (_requirement(entry),))
+    if git := _GIT.fullmatch(entry):
+        return Dependency(entry, (git[1],), git=True)
+    word = _requirement(entry)
+    return Dependency(entry, (word,), git="git+" in word)
 
 
 def _requirement(entry: str) -> str:
@@ -130,7 +137,7 @@ def _requirement(entry: str) -> str:
     name, marker, rest = entry.partition(";")
     pin = _PIN.fullmatch(name.strip())
     text = f"{pin[1]}=={pin[2]}{marker}{rest}" if pin else entry
-    if _PLAIN.fullmatch(text):
+    if requirements.is_plain(text):
         return text
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -142,41 +149,40 @@ def _requirement(entry: str) -> str:
         ) from None
 
 
-def _requirements(root: str, entry: str, path: str) -> Dependency:
-    return Dependency(entry, ("-r", inside(root, path)), tuple(_requirement_files(root, path)))
+def _requirements(root: str, entry: str, path: str, alone: bool) -> Dependency:
+    found = requirements.read(root, path, lambda path: inside(root, path))
+    if found.require_hashes and not alone:
+        raise UsageError(
+            f"{found.require_hashes}: --require-hashes holds for all packages of an installation, and there "
+            "are other entries; put all packages into that file"
+        )
+    return Dependency(
+        entry, ("-r", found.files[0]), found.files, found.git, only_pip=found.only_pip, hashed=found.hashed
+    )
 
 
 def _file(root: str, entry: str, path: str) -> Dependency:
     path = inside(root, path)
-    if not path.endswith((".whl", ".tar.gz", ".zip")):
-        raise UsageError(f"expected a .whl, .tar.gz or .zip, found {path!r}")
-    return Dependency(entry, (f"./{path}",), (path,))
+    if not path.endswith((*ARCHIVES, *PIP_ARCHIVES)):
+        raise UsageError(f"expected a wheel or an archive ({', '.join(ARCHIVES)}, .tgz), found {path!r}")
+    return Dependency(entry, (f"./{path}",), (path,), only_pip=None if path.endswith(ARCHIVES) else path)
 
 
-def _project(root: str, entry: str, path: str) -> Dependency:
-    """The dependencies of a pyproject.toml with all optional ones, not the project itself."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
+def _project(root: str, entry: str, rest: str) -> Dependency:
+    """The dependencies of a pyproject.toml with the extras that are asked for, not the project itself."""
+    path, bracket, extras = rest.removesuffix("]").partition("[")
+    if bracket and not rest.endswith("]"):
+        raise UsageError(f"expected proj:FILE or proj:FILE[EXTRA,EXTRA], found {entry!r}")
     path = inside(root, path)
-    try:
-        with open(os.path.join(root, path), "rb") as file:
-            project = tomllib.load(file).get("project", {})
-        groups = [project.get("dependencies", []), *project.get("optional-dependencies", {}).values()]
-        wanted = [_requirement(text) for group in groups for text in group]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise UsageError(f"{path} is not a pyproject.toml: {error}") from None
-    own = _normalized(str(project.get("name", "")))
-    words = [w for w in wanted if _normalized(re.split(r"[^\w.-]", w)[0]) != own]
-    if not words:
-        raise UsageError(f"{path} names no dependencies under [project]")
-    return Dependency(entry, tuple(dict.fromkeys(words)))
-
-
-def _normalized(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    chosen = {name.strip() for name in extras.split(",")} - {""} if bracket else None
+    words: dict[str, None] = {}
+    for key, text in pyproject.dependencies(root, path, chosen):
+        refuse_password(text, f"{path}: {key}")
+        try:
+            words[_requirement(text)] = None
+        except UsageError as error:
+            raise UsageError(f"{path}: {key}: {error}") from None
+    return Dependency(entry, tuple(words), git=any("git+" in word for word in words))
 
 
 def _github(root: str, entry: str, rest: str) -> Dependency:
@@ -204,55 +210,3 @@ def _fetched(root: str, fetch: CodeArtifact) -> tuple[str, ...]:
     if len(everywhere) == 1:
         return (f"./{fetch.folder}/{everywhere[0]}",)
     return ("--find-links", f"./{fetch.folder}", f"{fetch.package}=={fetch.version}")
-
-
-def _requirement_files(root: str, path: str, seen: tuple[str, ...] = ()) -> list[str]:
-    """A requirements file and all that it names with -r and -c."""
-    path = inside(root, path)
-    if path in seen:
-        return []
-    files = [path]
-    try:
-        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as file:
-            nested = [match[1] for match in map(_NESTED.match, file) if match]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    for name in nested:
-        if "://" not in name:
-            files += _requirement_files(root, os.path.join(os.path.dirname(path), name), (*seen, path))
-    return list(dict.fromkeys(files))
-
-
-# --- the steps of a Dockerfile ---
-
-INSTALLER = "/usr/local/bin/skelebot-install"
-
-# Chooses once how the image's packages are installed. uv is several times faster than pip; where pip
-# has settings that uv does not read, or uv is not to be had, pip serves. Bytecode is compiled here,
-# as a container would otherwise do it again in every run.
-CHOOSE_INSTALLER = f"""\
-set -eu
-if python -m pip config list 2>/dev/null | grep -qE '(index-url|find-links|no-index)='; then
-    uv=
-else
-    export PIP_BREAK_SYSTEM_PACKAGES=1
-    command -v uv >/dev/null || python -m pip install --quiet --no-cache-dir uv || true
-    uv=$(command -v uv) || uv=
-fi
-{{
-    echo '#!/bin/sh'
-    echo 'export PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1'
-    if [ -n "$uv" ]; then
-        echo 'export UV_BREAK_SYSTEM_PACKAGES=1 UV_LINK_MODE=copy'
-        echo 'export SSL_CERT_FILE="${{SSL_CERT_FILE:-${{PIP_CERT:-}}}}"'
-        echo '[ -n "$SSL_CERT_FILE" ] || unset SSL_CERT_FILE'
-        echo 'grep -q " /root/.cache " /proc/self/mounts || export UV_NO_CACHE=1'
-        echo "exec $uv pip install --python \\"\\$(command -v python)\\" --compile-bytecode \\\\"
-        echo '    --index-strategy unsafe-best-match "$@"'
-    else
-        echo 'grep -q " /root/.cache " /proc/self/mounts || export PIP_NO_CACHE_DIR=1'
-        echo 'exec python -m pip install "$@"'
-    fi
-}} >{INSTALLER}
-chmod 755 {INSTALLER}
-"""

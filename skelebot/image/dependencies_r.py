@@ -52,25 +52,14 @@ def _with_ref(url: str) -> str:
 
 # --- the steps of a Dockerfile ---
 
-INSTALLER = "/usr/local/bin/skelebot-r-install"
-
+INSTALLER = "skelebot-r-install"
 
 CHECK_R = """\
-command -v Rscript >/dev/null || {
-    echo 'the base image has no R: name one that has (baseImage), or add r-base-core to build.packages' >&2
-    exit 1
-}
-"""
-
-# A base that Skelebot has made may have a record of its own packages.
-_WRITE = """\
-rm -f /usr/local/share/skelebot-r-packages
-printf %s "$1" >"$0"
-chmod 755 "$0"
-"""
+command -v Rscript >/dev/null || { \\
+    echo 'the base image has no R:' \\
+        'name one that has (baseImage), or add r-base-core to build.packages' >&2; exit 1; }"""
 
 
-def write_installer() -> tuple[str, ...]:
-    """The words of the step that puts the installer into an image."""
+def script() -> str:
     with open(os.path.join(os.path.dirname(__file__), "install.R"), encoding="ascii") as file:
-        return ("sh", "-c", _WRITE, INSTALLER, file.read())
+        return file.read()

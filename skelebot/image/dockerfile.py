@@ -2,15 +2,26 @@
 
 import json
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-from skelebot.image import dependencies_r, ignores
-from skelebot.image.dependencies import CHOOSE_INSTALLER, INSTALLER, Dependencies, Dependency
+from skelebot.image import dependencies_r, ignores, installer
+from skelebot.image.dependencies import Dependencies, Dependency
+from skelebot.image.instructions import (
+    apt_install,
+    copy,
+    copy_from,
+    exec_form,
+    quoted,
+    run_program,
+    shell_form,
+    write_program,
+)
 from skelebot.model import WORKDIR, Image, Job, Project
 from skelebot.project import plan
 from skelebot.project.checks import primary_command
-from skelebot.project.sources import argv, job_params
+from skelebot.project.sources import argv, import_folders, job_params
 from skelebot.secret import Word
 
 PROJECT_LABEL = "skelebot.project"
@@ -49,6 +60,7 @@ def image(
         project=project.name,
         base=base_image(project, default_base),
         context=project.root,
+        shared_setup=tuple(_installer(dependencies)) if _is_shared(project) else (),
         setup=tuple(_setup(project, dependencies, project.build.cran or default_cran or "")),
         lines=tuple(shell_form("RUN", command) for command in project.commands),
         user=project.user if project.user != "caller" else None,
@@ -114,22 +126,20 @@ def first_part(image: Image, heavy: tuple[str, ...] = (), user: str = "") -> lis
 
     user: the base's own, where it is not root, who cannot install.
     """
-    lines = [f"FROM {image.base}", label_line([(PROJECT_LABEL, image.project)])]
-    if user:
-        lines.append("USER root")
-    lines += image.setup
+    lines = [f"FROM {image.base}", *(["USER root"] if user else []), *image.shared_setup]
+    lines += [label_line([(PROJECT_LABEL, image.project)]), *image.setup]
     for path in heavy:
         target = f"{WORKDIR}/{path}"
         if os.path.isdir(os.path.join(image.context, path)):
             target += "/"
-        lines.append(exec_form("COPY", (path, target)))
+        lines.append(copy(path, target))
     return lines
 
 
 def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
     """The project's files and what follows them, on the image `first` or in the same Dockerfile."""
     lines = [f"FROM {first}"] if first else []
-    lines.append(exec_form("COPY", (".", WORKDIR + "/")))
+    lines.append(copy(".", WORKDIR + "/"))
     lines += image.lines
     lines += [label_line(image.labels)] if image.labels else []
     user = image.user or user
@@ -142,12 +152,7 @@ def second_part(image: Image, first: str | None, user: str = "") -> list[str]:
 
 def from_folder(lines: list[str], folder: str) -> list[str]:
     """The lines for a context that holds the project's files in a folder."""
-    return [_copied_from(line, folder) if line.startswith("COPY [") else line for line in lines]
-
-
-def _copied_from(line: str, folder: str) -> str:
-    *sources, target = json.loads(line.removeprefix("COPY "))
-    return exec_form("COPY", (*(os.path.normpath(folder + s) for s in sources), target))
+    return [copy_from(line, folder) for line in lines]
 
 
 def label_stages(text: str, project: str) -> str:
@@ -187,7 +192,7 @@ def with_inherited_settings(
 
 
 def _inheriting(line: str, cache: str, mounts: tuple[str, ...], pairs: list[str]) -> str:
-    own = (cache,) if INSTALLER in line else ()
+    own = (cache,) if installer.INSTALLER in line else ()
     options = "".join(f"--mount={mount} " for mount in (*own, *mounts))
     return f"RUN {options}{_with_env(line[4:], pairs)}"
 
@@ -202,48 +207,72 @@ def _with_env(command: str, pairs: list[str]) -> str:
 
 def label_line(labels: Iterable[tuple[str, str]]) -> str:
     """All of them in one instruction: the classic builder runs a container for each."""
-    return "LABEL " + " ".join(f"{quoted(name)}={quoted(value)}" for name, value in labels)
+    return "LABEL " + " \\\n    ".join(f"{_label_name(name)}={quoted(value)}" for name, value in labels)
+
+
+def _label_name(name: str) -> str:
+    return name if re.fullmatch(r"[\w.-]+", name, re.ASCII) else quoted(name)
 
 
 # --- before the files ---
 
-_APT = "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends"
-_APT_END = "rm -rf /var/lib/apt/lists/*"
 
-_TIMEZONE = f"""\
-[ -f "/usr/share/zoneinfo/$1" ] || {{ {_APT} tzdata && {_APT_END}; }} || true
-[ -f "/usr/share/zoneinfo/$1" ] ||
-    {{ echo "the image has no time zone $1; add tzdata to its base" >&2; exit 1; }}
-ln -snf "/usr/share/zoneinfo/$1" /etc/localtime && echo "$1" >/etc/timezone"""
+def _is_shared(project: Project) -> bool:
+    """Whether the installer can stand before all that is the project's own, for all projects to share.
 
-_GIT = f"command -v git >/dev/null || {{ {_APT} git ca-certificates && {_APT_END}; }}"
+    `build.commands` may bring what it needs: Python, a certificate, an index.
+    """
+    return project.language == "Python" and not project.build.commands
 
 
-# An image with R seldom has Python too, or just one without pip. What comes is the distribution's.
-_PYTHON = f"""\
-set -eu
-python3 -m pip --version >/dev/null 2>&1 || {{ {_APT} python3 python3-pip && {_APT_END}; }}
-command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python
-[ -n "$1" ] || exit 0
-found=$(python -c 'import platform; print(platform.python_version())')
-case $found. in "$1".*) exit 0 ;; esac
-echo "the image's Python is $found, and pythonVersion $1; name a baseImage that has R and that Python" >&2
-exit 1"""
+def _installer(dependencies: Dependencies) -> list[str]:
+    return installer.steps(installer.only_pip(dependencies.python)) if dependencies.python else []
 
 
 def _setup(project: Project, dependencies: Dependencies, cran: str) -> list[str]:
-    lines = []
-    if project.timezone:
-        lines += [f"ENV TZ={quoted(project.timezone)}"]
-        lines += [exec_form("RUN", ("sh", "-c", _TIMEZONE, "timezone", project.timezone))]
+    lines = _timezone(project.timezone) if project.timezone else []
     if project.build.packages:
-        lines.append(f"RUN {_APT} {' '.join(project.build.packages)} && {_APT_END}")
+        lines.append(apt_install(" ".join(project.build.packages)))
     lines += [shell_form("RUN", command) for command in project.build.commands]
     lines.append(f"WORKDIR {WORKDIR}")
     if project.language == "R+Python" or (project.language == "R" and dependencies.python):
-        wanted = "" if project.base_image else project.python_version or ""
-        lines.append(exec_form("RUN", ("sh", "-c", _PYTHON, "python", wanted)))
-    return lines + _install(dependencies, cran)
+        lines += _python("" if project.base_image else project.python_version or "")
+    lines += _install(dependencies, cran, [] if _is_shared(project) else _installer(dependencies))
+    if project.language != "R":
+        lines.append(_python_path(project.root))
+    return lines
+
+
+def _timezone(name: str) -> list[str]:
+    file = f"/usr/share/zoneinfo/{name}"
+    return [
+        f"ENV TZ={quoted(name)}",
+        f"{apt_install('tzdata', unless=f'test -f {file}')} || true",
+        f"RUN test -f {file} \\\n"
+        f" || {{ echo 'the image has no time zone {name}; add tzdata to its base' >&2; exit 1; }}",
+        f"RUN ln -snf {file} /etc/localtime && echo {name} >/etc/timezone",
+    ]
+
+
+def _python(version: str) -> list[str]:
+    """Python beside R: an image with R seldom has it, or only without pip. It is the distribution's."""
+    lines = [
+        apt_install("python3 python3-pip", unless="python3 -m pip --version >/dev/null 2>&1"),
+        'RUN command -v python >/dev/null || ln -s "$(command -v python3)" /usr/local/bin/python',
+    ]
+    if version:
+        lines.append(
+            f'RUN case "$(python -V)." in "Python {version}."*) exit;; esac; \\\n'
+            f'    echo "the image has $(python -V), and pythonVersion is {version};" \\\n'
+            "        'name a baseImage that has R and that Python' >&2; exit 1"
+        )
+    return lines
+
+
+def _python_path(root: str) -> str:
+    """The folders whose modules all jobs can import, before those of the base image."""
+    folders = ":".join(posixpath.normpath(f"{WORKDIR}/{f}") for f in import_folders(root))
+    return f'ENV PYTHONPATH="{folders}${{PYTHONPATH:+:$PYTHONPATH}}"'
 
 
 # The .Rprofile of a project with renv would put a library of its own, empty here, in the image's place:
@@ -251,7 +280,7 @@ def _setup(project: Project, dependencies: Dependencies, cran: str) -> list[str]
 _NO_OWN_LIBRARY = 'ENV RENV_CONFIG_AUTOLOADER_ENABLED="FALSE"'
 
 
-def _install(dependencies: Dependencies, cran: str) -> list[str]:
+def _install(dependencies: Dependencies, cran: str, python_installer: list[str]) -> list[str]:
     """A step for each entry, so that one added at the bottom finds those above it in the cache.
 
     R's come first, as they take longer. The nth step of Python's names the entries 1 to n: they are
@@ -260,18 +289,19 @@ def _install(dependencies: Dependencies, cran: str) -> list[str]:
     lines: list[str] = []
     crowded = len(dependencies.r) + len(dependencies.python) > _MOST_STEPS
     if dependencies.r:
-        lines += [_NO_OWN_LIBRARY, exec_form("RUN", ("sh", "-c", dependencies_r.CHECK_R))]
-        lines.append(exec_form("RUN", dependencies_r.write_installer()))
+        lines += [_NO_OWN_LIBRARY, f"RUN {dependencies_r.CHECK_R}"]
+        # A base that Skelebot has made may have a record of its own packages.
+        lines.append("RUN rm -f /usr/local/share/skelebot-r-packages")
+        lines.append(f"RUN {write_program(dependencies_r.INSTALLER, dependencies_r.script())}")
     for group in _groups(dependencies.r, crowded):
         lines += [line for line in _needed(group) if line not in lines]
-        lines.append(exec_form("RUN", (dependencies_r.INSTALLER, cran, *_words(group))))
-    if dependencies.python:
-        lines.append(exec_form("RUN", ("sh", "-c", CHOOSE_INSTALLER)))
+        lines.append(run_program(dependencies_r.INSTALLER, (cran, *_words(group))))
+    lines += python_installer
     so_far: tuple[str, ...] = ()
     for group in _groups(dependencies.python, crowded):
         lines += [line for line in _needed(group) if line not in lines]
         so_far += _words(group)
-        lines.append(exec_form("RUN", (INSTALLER, *so_far)))
+        lines.append(run_program(installer.INSTALLER, so_far))
     return lines
 
 
@@ -290,9 +320,9 @@ def _needed(group: tuple[Dependency, ...]) -> Iterator[str]:
     for dependency in group:
         for path in dependency.files:
             end = "/" if dependency.fetch else ""
-            yield exec_form("COPY", (path, f"{WORKDIR}/{path}{end}"))
+            yield copy(path, f"{WORKDIR}/{path}{end}")
         if dependency.git:
-            yield f"RUN {_GIT}"
+            yield apt_install("git ca-certificates", unless="command -v git >/dev/null")
 
 
 def _words(group: tuple[Dependency, ...]) -> tuple[str, ...]:
@@ -338,26 +368,3 @@ def command_of(project: Project, job: Job) -> tuple[str, ...]:
     if not referenced:
         return tuple(words)
     return ("sh", "-c", "exec " + " ".join(shell), job.name, *words)
-
-
-# --- writing ---
-
-
-def exec_form(instruction: str, words: tuple[str, ...]) -> str:
-    """An instruction whose words no shell reads; JSON escapes line ends."""
-    return f"{instruction} {json.dumps(list(words))}"
-
-
-def shell_form(instruction: str, command: str) -> str:
-    """An instruction with the author's own shell text; as JSON where Docker would read it otherwise."""
-    command = command.strip()
-    odd = re.match(r"[\[<-]", command) or "<<" in command or command.endswith("\\")
-    if odd or not command.isprintable():
-        return exec_form(instruction, ("/bin/sh", "-c", command))
-    return f"{instruction} {command}"
-
-
-def quoted(value: str) -> str:
-    """A value of LABEL and ENV, in which Docker expands variables and knows quotes."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
-    return f'"{escaped}"'

@@ -33,6 +33,13 @@ def job_params(project: Project, job: Job) -> tuple[Param, ...]:
     return job.params + tuple(param for param in project.params if param.name not in own)
 
 
+def import_folders(root: str) -> tuple[str, ...]:
+    """List the folders, from the project root, whose modules every Python job can import."""
+    src = os.path.join(root, "src")
+    is_package = os.path.exists(os.path.join(src, "__init__.py"))
+    return (".", "src") if os.path.isdir(src) and not is_package else (".",)
+
+
 def argv(project: Project, job: Job, arguments: tuple[Word, ...]) -> tuple[Word, ...]:
     """The program to run: an interpreter and its script, or bash and the author's own text.
 

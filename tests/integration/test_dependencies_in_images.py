@@ -78,7 +78,7 @@ def test_github_with_a_protocol_and_a_ref(sandbox: Sandbox, name: str, gateway: 
 
 def test_github_is_githubs(sandbox: Sandbox, name: str) -> None:
     project(sandbox, name, job("true"), dependencies="['github:owner/repo@v1']")
-    assert '"git+https://github.com/owner/repo@v1"' in sandbox.ok("--dry-run", "run")
+    assert "skelebot-install git+https://github.com/owner/repo@v1" in sandbox.ok("--dry-run", "run")
 
 
 def codeartifact(data: bytes, checksum: str) -> dict[str, bytes]:
@@ -147,7 +147,7 @@ def test_a_conflict_fails_and_downgrades_nothing(builder: Sandbox, name: str) ->
 def test_pip_serves_where_it_has_settings_of_its_own(sandbox: Sandbox, name: str) -> None:
     commands = "{commands: ['pip config --global set global.extra-index-url https://example.invalid/simple']}"
     settings = {"build": commands, "dependencies": "[six=1.16.0]"}
-    project(sandbox, name, job("cat /usr/local/bin/skelebot-install; ls /usr/local/bin"), **settings)
+    project(sandbox, name, job("cat /usr/local/share/skelebot-installer; ls /usr/local/bin"), **settings)
     result = sandbox.run("run")
     if result.code == 0:
         assert "pip install" in result.out

@@ -248,7 +248,7 @@ def test_a_lock_file(buildkit: Sandbox, name: str, cran: Server, renv: bytes) ->
 
 def test_both_languages(sandbox: Sandbox, name: str, cran: Server) -> None:
     sandbox.write("show.R", SHOW)
-    uses_uv = "grep -o 'uv pip install' /usr/local/bin/skelebot-install"
+    uses_uv = "grep -o 'uv pip install' /usr/local/share/skelebot-installer"
     python = "python -c 'import six; print(six.__version__)'"
     sandbox.write("both.sh", f"Rscript -e 'alpha::version()'; {python}; {uses_uv}\n")
     entries = "{R: [alpha=1.0], Python: [six=1.16.0]}"

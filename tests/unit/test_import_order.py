@@ -33,8 +33,8 @@ ROOMS = {
         "versions",
     ),
     "image": (
-        *("__init__", "dependencies", "dependencies_r", "codeartifact", "ignores"),
-        *("context", "fingerprint", "sizes", "tar", "dockerfile"),
+        *("__init__", "requirements", "pyproject", "dependencies", "dependencies_r", "codeartifact"),
+        *("ignores", "context", "fingerprint", "sizes", "tar", "instructions", "installer", "dockerfile"),
     ),
     "runners.docker": (
         *(

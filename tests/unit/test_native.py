@@ -106,8 +106,29 @@ def test_what_an_environment_depends_on(task: Task) -> None:
 
 
 def variables(task: Task) -> dict[str, object]:
+    """Those that choose the Python."""
     with environment.ensure_environment(task, False) as found:
-        return dict(found.variables)
+        return {name: value for name, value in found.variables if name != "PYTHONPATH"}
+
+
+@pytest.mark.parametrize(
+    ("files", "folders"),
+    [((), ["."]), (("src/a.py",), [".", "src"]), (("src/__init__.py",), ["."]), (("src",), ["."])],
+)
+def test_the_modules_of_the_project_can_be_imported(
+    task: Task, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], folders: list[str]
+) -> None:
+    for file in files:
+        Path(task.root, file).parent.mkdir(exist_ok=True)
+        Path(task.root, file).write_text("")
+    monkeypatch.setenv("VIRTUAL_ENV", "/venv")
+    expected = [os.path.normpath(os.path.join(task.root, folder)) for folder in folders]
+    for callers in ([], ["/mine"]):
+        monkeypatch.setenv("PYTHONPATH", ":".join(callers))
+        with environment.ensure_environment(task, False) as found:
+            assert dict(found.variables)["PYTHONPATH"] == ":".join([*expected, *callers])
+    with environment.ensure_environment(replace(task, env=(("PYTHONPATH", "/own"),)), False) as found:
+        assert "PYTHONPATH" not in dict(found.variables)
 
 
 def test_an_active_environment_comes_first(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

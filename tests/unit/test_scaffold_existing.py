@@ -147,11 +147,14 @@ def test_what_is_not_a_file_is_skipped(folder: Path, name: str) -> None:
     ("files", "expected"),
     [
         ({"requirements.txt": "tabulate\n"}, ("req:requirements.txt",)),
-        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['numpy']\n"}, ("proj:pyproject.toml",)),
+        (
+            {"pyproject.toml": "[project]\nname = 'x'\nversion = '1'\ndependencies = ['numpy']\n"},
+            ("proj:pyproject.toml",),
+        ),
         (
             {
                 "requirements.txt": "a\n",
-                "pyproject.toml": "[project]\nname = 'x'\ndependencies = ['numpy']\n",
+                "pyproject.toml": "[project]\nname = 'x'\nversion = '1'\ndependencies = ['numpy']\n",
             },
             ("req:requirements.txt", "proj:pyproject.toml"),
         ),

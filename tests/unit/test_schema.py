@@ -119,7 +119,7 @@ def test_an_unknown_word_comes_with_the_nearest_known_one(tmp_path: Path, text: 
         ("jobs: [a]", "expected keys with values, found the text 'a'"),
         ("jobs: [null]", "expected keys with values, found nothing"),
         ("build: [a]", "expected keys with values, found a list"),
-        ("build: {inherit: [apt]}", "expected pip or proxy or ca; found 'apt'"),
+        ("build: {inherit: [apt]}", "expected pip or proxy or ca or netrc; found 'apt'"),
         ("build: {packages: ['git; ls']}", "expected the name of a Debian package"),
         ("environment: [A=1]", "expected keys with values, found a list"),
         ("environment: {A: [1]}", "expected text, found a list"),

@@ -4,15 +4,16 @@ usage: python -c TEXT MODULE [ARGUMENT ...]; stdin holds the token, which others
 """
 # ruff: noqa: E402
 
+import os
 import sys
 
-# A file of the project may have the name of one of Jupyter's modules.
-sys.path[:] = filter(None, sys.path)
+# A file of the project may have the name of one of Jupyter's modules; notebooks can still import it.
+_project = ("", os.getcwd(), os.path.join(os.getcwd(), "src"))
+sys.path[:] = [path for path in sys.path if path not in _project]
 
 import glob
 import importlib.util
 import json
-import os
 import runpy
 import signal
 import threading

@@ -34,7 +34,7 @@ class Kerberos(Component):
 
     def image(self, image: Image, project: Project) -> Image:
         """The image with the client and its configuration, and without the keytab."""
-        from skelebot.image.dockerfile import exec_form  # not for native runs
+        from skelebot.image.instructions import exec_form  # not for native runs
 
         words = [word for file in self._configuration(project).items() for word in file]
         entrypoint = None if image.entrypoint is None else (*self._ticket(), *image.entrypoint)

@@ -5,7 +5,7 @@ import zlib
 from contextlib import suppress
 
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import reason
+from skelebot.files import open_regular, reason
 from skelebot.image import context, dockerfile
 from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
@@ -72,8 +72,8 @@ def text(image: Image) -> str:
     if not image.dockerfile:
         return dockerfile.text(image)
     try:
-        with open(os.path.join(image.context, image.dockerfile), encoding="utf-8") as file:
-            return file.read()
+        with open_regular(os.path.join(image.context, image.dockerfile)) as file:
+            return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"dockerfile: {image.dockerfile} cannot be read: {reason(error)}") from None
 

@@ -11,6 +11,7 @@ from skelebot.errors import SkelebotError
 from skelebot.files import private_folder
 from skelebot.image import context, dockerfile
 from skelebot.image.context import ContextEntry
+from skelebot.image.installer import conflict_hint
 from skelebot.image.tar import write_tar
 from skelebot.model import Step, Task
 from skelebot.runners.docker import labels
@@ -147,8 +148,10 @@ class Builder:
                 return
             if not _TRANSIENT.search(lines[-1] if lines else ""):
                 break
-        otherwise = f"the image {tag} could not be built; the builder's message stands above"
-        raise explained(self.client, "\n".join(lines), otherwise, self.task)
+        output = "\n".join(lines)
+        hint = conflict_hint(output, self.task.dependencies)
+        otherwise = f"the image {tag} could not be built; the builder's message stands above{hint}"
+        raise explained(self.client, output, otherwise, self.task)
 
 
 def _id_in(path: str) -> str:

@@ -8,13 +8,15 @@ https://docs.docker.com/build/building/variables/#proxy-arguments
 import configparser
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import open_regular, reason
 from skelebot.image.dockerfile import with_inherited_settings
 from skelebot.model import Image
 
-_KNOWN = ("pip", "proxy", "ca")
+_KNOWN = ("pip", "proxy", "ca", "netrc")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 # Those of pip's settings that tell where packages come from; the others are about the caller's machine.
@@ -81,13 +83,12 @@ def inherit(image: Image, folder: str, buildkit: bool) -> Inherited:
     words: list[str] = []
     env: list[tuple[str, str]] = []
     mounts: list[str] = []
-    for name in sorted(wanted & {"pip", "ca"}):
+    for name in sorted(wanted & _SECRETS.keys()):
         file = os.path.join(folder, name)
-        target = f"/run/secrets/skelebot-{name}"
-        _write(file, _as_file(pip_settings()) if name == "pip" else _bundle())
+        read, target, variables = _SECRETS[name]
+        _write(file, read())
         words += ["--secret", f"id=skelebot-{name},src={file}"]
         mounts.append(f"type=secret,id=skelebot-{name},target={target}")
-        variables = ("PIP_CONFIG_FILE",) if name == "pip" else _CA_VARIABLES
         env += [(variable, target) for variable in variables]
     if "proxy" in wanted:
         set_ones = [p for name in _PROXIES for p in (name, name.lower()) if os.environ.get(p)]
@@ -111,6 +112,18 @@ def _bundle() -> bytes:
                 raise SkelebotError(f"{path} is too large for a build; name a smaller one in SSL_CERT_FILE")
             return data
     raise SkelebotError("build.inherit names ca, and no CA bundle was found; name one in SSL_CERT_FILE")
+
+
+def _netrc() -> bytes:
+    """The caller's logins for servers. Raises SkelebotError."""
+    path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    try:
+        with open_regular(path) as file:
+            return file.read(_LARGEST_SECRET)
+    except OSError as error:
+        raise SkelebotError(
+            f"build.inherit names netrc, and {path} cannot be read: {reason(error)}"
+        ) from None
 
 
 def pip_settings() -> dict[str, str]:
@@ -152,3 +165,11 @@ def _as_file(settings: dict[str, str]) -> bytes:
     out = io.StringIO()
     parser.write(out)
     return out.getvalue().encode()
+
+
+# What each of them is, where it is mounted, and the variables that name the place, which git does not read.
+_SECRETS: dict[str, tuple[Callable[[], bytes], str, tuple[str, ...]]] = {
+    "pip": (lambda: _as_file(pip_settings()), "/run/secrets/skelebot-pip", ("PIP_CONFIG_FILE",)),
+    "ca": (_bundle, "/run/secrets/skelebot-ca", _CA_VARIABLES),
+    "netrc": (_netrc, "/root/.netrc", ("NETRC",)),
+}

@@ -12,6 +12,7 @@ from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.files import locked, take_lock
 from skelebot.model import Step, Task
+from skelebot.project.sources import import_folders
 from skelebot.project.state import OWN, own_folder
 from skelebot.secret import reveal
 
@@ -42,17 +43,32 @@ def check(task: Task) -> None:
 @contextmanager
 def ensure_environment(task: Task, verbose: bool) -> Iterator[Environment]:
     """The task's environment, made where the dependencies ask for it; it stays while the block lasts."""
+    with _python_variables(task, verbose) as variables:
+        yield Environment((*variables, *_import_path(task)))
+
+
+def _import_path(task: Task) -> tuple[tuple[str, str], ...]:
+    """The variable by which the project's own modules can be imported, unless the task sets it."""
+    if "PYTHONPATH" in dict(task.env):
+        return ()
+    folders = [os.path.normpath(os.path.join(task.root, folder)) for folder in import_folders(task.root)]
+    return (("PYTHONPATH", os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])),)
+
+
+@contextmanager
+def _python_variables(task: Task, verbose: bool) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The variables that put the right `python` before a job."""
     path = reveal(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)), os.environ)
     active = _active()
     if active:
-        yield Environment((("PATH", f"{active}/bin{os.pathsep}{path}"),))
+        yield (("PATH", f"{active}/bin{os.pathsep}{path}"),)
     elif task.dependencies and _is_worth_an_environment(task):
         with _venv(task, verbose) as venv:
-            yield Environment((("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv)))
+            yield (("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv))
     elif shutil.which("python", path=path) is None:
-        yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
+        yield (("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),)
     else:
-        yield Environment()
+        yield ()
 
 
 def _is_worth_an_environment(task: Task) -> bool:
@@ -163,41 +179,38 @@ def _replace(
 
 def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: IO[str]) -> None:
     """Runs the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
+    from skelebot.image import installer
     from skelebot.runners.docker.inherited import pip_settings
 
     words = tuple(word for dependency in wanted for word in dependency.words)
     python = f"{venv}/bin/python"
+    reason = installer.only_pip(wanted)
     # uv does not read pip's settings; where they name an index, pip serves.
-    uv = (
-        None if {"index-url", "extra-index-url", "find-links"} & pip_settings().keys() else shutil.which("uv")
-    )
+    named = {"index-url", "extra-index-url", "find-links"} & pip_settings().keys()
+    uv = None if reason or named else shutil.which("uv")
+    pip: tuple[str, ...] = ()
     if uv:
-        make: tuple[str, ...] = (
-            uv,
-            "venv",
-            "--quiet",
-            "--python",
-            task.python_version or sys.executable,
-            venv,
-        )
-        install: tuple[str, ...] = (uv, "pip", "install", "--python", python)
+        make: tuple[str, ...] = (uv, "venv", "--quiet")
+        make += ("--python", task.python_version or sys.executable, venv)
     else:
         make = (_python(task.python_version), "-m", "venv", venv)
-        pip: tuple[str, ...] = (python, "-m", "pip")
         if importlib.util.find_spec("pip"):
             # Skelebot's own serves the environment: Debian's Python has none to put into it.
             make = (*make[:-1], "--without-pip", venv)
             pip = (sys.executable, "-m", "pip", "--python", python)
-        install = (*pip, "install", "--disable-pip-version-check")
+    if reason and shutil.which("uv"):
+        console.info(f"pip installs them, as uv does not read this as pip does: {reason}")
+    install = installer.command(python, uv, pip)
     for step, failure in (
         (make, "the environment could not be made; install uv or another Python"),
         ((*install, "pip"), "pip could not be installed"),  # which jobs may call
         ((*install, *words), "the dependencies could not be installed"),
     ):
         process.trace(verbose, Step(step))
-        code, _ = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
+        code, lines = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
         if code != 0:
-            raise SkelebotError(f"{failure}; the message stands above")
+            hint = installer.conflict_hint("\n".join(lines), task.dependencies)
+            raise SkelebotError(f"{failure}; the message stands above{hint}")
 
 
 def _python(version: str | None) -> str:

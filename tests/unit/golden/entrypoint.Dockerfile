@@ -1,5 +1,6 @@
 FROM python:3.12-slim
-LABEL "skelebot.project"="demo"
+LABEL skelebot.project="demo"
 WORKDIR /app
-COPY [".", "/app/"]
+ENV PYTHONPATH="/app${PYTHONPATH:+:$PYTHONPATH}"
+COPY . /app/
 ENTRYPOINT ["python", "-u", "train.py"]

@@ -1,4 +1,5 @@
 FROM python:3.12-slim
-LABEL "skelebot.project"="demo"
+LABEL skelebot.project="demo"
 WORKDIR /app
-COPY [".", "/app/"]
+ENV PYTHONPATH="/app${PYTHONPATH:+:$PYTHONPATH}"
+COPY . /app/

@@ -1,11 +1,20 @@
 FROM python:3.12-slim
-LABEL "skelebot.project"="demo"
+LABEL skelebot.project="demo"
 ENV TZ="Europe/Berlin"
-RUN ["sh", "-c", "[ -f \"/usr/share/zoneinfo/$1\" ] || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends tzdata && rm -rf /var/lib/apt/lists/*; } || true\n[ -f \"/usr/share/zoneinfo/$1\" ] ||\n    { echo \"the image has no time zone $1; add tzdata to its base\" >&2; exit 1; }\nln -snf \"/usr/share/zoneinfo/$1\" /etc/localtime && echo \"$1\" >/etc/timezone", "timezone", "Europe/Berlin"]
-RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends git libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN test -f /usr/share/zoneinfo/Europe/Berlin || { \
+    apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends tzdata \
+ && rm -rf /var/lib/apt/lists/*; } || true
+RUN test -f /usr/share/zoneinfo/Europe/Berlin \
+ || { echo 'the image has no time zone Europe/Berlin; add tzdata to its base' >&2; exit 1; }
+RUN ln -snf /usr/share/zoneinfo/Europe/Berlin /etc/localtime && echo Europe/Berlin >/etc/timezone
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends git libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
 RUN echo $HOME && echo "a b"
 WORKDIR /app
-COPY [".", "/app/"]
+ENV PYTHONPATH="/app${PYTHONPATH:+:$PYTHONPATH}"
+COPY . /app/
 RUN echo ready
 RUN ["/bin/sh", "-c", "[ -d /app ] && echo there"]
 RUN ["/bin/sh", "-c", "echo one\necho two"]
