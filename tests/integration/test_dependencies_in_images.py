@@ -262,3 +262,70 @@ def test_git_is_brought_where_the_base_lacks_it(sandbox: Sandbox, name: str) -> 
     text = sandbox.ok("--dry-run", "run")
     assert text.count("command -v git") == 1
     assert shutil.which("git")
+
+
+# --- image and native environment alike ---
+
+
+def source_archive() -> bytes:
+    import tarfile
+
+    out = io.BytesIO()
+    setup = "from setuptools import setup\nsetup(name='packed', version='1.0', py_modules=['packed'])\n"
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for file, text in {"setup.py": setup, "packed.py": "version = '1.0'\n"}.items():
+            info = tarfile.TarInfo(f"packed-1.0/{file}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def test_what_uv_does_not_read_is_for_pip_in_both(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("libs/packed.tgz", source_archive())
+    sandbox.write("all of them.txt", "six --only-binary :all:\n")
+    sandbox.write("req.txt", '--pre\n-r "all of them.txt"\n')
+    shown = job("python -c 'import packed, six; print(packed.version, six.__version__)'")
+    project(sandbox, name, shown, dependencies="['req:req.txt', 'file:libs/packed.tgz']")
+    natively, in_image = sandbox.run("-n", "run"), sandbox.run("run")
+    assert (natively.code, in_image.code) == (0, 0), natively.err + in_image.err
+    assert natively.out == in_image.out
+    assert docker("run", "--rm", name, "cat", "/usr/local/share/skelebot-installer").startswith(
+        "python -m pip"
+    )
+
+
+def test_jobs_share_the_modules_of_src(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("src/common.py", "word = 'shared'\n")
+    sandbox.write("settings.py", "word = 'settings'\n")
+    for which in ("one", "two"):
+        text = "import common, settings, src.common\nprint(common.word, settings.word, src.common.word)\n"
+        sandbox.write(f"src/jobs/{which}.py", text)
+    jobs = [job(f"src/jobs/{which}.py", which) for which in ("one", "two")]
+    project(sandbox, name, *jobs)
+    for words in (("one",), ("two",), ("-n", "one"), ("-n", "two")):
+        assert sandbox.ok(*words) == "shared settings shared\n"
+
+
+def test_a_failing_resolution_names_the_brackets(sandbox: Sandbox, name: str) -> None:
+    extras = 'cpu = ["six==1.15.0"]\ngpu = ["six==1.16.0"]\n'
+    head = '[project]\nname = "p"\nversion = "1"\n[project.optional-dependencies]\n'
+    sandbox.write("pyproject.toml", head + extras)
+    shown = job("python -c 'import six; print(six.__version__)'")
+    project(sandbox, name, shown, dependencies="['proj:pyproject.toml']")
+    for words in (("run",), ("-n", "run")):
+        result = sandbox.run(*words)
+        assert result.code == 1
+        assert "choose those that fit together, as in proj:pyproject.toml[EXTRA]" in result.errors[0]
+    project(sandbox, name, shown, dependencies="['proj:pyproject.toml[gpu]']")
+    assert sandbox.ok("run") == sandbox.ok("-n", "run") == "1.16.0\n"
+
+
+def test_two_projects_share_the_installer(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"), dependencies="[six]")
+    sandbox.ok("run")
+    project(sandbox, f"{name}-b", job("true"), dependencies="[idna]")
+    sandbox.ok("run")
+    first, second = layers(name), layers(f"{name}-b")
+    base = len(layers(BASE))
+    assert first[: base + 1] == second[: base + 1]
+    docker("rmi", f"{name}-b")
