@@ -21,6 +21,7 @@ from skelebot.components.repository.store import AlreadyStored, Stored, Unusable
 from skelebot.errors import SkelebotError
 from skelebot.model import Project
 
+ROW = b'{"files": [{"uri": "/a"}]}'  # without its size
 LARGE = (16 << 20) + 1
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_can_be_executed(tmp_path: Path, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [b"<html>", b"[" * 200_000, b'{"files": ' + b"[" * 200_000, b'{"files": [1]}', b"[]", b"3"]
+    "page", [b"<html>", b"[" * 200_000, b'{"files": ' + b"[" * 200_000, b'{"files": [1]}', b"[]", b"3", ROW]
 )
 def test_what_is_not_a_listing(server: Server, page: bytes) -> None:
     server.faults.page = page

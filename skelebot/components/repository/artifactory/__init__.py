@@ -212,6 +212,9 @@ class ArtifactoryStore:
 
 
 def _name(found: dict[str, Any]) -> str:
+    """Raises KeyError for a row that is not of Artifactory."""
+    if "size" not in found:
+        raise KeyError("size")
     return str(found["uri"]).lstrip("/")
 
 
