@@ -224,6 +224,7 @@ def test_files_and_their_owner(anyones: Place) -> None:
     source = f"cat in/given; mkdir out/sub; echo made >out/sub/file; {read_only}"
     place.write(job(source, mappings="['in/:ro', out/]"))
     result = place.run("run")
+    assert result.code == 0, result
     assert result.out.splitlines()[0] == "given" + ("writable" if place.name == "native" else "read-only")
     assert place.sandbox.read("out/sub/file") == "made\n"
     assert {place.sandbox.owner(path) for path in ("out", "out/sub", "out/sub/file")} == {place.sandbox.uid}

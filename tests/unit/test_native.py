@@ -314,7 +314,7 @@ def test_a_timeout_ends_the_job_with_124(task: Task, capsys: pytest.CaptureFixtu
 def test_a_program_that_is_missing_leaves_no_record(task: Task) -> None:
     with pytest.raises(SkelebotError, match="/nowhere/x is not installed"):
         start(Native(), replace(task, argv=("/nowhere/x",)))
-    assert os.listdir(records._runs_folder(task.root)) == []
+    assert not os.path.exists(records._runs_folder(task.root))
 
 
 _DETACH = """
@@ -378,7 +378,7 @@ def test_every_ended_run_is_kept_if_it_is_wanted(task: Task) -> None:
 def test_mapped_folders_are_made_and_read_only_ones_must_be_there(task: Task) -> None:
     start(Native(), replace(task, mounts=(Mount(f"{task.root}/a/b", "/app/b"),)))
     assert os.path.isdir(f"{task.root}/a/b")
-    with pytest.raises(UsageError, match=r"the mapping .*/c:ro is not there; make it or leave :ro out"):
+    with pytest.raises(UsageError, match=r"the mapping .*/c:ro does not exist; make it or leave :ro out"):
         start(Native(), replace(task, mounts=(Mount(f"{task.root}/c", "/app/c", read_only=True),)))
     with (
         ordinary_user(),
