@@ -5,6 +5,7 @@ import itertools
 import os
 import stat
 import sys
+import types
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from skelebot.components.plugin import package
 from skelebot.errors import Interrupted, SkelebotError, UsageError
 from skelebot.model import Arg, Environment, Flags, Image, Mount, Param, Project, Task, key
 from skelebot.options import Values
-from skelebot.plugins import find
+from skelebot.plugins import find, idle
 from skelebot.plugins.find import Plugin
 from skelebot.plugins.guard import Guard, Guarded
 from skelebot.plugins.probe import Probe, probe
@@ -74,6 +75,41 @@ def test_the_data_folder_is_the_one_of_the_standard(monkeypatch: pytest.MonkeyPa
     for named, meant in (("", tmp_path / below), ("relative", tmp_path / below), ("/data", Path("/data"))):
         monkeypatch.setenv("XDG_DATA_HOME", named)
         assert find.folder() == str(meant / "skelebot" / "plugins")
+
+
+# --- those that need no import ---
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plugin, Path]:
+    """A plugin that an earlier run found to need configuration, and its file."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = write(tmp_path, "", "quiet/__init__.py")
+    plugin = Plugin("quiet", "quiet:COMPONENT", str(file.parent), True)
+    monkeypatch.setitem(sys.modules, "quiet", types.SimpleNamespace(__file__=str(file)))
+    idle.remember(plugin, type("Quiet", (Component,), {"__module__": "quiet"}))
+    return plugin, file
+
+
+def test_a_plugin_that_needs_configuration_is_remembered(quiet: tuple[Plugin, Path], tmp_path: Path) -> None:
+    plugin, _ = quiet
+    assert idle.is_idle(plugin)
+    assert not idle.is_idle(plugin._replace(target="quiet:Other"))
+    assert not idle.is_idle(plugin._replace(source=str(tmp_path)))
+
+
+@pytest.mark.parametrize("change", ["text", "time", "removed"])
+def test_a_plugin_whose_file_has_changed_is_imported_again(quiet: tuple[Plugin, Path], change: str) -> None:
+    plugin, file = quiet
+    if change == "text":
+        stat = file.stat()
+        file.write_text("# more")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    elif change == "time":
+        os.utime(file, (1, 1))
+    else:
+        file.unlink()
+    assert not idle.is_idle(plugin)
 
 
 # --- a package out of a zip file ---
