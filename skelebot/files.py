@@ -101,7 +101,15 @@ def locked(
 
 
 def open_lock(path: str) -> IO[str]:
-    return open(path, "a", encoding="ascii", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
+    """Open the file of a lock, which somebody else may have made. Raises OSError."""
+
+    def opener(path: str, flags: int) -> int:
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        except PermissionError:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # enough, except on some file servers
+
+    return open(path, "a", encoding="ascii", opener=opener)
 
 
 def take_lock(

@@ -66,14 +66,20 @@ def _machine() -> str:
 
 
 def remember_host(root: str, host: str | None) -> None:
-    """Note a Docker host on which the project runs something, for `ps` and the like to look at."""
-    if host is not None:
-        _remember(root, "hosts", host)
+    """Note a Docker host on which the project runs something, for `ps` and the like to look at.
+
+    None, the default engine, is an empty line.
+    """
+    _remember(root, "hosts", host or "")
 
 
 def known_hosts(root: str) -> tuple[str, ...]:
     """The Docker hosts that were named for the project's jobs, except the default one."""
-    return _lines(root, "hosts")
+    return tuple(filter(None, _lines(root, "hosts")))
+
+
+def has_used_default_host(root: str) -> bool:
+    return "" in _lines(root, "hosts")
 
 
 # --- files that Skelebot writes for the user ---

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -524,6 +526,28 @@ def test_a_signal_at_any_time_leaves_no_container(
         if mode == "d" and out:  # the signal came when it was running detached already
             docker("rm", "-f", out.decode().strip())
         assert containers(name) == [], (delay, child.returncode, err)
+
+
+@pytest.mark.parametrize("program", ["docker", "client"])  # for the second the engine's socket is not asked
+def test_a_container_that_was_never_started_goes_with_the_next_run(
+    sandbox: Sandbox, name: str, program: str
+) -> None:
+    """Skelebot is killed between `create` and `start`, with a secret in the container."""
+    script = f"""\
+        #!/bin/sh
+        [ "$1" != start ] || [ ! -e "{sandbox.root}/../kill" ] || exec kill -9 $PPID
+        exec {shutil.which(CLIENTS[0])} "$@"
+        """
+    client = sandbox.write(f"../bin/{program}", script, 0o755)
+    project(sandbox, name, job("true", params="[{name: password, secret: true}]"))
+    caller = sandbox.with_env(SKELEBOT_DOCKER=str(client))
+    caller.ok("run", "--password=x")
+    kill = sandbox.write("../kill", "")
+    assert caller.run("run", "--password=x").code == -signal.SIGKILL
+    assert len(containers(name)) == 1
+    kill.unlink()
+    caller.ok("run", "--password=x")
+    assert containers(name) == []
 
 
 def test_all_links_are_checked_before_the_first_runs(sandbox: Sandbox, name: str) -> None:

@@ -14,8 +14,8 @@ cd {folder} || exit
 case $1 in --host | --context) shift 2 ;; esac
 for word; do printf '%s\\n' "$word"; done >>calls
 for name in "$1-$2" "$1" any; do [ -e "$name" ] && break; done
-case $* in *" -") cat >/dev/null ;; esac
 [ ! -e "$name.hook" ] || . "./$name.hook"
+case $* in *" -") cat >/dev/null ;; esac
 [ ! -e "$name.err" ] || cat "$name.err" >&2
 cat "$name" 2>/dev/null
 exit "$(cat "$name.code" 2>/dev/null || echo 0)"

@@ -59,7 +59,8 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
             failures[runner] = error
     if failures and not known and not any(isinstance(runner, Docker) for runner in found):
         raise next(iter(failures.values()))
-    named = _named_hosts(session.project)
+    root, named = session.project.root, _named_hosts(session.project)
+    failures = {runner: error for runner, error in failures.items() if _is_used(runner.place, root)}
     for runner, failure in failures.items():
         forget = (
             ""
@@ -68,6 +69,12 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
         )
         console.warn(f"{failure}{forget}")
     return found, list(failures)
+
+
+def _is_used(place: Place, root: str) -> bool:
+    """Whether the checkout has used an engine, or somebody has named it."""
+    is_named = place.host or os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+    return bool(is_named) or state.has_used_default_host(root)
 
 
 def _all_runs(session: Session, values: Values) -> tuple[Found, list[Runner]]:

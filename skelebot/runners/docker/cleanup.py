@@ -1,12 +1,13 @@
 """Removing images that builds have superseded, and keeping those that runs are about to use."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from skelebot.errors import SkelebotError
-from skelebot.files import open_lock, take_lock, try_lock
+from skelebot.files import open_lock, try_lock
 from skelebot.model import Image
 from skelebot.project.state import checkout_id, own_folder
 from skelebot.runners.docker.client import PATIENCE, Client
@@ -16,7 +17,7 @@ from skelebot.runners.docker.labels import CHECKOUT_LABEL, FILES_LABEL, FILES_TA
 class ImagesLock:
     """Held by every run of a checkout's images, so that none is removed between finding and using it.
 
-    file: None where the checkout has no place for a lock; then nothing is removed.
+    file: None where the checkout has no place for a lock, or somebody keeps it; then nothing is removed.
     """
 
     def __init__(self, file: IO[str] | None, flag: str) -> None:
@@ -30,12 +31,26 @@ class ImagesLock:
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Whether there is something to remove and no other run of the checkout is going on."""
-        if self._file is None or not os.path.exists(self._flag) or not try_lock(self._file):
+        if self._file is None or not os.path.exists(self._flag):
             yield False
-            return
-        yield True
-        with suppress(OSError):
-            os.unlink(self._flag)
+        elif not try_lock(self._file):
+            _share(self._file)  # which is lost where it could not be turned into an exclusive one
+            yield False
+        else:
+            try:
+                yield True
+                with suppress(OSError):
+                    os.unlink(self._flag)
+            finally:
+                _share(self._file)
+
+
+def _share(file: IO[str]) -> bool:
+    """Hold a lock together with others; False where somebody keeps it for longer than a removal takes."""
+    until = time.monotonic() + PATIENCE
+    while not (is_held := try_lock(file, shared=True)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return is_held
 
 
 @contextmanager
@@ -47,8 +62,7 @@ def _opened(image: Image) -> Iterator[ImagesLock]:
         yield ImagesLock(None, "")
         return
     with file:
-        take_lock(file, shared=True)
-        yield ImagesLock(file, f"{path}.untidy")
+        yield ImagesLock(file, f"{path}.untidy") if _share(file) else ImagesLock(None, "")
 
 
 @contextmanager
