@@ -10,6 +10,7 @@ from typing import Any
 
 from skelebot import console
 from skelebot.errors import SkelebotError
+from skelebot.files import reason
 from skelebot.image.dependencies import CodeArtifact, Dependency
 
 _ENDINGS = (".whl", ".tar.gz", ".zip")
@@ -77,4 +78,4 @@ def _write(path: str, data: bytes) -> None:
             file.write(data)
         os.replace(fresh, path)
     except OSError as error:
-        raise SkelebotError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None

@@ -1,7 +1,6 @@
 """The tar by which a build sends its context to the engine."""
 
 import io
-import stat
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING
 
@@ -51,7 +50,6 @@ def _add_entry(tar: "tarfile.TarFile", entry: ContextEntry, name: str) -> None:
         # Whose checkout it is does not matter in the image.
         info.uid = info.gid = 0
         info.uname = info.gname = ""
-        info.mode = stat.S_IMODE(info.mode)
         if info.isreg():
             with open(entry.file, "rb") as file:
                 tar.addfile(info, file)
