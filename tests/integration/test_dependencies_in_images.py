@@ -218,6 +218,23 @@ def test_pip_settings_and_ca_are_lent(
     assert PASSWORD not in history_and_layers(name)
 
 
+def test_a_build_can_read_the_callers_logins_and_keeps_none(buildkit: Sandbox, name: str) -> None:
+    login = f"machine example.org login u password {PASSWORD}\n"
+    buildkit.write("../logins", login)
+    caller = buildkit.with_env(NETRC=str(buildkit.root.parent / "logins"))
+    commands = "['wc -c < /root/.netrc > /size; wc -c < $NETRC >> /size']"
+    project(
+        caller, name, job("cat /size /root/.netrc; env"), build=f"{{commands: {commands}, inherit: [netrc]}}"
+    )
+    result = caller.run("run")
+    assert result.out.startswith(f"{len(login)}\n{len(login)}\n"), result.err
+    assert PASSWORD not in result.out
+    assert PASSWORD not in history_and_layers(name)
+    missing = caller.with_env(NETRC="/nowhere/netrc")
+    caller.write("skelebot.yaml", caller.read("skelebot.yaml").replace("size;", "size ;"))
+    assert "netrc, and /nowhere/netrc cannot be read: no such file" in missing.run("run").errors[0]
+
+
 def test_the_classic_builder_says_that_it_cannot(classic: Sandbox, name: str) -> None:
     project(classic, name, job("true"), dependencies="[six]", build="{inherit: [pip, ca]}")
     result = classic.run("run")
