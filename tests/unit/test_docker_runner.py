@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,12 @@ from skelebot.errors import SkelebotError
 from skelebot.model import Image, Place, Run, Step, Task
 from skelebot.project import state
 from skelebot.project.state import checkout_id
-from skelebot.runners.docker import cleanup, labels, runs, written
+from skelebot.runners.docker import cleanup, images, labels, runs, written
+from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.builder import Builder, has_buildkit
 from skelebot.runners.docker.client import BuiltImage, Client
+from skelebot.runners.docker.container import Container
 
 from .fake_client import FakeClient, make_client
 from .helpers import ordinary_user, run_cli, write
@@ -363,6 +366,135 @@ def test_a_checkout_that_cannot_be_written_has_its_lock_in_the_cache(
         lock.mark_untidy()
         with lock.alone() as alone:
             assert not alone  # without a lock nothing is removed
+
+
+MINE = '{"Id": "mine", "RepoTags": ["demo:files-1"], "Config": {"Labels": {"skelebot.checkout": "CHECKOUT"}}}'
+THEIRS = '{"Id": "theirs", "RepoTags": ["demo:files-2"], "Config": {"Labels": {"skelebot.checkout": "x"}}}'
+OLD = '{"Id": "old", "RepoTags": ["demo:files-3"], "Config": {"Labels": null}}'
+USED = '{"Id": "used", "RepoTags": ["demo:files-4"], "Config": {"Labels": {"skelebot.checkout": "CHECKOUT"}}}'
+
+
+@pytest.mark.parametrize(
+    ("every_checkout", "gone"), [(False, ["files-1", "files-3"]), (True, ["files-1", "files-2", "files-3"])]
+)
+def test_images_of_other_checkouts_and_those_in_use_stay(
+    fake: FakeClient, image: Image, every_checkout: bool, gone: list[str]
+) -> None:
+    """The first inspection is of the images that are built upon others, the second of those others."""
+    upon = '{"Id": "i", "Config": {"Labels": {"skelebot.files": "demo:files-4"}}}'
+    answers = "\n".join((MINE, THEIRS, OLD, USED)).replace("CHECKOUT", checkout_id(image.context))
+    fake.says("images", "", hook='case $* in *Tag*) printf "latest\\nfiles-%s\\n" 1 2 3 4 ;; esac')
+    hook = f"case $* in *files-1*) echo '{answers}' ;; *) echo '{upon}' ;; esac"
+    fake.says("image inspect", "", hook=hook)
+    names = [f"demo:{tag}" for tag in gone]
+    fake.says("rmi", "".join(f"Untagged: {name}\n" for name in names))
+    assert cleanup.remove_superseded(Client(None), image, every_checkout) == names
+    assert fake.calls.partition("rmi\n")[2].split()[: len(names)] == names
+
+
+@pytest.mark.parametrize(
+    ("labels_of", "expected"),
+    [
+        ("{}", None),
+        ('{"skelebot.checkout": "OWN"}', None),
+        ('{"skelebot.checkout": "x"}', "another checkout"),
+    ],
+)
+def test_whose_image_is_run_without_a_build(
+    fake: FakeClient, image: Image, labels_of: str, expected: str | None
+) -> None:
+    task = Task("run", ("true",), image.context)
+    config = labels_of.replace("OWN", checkout_id(image.context))
+    fake.says("image inspect", f'{{"Id": "{ID}", "Config": {{"Labels": {config}}}}}')
+    if expected is None:
+        assert images.last_built(Client(None), image, task).id == ID
+    else:
+        with pytest.raises(SkelebotError, match=f"demo:latest was built in {expected}; run once without -s"):
+            images.last_built(Client(None), image, task)
+    fake.says("image inspect", "", 1, "No such image: x")
+    with pytest.raises(SkelebotError, match="there is no image demo:latest yet; run once without -s"):
+        images.last_built(Client(None), image, task)
+
+
+# --- a container in front, and its end ---
+
+
+def attended(image: Image, words_file: bool = False, code: int = 0, **task: Any) -> Attended:
+    the_task = replace(Task("run", ("true",), image.context, project="demo"), **task)
+    container = Container("demo-run-1", ID, "demo", the_task, words_file=words_file)
+    program = process.start(Step(("sh", "-c", f"exit {code}")))
+    return Attended(Client(None), container, None, program)
+
+
+@pytest.mark.parametrize(
+    ("code", "words_file", "started", "is_error"),
+    [
+        (0, False, False, False),
+        (7, False, False, False),
+        (1, False, False, False),
+        (125, False, False, True),
+        (127, False, False, True),
+        (125, False, True, False),
+        (1, True, False, True),
+        (1, True, True, False),
+        (2, True, False, False),
+    ],
+)
+def test_an_exit_code_is_the_engines_or_the_jobs(
+    fake: FakeClient, image: Image, code: int, words_file: bool, started: bool, is_error: bool
+) -> None:
+    fake.says("container inspect", "", 1, "Error: No such container: demo-run-1")
+    fake.says("events", "start\n" if started else "")
+    fake.says("rm", "", 1, "Error: No such container: demo-run-1")
+    run = attended(image, words_file, code, gpu=True)
+    if is_error:
+        with pytest.raises(
+            SkelebotError, match=r"the container of run could not be started \(gpu: true needs"
+        ):
+            run.wait()
+    else:
+        assert run.wait() == code
+    assert ("--force" in fake.calls) is is_error
+
+
+def test_a_job_whose_client_has_ended_before_it_is_stopped(fake: FakeClient, image: Image) -> None:
+    fake.says("container inspect", "true\n")
+    with pytest.raises(SkelebotError, match="Docker's client ended before run did, which was stopped"):
+        attended(image, code=1).wait()
+    assert "stop\n--time\n10\ndemo-run-1\n" in fake.calls
+    assert "rm\n--force\n--volumes\ndemo-run-1\n" in fake.calls
+
+
+def test_a_signal_is_tried_again_until_the_container_has_it(fake: FakeClient, image: Image) -> None:
+    run = attended(image)
+    run.program = process.start(Step(("sleep", "60")))
+    late = "echo >>tries; if [ $(wc -l <tries) -lt 3 ]; then echo 'No such container: x' >&2; exit 1; fi"
+    fake.says("kill", "", hook=late)
+    run.signal(signal.SIGTERM, delivered=False)
+    assert fake.calls.count("kill\n--signal\n15\ndemo-run-1\n") == 3
+    fake.says("kill", "", 1, "Error: permission denied")
+    run.signal(signal.SIGKILL, delivered=False)
+    assert run.program.wait() == 137
+    fake.says("rm", "demo-run-1\n")
+    assert run.wait() == 137
+    assert fake.calls.count("rm\n--force\n--volumes\ndemo-run-1\n") == 1
+
+
+def test_a_signal_that_the_terminal_has_delivered_is_not_sent(fake: FakeClient, image: Image) -> None:
+    run = attended(image)
+    run.signal(signal.SIGINT, delivered=True)
+    assert (run.asked, fake.calls) == (True, "")
+
+
+@pytest.mark.parametrize(("taken", "name"), [(False, "demo-run"), (True, "demo-run-[0-9a-f]{8}")])
+def test_a_detached_job_has_the_plain_name_where_it_is_free(
+    fake: FakeClient, checkout: Path, taken: bool, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(checkout, PROJECT.replace("help: h", "help: h, mode: d"))
+    fake.says("image inspect", IMAGE)
+    fake.says("container inspect", ID if taken else "", 0 if taken else 1)
+    assert run_cli(["-s", "run"]) == 0
+    assert re.fullmatch(name, capfd.readouterr().out.strip())
 
 
 # --- the runs that there are ---
