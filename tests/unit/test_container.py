@@ -1,9 +1,11 @@
 """The arguments of `docker run` as golden files, and what travels beside them."""
 
+import hashlib
 import io
 import os
 import re
 import tarfile
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from skelebot.runners.docker.container import (
     variables,
     words_tar,
 )
-from skelebot.runners.docker.volumes import Volumes
+from skelebot.runners.docker.volumes import Volumes, _take_file
 from skelebot.secret import Secret, typed_secret
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,6 +104,35 @@ def test_names_of_containers() -> None:
     assert container_name(task, "demo") == "demo-do-it-now-"
     assert container_name(task, "demo", "0123") == "demo-do-it-now--0123"
     assert container_name(PLAIN, "demo-dev") == "demo-dev-train"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own", "is_later", "taken"),
+    [
+        ("sent", "sent", True, False),
+        ("same", "same", True, False),
+        ("job", "sent", False, True),
+        ("job", None, False, True),
+        ("job", "changed", True, True),
+        ("job", "changed", False, False),
+        ("sent", "changed", True, False),
+    ],
+)
+def test_whose_mapped_file_counts(
+    tmp_path: Path, theirs: str, own: str | None, is_later: bool, taken: bool
+) -> None:
+    """What the job has changed, unless it was changed here later."""
+    target, stream = tmp_path / "file", io.BytesIO()
+    if own:
+        target.write_text(own)
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        member = tarfile.TarInfo("file")
+        member.size, member.mtime = len(theirs), (time.time() + 60 if is_later else 1)
+        tar.addfile(member, io.BytesIO(theirs.encode()))
+    stream.seek(0)
+    _take_file(stream, str(target), hashlib.sha256(b"sent").hexdigest(), ".part")
+    assert (target.exists() and target.read_text()) == (theirs if taken else own)
+    assert not (tmp_path / ".part").exists()
 
 
 # --- what travels beside the arguments ---

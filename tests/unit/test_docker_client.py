@@ -9,7 +9,7 @@ import pytest
 
 from skelebot.errors import SkelebotError
 from skelebot.model import Task
-from skelebot.runners.docker.client import BuiltImage, Client, explained
+from skelebot.runners.docker.client import BuiltImage, Client, _endpoint, explained
 
 from .fake_client import FakeClient, engine_at, make_client
 from .helpers import run_cli, write
@@ -127,6 +127,22 @@ def test_which_engine_is_on_another_machine(
         fake.says("context inspect", endpoint)
     assert Client(host).is_remote is expected
     assert bool(fake.calls) == bool(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ('{"currentContext": "far"}', True),
+        ('{"currentContext": "default"}', False),
+        ("{}", False),
+        ("[]", True),  # the client says what is wrong with it
+    ],
+)
+def test_the_context_that_the_client_is_set_to(fake: FakeClient, config: str, expected: bool) -> None:
+    (fake.folder / "config.json").write_text(config)
+    fake.says("context inspect", "ssh://far\n")
+    assert Client(None, verbose=config == "[]").is_remote is expected
+    _endpoint.cache_clear()
 
 
 # --- sizes, of which nobody depends on knowing them ---

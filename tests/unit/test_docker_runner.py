@@ -96,7 +96,8 @@ TRANSIENT = (
 def test_a_builder_that_another_build_disturbs_is_tried_again(
     fake: FakeClient, image: Image, text: str
 ) -> None:
-    fails = f"echo >>tries; if [ $(wc -l <tries) -lt 3 ]; then cat >/dev/null; echo '{text}'; exit 1; fi"
+    said = f"cat >/dev/null; echo Step 1; echo '{text}'"
+    fails = f"echo >>tries; if [ $(wc -l <tries) -lt 3 ]; then {said}; exit 1; fi"
     fake.says("build", "built\n", hook=fails + NOTE_ID)
     fake.says("image inspect", IMAGE)
     assert builder(image, False).build(["FROM base"], [], {}, ("demo:latest",)) == BuiltImage(ID, "", {})
@@ -111,6 +112,16 @@ def test_a_build_that_fails_for_good(fake: FakeClient, image: Image, text: str) 
     ):
         builder(image, False).build(["FROM base"], [], {}, ("demo:latest",))
     assert fake.calls.count("--iidfile") == (3 if text in TRANSIENT else 1)
+
+
+def test_files_that_cannot_be_read_fail_the_build_whatever_the_client_says(
+    fake: FakeClient, image: Image
+) -> None:
+    def feed(stream: object) -> None:
+        raise SkelebotError("data.csv cannot be read")
+
+    with pytest.raises(SkelebotError, match=r"^data\.csv cannot be read"):
+        builder(image, True)._run(Client(None).step("build", "-"), feed, "demo:latest")
 
 
 CUSTOM = "# syntax=docker/dockerfile:1\nFROM a AS one\nRUN <<EOF\nFROM x\nEOF\nFROM one\n"

@@ -302,6 +302,17 @@ def test_a_signal_reaches_what_a_shell_has_started(task: Task) -> None:
     assert out == b"ready\ntidied\n"
 
 
+def test_what_a_shell_leaves_behind_may_clean_up(task: Task) -> None:
+    """The shell ends at once on a signal; nobody reads what its child writes."""
+    runner = Native()
+    code = "trap 'sleep 1.5; touch tidied; exit' TERM; touch ready; while :; do sleep 0.05; done"
+    run = start(runner, replace(task, argv=("sh", "-c", f'sh -c "{code}"; exit 6')))
+    wait_for(Path(task.root, "ready").exists)
+    runner.signal(run, signal.SIGTERM)
+    assert runner.wait(run) == 143
+    assert Path(task.root, "tidied").exists()
+
+
 def test_a_timeout_ends_the_job_with_124(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     runner = Native()
     assert runner.wait(start(runner, replace(task, argv=("sleep", "60"), timeout=0.3))) == 124

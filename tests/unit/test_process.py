@@ -52,12 +52,12 @@ def test_a_program_is_signalled_from_another_thread_than_its_own() -> None:
 
 
 def test_that_a_program_has_ended_is_known_before_it_is_waited_for() -> None:
-    program = process.start(Step(("true",)))
+    program = process.start(Step(("sh", "-c", "exit 3")))
     end = time.monotonic() + 30
     while not program.has_ended():
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert program.wait() == 0
+    assert program.wait() == 3
 
 
 def test_both_streams_arrive_apart_and_byte_for_byte() -> None:
