@@ -394,7 +394,7 @@ def test_the_primary_job_as_entrypoint(builder: Sandbox, name: str) -> None:
 def test_a_primary_job_that_cmd_cannot_hold(sandbox: Sandbox, name: str, what: str) -> None:
     key, _, value = what.partition(": ")
     project(sandbox, name, job("true", **{key: value.strip("'")}), primaryJob="run")
-    result = sandbox.run("run")
+    result = sandbox.run("prime")
     assert (result.code, len(result.errors)) == (2, 1)
     assert "primary" in result.errors[0]
 
