@@ -118,3 +118,13 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path: Path
     folder, number = files._locked_folder(lambda: str(tmp_path / next(names)))
     os.close(number)
     assert folder == str(tmp_path / "there")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can remove what belongs to others")
+def test_what_belongs_to_somebody_else_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name, uid in (("skelebot-private-theirs", 12345), ("skelebot-private-mine", 0)):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, uid, uid)
+    files.sweep()
+    assert os.listdir(tmp_path) == ["skelebot-private-theirs"]
