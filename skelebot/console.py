@@ -128,6 +128,54 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield add
 
 
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Show which step of long work is running: on a terminal one line that moves, plain lines elsewhere.
+
+    Yields a function to call with the text of each step.
+    """
+    if not sys.stderr.isatty():
+        yield info
+        return
+    import threading
+
+    line, over = _MovingLine(), threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.5):
+            line.show()
+
+    threading.Thread(target=tick, daemon=True).start()
+    try:
+        yield line.begin
+    finally:
+        over.set()
+        line.clear()
+
+
+class _MovingLine:
+    """One line of a terminal, with a text and the seconds since it was set."""
+
+    def __init__(self) -> None:
+        import time
+
+        self._clock, self._text, self._began = time.monotonic, "", 0.0
+
+    def begin(self, text: str) -> None:
+        self._text, self._began = one_line(text), self._clock()
+        self.show()
+
+    def show(self) -> None:
+        if self._text:
+            width = os.get_terminal_size(2).columns - 8
+            _write(f"\r\x1b[K{self._text[:width]} {self._clock() - self._began:.0f} s", end="")
+
+    def clear(self) -> None:
+        if self._text:
+            self._text = ""
+            _write("\r\x1b[K", end="")
+
+
 class _Lines:
     """Print a line at the start, and one every ten seconds."""
 
@@ -187,10 +235,10 @@ def _say(level: str, text: str) -> None:
     _write(f"{label} | {one_line(text)}")
 
 
-def _write(line: str) -> None:
+def _write(line: str, end: str = "\n") -> None:
     # A closed or full stderr must not turn a message into a second failure.
     try:
-        sys.stderr.write(masked(printable(line)) + "\n")
+        sys.stderr.write(masked(printable(line)) + end)
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass

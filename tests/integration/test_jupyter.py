@@ -192,7 +192,7 @@ def test_ctrl_c_after_a_taken_port_and_a_changed_file(server: Served) -> None:
     assert terminal.close() == 0
     assert docker("ps", "--all", "--quiet", "--filter", f"publish={moved}") == ""
     assert server.status(server.token) == 200
-    assert "Step" not in text
+    assert "building" not in text
     assert images()["jupyter"] == before
 
 

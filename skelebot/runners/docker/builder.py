@@ -131,6 +131,17 @@ class Builder:
             raise SkelebotError(f"the image {tags[0]} was built and is gone; run again")
         return built
 
+    def _on_line(self, tag: str, show: Callable[[str], None]) -> Callable[[str], None]:
+        """What becomes of the builder's lines: all of them with -V, and otherwise which step is running."""
+        if self.client.verbose:
+            return _show_line
+
+        def on_line(line: str) -> None:
+            if step := _STEP.match(_ESCAPES.sub("", line)):
+                show(f"building {tag}: step {step[1] or step[2]}: {_shortened(step[3])}")
+
+        return on_line
+
     def _run(self, step: Step, feed: Feed, tag: str) -> None:
         failed: list[SkelebotError] = []
 
@@ -141,13 +152,17 @@ class Builder:
                 failed.append(error)
 
         for _ in range(_TRIES):
-            code, lines = process.tee(step, _show, guarded)
+            with console.status() as show:
+                code, lines = process.tee(step, self._on_line(tag, show), guarded)
             if failed:
                 raise failed[0]
             if code == 0:
                 return
             if not _TRANSIENT.search(lines[-1] if lines else ""):
                 break
+        if not self.client.verbose:
+            for line in lines:
+                _show_line(line)
         output = "\n".join(lines)
         hint = conflict_hint(output, self.task.dependencies)
         otherwise = f"the image {tag} could not be built; the builder's message stands above{hint}"
@@ -178,13 +193,18 @@ _ADVICE = re.compile(
 )
 
 
-# A step as the builder names it, which may be a whole script.
-_STEP = re.compile(r"(?:Step \d+/\d+ :|#\d+ \[).{120}", re.DOTALL)
+# A step as either builder names it, with its number and what it runs, which may be a whole script.
+_STEP = re.compile(r"(?:Step (\d+/\d+) :|#\d+ \[(?:[^\]]* )?(\d+/\d+)\]) (.*)", re.DOTALL)
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def _show(line: str) -> None:
-    """A line of the builder, less its advice to the owner of the client."""
-    if _ADVICE.match(line):
-        return
-    step = _STEP.match(line)
-    console.detail(f"{step[0]} ..." if step else line)
+def _shortened(text: str) -> str:
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _show_line(line: str) -> None:
+    """Show a line of the builder, less its advice to the owner of the client."""
+    line = _ESCAPES.sub("", line)
+    if not _ADVICE.match(line):
+        step = _STEP.match(line)
+        console.detail(f"{line[:120]} ..." if step and len(line) > 120 else line)
