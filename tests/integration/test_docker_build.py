@@ -298,7 +298,7 @@ def test_a_build_can_be_stopped(sandbox: Sandbox, name: str, signum: int) -> Non
     child = sandbox.start("run", stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stderr
     for line in child.stderr:
-        if line.startswith(b"building"):
+        if b"sleep 30" in line:
             break
     child.send_signal(signum)
     _, err = child.communicate(timeout=20)

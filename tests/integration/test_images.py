@@ -263,12 +263,13 @@ def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, 
     result = builder.run("run")
     assert result.code == 0
     builder.write("src/a.py", "print(2)")
-    changed = builder.run("run")
+    changed = builder.run("-V", "run")
     assert changed.out == first.replace("print(1)", "print(2)")
     assert layers(name)[:-1] == before[:-1]
     sent = re.findall(
         r"(?:Sending build context to Docker daemon|transferring context:) +([\d.]+)([kM]?B)", changed.err
     )
+    assert sent
     assert all(unit in ("kB", "B") for _, unit in sent), sent
     builder.write("data/many/3", os.urandom(1_000_000))
     builder.ok("run")

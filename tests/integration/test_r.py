@@ -125,7 +125,7 @@ def test_packages_of_every_kind(sandbox: Sandbox, name: str, cran: Server) -> No
     build = f"{{cran: 'http://{cran.host}'}}"
     entries = ["alpha=1.0", "delta", f"github:http://{cran.host}/o/epsilon@v1", "file:libs/my gamma.tar.gz"]
     r_project(sandbox, name, entries, shows("alpha", "delta", "epsilon", "gamma", "zeta"), build=build)
-    result = sandbox.run("run")
+    result = sandbox.run("-V", "run")
     assert (result.code, result.out) == (0, "1.0 3.0 the tag 0.1 4.0-1")
     assert "* DONE (delta)" in result.err
     assert "install.packages(" not in result.err  # the step that brings the installer is not shown whole
@@ -176,7 +176,7 @@ def test_a_mirror_with_a_certificate_of_the_company(
     r_project(caller, name, ["alpha"], shows("alpha"))
     assert caller.run("run").code == 1
     r_project(caller, name, ["alpha"], shows("alpha"), build="{inherit: [ca]}")
-    result = caller.run("run")
+    result = caller.run("-V", "run")
     assert (result.code, result.out) == (0, "1.1")
     assert "install.packages(" not in result.err
 
