@@ -93,10 +93,11 @@ class _Relay(Generic[R]):
         self._pass_on(signum, signum == signal.SIGQUIT and not self._raw and _in_foreground())
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._run is not None or self._launching:
+            self.signal = self.signal or signum
         delivered = signum == signal.SIGINT and not self._raw and _in_foreground()
         self._requests += not delivered  # the job has that Ctrl-C already, and may have a use for it
         self._pass_on(signal.SIGKILL if self._requests >= 3 else signum, delivered)
-        self.signal = self.signal or signum
 
     def _pass_on(self, signum: int, delivered: bool) -> None:
         """Send a signal to the program; while that is starting, keep it. Raises Interrupted before."""
@@ -137,7 +138,7 @@ def attend_program(step: Step, streams: "Streams | None" = None) -> int:
 
     def send(program: "Program", signum: int, delivered: bool) -> None:
         if not delivered:
-            os.kill(program.pid, signum)
+            program.send_signal(signum)
 
     return attend(start_program, process.Program.wait, send)
 

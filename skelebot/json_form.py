@@ -62,4 +62,7 @@ def _member(members: tuple[Any, ...], data: Any) -> Any:
         return str
     if isinstance(data, dict) and Secret in members:
         return Secret
-    return next(member for member in members if member not in (type(None), str))
+    others = [member for member in members if member not in (type(None), str)]
+    if not others:
+        raise TypeError(f"expected one of {members}, found {data!r}")
+    return others[0]

@@ -190,16 +190,23 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
 class Program:
     """A program that was started. Any thread may wait for it; `pid` is its process."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", readers: "tuple[threading.Thread, ...]") -> None:
-        self._child, self._readers = child, readers
+    def __init__(self, child: "subprocess.Popen[bytes]", pumps: "tuple[_Pump, ...]") -> None:
+        self._child, self._pumps = child, pumps
         self.pid = child.pid
 
     def wait(self) -> int:
-        """Its exit code when it ends: 128 and the signal's number if a signal killed it."""
+        """Its exit code when it ends: 128 and the signal's number if a signal killed it.
+
+        All that it has written is in the sinks by then. Raises what a sink raised.
+        """
         code = self._child.wait()
-        for reader in self._readers:
-            reader.join(timeout=1)  # not for ever: what the program has started may keep the stream open
+        for pump in self._pumps:
+            pump.finish()
         return 128 - code if code < 0 else code
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal to the program itself, unless it has ended."""
+        self._child.send_signal(signum)
 
     def has_ended(self) -> bool:
         """Whether it has ended; it must still be waited for."""
@@ -221,17 +228,41 @@ def start(step: Step, streams: Streams = OWN, pass_fds: tuple[int, ...] = ()) ->
         options["stdin"] = subprocess.PIPE
     child = _popen(step, pass_fds=pass_fds, **options)
     pairs = ((child.stdout, streams.stdout), (child.stderr, streams.stderr))
-    readers = tuple(in_thread(_pump, source, sink) for source, sink in pairs if source and callable(sink))
+    pumps = tuple(_Pump(source, sink) for source, sink in pairs if source and callable(sink))
     if child.stdin and streams.stdin is not None:
         data = streams.stdin
         in_thread(_write_and_close, lambda stdin: stdin.write(data), child.stdin)
-    return Program(child, readers)
+    return Program(child, pumps)
 
 
-def _pump(source: IO[bytes], sink: Callable[[bytes], object]) -> None:
-    with source:
-        while data := os.read(source.fileno(), 1 << 16):
-            sink(data)
+class _Pump:
+    """Gives what comes on a stream to a sink, in a thread. A sink that fails gets no more."""
+
+    def __init__(self, source: IO[bytes], sink: Callable[[bytes], object]) -> None:
+        self._error: BaseException | None = None
+        self._count, self._is_busy = 0, False
+        self._thread = in_thread(self._run, source, sink)
+
+    def _run(self, source: IO[bytes], sink: Callable[[bytes], object]) -> None:
+        with source:
+            while data := os.read(source.fileno(), 1 << 16):
+                self._is_busy = True
+                try:
+                    if self._error is None:
+                        sink(data)
+                except BaseException as error:
+                    self._error = error  # `finish` raises it, in the thread that waits
+                self._count, self._is_busy = self._count + 1, False
+
+    def finish(self) -> None:
+        """Wait for what was written; not for what the program's own children keep the stream open for."""
+        self._thread.join(timeout=1)
+        before = -1
+        while self._thread.is_alive() and (self._is_busy or self._count != before):
+            before = self._count
+            self._thread.join(timeout=0.2)
+        if self._error is not None:
+            raise self._error
 
 
 def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
@@ -248,7 +279,10 @@ def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
 
 
 def in_thread(function: Callable[..., object], *args: object) -> "threading.Thread":
-    """Start a function in a thread that takes no signals: they are the main thread's to handle."""
+    """Start a function in a thread that takes no signals: they are the main thread's to handle.
+
+    The function starts no programs, which would inherit that.
+    """
     import threading  # not for a native job on Skelebot's own streams
 
     thread = threading.Thread(target=function, args=args, daemon=True)

@@ -155,11 +155,12 @@ def from_folder(lines: list[str], folder: str) -> list[str]:
     return [copy_from(line, folder) for line in lines]
 
 
-def label_stages(text: str, project: str) -> str:
-    """Add the project's label to each stage of a custom Dockerfile, for the classic builder.
+def label_stages(text: str, project: str, labels: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Label a custom Dockerfile for the classic builder: each stage with the project, the last with all.
 
     That builder leaves images of stages and of failed builds behind, with no other sign of whose they
-    are. BuildKit leaves none.
+    are. BuildKit leaves none. Also gives the labels that found no place, as the text ends within an
+    instruction; each label that is an option of the build costs a step.
     """
     # https://docs.docker.com/reference/dockerfile/#escape
     directive = re.match(r"(?:#\s*\w+\s*=.*\n)*?#\s*escape\s*=\s*`\s*$", text, re.IGNORECASE | re.MULTILINE)
@@ -176,7 +177,9 @@ def label_stages(text: str, project: str) -> str:
         if re.match(r"\s*FROM\s", instruction, re.IGNORECASE):
             lines.append(label_line([(PROJECT_LABEL, project)]))
         instruction = ""
-    return "\n".join(lines)
+    if instruction:
+        return "\n".join(lines), labels
+    return "\n".join([*lines, label_line(sorted(labels.items())), ""]), {}
 
 
 def with_inherited_settings(

@@ -1,6 +1,7 @@
 """Two checkouts of one project on one engine: neither disturbs the other."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +71,7 @@ def test_the_same_files_need_no_second_build(two: tuple[Sandbox, Sandbox], name:
     theirs.write("who", "mine")
     result = theirs.run("says")
     assert (result.out, "building" in result.err) == ("mine", False)
+    assert theirs.ok("-s", "says") == "mine"
     built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
     assert len(built) == 1
 
@@ -96,3 +98,30 @@ def test_what_one_supersedes_the_others_builds_leave(two: tuple[Sandbox, Sandbox
     assert (result.out, "building" in result.err) == ("mine", False)
     built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
     assert len(built) == 2
+
+
+def test_two_that_start_at_once_disturb_each_other_in_nothing(
+    two: tuple[Sandbox, Sandbox], name: str
+) -> None:
+    for sandbox in two:
+        sandbox.ok("says")
+    started = [sandbox.start("waits", stdout=subprocess.PIPE) for sandbox in (*two, *two)]
+    names = [child.communicate(timeout=120)[0].decode().strip() for child in started]
+    assert [child.returncode for child in started] == [0, 0, 0, 0]
+    assert len(set(names)) == 4
+    assert set(containers(name)) == set(names)
+
+
+def test_clean_leaves_what_another_checkout_is_about_to_start(
+    two: tuple[Sandbox, Sandbox], name: str
+) -> None:
+    mine, theirs = two
+    script = '#!/bin/sh\ncase $1 in start) touch made; sleep 4 ;; esac\nexec docker "$@"\n'
+    client = theirs.write("client", script, mode=0o755)
+    project(theirs, name, job("echo $1", "tells", params="[{name: k, secret: true}]"))
+    theirs.ok("tells", "-k", "x")
+    child = theirs.with_env(SKELEBOT_DOCKER=str(client)).start("tells", "-k", "x", stdout=subprocess.PIPE)
+    wait_for((theirs.root / "made").exists)
+    assert json.loads(mine.ok("clean", "--all", "--json"))["containers"] == []
+    assert child.communicate(timeout=60)[0] == b"-k\n"
+    assert child.returncode == 0

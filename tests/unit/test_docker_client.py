@@ -194,7 +194,7 @@ def test_the_socket_is_asked_before_the_client(tmp_path: Path, monkeypatch: pyte
         assert client.inspect("x") == client.inspect_quickly("x") == BuiltImage(ID, "me", {"a": "b"})
         assert client.inspect("gone") is None
         assert client.images_with({"k": "v"}) == [ID]
-        assert client.created_containers({"k": "v"}, "maker", False) == {"run-1": "7-9", "run-2": ""}
+        assert client.created_containers({"k": "v"}, "maker") == {"run-1": "7-9", "run-2": ""}
         assert client.own_sizes() == {ID: 5, "p:latest": 5, "c": 7, "run-1": 7, "d": 0, "run-2": 0}
     assert asked[0] == "/images/x/json"
     assert "%22label%22%3A+%5B%22k%3Dv%22%5D" in asked[3]
@@ -219,9 +219,7 @@ def test_what_answers_at_the_socket_may_be_anything(
 def test_containers_that_were_never_started_by_the_client(fake: FakeClient) -> None:
     fake.says("ps", "run-1 7-9\nrun-2 \n")
     client = Client("ssh://far")
-    assert client.created_containers({"k": "v"}, "maker", False) == {}
-    assert fake.calls == ""
-    assert client.created_containers({"k": "v"}, "maker", True) == {"run-1": "7-9", "run-2": ""}
+    assert client.created_containers({"k": "v"}, "maker") == {"run-1": "7-9", "run-2": ""}
     assert "status=created\n--filter\nlabel=k=v\n" in fake.calls
 
 

@@ -345,7 +345,9 @@ def test_the_label_follows_each_stage_of_a_dockerfile_and_nothing_else_changes(
     text: str, stages: int
 ) -> None:
     label = 'LABEL skelebot.project="demo"'
-    lines = dockerfile.label_stages(text, "demo").split("\n")
+    written, left = dockerfile.label_stages(text, "demo", {"a": "b"})
+    lines = written.removesuffix('\nLABEL a="b"\n').split("\n")
+    assert (written == "\n".join(lines)) == bool(left)
     assert lines.count(label) == stages
     assert [line for line in lines if line != label] == text.split("\n")
     assert all(
@@ -353,6 +355,15 @@ def test_the_label_follows_each_stage_of_a_dockerfile_and_nothing_else_changes(
         for before, line in itertools.pairwise(lines)
         if line == label
     )
+
+
+def test_a_dockerfile_that_ends_within_an_instruction_gets_its_labels_as_options() -> None:
+    assert dockerfile.label_stages("FROM a\nRUN ls\n", "demo", {"a": "b"}) == (
+        'FROM a\nLABEL skelebot.project="demo"\nRUN ls\n\nLABEL a="b"\n',
+        {},
+    )
+    written, left = dockerfile.label_stages("FROM a\nRUN ls \\\n", "demo", {"a": "b"})
+    assert ("a=" in written, left) == (False, {"a": "b"})
 
 
 def test_a_job_with_ignores_of_its_own_has_an_image_of_its_own(tmp_path: Path) -> None:

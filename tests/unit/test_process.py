@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from skelebot import process
-from skelebot.errors import ProgramMissing, SkelebotError
+from skelebot.errors import STOPPING, ProgramMissing, SkelebotError
 from skelebot.model import Step
 from skelebot.process import Streams
 from skelebot.secret import typed_secret
@@ -255,3 +255,34 @@ def test_a_process_that_has_gone_is_not_alive() -> None:
     assert program.wait() == 137
     assert not process.is_alive(who)
     assert process.identity(program.pid) == ""
+
+
+def test_a_slow_sink_has_everything_when_the_program_has_been_waited_for() -> None:
+    got: list[bytes] = []
+
+    def slow(data: bytes) -> None:
+        time.sleep(1.5)
+        got.append(data)
+
+    program = process.start(Step(("printf", "x")), process.Streams(b"", slow, slow))
+    assert program.wait() == 0
+    assert got == [b"x"]
+
+
+def test_what_a_sink_raises_reaches_whoever_waits_and_not_the_program() -> None:
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    step = Step(("sh", "-c", "for i in 1 2 3; do echo $i || exit 9; sleep 0.1; done"))
+    program = process.start(step, process.Streams(b"", full, full))
+    with pytest.raises(OSError, match="No space left"):
+        program.wait()
+    assert program.has_ended()
+    assert program._child.returncode == 0
+
+
+def test_a_thread_takes_no_signals() -> None:
+    blocked: list[set[int]] = []
+    process.in_thread(lambda: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))).join()
+    assert set(STOPPING) <= blocked[0]
+    assert not set(STOPPING) & signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -12,6 +12,7 @@ from skelebot.files import sweep
 from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Project, Run, Task
 from skelebot.options import Values
 from skelebot.project import plan, state
+from skelebot.project.state import checkout_id
 from skelebot.runners.docker import Docker, cleanup
 from skelebot.runners.runner import Removed, Runner
 
@@ -218,7 +219,9 @@ def clean(session: Session, values: Values) -> int:
             console.info("a job of the project is running here, and what it may need stays")
         for runner, runs in ended.items() if alone else ():
             # When nobody else is at it, a container that was only created is not about to start.
-            of_jobs += runner.remove([run for run in runs if run.state == "created"])
+            own = checkout_id(session.project.root)
+            begun = [run for run in runs if run.state == "created" and run.checkout in ("", own)]
+            of_jobs += runner.remove(begun)
             if isinstance(runner, Docker):
                 images += runner.remove_superseded(image, every_checkout)
     _report(of_jobs, images, bool(values.get("json")))

@@ -1,6 +1,5 @@
 """A container that this process started and waits for: its signals, its end, what it leaves behind."""
 
-import os
 import re
 import signal
 import time
@@ -102,12 +101,17 @@ class Attended:
         return (1, 125, 126, 127) if self.is_created_first else (125, 126, 127)
 
     def _was_started(self) -> bool:
-        # Only a moment ahead of now holds the events of just now. An engine remembers but a few
-        # hundred events: of a long run it has forgotten the start, never the end.
-        now = ("--since", "1", "--until", f"{time.time() + 0.2:.6f}")
+        """Whether the engine has started the container, which may be gone by now."""
+        time.sleep(0.2)  # the events of just now are told a moment later
+        code, now, _ = self.client.capture("info", "--format", "{{.SystemTime}}")  # the engine's own clock
+        if code != 0:
+            return True
+        # An engine remembers but a few hundred events: of a long run it has forgotten the start, but
+        # never the end.
+        between = ("--since", "1", "--until", now.strip())
         container = f"container={self.container.name}"
         which = ("--filter", container, "--filter", "event=start", "--filter", "event=die")
-        code, out, _ = self.client.capture("events", *now, *which, "--format", "{{.Status}}")
+        code, out, _ = self.client.capture("events", *between, *which, "--format", "{{.Status}}")
         return code != 0 or out.strip() != ""
 
     def remove(self, patience: float = 0) -> None:
@@ -139,7 +143,7 @@ class Attended:
                 break
             time.sleep(0.1)
         if signum == signal.SIGKILL and self.program:
-            os.kill(self.program.pid, signum)
+            self.program.send_signal(signum)
 
 
 def _nobody_reads(fd: int) -> bool:

@@ -80,22 +80,20 @@ class Builder:
             return self._build(feed, "Dockerfile", settings.arguments, {}, tags, folder)
 
     def build_own(self, entries: list[ContextEntry], of_image: dict[str, str]) -> BuiltImage:
-        """Builds the user's Dockerfile; BuildKit gets it unchanged."""
+        """Build a custom Dockerfile; BuildKit gets it unchanged."""
         from skelebot.runners.docker import inherited
 
         image, path = self.source.image, os.path.normpath(self.source.image.dockerfile or "")
-        text = self.source.text
+        text, options = self.source.text, {PROJECT_LABEL: image.project} | of_image | dict(image.labels)
         if not self.buildkit:
-            text = dockerfile.label_stages(text, image.project)
-
+            text, options = dockerfile.label_stages(text, image.project, options)
         with private_folder() as folder:
             settings = inherited.inherit(image, folder, self.buildkit)
 
             def feed(stream: IO[bytes]) -> None:
                 write_tar(stream, entries, "", (path, text))
 
-            own = {PROJECT_LABEL: image.project} | of_image | dict(image.labels)
-            return self._build(feed, path, settings.arguments, own, (image.tag, own_tag(image)), folder)
+            return self._build(feed, path, settings.arguments, options, (image.tag, own_tag(image)), folder)
 
     def build_upon(self, tag: str, of_image: dict[str, str]) -> BuiltImage:
         """Builds what the image of a tag holds once more, with further labels; the tag moves to it."""

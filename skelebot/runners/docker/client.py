@@ -159,11 +159,8 @@ class Client:
             )
         return self.list_ids("images", *(word for pair in pairs for word in ("--filter", f"label={pair}")))
 
-    def created_containers(self, labels: dict[str, str], wanted: str, at_any_cost: bool) -> dict[str, str]:
-        """The containers with these labels that were never started: the label that is wanted, by their names.
-
-        at_any_cost: ask the client too where the engine cannot be asked through its socket.
-        """
+    def created_containers(self, labels: dict[str, str], wanted: str) -> dict[str, str]:
+        """The wanted label of each container with these labels that was never started, by its name."""
         pairs = [f"{name}={value}" for name, value in labels.items()]
         answer = self._ask("/containers/json", all=True, label=pairs, status=["created"])
         if isinstance(answer, list):
@@ -172,8 +169,6 @@ class Client:
                 json.dumps(answer),
                 lambda found: {_text(c["Names"][0])[1:]: _text(c["Labels"].get(wanted, "")) for c in found},
             )
-        if not at_any_cost:
-            return {}
         filters = [word for pair in pairs for word in ("--filter", f"label={pair}")]
         words = ("ps", "--all", "--filter", "status=created", *filters, "--no-trunc", "--format")
         rows = (

@@ -48,7 +48,9 @@ def ensure_image(client: Client, image: Image, task: Task, lock: ImagesLock, ski
 
 def last_built(client: Client, image: Image, task: Task) -> BuiltImage:
     """The image as this checkout built it last. Raises SkelebotError where there is none."""
-    built = client.inspect(own_tag(image), task) or client.inspect(image.tag, task)
+    if built := client.inspect(own_tag(image), task):
+        return built
+    built = client.inspect(image.tag, task)
     if built is None:
         raise SkelebotError(f"there is no image {image.tag} yet; run once without -s to build it")
     # Without a label it has come from elsewhere, as from a registry or a file.

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from skelebot import foreground, process
@@ -31,32 +32,33 @@ class Prepared(NamedTuple):
 
 def start(client: Client, prepared: Prepared, task: Task, streams: Streams, launch: Launch) -> Attended:
     """Start a container; a detached one is on its own, any other is attached to the streams."""
-    name = _name(client, prepared, task)
+    if task.is_detached:
+        own = {PROJECT_LABEL: prepared.image.project, CHECKOUT_LABEL: checkout_id(task.root)}
+        list(runs.remove(client, superseded(runs.runs(client, own), task)))
+    # A name that nobody else has: should this fail, the container of that name is removed.
+    name = container_name(task, labels.repository(prepared.image), os.urandom(4).hex())
     volumes = _volumes(client, prepared, task)
     container = _container(client, name, prepared, task, volumes, streams)
     attended = Attended(client, container, volumes)
     _remove_never_started(attended)
     try:
         attended.program = _launched(attended, streams, launch)
+        if task.is_detached:
+            attended.container = _with_plain_name(client, container, labels.repository(prepared.image))
     except BaseException:
         attended.remove(patience=2)
         raise
     return attended
 
 
+def _with_plain_name(client: Client, container: Container, image: str) -> Container:
+    """The container under the plain name of its image and job, unless another one has it."""
+    plain = container_name(container.task, image)
+    code, _, _ = client.capture("rename", container.name, plain)
+    return replace(container, name=plain) if code == 0 else container
+
+
 # --- what the container will be ---
-
-
-def _name(client: Client, prepared: Prepared, task: Task) -> str:
-    """The name of the new container: the plain one for a detached job, where it is free."""
-    image = labels.repository(prepared.image)
-    if not task.is_detached:
-        return container_name(task, image, os.urandom(4).hex())
-    own = {PROJECT_LABEL: prepared.image.project, CHECKOUT_LABEL: checkout_id(task.root)}
-    list(runs.remove(client, superseded(runs.runs(client, own), task)))
-    plain = container_name(task, image)
-    code, _, _ = client.capture("container", "inspect", "--format", "{{.Id}}", plain)
-    return plain if code != 0 else container_name(task, image, os.urandom(4).hex())
 
 
 def _volumes(client: Client, prepared: Prepared, task: Task) -> "Volumes | None":
@@ -179,6 +181,6 @@ def _remove_never_started(attended: Attended) -> None:
     """Remove the containers whose makers were killed before they started them: secrets may be in them."""
     client, task = attended.client, attended.container.task
     wanted = {PROJECT_LABEL: task.project, CHECKOUT_LABEL: checkout_id(task.root)}
-    for name, maker in client.created_containers(wanted, MAKER_LABEL, attended.is_created_first).items():
+    for name, maker in client.created_containers(wanted, MAKER_LABEL).items():
         if maker and not process.is_alive(maker):
             client.capture("rm", "--force", "--volumes", name)
