@@ -118,7 +118,7 @@ def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -
     known = {*(entry.name for entry in BUILT_IN), *(guard.plugin.name for guard in plugins)}
     for name, node in project.components:
         if name not in known:
-            text = f"unknown component, whose plugin may not be installed{report.hint(name, known)}"
+            text = f"unknown component; its plugin may not be installed{report.hint(name, known)}"
             report.warning(node, nodes.join("components", name), _FORMER.get(name, text))
 
 
@@ -132,7 +132,7 @@ def names() -> frozenset[str]:
 
 def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
     """The plugins that have a name of their own; the others are switched off."""
-    owners = {entry.name: "a component of Skelebot's own" for entry in BUILT_IN}
+    owners = {entry.name: "a built-in component" for entry in BUILT_IN}
     for guard in plugins:
         name = guard.plugin.name
         if name in owners and guard.off is None:
@@ -186,10 +186,10 @@ def _without_jobs_names(
     jobs = {job.name for job in project.jobs} if project else set()
     reserved = {*names(), *found} - jobs
     if clashing := sorted(offered.keys() & reserved):
-        guard.clash(f"there is another command {clashing[0]!r}")
+        guard.clash(f"the command {clashing[0]!r} already exists")
         return {}
     for name in sorted(offered.keys() & jobs):
-        console.warn(f"{name!r} is the project's job; the plugin {guard.plugin.name} has such a command too")
+        console.warn(f"{name!r} runs the project's job, not the command of the plugin {guard.plugin.name}")
     return {name: command for name, command in offered.items() if name not in jobs}
 
 

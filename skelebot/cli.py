@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 OPTIONS = (
     Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
     Param("version", "v", accepts="boolean", help="Show the version of Skelebot"),
-    Param("env", "e", help="The environment: skelebot-ENV.yaml over skelebot.yaml"),
+    Param("env", "e", help="Use the environment ENV: skelebot-ENV.yaml overrides skelebot.yaml"),
     Param(
         "docker-host",
         "d",
         placeholder="HOST",
-        help="The Docker host: ssh://, tcp:// or the name of a context",
+        help="Use this Docker host: ssh://, tcp:// or the name of a context",
     ),
-    Param("skip-build", "s", accepts="boolean", help="Run on the image as it is, without building"),
-    Param("native", "n", accepts="boolean", help="Run without Docker, on this machine"),
-    Param("contact", "c", accepts="boolean", help="Show whom to ask about the project"),
-    Param("verbose", "V", accepts="boolean", help="Show the programs that are run"),
+    Param("skip-build", "s", accepts="boolean", help="Use the last image without building"),
+    Param("native", "n", accepts="boolean", help="Run on this machine, without Docker"),
+    Param("contact", "c", accepts="boolean", help="Show the project's contact"),
+    Param("verbose", "V", accepts="boolean", help="Show each program that Skelebot runs"),
     Param("dry-run", accepts="boolean", help="Show what would be built and run, and do nothing"),
 )
 
@@ -107,7 +107,7 @@ def _show(lines: Iterator[str]) -> int:
 def _split(argv: list[str]) -> list[list[str]]:
     chain = links_of(argv)
     if len(chain) > 1 and not all(chain):
-        raise UsageError("a command is missing before or after a `+`; a plus as a value goes after --")
+        raise UsageError("a command is missing before or after a `+`; put a plus that is a value after --")
     return chain
 
 
@@ -224,7 +224,7 @@ def _without_problems(loaded: _Loaded) -> _Loaded:
 
 def _contact(session: Session) -> int:
     if not session.project.contact:
-        raise UsageError(f"no contact is named; add `contact:` to {read.FILE}")
+        raise UsageError(f"the project has no contact; add `contact:` to {read.FILE}")
     console.out(session.project.contact)
     return 0
 

@@ -77,7 +77,7 @@ def overview(session: Session, commands: Mapping[str, Command], params: Sequence
         yield from options.table([(command.name, _summary(command)) for command in members], widest)
     for name in session.hidden_commands:
         yield f"\nThe job {name} hides Skelebot's command of that name; rename the job to use it."
-    yield "\noptions, before the command:"
+    yield "\noptions (before the command):"
     yield from options.table(list(options.describe((), params)))
     yield f"\nskelebot COMMAND -h shows the help of a command. Skelebot {skelebot.__version__}"
 

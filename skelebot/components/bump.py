@@ -22,7 +22,7 @@ _PARTS = ("major", "minor", "patch")
 
 _tag_form = pattern(
     r"(?![-./])(?!.*(\.\.|//|\.lock$|[./]$))[A-Za-z0-9_./+-]*\{version\}[A-Za-z0-9_./+-]*",
-    "a tag with {version} in it, as in NAME-{version}",
+    "a tag with {version} in it, such as NAME-{version}",
 )
 
 
@@ -30,7 +30,7 @@ _tag_form = pattern(
 class Bump(Component):
     """The settings of `bump`."""
 
-    tag: str = key("v{version}", help="The form of --tag's tags, as in NAME-{version}", check=_tag_form)
+    tag: str = key("v{version}", help="The form of --tag's tags, such as NAME-{version}", check=_tag_form)
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         params = (
@@ -42,7 +42,7 @@ class Bump(Component):
         return (
             Command(
                 "bump",
-                "Give the project its next version",
+                "Raise the project's version",
                 self._run,
                 (_VERSION,),
                 params,
@@ -74,9 +74,7 @@ class Bump(Component):
         return 0
 
 
-_VERSION = Arg(
-    "version", (), "major, minor or patch, or the version itself, as in 1.5.0-rc.1", offered=_PARTS
-)
+_VERSION = Arg("version", (), "major, minor, patch, or a version such as 1.5.0-rc.1", offered=_PARTS)
 
 
 def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
@@ -84,7 +82,9 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
     word = str(values["<version>"])
     if word not in _PARTS and not _is_version(word):
         found = console.one_line(word)
-        raise UsageError(f"bump: expected major, minor, patch or a version as in 1.5.0-rc.1; found {found!r}")
+        raise UsageError(
+            f"bump: expected major, minor, patch or a version such as 1.5.0-rc.1; found {found!r}"
+        )
     if values.get("tag"):
         _repository(session)
 
@@ -170,7 +170,7 @@ def _repository(session: Session) -> _Repository:
     repository = _Repository(session.project.root, session.flags.verbose)
     code, answer, said = repository.ask("rev-parse", "--is-inside-work-tree")
     if code or answer.strip() != "true":
-        why = (said.strip().splitlines() or ["it is a bare repository"])[0].removeprefix("fatal: ")
+        why = (said.strip().splitlines() or ["a bare repository has no files"])[0].removeprefix("fatal: ")
         raise SkelebotError(f"{repository.root} cannot be tagged: {why}; leave --tag out, or fix it with git")
     return repository
 
@@ -179,8 +179,8 @@ def _check_free(repository: _Repository, tag: str) -> None:
     code, _, _ = repository.ask("rev-parse", "--quiet", "--verify", f"refs/tags/{tag}")
     if code == 0:
         raise SkelebotError(
-            f"the tag {tag} already exists, so VERSION stays; bump to another version, or give this project "
-            "tags of its own with components.bump.tag"
+            f"the tag {tag} already exists, so VERSION was kept; bump to another version, or set this "
+            "project's own form of tags with components.bump.tag"
         )
 
 
@@ -232,5 +232,7 @@ def _tag_commit(repository: _Repository, tag: str) -> None:
     try:
         repository.change("tag", "-a", "-m", tag, tag)
     except SkelebotError as error:
-        raise SkelebotError(f"VERSION is committed, but {error}; then: git tag -a -m {tag} {tag}") from None
+        raise SkelebotError(
+            f"VERSION is committed but not tagged: {error}; fix that, then run `git tag -a -m {tag} {tag}`"
+        ) from None
     console.info(f"committed VERSION and tagged it {tag}; `git push --follow-tags` pushes both")

@@ -56,14 +56,14 @@ def _print_json(value: Any) -> None:
     console.out(json.dumps(value, indent=2))
 
 
-_JSON = Param("json", accepts="boolean", help="Print it as JSON")
+_JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 _ENVS = Command("envs", "List the environments; * marks the active one", _envs, (), (_JSON,))
 _CONFIG = Command(
     "config",
-    "Print the configuration in force, with the defaults",
+    "Print the resulting configuration, including defaults",
     _config,
     (),
-    (Param("origin", "o", accepts="boolean", help="Show the file and line each value comes from"), _JSON),
+    (Param("origin", "o", accepts="boolean", help="Show the file and line of each value"), _JSON),
 )
 
 

@@ -11,7 +11,9 @@ from skelebot.errors import UsageError
 from skelebot.model import Image, Param, Project, Task
 from skelebot.options import Values
 
-_OUTPUT = Param("output", "o", placeholder="FILE", help="Save the project's image, compressed for .tar.gz")
+_OUTPUT = Param(
+    "output", "o", placeholder="FILE", help="Save the project's image to this file; .tar.gz compresses it"
+)
 
 _COMPRESSED = (".gz", ".tgz")
 _UNKNOWN = (".zst", ".xz", ".bz2", ".zip", ".7z")
@@ -19,7 +21,7 @@ _UNKNOWN = (".zst", ".xz", ".bz2", ".zip", ".7z")
 
 class Prime(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
-        text = "Build what the jobs run in, and save it to a file"
+        text = "Build everything that the jobs run in"
         return (Command("prime", text, _run, params=(_OUTPUT,), check=_check),)
 
 
@@ -84,7 +86,7 @@ def _output(values: Values) -> str | None:
     if not isinstance(given, str):
         return None
     if given.endswith(_UNKNOWN):
-        raise UsageError(f"{given}: an image is saved as .tar, or compressed as .tar.gz")
+        raise UsageError(f"expected a name that ends in .tar or .tar.gz; found {given}")
     return output_path(given)
 
 

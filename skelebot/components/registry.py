@@ -26,7 +26,7 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _WORD = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 
 _host = pattern(
-    rf"{_LABEL}(\.{_LABEL})*", "a host name, as in registry.example.com; `port` is a key of its own"
+    rf"{_LABEL}(\.{_LABEL})*", "a host name, such as registry.example.com; `port` is a key of its own"
 )
 _user = pattern(
     rf"{_WORD}(/{_WORD})*", "lower-case letters and digits, with single dots, dashes and slashes between"
@@ -47,7 +47,7 @@ class Registry(Component):
 
     host: str = key(
         DOCKER_HUB,
-        help="The registry's host, as in registry.example.com; by default Docker Hub",
+        help="The registry's host, such as registry.example.com (default: Docker Hub)",
         check=_host,
     )
     port: int | None = key(None, help="Its port, if it is not the default one")
@@ -58,7 +58,7 @@ class Registry(Component):
         if self.port is not None and not 1 <= self.port <= 65535:
             yield f"port: expected a number from 1 to 65535, found {self.port}"
         if self.host == DOCKER_HUB and not self.user:
-            yield "user: Docker Hub needs the owner of the image; add it, or name another `host`"
+            yield "user: Docker Hub needs the owner of the image; add it, or set another `host`"
         if self.port is None and "." not in self.host and self.host != "localhost":
             yield f"host: Docker takes {self.host!r} for a user of Docker Hub; write its full name or a port"
 

@@ -322,7 +322,7 @@ def test_a_configuration_that_moves_the_server(native: Sandbox, certificate: str
     [
         ("c.NotebookApp.ip = '0.0.0.0'", "listens on 0.0.0.0:"),
         ("c.JupyterNotebookApp.port = 9", "listens on 127.0.0.1:9 instead of 127.0.0.1:"),
-        (CLOSED, "answers its own token with HTTP 403"),
+        (CLOSED, "refuses its own token (HTTP 403)"),
         ("c.JupyterApp.show_config = True", "ended before it answered (exit code 0)"),
         ("c.ServerApp.password_required = True", "ended before it answered (exit code 1)"),
     ],

@@ -142,8 +142,8 @@ def test_a_version_that_does_not_load_leaves_the_one_before(seed: Sandbox) -> No
 @pytest.mark.parametrize(
     ("name", "hooks", "told"),
     [
-        ("jobs", "", "a component of Skelebot's own has the same name"),
-        ("doctor", "", "a component of Skelebot's own has the same name"),
+        ("jobs", "", "a built-in component has the same name"),
+        ("doctor", "", "a built-in component has the same name"),
         ("wave", "", "another Python module is named wave"),
         ("semver", "", "another Python module is named semver"),
         ("notes", GREET.replace("greet", "push"), "there is another command 'push'"),
@@ -175,7 +175,7 @@ WRONG_WORDS = [
     (["remove"], "plugin remove: the name of a plugin is missing"),
     (["remove", "sed"], "there is no plugin 'sed'; did you mean `seed`?"),
     (["remove", "../plugins/seed"], "there is no plugin '../plugins/seed'"),
-    (["list", "seed"], "plugin list: takes no further argument"),
+    (["list", "seed"], "plugin list: unexpected argument"),
     (["lst"], "action: expected install or list or remove"),
 ]
 
@@ -364,7 +364,7 @@ def test_only_what_is_unknown_is_warned_of(seed: Sandbox) -> None:
     hello(seed, "components: {sed: {}}\n")
     err = seed.run("-n", "hello").err
     assert err.count("WARN") == 1
-    assert "components.sed: unknown component, whose plugin may not be installed; did you mean `seed`?" in err
+    assert "components.sed: unknown component; its plugin may not be installed; did you mean `seed`?" in err
     seed.write(f"{kept(seed)}/seed/__init__.py", "1 / 0\n")
     hello(seed, "components: {seed: {}}\n")
     err = seed.run("-n", "hello").err
@@ -376,7 +376,7 @@ def test_a_job_is_meant_before_a_plugins_command(sandbox: Sandbox) -> None:
     sandbox.write("skelebot.yaml", f"name: demo\njobs:\n- {job('echo from the job', 'greet')}\n")
     result = sandbox.run("-n", "greet")
     assert (result.code, result.out) == (0, "from the job\n")
-    assert result.err == "WARN  | 'greet' is the project's job; the plugin notes has such a command too\n"
+    assert result.err == "WARN  | 'greet' runs the project's job, not the command of the plugin notes\n"
 
 
 def test_of_two_with_one_name_the_first_takes_part(sandbox: Sandbox) -> None:

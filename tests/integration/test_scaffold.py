@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from harness import BASE, ORDINARY, R_BASE, SCIENCE, SKELEBOT, Sandbox, Terminal, make_sandbox, wait_for
 
-QUESTIONS = ("Name of the project", "Description", "Maintainer", "Contact", "Language", "Template")
+QUESTIONS = ("Project name", "Description", "Maintainer", "Contact", "Language", "Template")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_ctrl_c_at_a_question(sandbox: Sandbox, count: int) -> None:
 
 def test_the_end_of_the_input_and_odd_bytes(sandbox: Sandbox) -> None:
     screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
-    screen.expect("Name of the project")
+    screen.expect("Project name")
     screen.send(b"\xff\xfe\n")
     screen.expect("expected text on one line, without control characters")
     screen.send(b"\x04")
@@ -142,7 +142,7 @@ def test_without_a_terminal_it_neither_waits_nor_writes(sandbox: Sandbox) -> Non
     with sandbox.start("scaffold", stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdin
         assert child.stderr  # stdin stays open: whoever reads it would wait
-        assert b"there is no terminal to ask at; give --name, --description" in child.stderr.read()
+        assert b"there is no terminal to ask on; give --name, --description" in child.stderr.read()
         assert child.wait(60) == 2
     assert list(sandbox.root.iterdir()) == []
 

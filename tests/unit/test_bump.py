@@ -233,8 +233,8 @@ def test_two_projects_in_one_repository(
     capsys.readouterr()
     _, said = refused(repository, capsys, "minor", "-t")
     assert said == (
-        "ERROR | the tag v1.5.0 already exists, so VERSION stays; bump to another version, or give this "
-        "project tags of its own with components.bump.tag\n"
+        "ERROR | the tag v1.5.0 already exists, so VERSION was kept; bump to another version, or set this "
+        "project's own form of tags with components.bump.tag\n"
     )
     write(repository, "name: other\ncomponents: {bump: {tag: 'other-{version}'}}\n", "other/skelebot.yaml")
     assert run_cli(["--dry-run", "bump", "minor", "-t"]) == 0

@@ -322,7 +322,7 @@ def test_any_answer_to_everything_is_one_line(
     elif answer == "empty" and words[0] == "logs":
         assert (code, lines) == (
             1,
-            ["run has no run: it did not run detached (mode: d), or was cleaned away"],
+            ["run has no run: it did not run detached (mode: d), or its run was removed"],
         )
     else:
         quoted = {"nul": r"\x00", "empty": "nothing"}.get(answer, ANSWERS[answer].strip())

@@ -436,7 +436,7 @@ def problem(status: Status, location: str = "http://0.0.0.0:8888/", patience: fl
 
 def test_a_server_that_cannot_be_used_is_asked_to_stop(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lets everyone in" in problem(lambda path, token: 200)
-    assert "answers its own token with HTTP 403" in problem(lambda path, token: 403)
+    assert "refuses its own token (HTTP 403)" in problem(lambda path, token: 403)
     assert "listens on 0.0.0.0:9 instead of 0.0.0.0:8888" in problem(
         lambda path, token: 200, "http://0.0.0.0:9/"
     )
@@ -467,7 +467,7 @@ def test_a_server_without_a_location_is_waited_for(capsys: pytest.CaptureFixture
     server.end()
     assert server.problem is None
     assert capsys.readouterr().err.splitlines() == [
-        "WARN  | Jupyter does not answer yet; -V shows its output, last: compiling"
+        "WARN  | Jupyter does not answer yet; -V shows its output; last line: compiling"
     ]
 
 

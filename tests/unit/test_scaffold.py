@@ -204,7 +204,7 @@ def test_where_nobody_can_be_asked_all_that_is_missing_is_named(
 ) -> None:
     said = refused(folder, capsys, "--name", "x", "--language", "Python")
     assert said == (
-        "there is no terminal to ask at; give --description, --maintainer, --contact, --template and -y, "
+        "there is no terminal to ask on; give --description, --maintainer, --contact, --template and -y, "
         "or just -y for the defaults"
     )
 
@@ -214,7 +214,7 @@ def test_where_all_is_given_the_confirmation_is_missing(
 ) -> None:
     given = [f"--{name}=x" for name in ("name", "description", "maintainer", "contact")]
     said = refused(folder, capsys, *given, "--language=Python", "--template=default")
-    assert said == "there is no terminal to ask at; give -y"
+    assert said == "there is no terminal to ask on; give -y"
 
 
 def test_the_prompts_of_a_template_that_is_given_are_named_too(
@@ -226,7 +226,7 @@ def test_the_prompts_of_a_template_that_is_given_are_named_too(
     odd.mkdir()
     monkeypatch.chdir(odd)
     said = refused(odd, capsys, "-y", "--template", where)
-    assert said == "missing, and without a default: --name, --var a, --var c"
+    assert said == "no value and no default for: --name, --var a, --var c"
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_prompts_of_a_template_that_is_given_are_named_too(
             ["--var", "prot=1", "--template", "dash"],
             "--var: the template has no 'prot'; did you mean `port`?",
         ),
-        (["--var", "name=1"], "--var: the template has no 'name'; it asks for nothing"),
+        (["--var", "name=1"], "--var: the template has no 'name'; it has no questions"),
         (["-e", "--template", "dash"], "--template is for a new project"),
         (["extra"], "scaffold: unexpected argument 'extra'"),
     ],
@@ -313,7 +313,7 @@ def test_force_writes_over_files_and_keeps_their_mode(folder: Path) -> None:
     ("path", "said"),
     [
         ("README.md/own", "README.md is a folder; move it away"),
-        ("src", "src is a link, and nothing is written behind links; move it away"),
+        ("src", "src is a link, and Skelebot does not write through links; move it away"),
     ],
 )
 def test_force_never_removes_a_folder_nor_writes_behind_a_link(
@@ -330,7 +330,7 @@ def test_force_never_removes_a_folder_nor_writes_behind_a_link(
 def test_a_project_is_not_made_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "name: Mine\n")
     said = refused(folder, capsys, "-y")
-    assert said.startswith("this folder already is the project Mine: see skelebot.yaml")
+    assert said.startswith("this folder is already the project Mine; use --force")
     assert scaffold("-y", "--force") == 0
     assert load(folder).name == "rain"
 
@@ -540,11 +540,11 @@ def test_a_template_cannot_read_elsewhere(
         ),
         (
             "prompts: [{var: name, message: m}]",
-            "template.yaml:1:11: prompts[0].var: another variable is called",
+            "template.yaml:1:11: prompts[0].var: another variable is already named",
         ),
         (
             "prompts:\n- {var: a, message: m}\n- {var: a, message: m}",
-            "template.yaml:3:3: prompts[1].var: another variable is called 'a' already",
+            "template.yaml:3:3: prompts[1].var: another variable is already named 'a'",
         ),
         (
             "prompts: [{var: a, message: m, default: x, choices: [y]}]",
@@ -557,10 +557,13 @@ def test_a_template_cannot_read_elsewhere(
         ("config: |\n  a: [", "config of template.yaml, after rendering:2:1: this is not YAML"),
         (
             "config: {dependencise: []}",
-            "the template makes a wrong skelebot.yaml:7:1: dependencise: unknown key",
+            "the template leads to an invalid skelebot.yaml:7:1: dependencise: unknown key",
         ),
-        ("config: {ports: [x]}", "the template makes a wrong skelebot.yaml:"),
-        ("config: |\n  ---\n  ports: []", "the template makes a wrong skelebot.yaml:7:1: this is not YAML"),
+        ("config: {ports: [x]}", "the template leads to an invalid skelebot.yaml:"),
+        (
+            "config: |\n  ---\n  ports: []",
+            "the template leads to an invalid skelebot.yaml:7:1: this is",
+        ),
         ('dirs: ["{{ nope }}"]', "template.yaml: dirs[0]: 'nope' is undefined"),
         ('files: [{name: "{{ a", template: a}]', "template.yaml:1:9: files[0].name: "),
         ("files: [{name: a, template: bad}]", "bad:2: 'nope' is undefined"),
@@ -609,12 +612,12 @@ def test_an_answer_that_makes_a_wrong_project_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(folder, capsys, "-y", "--template", "dash", "--var", "port=abc")
-    assert said.startswith("with --var port=abc the template makes a wrong skelebot.yaml:")
+    assert said.startswith("with --var port=abc the template leads to an invalid skelebot.yaml:")
     assert "jobs[0].ports[0]: expected HOST:CONTAINER" in said
     prompts = "prompts: [{var: a, message: m, default: 1}, {var: b, message: m}]"
     text = f"{prompts}\nconfig: {{ports: ['{{{{ a }}}}{{{{ b }}}}']}}"
     said = refused(folder, capsys, "-y", "--template", template(folder, text), "--var", "b=x")
-    assert said.startswith("with --var b=x the template makes a wrong skelebot.yaml:")
+    assert said.startswith("with --var b=x the template leads to an invalid skelebot.yaml:")
 
 
 @pytest.mark.parametrize(

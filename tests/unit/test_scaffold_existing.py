@@ -176,7 +176,7 @@ def test_a_pyproject_without_dependencies_is_reported(
 ) -> None:
     write(folder, text, "pyproject.toml")
     assert adopt() == 0
-    assert "WARN  | pyproject.toml gives no dependencies: " in capsys.readouterr().err
+    assert "WARN  | no dependencies were read from pyproject.toml: " in capsys.readouterr().err
     assert load(folder).dependencies == ()
 
 
@@ -239,7 +239,7 @@ def test_the_language_decides_which_scripts_count(folder: Path) -> None:
 def test_a_project_is_not_adopted_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, "name: mine\n")
     assert adopt() == 2
-    assert "this folder already is the project mine" in capsys.readouterr().err
+    assert "this folder is already the project mine" in capsys.readouterr().err
     assert contents(folder) == {"skelebot.yaml": b"name: mine\n"}
 
 
@@ -328,7 +328,7 @@ def test_what_is_not_used_is_listed_once(folder: Path, capsys: pytest.CaptureFix
         f"INFO  | not used: old.py: Python {version} cannot read it",
         "INFO  | not used: cli.py: a job cannot express commands of its own",
         "INFO  | not used: Makefile: all, train, test; a job for one has `source: make all`",
-        "INFO  | not used: VERSION: '1.4' is not a version as in 1.4.0, which bump, push and publish need",
+        "INFO  | not used: VERSION: '1.4' is not a version such as 1.4.0; bump, push and publish need one",
     ]
 
 

@@ -187,7 +187,7 @@ def test_what_cannot_be_fetched(template: Path, capsys: pytest.CaptureFixture[st
     assert said == f"{template.parent}/fresh has no commit yet"
     write(template.parent / "plain", "{}", "template.yaml")
     said = refused(capsys, *words, "../plain@v1", code=2)
-    assert said == f"{template.parent}/plain is not under git, so it has no 'v1'"
+    assert said == f"{template.parent}/plain is not in git, so it has no 'v1'"
 
 
 def test_a_folder_in_a_repository(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,10 +198,10 @@ def test_a_folder_in_a_repository(template: Path, capsys: pytest.CaptureFixture[
     said = refused(capsys, "scaffold", "-y", "--template", "../template/sub@v1", code=2)
     assert said == f"{below}, so it has no 'v1'"
     assert scaffold("../template/sub") == 0
-    assert f"WARN  | {below}: it is used as it is now, and" in capsys.readouterr().err
+    assert f"WARN  | {below}: its current files are used, and" in capsys.readouterr().err
     assert "commit" not in record()
     said = refused(capsys, "template", "update", "-y", code=2)
-    assert "was not under git, or not at the top of its repository" in said
+    assert "was not in git, or not at the top of its repository" in said
 
 
 def test_a_folder_that_is_not_a_repository_needs_no_git(
@@ -306,7 +306,7 @@ def test_a_conflict_is_marked_and_reported(template: Path, capsys: pytest.Captur
     assert record()["commit"] == head  # all of it has come in: the rest is in the marks
     said = capsys.readouterr().err
     assert "  a.txt (conflict: look for <<<<<<<)" in said
-    assert "look at a.txt: the template and you have both changed it" in said
+    assert "check a.txt: the template and you have both changed it" in said
 
 
 def test_what_was_removed_on_either_side(template: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,8 +323,8 @@ def test_what_was_removed_on_either_side(template: Path, capsys: pytest.CaptureF
     assert not Path("a.txt").exists()
     said = capsys.readouterr().err
     assert "  sub/b.txt (removed)" in said
-    assert "  run.sh (removed from the template, changed here; left alone)" in said
-    assert "  a.txt (changed in the template, removed here; left out)" in said
+    assert "  run.sh (kept: removed from the template but changed here)" in said
+    assert "  a.txt (skipped: you removed it)" in said
 
 
 def test_a_new_file_where_the_project_has_one(template: Path) -> None:
@@ -426,7 +426,9 @@ def test_a_folder_that_became_a_link(template: Path, capsys: pytest.CaptureFixtu
     Path("sub").symlink_to("../elsewhere")
     commit(template, {"b.txt": "theirs\n"})
     said = refused(capsys, "template", "update", "-y", code=1)
-    assert said == "nothing was written: sub is a link, and nothing is written behind links; move it away"
+    assert (
+        said == "nothing was written: sub is a link, and Skelebot does not write through links; move it away"
+    )
 
 
 @pytest.fixture
@@ -483,8 +485,8 @@ def test_a_folder_with_files_of_ones_own_stays(
     assert update() == 1
     assert os.path.lexists(own)
     said = capsys.readouterr().err
-    assert "  sub (a folder with files of your own is here; left alone)" in said
-    assert "look at sub: something else is in its place, so the template's file was left out" in said
+    assert "  sub (skipped: your folder here has files)" in said
+    assert "check sub: something else is at this path, so the template's file was left out" in said
     assert "both changed" not in said
 
 
@@ -546,7 +548,7 @@ def test_a_prompt_that_is_new_is_asked(template: Path, capsys: pytest.CaptureFix
     more = TEMPLATE.replace("files:", "- {var: height, message: How high?}\nfiles:", 1)
     commit(template, {"template.yaml": more, "a.txt": "{{ height }}\n"})
     said = refused(capsys, "template", "update", "-y", code=2)
-    assert said == "missing, and without a default: --var height"
+    assert said == "no value and no default for: --var height"
     assert update("--var", "height=2") == 0
     assert Path("a.txt").read_text() == "2\n"
 
@@ -559,7 +561,7 @@ def test_an_update_can_be_looked_at_first(template: Path, capsys: pytest.Capture
     assert run_cli(["--dry-run", "template", "update"]) == 0
     shown = capsys.readouterr().out
     assert shown == (
-        f"what has changed in {template}, in {Path().resolve()}:\n  .skelebot-template.yaml (changed)\n"
+        f"changes in {template}, in {Path().resolve()}:\n  .skelebot-template.yaml (changed)\n"
         "  a.txt (changed)\n"
     )
     assert contents() == before
@@ -602,13 +604,13 @@ def test_updates_that_cannot_be(template: Path, capsys: pytest.CaptureFixture[st
     said = refused(capsys, *words, code=2)
     assert said.startswith("the template dash came with Skelebot 2.9.0, which has no other version")
     Path(RECORD).write_text("template: /plain\n")
-    assert refused(capsys, *words, code=2).startswith("the template /plain was not under git")
+    assert refused(capsys, *words, code=2).startswith("the template /plain was not in git")
     gone = "0" * 40
     Path(RECORD).write_text(f"template: {template}\ncommit: '{gone}'\n")
     assert refused(capsys, *words, code=1).startswith(f"{template} no longer has the commit {gone}, as")
     Path(RECORD).write_text(f"template: /gone\ncommit: '{gone}'\n")
     assert refused(capsys, *words, code=1).startswith("/gone could not be fetched: ")
-    assert refused(capsys, "template", "update", code=2) == "there is no terminal to ask at; give -y"
+    assert refused(capsys, "template", "update", code=2) == "there is no terminal to ask on; give -y"
     assert refused(capsys, "template", "upgrade", code=2).startswith("template: action: expected update")
 
 

@@ -210,6 +210,6 @@ def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[
         elif result.checks:
             yield from result.checks
         else:
-            yield Check(name, f"{plugin.origin}; it takes no part here")
+            yield Check(name, f"{plugin.origin}; not active here")
 
     return check

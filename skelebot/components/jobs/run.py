@@ -52,7 +52,7 @@ def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
         return
     file = os.path.normpath(os.path.join(project.root, path))
     if not _is_below(file, project.root):
-        raise UsageError(f"{job.place}.source: {path} is outside of the project")
+        raise UsageError(f"{job.place}.source: {path} is outside the project")
     if not os.path.isfile(file):
         if any(_may_write(link, file) for link in earlier):
             return

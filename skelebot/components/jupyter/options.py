@@ -64,7 +64,7 @@ def _address(text: str) -> str:
         # Neither a browser nor an engine takes an address with a zone, as in fe80::1%eth0.
         return str(ipaddress.ip_address("" if "%" in text else text.strip("[]")))
     except ValueError:
-        expected = "an address of this machine, as in 127.0.0.1, or 0.0.0.0 for all of them"
+        expected = "an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
         raise UsageError(f"jupyter: --bind: expected {expected}; found {text!r}") from None
 
 
@@ -74,5 +74,5 @@ def _folder(project: Project, text: str) -> str:
     if inside.split(os.sep)[0] == os.pardir:
         raise UsageError(f"jupyter: the folder {text} is outside the project; name one inside")
     if not os.path.isdir(os.path.join(root, inside)):
-        raise UsageError(f"jupyter: there is no folder {text} in {project.root}; make it first")
+        raise UsageError(f"jupyter: there is no folder {text} in {project.root}; create it first")
     return inside

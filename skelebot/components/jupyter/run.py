@@ -37,7 +37,7 @@ def run(settings: "Jupyter", session: Session, values: Values) -> int:
     # Somebody else may take a port that was free while the image was being built.
     for port in free_ports(options.bind, options.port):
         if port != options.port:
-            console.info(f"port {options.port} is in use; Jupyter takes {port}")
+            console.info(f"port {options.port} is in use; Jupyter uses {port}")
         current = replace(options, port=port)
         image, task = image_and_task(settings, session, current)
         native = task.place.is_native
@@ -46,7 +46,7 @@ def run(settings: "Jupyter", session: Session, values: Values) -> int:
         code = _serve(session, image, task, server)
         if code is not None:
             return code
-    raise SkelebotError(f"port {options.port} and the next 99 are in use; name another with --port")
+    raise SkelebotError(f"port {options.port} and the next 99 are in use; choose another with --port")
 
 
 def _serve(session: Session, image: Image, task: Task, server: Server) -> int | None:

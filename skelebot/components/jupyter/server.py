@@ -113,7 +113,7 @@ class Server:
     def _await_answer(self) -> bool:
         """Wait until it answers; False if it ends before. Raises SkelebotError where it never will."""
         if not self._located.wait(self._patience):
-            console.warn(f"Jupyter does not answer yet; -V shows its output, last: {self.last_line}")
+            console.warn(f"Jupyter does not answer yet; -V shows its output; last line: {self.last_line}")
             self._located.wait()
         deadline = time.monotonic() + self._patience
         while not self._over.wait(0.1):
@@ -121,8 +121,8 @@ class Server:
                 return True
             if time.monotonic() > deadline:
                 raise SkelebotError(
-                    f"Jupyter does not answer at {self._url('')}; look in its configuration for what "
-                    "prevents it, such as ssl_options or client_ca"
+                    f"Jupyter does not answer at {self._url('')}; check its configuration, "
+                    "for example ssl_options or client_ca"
                 )
         return False
 
@@ -131,15 +131,15 @@ class Server:
         found = self._location.netloc if self._location else ""
         if found != self._address:
             raise SkelebotError(
-                f"Jupyter listens on {found} instead of {self._address}, and was stopped; remove `ip` and "
-                "`port` from its configuration, which `jupyter --paths` finds"
+                f"Jupyter was stopped because it listens on {found} instead of {self._address}; "
+                "remove `ip` and `port` from its configuration (`jupyter --paths` shows where it is)"
             )
         status = self._status(self.token)
         if not status or not self._holds_its_port():
             return False
         if status != 200:
             raise SkelebotError(
-                f"Jupyter answers its own token with HTTP {status}, and was stopped; look in its "
+                f"Jupyter was stopped because it refuses its own token (HTTP {status}); check its "
                 "configuration for what denies access"
             )
         return True
@@ -169,7 +169,8 @@ class Server:
     def _announce(self) -> None:
         if self._status("") == 200:
             raise SkelebotError(
-                "Jupyter lets everyone in, and was stopped; remove the empty token from its configuration"
+                "Jupyter was stopped because it lets everyone in; remove the empty token from its "
+                "configuration"
             )
         url = self._url(f"{'lab' if self.options.lab else 'tree'}?token={self.token}")
         console.out(url)
@@ -196,7 +197,7 @@ class Server:
         self._page.write(f'<meta http-equiv="refresh" content="0; url={url}">\n')
         self._page.flush()
         if not webbrowser.open(f"file://{self._page.name}"):
-            console.warn("no browser could be opened; open the address above in one")
+            console.warn("no browser could be opened; open the address above yourself")
 
 
 def _secure_connection(host: str, port: int) -> http.client.HTTPSConnection:

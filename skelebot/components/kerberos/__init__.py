@@ -14,7 +14,7 @@ from skelebot.project import plan
 KEYTAB = "/run/secrets/krb5.keytab"  # where the image expects it
 KEYTAB_LABEL = "skelebot.keytab"
 
-_principal = pattern(r"[A-Za-z0-9_][\w.$/-]*(@[\w.-]+)?", "a principal, as in alice or alice@EXAMPLE.COM")
+_principal = pattern(r"[A-Za-z0-9_][\w.$/-]*(@[\w.-]+)?", "a principal, such as alice or alice@EXAMPLE.COM")
 
 _CLIENT = (
     "command -v kinit >/dev/null || { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y "

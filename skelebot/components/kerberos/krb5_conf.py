@@ -62,7 +62,7 @@ def _text(path: str, where: str) -> str:
         with open_regular(path) as file:
             return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise _error(where, f"{path} cannot be read: {reason(error)}", "name one that you can read") from None
+        raise _error(where, f"{path} cannot be read: {reason(error)}", "use one that you can read") from None
 
 
 def _listed(folder: str, where: str) -> list[str]:
@@ -70,7 +70,7 @@ def _listed(folder: str, where: str) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        advice = "make the folder or remove the line"
+        advice = "create the folder or remove the line"
         raise _error(where, f"the folder {folder} cannot be read: {reason(error)}", advice) from None
     wanted = re.compile(r"(?!\.)(.*\.conf|[A-Za-z0-9_-]+)")
     paths = (os.path.join(folder, name) for name in names if wanted.fullmatch(name))

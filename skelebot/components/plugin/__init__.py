@@ -11,7 +11,7 @@ from skelebot.plugins import find
 
 _ARGS = (
     Arg("action", ("install", "list", "remove"), "What to do"),
-    Arg("plugin", (), "A zip file or a folder to install, or the name of a plugin to remove", optional=True),
+    Arg("plugin", (), "The zip file or folder to install, or the plugin to remove", optional=True),
 )
 _PARAMS = (
     Param("force", "f", accepts="boolean", help="Replace an installed plugin of the same name"),
@@ -28,7 +28,7 @@ def _run(session: Session, values: Values) -> int:
     action, subject = values["<action>"], values.get("<plugin>")
     if action == "list":
         if subject is not None:
-            raise UsageError("plugin list: takes no further argument")
+            raise UsageError("plugin list: unexpected argument")
         return _list(as_json=bool(values.get("json")))
     if not isinstance(subject, str):
         wanted = "a zip file or a folder" if action == "install" else "the name of a plugin"
@@ -55,10 +55,10 @@ def _list(as_json: bool) -> int:
 
 
 _USE = {
-    Activation.CONFIGURED: "it takes part where `components` of skelebot.yaml name it",
-    Activation.PROJECT: "it takes part in every project",
-    Activation.OUTSIDE: "it takes part outside projects",
-    Activation.ALWAYS: "it always takes part",
+    Activation.CONFIGURED: "it is active where `components` in skelebot.yaml names it",
+    Activation.PROJECT: "it is active in every project",
+    Activation.OUTSIDE: "it is active outside projects",
+    Activation.ALWAYS: "it is always active",
 }
 
 
@@ -67,7 +67,7 @@ def _install(path: str, force: bool) -> int:
 
     plugin, result = install(path, force)
     if result.off:
-        console.warn(f"{plugin.name} fails with the defaults of its settings: {result.off}")
+        console.warn(f"{plugin.name} fails with its default settings: {result.off}")
     console.info(f"the plugin {plugin.name} is installed; {_USE[result.activation]}")
     return 0
 
@@ -76,5 +76,5 @@ def _remove(name: str) -> int:
     from skelebot.components.plugin.install import remove
 
     remove(name)
-    console.info(f"the plugin {name} is removed")
+    console.info(f"removed the plugin {name}")
     return 0

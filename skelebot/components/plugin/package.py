@@ -88,8 +88,8 @@ def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
 
 def _too_large(path: str) -> SkelebotError:
     return SkelebotError(
-        f"{path}: a plugin may have {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; leave out "
-        "what it does not need"
+        f"{path}: a plugin may have at most {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; "
+        "leave out what it does not need"
     )
 
 
@@ -108,7 +108,7 @@ def _of_zip(path: str, archive: zipfile.ZipFile) -> tuple[set[str], list[File]]:
             raise SkelebotError(f"{path}: {member.filename!r} {doubt}; nothing was installed")
     paths = [member.filename for member in members]
     if len(set(paths)) != len(paths):
-        raise SkelebotError(f"{path}: it holds a name twice; nothing was installed")
+        raise SkelebotError(f"{path}: it contains a name twice; nothing was installed")
     tops = {name.split("/")[0] for name in paths if re.fullmatch(r"[^/]+/__init__\.py", name)}
     return tops, [_member_file(archive, member) for member in members if not member.is_dir()]
 

@@ -9,11 +9,11 @@ from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 
 _JOB = Arg("job", (), "The job")
-_ANY_JOB = Arg("job", (), "The job; without it, any", optional=True)
-_FOLLOW = Param("follow", "f", accepts="boolean", help="Go on as more is written")
+_ANY_JOB = Arg("job", (), "The job (default: any)", optional=True)
+_FOLLOW = Param("follow", "f", accepts="boolean", help="Follow the output")
 _MAP = Param("map", "m", accepts="boolean", help="Map the project folder into a new container")
-_JSON = Param("json", accepts="boolean", help="Print it as JSON")
-_ALL = Param("all", "a", accepts="boolean", help="Those of every checkout of the project, not only this one")
+_JSON = Param("json", accepts="boolean", help="Print the result as JSON")
+_ALL = Param("all", "a", accepts="boolean", help="Include all checkouts of the project")
 
 
 class Runs(Component):
@@ -22,10 +22,10 @@ class Runs(Component):
         one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
         return (
             Command("ps", "List the project's runs", _later("ps"), (), (_ALL, _JSON)),
-            Command("logs", "Show what a job's last run wrote", _later("logs"), (one,), (_FOLLOW, _ALL)),
-            Command("stop", "Stop the project's runs, or one job's", _later("stop"), (any_one,), (_ALL,)),
+            Command("logs", "Show the output of a job's last run", _later("logs"), (one,), (_FOLLOW, _ALL)),
+            Command("stop", "Stop a job, or all of the project's runs", _later("stop"), (any_one,), (_ALL,)),
             Command("exec", "Open a shell in a job's image", _later("open_shell"), (any_one,), (_MAP, _ALL)),
-            Command("clean", "Remove ended runs, old images", _later("clean"), (), (_ALL, _JSON)),
+            Command("clean", "Remove ended runs and outdated images", _later("clean"), (), (_ALL, _JSON)),
         )
 
 

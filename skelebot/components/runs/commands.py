@@ -66,7 +66,7 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
         forget = (
             ""
             if runner.place.host in named
-            else f"; if it is gone for good, delete it from {state.OWN}/hosts"
+            else f"; if it no longer exists, delete it from {state.OWN}/hosts"
         )
         console.warn(f"{failure}{forget}")
     return found, list(failures)
@@ -132,7 +132,7 @@ def _row(run: Run, every_checkout: bool) -> dict[str, str]:
 def logs(session: Session, values: Values) -> int:
     found, silent = _of_job(session, values)
     if not found:
-        why = _UNSURE if silent else ": it did not run detached (mode: d), or was cleaned away"
+        why = _UNSURE if silent else ": it did not run detached (mode: d), or its run was removed"
         raise SkelebotError(f"{values['<job>']} has no run{why}")
     runner, last = found[0]
     return runner.logs(last, bool(values.get("follow")))
@@ -161,7 +161,7 @@ def open_shell(session: Session, values: Values) -> int:
         return _shell_in_new(session, values, silent)
     runner, run = running[0]
     if values.get("map"):
-        console.warn(f"{run.name} is running already; -m is for a new container")
+        console.warn(f"{run.name} is already running; -m only applies to a new container")
     assert isinstance(runner, Docker)
     step = runner.shell(run, session.project.user, _SHELL)
     if session.flags.dry_run:
@@ -216,7 +216,7 @@ def clean(session: Session, values: Values) -> int:
     image = launch.image(session)
     with cleanup.alone(image) as alone:
         if not alone:
-            console.info("a job of the project is running here, and what it may need stays")
+            console.info("a job of the project is running here, so what it may need is kept")
         for runner, runs in ended.items() if alone else ():
             # When nobody else is at it, a container that was only created is not about to start.
             own = checkout_id(session.project.root)
@@ -235,7 +235,7 @@ def _report(of_jobs: Sequence[Removed], images: Sequence[Removed], as_json: bool
         console.out(json.dumps({**names, "bytes": freed}, indent=2))
         return
     counts = ", ".join(_counted(len(each), what) for each, what in ((of_jobs, "run"), (images, "image")))
-    console.out(f"{counts}, {freed / 1e6:.1f} MB came free")
+    console.out(f"{counts}, {freed / 1e6:.1f} MB freed")
 
 
 def _counted(count: int, what: str) -> str:

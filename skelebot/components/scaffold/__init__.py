@@ -34,11 +34,11 @@ class Scaffold(Component):
 _YES = Param("yes", "y", accepts="boolean", help="Use the defaults and ask nothing")
 _VAR = Param("var", accepts="list", placeholder="NAME=VALUE", help="Answers to the template's own questions")
 _SCAFFOLD = (
-    Param("name", help="The project's name; this folder's by default"),
+    Param("name", help="The project's name (default: this folder's)"),
     Param("description", help="One or two sentences about it"),
-    Param("maintainer", help="Who maintains it; git's user.name by default"),
-    Param("contact", help="Where to ask about it; git's user.email by default"),
-    Param("language", choices=("Python", "R", "R+Python"), help="What its jobs are written in"),
+    Param("maintainer", help="Who maintains it (default: git's user.name)"),
+    Param("contact", help="Where to ask about it (default: git's user.email)"),
+    Param("language", choices=("Python", "R", "R+Python"), help="The language of its jobs"),
     Param(
         "template",
         help="default, dash, r, or URL[@REF] or FOLDER[@REF] of a custom template",
@@ -91,9 +91,7 @@ def _check_no_project(project: Project | None, root: str, force: bool) -> None:
         return
     name, where = console.one_line(project.name), console.one_line(project.root)
     if os.path.samefile(project.root, root):
-        raise UsageError(
-            f"this folder already is the project {name}: see {FILE}, or use --force to replace it"
-        )
+        raise UsageError(f"this folder is already the project {name}; use --force to replace it")
     raise UsageError(
         f"this folder is inside the project {name} in {where}; change to a folder outside it, or use --force"
     )

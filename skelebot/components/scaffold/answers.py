@@ -36,7 +36,7 @@ class Asker:
     yes: bool
 
     def require(self, questions: Iterable[Question], prompts: Iterable[Prompt] = ()) -> None:
-        """Raise UsageError with every missing option if there is no terminal to ask at."""
+        """Raise UsageError with every missing option if there is no terminal to ask on."""
         if not self.yes and console.can_ask():
             return
         without = {q.option: q.fallback is None for q in questions}
@@ -44,9 +44,9 @@ class Asker:
         missing = [o for o, needed in without.items() if o not in self.given and (needed or not self.yes)]
         if not self.yes:
             more = f"{', '.join(missing)} and -y, or just -y for the defaults" if missing else "-y"
-            raise UsageError(f"there is no terminal to ask at; give {more}")
+            raise UsageError(f"there is no terminal to ask on; give {more}")
         if missing:
-            raise UsageError(f"missing, and without a default: {', '.join(missing)}")
+            raise UsageError(f"no value and no default for: {', '.join(missing)}")
 
     def answer(self, question: Question) -> str:
         """The answer to a question. Raises UsageError if an option gave one that does not fit."""
@@ -97,8 +97,8 @@ def about(
     if of:
         language = replace(language, check=_one_of(languages, f" for the template {of}"))
     return (
-        _about("name", "Name of the project", known.get("name", os.path.basename(root))),
-        _about("description", "Description, in a sentence or two", known.get("description", "")),
+        _about("name", "Project name", known.get("name", os.path.basename(root))),
+        _about("description", "Description (one or two sentences)", known.get("description", "")),
         _about("maintainer", "Maintainer", known.get("maintainer") or _of_git("user.name")),
         _about("contact", "Contact", known.get("contact") or _of_git("user.email")),
         language,
@@ -139,7 +139,7 @@ def prompted(prompts: Sequence[Prompt], asker: Asker, answers: Mapping[str, str]
     for option in asker.given:
         name = option.removeprefix("--var ")
         if name != option and name not in known:
-            hint = did_you_mean(name, known) or "; it asks for nothing"
+            hint = did_you_mean(name, known) or "; it has no questions"
             raise UsageError(f"--var: the template has no {console.one_line(name)!r}{hint}")
     found = dict(answers)
     for prompt in prompts:

@@ -63,7 +63,7 @@ def _obstacle(root: str, path: str, replace: bool, removed: Set[str]) -> str:
         above = "/".join(parts[:i])
         folder = os.path.join(root, above)
         if os.path.islink(folder):
-            return f"{above} is a link, and nothing is written behind links"
+            return f"{above} is a link, and Skelebot does not write through links"
         if os.path.lexists(folder) and not os.path.isdir(folder) and above not in removed:
             return f"{above} is not a folder"
     target = os.path.join(root, path)

@@ -74,7 +74,7 @@ def _python(root: str) -> Iterator[str]:
             try:
                 dependencies.python(root, (entry,))
             except ConfigError as error:
-                console.warn(f"{path} gives no dependencies: {error}")
+                console.warn(f"no dependencies were read from {path}: {error}")
                 continue
             yield entry
 

@@ -60,7 +60,7 @@ def _version_problem(root: str) -> Iterator[str]:
     with suppress(SkelebotError, UnicodeDecodeError):
         text = read.read_file(root, read.VERSION).decode("utf-8-sig").strip()
         if text.isprintable() and text and not Version.is_valid(text):
-            yield f"VERSION: {text!r} is not a version as in 1.4.0, which bump, push and publish need"
+            yield f"VERSION: {text!r} is not a version such as 1.4.0; bump, push and publish need one"
 
 
 _DEPENDENCIES = (
@@ -70,7 +70,7 @@ _PYTHON_PATH = """\
 # Where Python finds the packages of this folder.
 """
 _IGNORES = """\
-# What the image leaves out, written as in a .dockerignore. The jobs reach these folders as mappings.
+# Files to leave out of the image, as in .dockerignore. Jobs reach these folders as mappings.
 """
 _JOBS = """\
 # Each job is a command: `skelebot NAME`. Options that a script takes go under its `params`, values without a

@@ -25,7 +25,7 @@ def fetch(location: Location, scratch: str) -> TemplateFiles:
         return TemplateFiles(os.path.join(DATA, location.address))
     if location.kind == "folder":
         if below := below_a_repository(location.address):
-            console.warn(f"{below}: it is used as it is now, and the project cannot follow its changes")
+            console.warn(f"{below}: its current files are used, and the project cannot be updated from it")
         return TemplateFiles(location.address)
     _warn_of_changes(location.address)
     folder = clone(location.address, scratch)

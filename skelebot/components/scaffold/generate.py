@@ -50,7 +50,7 @@ def project_files(template: Template, answers: Answers) -> Files:
         if path in (read.FILE, RECORD):
             raise ConfigError([f"{file.place}.name: Skelebot writes {path} itself; use `config`"])
         if path in made:
-            raise ConfigError([f"{file.place}.name: another file is called {path} already"])
+            raise ConfigError([f"{file.place}.name: another file already has the path {path}"])
         made[path] = _render_file(renderer, template.folder, file)
     for i, name in enumerate(template.dirs):
         place = f"{FILE}: dirs[{i}]"
@@ -90,7 +90,7 @@ def check(made: Files, folder: str, maker: str) -> None:
             file.write(made[path].content)
     _, report = read.project(folder, None)
     if report.problems:
-        raise ConfigError([f"{maker} makes a wrong {problem}" for problem in report.problems])
+        raise ConfigError([f"{maker} leads to an invalid {problem}" for problem in report.problems])
 
 
 # --- paths ---

@@ -41,7 +41,7 @@ def parse(text: str) -> Location:
     if start:
         if _PASSWORD.match(text):
             raise UsageError(
-                "the template's address contains a password; leave it to git's credential helper"
+                "the template's address contains a password; use git's credential helper instead"
             )
         address, ref = _split_ref(text, start.end())
         return Location("git", _HTTP_USER.sub(r"\1", address), ref)
@@ -53,9 +53,7 @@ def parse(text: str) -> Location:
     if _is_repository(folder):
         return Location("git", folder, ref)
     if ref is not None:
-        raise UsageError(
-            f"{below_a_repository(folder) or f'{folder} is not under git'}, so it has no {ref!r}"
-        )
+        raise UsageError(f"{below_a_repository(folder) or f'{folder} is not in git'}, so it has no {ref!r}")
     return Location("folder", folder)
 
 

@@ -13,8 +13,8 @@ from skelebot.errors import SkelebotError
 _MOST_CONFLICTS = 127  # which git counts; a higher exit code is an error
 
 BOTH_CHANGED = "the template and you have both changed it"
-OCCUPIED = "something else is in its place, so the template's file was left out"
-_LEFT_ALONE = "removed from the template, changed here; left alone"
+OCCUPIED = "something else is at this path, so the template's file was left out"
+_LEFT_ALONE = "kept: removed from the template but changed here"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def file_change(root: str, path: str, before: Files, after: Files, label: str, s
     if path == RECORD or _content(mine) in (_content(old), _content(fresh)):
         return Change("changed" if old and fresh else "new" if fresh else "removed", fresh)
     if mine is None:
-        return Change("changed in the template, removed here; left out", leave=True)
+        return Change("skipped: you removed it", leave=True)
     if fresh is None:
         return Change(_LEFT_ALONE, leave=True)
     return _merge(mine.content, _content(old) or b"", fresh, label, scratch)
@@ -60,7 +60,7 @@ def _occupied(target: str, fresh: NewFile | None) -> Change:
     if fresh is None:
         return Change(_LEFT_ALONE, leave=True)
     if os.path.islink(target) or not os.path.isdir(target):
-        return Change("not an ordinary file here; left alone", leave=True, look=OCCUPIED)
+        return Change("skipped: not an ordinary file here", leave=True, look=OCCUPIED)
     return Change("new", fresh)  # if the folder goes, see update._beside_folders
 
 
@@ -99,7 +99,7 @@ def _read(path: str) -> NewFile | None:
 def _merge(mine: bytes, old: bytes, fresh: NewFile, label: str, scratch: str) -> Change:
     """Let git merge two changes to one file. Raises SkelebotError."""
     if any(b"\0" in content for content in (mine, old, fresh.content)):
-        return Change("binary, and changed here too; left alone", leave=True, look=BOTH_CHANGED)
+        return Change("kept: binary, and changed here too", leave=True, look=BOTH_CHANGED)
     folder = tempfile.mkdtemp(dir=scratch)
     paths = [_write(folder, name, c) for name, c in (("mine", mine), ("old", old), ("new", fresh.content))]
     labels = ("-L", "yours", "-L", "the template before", "-L", label)

@@ -44,7 +44,7 @@ def record_text(location: Location, commit: str | None, answers: Mapping[str, st
 def read_record(root: str) -> Record:
     """Read the record of the project in `root`. Raises ConfigError, and UsageError without a record."""
     if not os.path.lexists(os.path.join(root, RECORD)):
-        raise UsageError(f"{root} has no {RECORD}: the project was not made from a template")
+        raise UsageError(f"{root} has no {RECORD}, so it was not created from a template")
     report = nodes.Report()
     node = nodes.parse(RECORD, read_file(root, RECORD), report)
     record = schema.record(node, Record, "", report) if node is not None else None

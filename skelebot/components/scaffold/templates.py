@@ -27,8 +27,8 @@ class Prompt:
 
     var: str = key(help="The variable that holds the answer", check=variable)
     message: str = key(help="The question", check=not_blank)
-    default: str | None = key(None, help="The answer where none is given", check=one_line)
-    choices: tuple[str, ...] = key((), help="The answers that are allowed", check=one_line)
+    default: str | None = key(None, help="The default answer", check=one_line)
+    choices: tuple[str, ...] = key((), help="The allowed answers", check=one_line)
     place: str = ""
 
 
@@ -36,8 +36,8 @@ class Prompt:
 class TemplateFile:
     """A file of the project, and the file of the template that it is made from."""
 
-    name: str = key(help="Its path in the project; one that comes out empty is left out", check=one_line)
-    template: str = key(help="The path of its text in the template", check=not_blank)
+    name: str = key(help="Its path in the project; a file whose path is empty is left out", check=one_line)
+    template: str = key(help="The path of its content in the template", check=not_blank)
     render: bool = key(True, help="Replace the variables; false copies the file unchanged")
     place: str = ""
 
@@ -46,7 +46,7 @@ class TemplateFile:
 class Template:
     """A whole template.yaml, and the folder that it is in."""
 
-    languages: tuple[Literal["Python", "R", "R+Python"], ...] = key((), help="What it can be made for")
+    languages: tuple[Literal["Python", "R", "R+Python"], ...] = key((), help="The languages it supports")
     prompts: tuple[Prompt, ...] = key((), help="Its questions")
     dirs: tuple[str, ...] = key((), help="Folders of the project", check=one_line)
     files: tuple[TemplateFile, ...] = key((), help="Files of the project")
@@ -83,7 +83,7 @@ def _problems(template: Template) -> Iterator[str]:
     seen = list(ABOUT)
     for prompt in template.prompts:
         if prompt.var in seen:
-            yield f"{prompt.place}.var: another variable is called {prompt.var!r} already"
+            yield f"{prompt.place}.var: another variable is already named {prompt.var!r}"
         seen.append(prompt.var)
         default = prompt.default
         if prompt.choices and default is not None and default not in prompt.choices and "{" not in default:

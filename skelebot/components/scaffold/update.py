@@ -48,17 +48,17 @@ def update(root: str, asker: Asker, to: str | None, from_scratch: bool, dry_run:
     if not changes:
         console.info(f"nothing has changed in {now}")
         return 0
-    return _carry_out(root, changes, f"what has changed in {now}", asker, dry_run)
+    return _carry_out(root, changes, f"changes in {now}", asker, dry_run)
 
 
 def _why_not(record: Record) -> str:
     if record.version:
         return (
             f"the template {record.template} came with Skelebot {record.version}, which has no other version "
-            "to compare it with; only a template under git can be updated"
+            "to compare it with; only a template in git can be updated"
         )
     return (
-        f"the template {record.template} was not under git, or not at the top of its repository, so its "
+        f"the template {record.template} was not in git, or not at the top of its repository, so its "
         "changes are not known"
     )
 
@@ -71,7 +71,7 @@ def _carry_out(root: str, changes: dict[str, Change], title: str, asker: Asker, 
         return code
     for why in (BOTH_CHANGED, OCCUPIED):
         if paths := sorted(path for path, change in changes.items() if change.look == why):
-            console.warn(f"look at {', '.join(paths)}: {why}")
+            console.warn(f"check {', '.join(paths)}: {why}")
             code = FAILED
     return code
 
@@ -131,7 +131,7 @@ def _answers(template: Template, asker: Asker, given: dict[str, str]) -> dict[st
 def _beside_folders(root: str, changes: dict[str, Change]) -> dict[str, Change]:
     """Leave out files whose place is taken by a folder that the changes do not empty."""
     removed = {path for path, change in changes.items() if not (change.leave or change.new)}
-    left = Change("a folder with files of your own is here; left alone", leave=True, look=OCCUPIED)
+    left = Change("skipped: your folder here has files", leave=True, look=OCCUPIED)
     return {
         path: left if change.new and files_in(root, path) - removed else change
         for path, change in changes.items()
