@@ -1,6 +1,7 @@
 """Two checkouts of one project on one engine: neither disturbs the other."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -125,3 +126,15 @@ def test_clean_leaves_what_another_checkout_is_about_to_start(
     assert json.loads(mine.ok("clean", "--all", "--json"))["containers"] == []
     assert child.communicate(timeout=60)[0] == b"-k\n"
     assert child.returncode == 0
+
+
+def test_the_tag_of_a_deleted_checkout_goes_with_clean_all(two: tuple[Sandbox, Sandbox], name: str) -> None:
+    mine, theirs = two
+    for sandbox in two:
+        sandbox.ok("says")
+    tags = docker("images", name, "--format", "{{.Tag}}").split()
+    shutil.rmtree(theirs.root)
+    mine.ok("clean", "--all")
+    left = docker("images", name, "--format", "{{.Tag}}").split()
+    assert len(tags) - len(left) == 1
+    assert mine.ok("-s", "says") == "mine"

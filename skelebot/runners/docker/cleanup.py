@@ -1,6 +1,7 @@
 """Removing images that builds have superseded, and keeping those that runs are about to use."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,14 @@ from skelebot.files import open_lock, try_lock
 from skelebot.model import Image
 from skelebot.project.state import checkout_id, own_folder
 from skelebot.runners.docker.client import PATIENCE, Client
-from skelebot.runners.docker.labels import CHECKOUT_LABEL, FILES_LABEL, FILES_TAG, PROJECT_LABEL, repository
+from skelebot.runners.docker.labels import (
+    CHECKOUT_LABEL,
+    FILES_LABEL,
+    FILES_TAG,
+    PROJECT_LABEL,
+    ROOT_LABEL,
+    repository,
+)
 
 
 class ImagesLock:
@@ -100,13 +108,27 @@ def remove_superseded(client: Client, image: Image, every_checkout: bool = False
     where no engine answers.
     """
     whose = None if every_checkout else checkout_id(image.context)
-    gone = _remove(client, _unused_files_images(client, image, whose))
+    gone = _remove(client, _abandoned_tags(client, image)) if every_checkout else []
+    gone += _remove(client, _unused_files_images(client, image, whose))
     # Not `image prune`, of which an engine runs one at a time and refuses a second.
     before: list[str] = []
     while (superseded := _dangling(client, image, whose)) and superseded != before:
         gone += _remove(client, superseded)
         before = superseded  # what nothing is built upon any more once these have gone shows up next
     return gone
+
+
+def _abandoned_tags(client: Client, image: Image) -> list[str]:
+    """The own tags of checkouts of this machine whose folders are gone."""
+    name = repository(image)
+    tags = client.query("images", "--format", "{{.Tag}}", name, timeout=PATIENCE).split()
+    own = [f"{name}:{tag}" for tag in tags if re.search("-[0-9a-f]{8}$", tag)]
+    named = ((tag, labels) for names, labels in _labels_of(client, own, "RepoTags") for tag in names)
+    return [tag for tag, labels in named if tag in own and _is_abandoned(tag, labels.get(ROOT_LABEL, ""))]
+
+
+def _is_abandoned(tag: str, root: str) -> bool:
+    return bool(root) and tag.endswith(checkout_id(root)) and not os.path.isdir(root)
 
 
 def _unused_files_images(client: Client, image: Image, whose: str | None) -> list[str]:
