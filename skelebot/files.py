@@ -73,13 +73,13 @@ def output_path(text: str) -> str:
     path = os.path.realpath(text)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise UsageError(f"{text} cannot be written: there is no folder {folder}; make it first")
+        raise UsageError(f"{text} cannot be written: there is no folder {folder}; create it first")
     if os.path.isdir(path) or text.endswith("/"):
         raise UsageError(f"{text} is a folder; name a file in it")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{text} is not an ordinary file; name another")
+        raise UsageError(f"{text} is not an ordinary file; choose another name")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{text} cannot be written: the folder {folder} does not let you")
+        raise UsageError(f"{text} cannot be written: no permission to write in the folder {folder}")
     return path
 
 

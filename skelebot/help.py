@@ -28,7 +28,7 @@ _NEEDED = {
 
 # What people type who expect the command of another tool.
 _MEANT = {
-    **dict.fromkeys(("init", "new", "create"), "`skelebot scaffold` makes a project"),
+    **dict.fromkeys(("init", "new", "create"), "`skelebot scaffold` creates a project"),
     **dict.fromkeys(("list", "ls", "jobs", "commands"), "`skelebot -h` lists the jobs and commands"),
     "version": "`skelebot --version` shows the version of Skelebot",
     "run": "a job's name is the command: `skelebot JOB`",
@@ -42,8 +42,8 @@ def unknown(word: str, session: Session, commands: Mapping[str, Command]) -> Usa
     name = console.one_line(word)
     if session.optional_project is None:
         if word in session.reserved_names:
-            return UsageError(f"{name} needs a project: {NO_PROJECT}; `skelebot scaffold` makes one")
-        what = _MEANT.get(word, "change into a project, or make one with `skelebot scaffold`")
+            return UsageError(f"{name} needs a project: {NO_PROJECT}; `skelebot scaffold` creates one")
+        what = _MEANT.get(word, "change into a project, or create one with `skelebot scaffold`")
         return UsageError(f"unknown command {name!r}: {NO_PROJECT}; {what}")
     if word in _NEEDED:
         component, lines, page = _NEEDED[word]
@@ -76,7 +76,7 @@ def overview(session: Session, commands: Mapping[str, Command], params: Sequence
         yield f"\n{title}:"
         yield from options.table([(command.name, _summary(command)) for command in members], widest)
     for name in session.hidden_commands:
-        yield f"\nThe job {name} hides Skelebot's command of that name; rename the job to use it."
+        yield f"\nThe job {name} replaces Skelebot's command of the same name; rename the job to use that."
     yield "\noptions (before the command):"
     yield from options.table(list(options.describe((), params)))
     yield f"\nskelebot COMMAND -h shows the help of a command. Skelebot {skelebot.__version__}"

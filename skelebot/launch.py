@@ -92,7 +92,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: b
 
     project = session.project
     if only_docker and session.flags.native:
-        raise UsageError(f"{name} cannot run natively; leave -n out")
+        raise UsageError(f"{name} cannot run natively; leave out -n")
     return Task(
         name=name,
         argv=argv,

@@ -79,7 +79,7 @@ def _are_ports(text: str) -> bool:
     )
 
 
-_port = pattern(_PORT, "HOST:CONTAINER, two port numbers, as in 8080:80 or 127.0.0.1:8080:80/udp", _are_ports)
+_port = pattern(_PORT, "HOST:CONTAINER, two ports, such as 8080:80 or 127.0.0.1:8080:80/udp", _are_ports)
 
 
 def image_name(name: str) -> str:
@@ -94,8 +94,8 @@ def _project_name(text: str) -> str | None:
     if problem := not_blank(text):
         return problem
     if len(text) > 200:
-        return "a name of at most 200 letters"
-    return None if image_name(text) else "a name with at least one letter or digit of ASCII"
+        return "a name of at most 200 characters"
+    return None if image_name(text) else "a name with at least one ASCII letter or digit"
 
 
 def _option_name(text: str) -> str | None:
@@ -129,7 +129,7 @@ def seconds(text: str) -> float:
 _DURATION = r"(\d{1,9}(?:\.\d+)?)([smhd]?)"
 _timeout = pattern(
     _DURATION,
-    "a number of seconds, or a number with s, m, h or d, as in 10m",
+    "a number of seconds, or a number with s, m, h or d, such as 10m",
     lambda text: 0 < seconds(text) <= 366 * 86400,
 )
 
@@ -138,8 +138,8 @@ variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, 
 _user = pattern(
     r"[A-Za-z_][A-Za-z0-9_-]*\$?|\d{1,10}(:\d{1,10})?", "caller, root, a user's name or UID[:GID]"
 )
-_image_reference = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "an image's name, as in python:3.12-slim")
-_python_version = pattern(r"\d+(\.\d+){0,2}[A-Za-z0-9.-]*", "a version of Python, as in 3.12")
+_image_reference = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "an image's name, such as python:3.12-slim")
+_python_version = pattern(r"\d+(\.\d+){0,2}[A-Za-z0-9.-]*", "a version of Python, such as 3.12")
 _package = pattern(r"[a-z0-9][a-z0-9+.:=~-]*", "the name of a Debian package")
 
 
@@ -156,7 +156,7 @@ def cran_mirror(text: str) -> str | None:
     except ValueError:
         return expected
     if url.username or url.password:
-        return f"{expected}, without a user or a password, which would stand in the image"
+        return f"{expected}, without a user or password, because the image would reveal it"
     local = url.scheme == "file" and not host and url.path.startswith("/")
     known = local or (url.scheme == "https" and host) or (url.scheme == "http" and private)
     return None if known and re.fullmatch(r"[!-~]+", text) else expected
@@ -189,8 +189,8 @@ class Arg:
     """
 
     name: str = key(help="The argument's name in help and errors", check=_option_name)
-    choices: tuple[str, ...] = key((), help="The values that are allowed")
-    help: str = key("", help="What the argument is for")
+    choices: tuple[str, ...] = key((), help="The allowed values")
+    help: str = key("", help="The argument's description")
     optional: bool = False
     offered: tuple[str, ...] = ()
     place: str = ""
@@ -208,11 +208,11 @@ class Param:
     name: str = key(help="The option's name; one letter takes one dash", check=_option_name)
     alt: str | None = key(None, help="Another name for the command line", check=_option_name)
     default: str | tuple[str, ...] | None = key(None, help="The value when the option is not given")
-    choices: tuple[str, ...] = key((), help="The values that are allowed")
+    choices: tuple[str, ...] = key((), help="The allowed values")
     accepts: Literal["value", "boolean", "list"] = key(
         "value", help="boolean: a flag; list: any number of values; otherwise one value"
     )
-    help: str = key("", help="What the option is for")
+    help: str = key("", help="The option's description")
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
@@ -297,11 +297,11 @@ class Job:
     """One thing that the project can do."""
 
     name: str = key(help="The command that runs the job", check=_job_name)
-    source: str = key(help="A script of the project, or a command line for bash", check=_some_text)
+    source: str = key(help="A script in the project, or a bash command line", check=_some_text)
     help: str = key(help="What the job does, for `skelebot -h`")
-    mode: Literal["i", "it", "d"] = key("i", help="i and it: interactive; d: detached")
+    mode: Literal["i", "it", "d"] = key("i", help="i or it: in the foreground; d: in the background")
     native: Literal["optional", "always", "never"] = key(
-        "optional", help="Whether the job may, must or must not run outside of Docker"
+        "optional", help="Whether the job can, must (always) or must not (never) run natively"
     )
     host: str | None = key(None, help="The Docker host to run on", check=_host)
     args: tuple[Arg, ...] = key((), help="Required values, in this order")
@@ -311,11 +311,11 @@ class Job:
     )
     ports: tuple[str, ...] = key((), help="Published ports, HOST:CONTAINER", check=_port)
     ignores: tuple[str, ...] = key(
-        (), help="Patterns of files this job's image leaves out", check=one_line, old="ignore"
+        (), help="Patterns of files to leave out of this job's image", check=one_line, old="ignore"
     )
     environment: Environment = key((), help="Environment variables of the job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
-    timeout: str | None = key(None, help="Seconds, or 10m, after which it is ended", check=_timeout)
+    timeout: str | None = key(None, help="The time limit: seconds, or a value such as 10m", check=_timeout)
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     place: str = ""
 
@@ -327,9 +327,9 @@ class Build:
     packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
     commands: tuple[str, ...] = key((), help="Shell lines to run before the dependencies")
     inherit: tuple[Literal["pip", "proxy", "ca", "netrc"], ...] = key(
-        (), help="Settings of the caller that the build may use"
+        (), help="Settings of your machine that the build uses"
     )
-    cran: str | None = key(None, help="The CRAN mirror that R's packages come from", check=cran_mirror)
+    cran: str | None = key(None, help="The CRAN mirror for R packages", check=cran_mirror)
 
 
 @dataclass(frozen=True)
@@ -346,30 +346,30 @@ class Project:
 
     name: str = key(help="The project's name", check=_project_name)
     description: str = key("", help="One or two sentences about the project")
-    maintainer: str = key("", help="Who looks after it", check=one_line)
+    maintainer: str = key("", help="The person or team responsible for it", check=one_line)
     contact: str = key("", help="Where to ask about it", check=one_line)
-    language: Literal["Python", "R", "R+Python"] = key("Python", help="Which languages the image holds")
+    language: Literal["Python", "R", "R+Python"] = key("Python", help="The languages in the image")
     python_version: str | None = key(None, help="The Python of the default base image", check=_python_version)
-    base_image: str | None = key(None, help="The image to build upon", check=_image_reference)
+    base_image: str | None = key(None, help="The image to start from", check=_image_reference)
     host: str | None = key(None, help="The Docker host to run on", check=_host)
-    timezone: str | None = key(None, help="The time zone of the image, as in Europe/Berlin")
-    ephemeral: bool = key(False, help="Leave no Dockerfile in the project folder")
+    timezone: str | None = key(None, help="The time zone of the image, such as Europe/Berlin")
+    ephemeral: bool = key(False, help="Do not write a Dockerfile to the project folder")
     dependencies: tuple[str, ...] | Packages = key(
         (), help="Packages to install; with R+Python a list for each language", check=not_blank
     )
     ignores: tuple[str, ...] = key(
-        (), help="Patterns of files the image leaves out", check=one_line, old="ignore"
+        (), help="Patterns of files to leave out of the image", check=one_line, old="ignore"
     )
     commands: tuple[str, ...] = key((), help="Shell lines to run when the image is built")
-    jobs: tuple[Job, ...] = key((), help="What the project can do")
+    jobs: tuple[Job, ...] = key((), help="The project's jobs")
     params: tuple[Param, ...] = key((), help="Options of every job whose source is a script")
     ports: tuple[str, ...] = key((), help="Published ports of every job", check=_port)
-    primary_job: str | None = key(None, help="The job that the bare image runs")
+    primary_job: str | None = key(None, help="The job that the image runs without Skelebot")
     primary_exe: Literal["CMD", "ENTRYPOINT"] = key("CMD", help="How the image runs its primary job")
     gpu: bool = key(False, help="Give the containers all GPUs")
-    user: str | None = key(None, help="Whom jobs run as: caller, root, a name or UID[:GID]", check=_user)
-    build: Build = key(Build(), help="What the image needs besides the dependencies")
-    dockerfile: str | None = key(None, help="A Dockerfile of your own to build instead", check=not_blank)
+    user: str | None = key(None, help="The user of the jobs: caller, root, a name or UID[:GID]", check=_user)
+    build: Build = key(Build(), help="What else the image needs")
+    dockerfile: str | None = key(None, help="A custom Dockerfile to build instead", check=not_blank)
     environment: Environment = key((), help="Environment variables of every job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
     components: Sections = key((), help="Settings of the components, by name")

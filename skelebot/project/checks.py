@@ -102,14 +102,14 @@ def primary_command(project: Project) -> Iterator[str]:
         )
     for param in job_params(project, job):
         if param.secret and param.default is not None and not param.reference:
-            yield f"{param.place}.default: a secret of the primary job would stand in the image; use $NAME"
+            yield f"{param.place}.default: the image would reveal this secret of the primary job; use $NAME"
 
 
 def _timezones_like(name: str) -> str:
     import zoneinfo
 
     hint = did_you_mean(name, zoneinfo.available_timezones())
-    return f"expected a name of the time zone database, as in Europe/Berlin; found {name!r}{hint}"
+    return f"expected a time zone such as Europe/Berlin; found {name!r}{hint}"
 
 
 def _is_timezone(name: str) -> bool:

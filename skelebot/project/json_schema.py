@@ -17,7 +17,7 @@ def of(cls: type) -> dict[str, Any]:
         described = _json_type(field.type, field.metadata["check"])
         properties[name] = {**described, "description": field.metadata["help"]}
         if field.metadata["old"]:
-            old = {"deprecationMessage": f"Now spelt {name}"}
+            old = {"deprecationMessage": f"Renamed to {name}"}
             properties[field.metadata["old"]] = {**properties[name], **old}
         if field.default is MISSING:
             required.append(name)

@@ -19,7 +19,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 _DEEPEST = 100
 _OPENINGS_WITHOUT_RISK = 10_000
-_TOO_DEEP = "it is nested too deep"
+_TOO_DEEP = "it is nested too deeply"
 _MOST_LINES = 100  # that are shown of what is wrong
 
 
@@ -150,7 +150,7 @@ def _loop_or_depth(node: yaml.Node, above: tuple[int, ...], seen: set[int]) -> t
     if id(node) in above:
         return node, "the alias contains itself"
     if len(above) > _DEEPEST:
-        return node, "this is nested too deep"
+        return node, "this is nested too deeply"
     if id(node) in seen:
         return None
     seen.add(id(node))

@@ -46,7 +46,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
 def place(project: Project, job: Job | None, flags: Flags) -> Place:
     """Where a job runs, or one of Skelebot's tools. Raises UsageError for `-n` where the job forbids it."""
     if job and job.native == "never" and flags.native:
-        raise UsageError(f"{job.name} cannot run natively (native: never); leave -n out")
+        raise UsageError(f"{job.name} cannot run natively (native: never); leave out -n")
     if flags.native or (job and job.native == "always"):
         return NATIVE
     return Place("docker", flags.docker_host or (job and job.host) or project.host)
@@ -152,7 +152,7 @@ def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[s
         path = os.path.join(root, at_home(name))
         pairs = dict(read_env_file(path, name))
     except UsageError as error:
-        raise UsageError(f"envFile: {error}; make it, or correct envFile in {FILE}") from None
+        raise UsageError(f"envFile: {error}; create it, or correct envFile in {FILE}") from None
     bare = {n: Secret("variable", n) for n, value in pairs.items() if value is None and n in caller}
     return {n: Secret("file", n, path) for n, value in pairs.items() if value is not None} | bare
 
@@ -161,5 +161,5 @@ def at_home(path: str) -> str:
     """A path with the caller's home for a leading `~`. Raises UsageError where that is not known."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
-        raise UsageError(f"{path}: the home folder is not known; set HOME")
+        raise UsageError(f"{path}: the home folder is unknown; set HOME")
     return expanded

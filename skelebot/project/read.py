@@ -28,7 +28,7 @@ def find_root() -> str | None:
     try:
         folder = os.getcwd()
     except FileNotFoundError:
-        raise UsageError("the current folder does not exist any more; change into another") from None
+        raise UsageError("the current folder no longer exists; change to another") from None
     while True:
         if os.path.lexists(os.path.join(folder, FILE)):
             return folder
@@ -82,7 +82,7 @@ def env_files(root: str) -> set[str]:
         data, report = read_file(root, name), Report()
         node = nodes.parse(name, data, report)
         if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
-            why = "fix it, as its envFile could get into an image otherwise"
+            why = "fix it, because its envFile could otherwise get into an image"
             raise ConfigError([f"{problem}; {why}" for problem in report.problems])
         found |= set(_values_of("envFile", node)) if node else set()
     return found
@@ -138,7 +138,7 @@ def _version(root: str, report: Report) -> str | None:
     except UnicodeDecodeError:
         version = "\0"
     if not version.isprintable():
-        report.problems[f"{VERSION}:1:1: expected one line with the version, as in 1.4.0"] = None
+        report.problems[f"{VERSION}:1:1: expected one line with the version, such as 1.4.0"] = None
         return None
     return version or None
 
@@ -148,7 +148,7 @@ def parsed_version(text: str | None) -> "Version":
     from semver import Version  # only where versions are compared
 
     if text is None:
-        raise SkelebotError(f"the project has no version; write one to {VERSION}, as in 0.1.0")
+        raise SkelebotError(f"the project has no version; write one such as 0.1.0 to {VERSION}")
     try:
         return Version.parse(text)
     except ValueError:

@@ -148,7 +148,7 @@ def _field_named(
         return known[name.value]
     for present, field in known.items():
         if field.metadata["old"] == name.value:
-            report.warning(name, join(path, name.value), f"is now spelt `{present}`")
+            report.warning(name, join(path, name.value), f"is now named `{present}`")
             return field
     if name.value in FORMER.get(cls, ()):
         report.warning(name, join(path, name.value), FORMER[cls][name.value])
@@ -217,9 +217,9 @@ def _text(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
         return MISSING
     text: str = node.value
     if node.tag not in _PLAIN_TAGS:
-        report.problem(node, path, f"the tag {node.tag} is not known here; expected text")
+        report.problem(node, path, f"the tag {node.tag} is unknown; expected text")
     elif "\0" in text or not _encodable(text):
-        report.problem(node, path, "expected text without NUL and without half characters")
+        report.problem(node, path, "expected text without NUL and lone surrogates")
     elif check and (expected := check(text)):
         shown = re.sub(r"//[^/@]*@", "//***@", text)  # an address may have a password
         report.problem(node, path, f"expected {expected}; found {shown!r}")
@@ -273,7 +273,7 @@ def _sequence(node: yaml.Node, want: Any, path: str, report: Report, check: Any)
         if isinstance(node, yaml.MappingNode) and not is_dataclass(want):
             report.problem(node, path, f"expected a list, found {kind(node)}")
             return MISSING
-        report.warning(node, path, "one entry stands where a list is meant; put `- ` before it")
+        report.warning(node, path, "expected a list; put `- ` before this entry")
     loaded = [value(n, want, f"{path}[{i}]", report, check) for i, n in enumerate(nodes)]
     return tuple(v for v in loaded if v is not MISSING)
 

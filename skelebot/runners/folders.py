@@ -25,7 +25,7 @@ def is_missing(mount: Mount) -> bool:
 
 
 def missing(mount: Mount) -> UsageError:
-    return UsageError(f"the mapping {mount.source}:ro does not exist; make it or leave :ro out")
+    return UsageError(f"the mapping {mount.source}:ro does not exist; create it or leave out :ro")
 
 
 def _make_folder(mount: Mount) -> None:
@@ -37,4 +37,4 @@ def _make_folder(mount: Mount) -> None:
     try:
         os.makedirs(mount.source, exist_ok=True)
     except OSError as error:
-        raise SkelebotError(f"the mapped folder {mount.source} cannot be made: {reason(error)}") from None
+        raise SkelebotError(f"the mapped folder {mount.source} cannot be created: {reason(error)}") from None

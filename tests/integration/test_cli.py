@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_line(sandbox: Sandbox) -> None:
         (b"\xff", "not UTF-8"),
         (b"name: [", "not YAML"),
         (b"a: &a [*a]", "alias contains itself"),
-        (b"[" * 100000, "nested too deep"),
+        (b"[" * 100000, "nested too deeply"),
         (b"name: x\nname: y", "already on line 1"),
     ],
 )

@@ -214,4 +214,4 @@ def test_what_answers_is_no_engine(sandbox: Sandbox, serve: Callable[..., Server
         for words in (("ps",), ("run",)):
             result = sandbox.run("-d", host, *words)
             assert (result.code, len(result.errors)) == (1, 1), result
-            assert f"no Docker engine answers at {host}; start it or name another" in result.errors[0]
+            assert f"no Docker engine answers at {host}; start it, or choose another" in result.errors[0]

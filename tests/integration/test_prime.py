@@ -210,7 +210,7 @@ def test_a_save_that_is_interrupted(primed: Sandbox, signum: int) -> None:
 @pytest.mark.parametrize(
     ("save", "said"),
     [
-        (f'{CLIENTS[0]} "$@" | head -c 2000000', "the engine broke off"),
+        (f'{CLIENTS[0]} "$@" | head -c 2000000', "the engine closed the connection"),
         ("echo no such luck >&2; exit 1", "no such luck"),
     ],
 )

@@ -18,7 +18,7 @@ ECR_PASSWORD = "123456789012-auth-token"  # what moto gives for its account
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that asks for a login."""
+    """A registry that requires a login."""
     with running(tmp_path_factory.mktemp("registry"), USER, PASSWORD) as server:
         yield server
 
@@ -214,7 +214,7 @@ def test_the_same_image_is_not_published_again(caller: Sandbox, name: str, free:
 
 
 def test_another_image_is_refused_without_fetching_it(caller: Sandbox, name: str, free: Registry) -> None:
-    """The engine has none of its layers, as when somebody else published it."""
+    """The engine has none of its layers, as when someone else published it."""
     repository = project(caller, name, free.port)
     caller.ok("publish")
     for image in (f"{repository}:1.2.0", f"{repository}:latest", f"{name}:latest"):
@@ -387,12 +387,12 @@ def test_refused_and_missing_logins(caller: Sandbox, name: str, registry: Regist
     login = (
         f"run `docker login {registry.server}`, or set SKELEBOT_REGISTRY_USER and SKELEBOT_REGISTRY_PASSWORD"
     )
-    failed(caller.run("publish"), registry.server, "asks for a login", login)
+    failed(caller.run("publish"), registry.server, "requires a login", login)
     result = with_login(caller, "wrong").run("publish")
     failed(result, registry.server, f"refuses the credentials of {USER}", "check the user, the password")
     assert login not in result.err
     half = caller.with_env(SKELEBOT_REGISTRY_USER=USER)
-    failed(half.run("publish"), "asks for a login", login)
+    failed(half.run("publish"), "requires a login", login)
     failed(with_login(caller, "two\nlines").run("publish"), "control character")
     assert tags_here(repository) == set()
     assert dangling(name) == ""
@@ -439,7 +439,7 @@ def test_another_image_by_the_same_name_is_not_taken_for_the_published_one(
         "../bin/docker", f'#!/bin/sh\n[ "$1" != push ] || {{ {moved}; }}\nexec {CLIENTS[0]} "$@"\n', 0o755
     )
     other = caller.with_env(PATH=f"{caller.root.parent}/bin:{caller.env['PATH']}")
-    failed(other.run("publish"), "somebody else published")
+    failed(other.run("publish"), "someone else published")
     docker("rmi", f"{repository}:latest")
 
 
@@ -491,7 +491,7 @@ def test_doctor_tells_whether_the_registry_takes_the_login(
     who = with_login(caller, "wrong")
     assert "refuses the credentials" in found()[0]
     who = caller
-    assert "asks for a login" in found()[0]
+    assert "requires a login" in found()[0]
     project(caller, name, free.port)
     assert found() == (f"{free.server} answers and accepts the login", None)
     project(caller, name, 1)

@@ -528,7 +528,7 @@ def test_an_answer_that_breaks_off_is_not_taken_for_all(lab: Sandbox) -> None:
         for command in (("do", "true"), ("logs", "begin")):
             result = broken.run(*command)
             assert (result.code, len(result.errors)) == (1, 1), result
-            assert "the mappings could not be brought in step with tcp://" in result.errors[0]
+            assert "the mappings could not be synchronized with tcp://" in result.errors[0]
     lab.ok("do", "true")
     assert lab.read("out/model") == "new\n"
     assert (lab.root / "out/large").stat().st_size == 3_000_000

@@ -236,7 +236,7 @@ def test_a_read_only_folder_that_is_missing_is_reported_before_anything_runs(pla
     result = place.run("first", "+", "reads")
     assert (result.code, result.out) == (2, "")
     folder = place.sandbox.root / "in"
-    assert result.errors == [f"ERROR | the mapping {folder}:ro does not exist; make it or leave :ro out"]
+    assert result.errors == [f"ERROR | the mapping {folder}:ro does not exist; create it or leave out :ro"]
     assert not folder.exists()
     assert place.run("makes", "+", "reads").out == "x\n"
 

@@ -113,7 +113,7 @@ def test_a_command_without_its_component_says_what_to_add(
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        ("init", "`skelebot scaffold` makes a project"),
+        ("init", "`skelebot scaffold` creates a project"),
         ("list", "`skelebot -h` lists the jobs and commands"),
         ("version", "`skelebot --version` shows the version of Skelebot"),
         ("fali", "did you mean `fail`?"),
@@ -129,8 +129,10 @@ def test_an_unknown_command_names_the_right_one(
 
 
 def test_outside_a_project_scaffold_is_named(tmp_path: Path, error: Callable[..., str]) -> None:
-    assert error(tmp_path, "train").endswith("; change into a project, or make one with `skelebot scaffold`")
-    assert error(tmp_path, "ps") == f"ps needs a project: {read.NO_PROJECT}; `skelebot scaffold` makes one"
+    assert error(tmp_path, "train").endswith(
+        "; change into a project, or create one with `skelebot scaffold`"
+    )
+    assert error(tmp_path, "ps") == f"ps needs a project: {read.NO_PROJECT}; `skelebot scaffold` creates one"
 
 
 # --- help ---
@@ -197,7 +199,7 @@ def test_a_job_hides_the_command_of_its_name(
     assert run_cli(["-n", name]) == 7
     assert capsys.readouterr().err == ""
     text = output(capsys, "-h")
-    assert f"The job {name} hides Skelebot's command of that name; rename the job to use it." in text
+    assert f"The job {name} replaces Skelebot's command of the same name; rename the job to use that." in text
     assert text.count(f"\n  {name} ") == 1
 
 
@@ -207,7 +209,8 @@ def test_doctor_reports_a_hidden_command(
     write(tmp_path, "name: demo\njobs: [{name: stop, source: exit 7, help: Fails}]\n")
     monkeypatch.chdir(tmp_path)
     run_cli(["-n", "doctor"])
-    expected = "ok    | configuration: the job stop hides Skelebot's command of that name until it is renamed"
+    clash = "the job stop replaces Skelebot's command of the same name; rename the job to use that"
+    expected = f"ok    | configuration: {clash}"
     assert expected in capsys.readouterr().out.splitlines()
 
 
@@ -267,4 +270,4 @@ def test_a_job_with_the_name_of_doctor_needs_a_valid_configuration(
     write(tmp_path, "name: demo\nignore: [x]\njobs: [{name: doctor, source: exit 7, help: Fails}]\n")
     monkeypatch.chdir(tmp_path)
     assert run_cli(["-n", "doctor"]) == 7
-    assert capsys.readouterr().err == "WARN  | skelebot.yaml:2:1: ignore: is now spelt `ignores`\n"
+    assert capsys.readouterr().err == "WARN  | skelebot.yaml:2:1: ignore: is now named `ignores`\n"

@@ -54,7 +54,7 @@ def test_an_answer_that_is_no_image_is_quoted(fake: FakeClient, text: str, said:
     with pytest.raises(SkelebotError) as error:
         Client(None).inspect("x")
     assert str(error.value) == (
-        f"`{fake.program} image` answered what Docker's client would not: {said}; check which program that is"
+        f"`{fake.program} image` did not answer like the Docker client: {said}; check which program that is"
     )
 
 
@@ -76,7 +76,7 @@ def test_ids_are_listed_once_and_are_ids(fake: FakeClient) -> None:
     assert fake.calls.split() == ["ps", "--quiet", "--no-trunc"]
     for text in ("abc\n", f"{ID}0\n", f"{ID}\nWARNING\n", "NAMES STATUS\n"):
         fake.says("ps", text)
-        with pytest.raises(SkelebotError, match="answered what Docker's client would not"):
+        with pytest.raises(SkelebotError, match="did not answer like the Docker client"):
             Client(None).list_ids("ps")
 
 
@@ -210,7 +210,7 @@ def test_what_answers_at_the_socket_may_be_anything(
     with engine_at(tmp_path / "engine", {"": answer}):
         client = Client(f"unix://{tmp_path}/engine")
         if answer.endswith("}"):
-            with pytest.raises(SkelebotError, match="answered what Docker's client would not"):
+            with pytest.raises(SkelebotError, match="did not answer like the Docker client"):
                 client.inspect("x")
         else:
             assert client.inspect("x") == BuiltImage(ID, "me", {"a": "b"})  # as the client answers
@@ -327,7 +327,7 @@ def test_any_answer_to_everything_is_one_line(
     else:
         quoted = {"nul": r"\x00", "empty": "nothing"}.get(answer, ANSWERS[answer].strip())
         assert (code, len(lines)) == (1, 1)
-        assert f"answered what Docker's client would not: {quoted};" in lines[0]
+        assert f"did not answer like the Docker client: {quoted};" in lines[0]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -343,4 +343,4 @@ def test_any_answer_after_the_image_was_found_is_at_most_one_line(
     code, lines = errors(words, capfd)
     assert len(lines) == code
     if words[0] == "detached" or (words[0] in ("ps", "logs", "stop") and answer != "empty"):
-        assert "answered what Docker's client would not" in lines[0]
+        assert "did not answer like the Docker client" in lines[0]

@@ -108,7 +108,7 @@ def test_a_builder_that_another_build_disturbs_is_tried_again(
 def test_a_build_that_fails_for_good(fake: FakeClient, image: Image, text: str) -> None:
     fake.says("build", f"{text}\n", 1)
     with pytest.raises(
-        SkelebotError, match=r"the image demo:latest could not be built; the builder's message"
+        SkelebotError, match=r"the image demo:latest could not be built; see the builder's message"
     ):
         builder(image, False).build(["FROM base"], [], {}, ("demo:latest",))
     assert fake.calls.count("--iidfile") == (3 if text in TRANSIENT else 1)
@@ -149,7 +149,7 @@ def test_a_custom_dockerfile_goes_to_buildkit_unchanged(
 def test_a_build_that_leaves_no_image_is_an_error(fake: FakeClient, image: Image) -> None:
     fake.says("build", "")
     fake.says("image inspect", "", 1, "Error: No such image: \n")
-    with pytest.raises(SkelebotError, match="demo:latest was built and is gone; run again"):
+    with pytest.raises(SkelebotError, match="demo:latest was removed after it was built; run again"):
         builder(image, True).build(["FROM base"], [], {}, ("demo:latest",))
 
 

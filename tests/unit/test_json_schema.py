@@ -134,7 +134,7 @@ def test_every_key_is_described_and_may_be_null_where_it_is_optional() -> None:
 
 
 def test_the_former_spellings_are_marked_as_such() -> None:
-    assert catalog.whole_schema()["properties"]["ignore"]["deprecationMessage"] == "Now spelt ignores"
+    assert catalog.whole_schema()["properties"]["ignore"]["deprecationMessage"] == "Renamed to ignores"
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -226,7 +226,9 @@ def test_what_a_killed_run_has_left(task: Task) -> None:
     assert (run.id, run.state, run.code) == (detached.id, "exited", None)
     assert not os.path.exists(str(attended.folder))
     assert records.pid_of(run) is None
-    with pytest.raises(SkelebotError, match=r"^how run ended is not known: whoever waited for it was killed"):
+    with pytest.raises(
+        SkelebotError, match=r"^it is unknown how run ended: the process that waited for it was killed"
+    ):
         records.wait(run)
 
 
@@ -389,11 +391,11 @@ def test_every_ended_run_is_kept_if_it_is_wanted(task: Task) -> None:
 def test_mapped_folders_are_made_and_read_only_ones_must_be_there(task: Task) -> None:
     start(Native(), replace(task, mounts=(Mount(f"{task.root}/a/b", "/app/b"),)))
     assert os.path.isdir(f"{task.root}/a/b")
-    with pytest.raises(UsageError, match=r"the mapping .*/c:ro does not exist; make it or leave :ro out"):
+    with pytest.raises(UsageError, match=r"the mapping .*/c:ro does not exist; create it or leave out :ro"):
         start(Native(), replace(task, mounts=(Mount(f"{task.root}/c", "/app/c", read_only=True),)))
     with (
         ordinary_user(),
-        pytest.raises(SkelebotError, match=r"mapped folder /x/y cannot be made: permission"),
+        pytest.raises(SkelebotError, match=r"mapped folder /x/y cannot be created: permission"),
     ):
         start(Native(), replace(task, mounts=(Mount("/x/y", "/app/y"),)))
 

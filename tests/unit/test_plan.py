@@ -581,7 +581,7 @@ def test_a_variable_without_a_value_is_the_callers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nosuch.env", "folder", "a\0b"])
 def test_an_env_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=r"^envFile: .*; make it, or correct envFile in skelebot.yaml"):
+    with pytest.raises(UsageError, match=r"^envFile: .*; create it, or correct envFile in skelebot.yaml"):
         made(tmp_path, job("a.py", env_file=name))
 
 
@@ -713,5 +713,5 @@ def test_where_a_job_runs(tmp_path: Path, native: str, flag: bool, place: Place)
 
 def test_a_job_that_must_not_run_natively_says_so(tmp_path: Path) -> None:
     the_job = job("a.py", native="never")
-    with pytest.raises(UsageError, match=r"run cannot run natively \(native: never\); leave -n out"):
+    with pytest.raises(UsageError, match=r"run cannot run natively \(native: never\); leave out -n"):
         plan.task(project(tmp_path, the_job), the_job, {}, Flags(native=True), {})

@@ -87,7 +87,7 @@ def test_the_digest_is_that_of_the_registry(client: MakeClient, tmp_path: Path) 
 
 def test_two_digests_for_one_image_are_an_error(client: MakeClient) -> None:
     answer = f'case "$2" in *latest) echo digest: {OTHER} ;; *) echo digest: {MINE} ;; esac'
-    with pytest.raises(SkelebotError, match="somebody else published"):
+    with pytest.raises(SkelebotError, match="someone else published"):
         pushed(client(answer), NAME, f"{SERVER}/demo:latest")
 
 
@@ -214,9 +214,9 @@ def test_wrong_credentials_are_not_asked_for_again(client: MakeClient) -> None:
 
 def test_without_a_terminal_a_refusal_names_the_ways_to_log_in(client: MakeClient) -> None:
     def refuse(env: push.Env) -> str:
-        raise Refused(f"{SERVER} asks for a login")
+        raise Refused(f"{SERVER} requires a login")
 
-    with pytest.raises(SkelebotError, match=f"asks for a login; run `docker login {SERVER}`, or set "):
+    with pytest.raises(SkelebotError, match=f"requires a login; run `docker login {SERVER}`, or set "):
         login.with_login(client(), SERVER, None, refuse)
 
 
@@ -225,7 +225,7 @@ def test_without_a_terminal_a_refusal_names_the_ways_to_log_in(client: MakeClien
     [
         (missing(), None),
         ("true", None),
-        (refusing("no basic auth credentials"), "asks for a login"),
+        (refusing("no basic auth credentials"), "requires a login"),
         (refusing("net/http: TLS handshake timeout"), "cannot be reached"),
     ],
 )

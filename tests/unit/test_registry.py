@@ -177,7 +177,7 @@ def test_without_its_settings_there_is_no_such_command(
 # --- the answers of registries, as clients print them ---
 
 SAYS = {
-    "no basic auth credentials": "asks for a login",
+    "no basic auth credentials": "requires a login",
     "denied: requested access to the resource is denied": "refuses demo",
     "unauthorized: authentication required": "refuses demo",
     "denied: Your authorization token has expired. Reauthenticate and try again.": "refuses demo",
@@ -201,7 +201,7 @@ def test_answers(line: str, meaning: str) -> None:
         ["The push refers to repository [h/demo]", line, ""], HOST, "demo", "{reference} went wrong"
     )
     assert meaning in str(error)
-    assert isinstance(error, Refused) is meaning.startswith(("asks", "refuses"))
+    assert isinstance(error, Refused) is meaning.startswith(("requires", "refuses"))
 
 
 def test_a_push_that_has_begun_was_cut_off() -> None:

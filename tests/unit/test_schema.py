@@ -130,8 +130,8 @@ def test_an_unknown_word_comes_with_the_nearest_known_one(tmp_path: Path, text: 
         ("baseImage: 'a b'", "expected an image's name"),
         ("pythonVersion: three", "expected a version of Python"),
         ('maintainer: "a\\nb"', "expected text on one line"),
-        ("description: !!binary aGk=", "the tag tag:yaml.org,2002:binary is not known here"),
-        ("description: !mine a", "the tag !mine is not known here"),
+        ("description: !!binary aGk=", "the tag tag:yaml.org,2002:binary is unknown"),
+        ("description: !mine a", "the tag !mine is unknown"),
         ('description: "\\0"', "expected text without NUL"),
         ("? [a]\n: b", "expected a key, found a list"),
     ],
@@ -313,18 +313,18 @@ def test_a_wrong_merge_is_told(tmp_path: Path) -> None:
     [
         (
             JOB + "    mapped: [data/]\n",
-            "6:5: jobs[0].mapped: is now spelt `mappings`",
+            "6:5: jobs[0].mapped: is now named `mappings`",
             "mappings",
             ("data/",),
         ),
-        (JOB + "    ignore: [a]\n", "6:5: jobs[0].ignore: is now spelt `ignores`", "ignores", ("a",)),
+        (JOB + "    ignore: [a]\n", "6:5: jobs[0].ignore: is now named `ignores`", "ignores", ("a",)),
         (
             JOB + "    mappings: data/\n",
-            "6:15: jobs[0].mappings: one entry stands where a list is meant",
+            "6:15: jobs[0].mappings: expected a list",
             "mappings",
             ("data/",),
         ),
-        (JOB + "    ports: 22:22\n", "6:12: jobs[0].ports: one entry stands", "ports", ("22:22",)),
+        (JOB + "    ports: 22:22\n", "6:12: jobs[0].ports: expected a list", "ports", ("22:22",)),
     ],
 )
 def test_an_older_spelling_loads_with_a_warning(
@@ -337,7 +337,7 @@ def test_an_older_spelling_loads_with_a_warning(
 
 def test_an_older_spelling_of_the_root_loads_with_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, "name: demo\nignore: [a]\n") == [
-        "skelebot.yaml:2:1: ignore: is now spelt `ignores`"
+        "skelebot.yaml:2:1: ignore: is now named `ignores`"
     ]
     assert load(tmp_path).ignores == ("a",)
 
@@ -441,5 +441,5 @@ def test_null_stands_for_a_key_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 def test_a_text_that_is_nested_too_deep_is_reported(tmp_path: Path, opening: str, depth: int) -> None:
     (problem,) = problems(tmp_path, opening * depth)
-    assert "is nested too deep" in problem
+    assert "is nested too deeply" in problem
     assert problem.startswith("skelebot.yaml:1:")

@@ -145,7 +145,7 @@ def _configuration(session: Session) -> Iterator[Check]:
         yield Check("configuration", read.NO_PROJECT)
         return
     for name in session.hidden_commands:
-        text = f"the job {name} hides Skelebot's command of that name until it is renamed"
+        text = f"the job {name} replaces Skelebot's command of the same name; rename the job to use that"
         yield Check("configuration", text)
     launch.image(session)  # reads the files that the dependencies name
     env = f" in the environment {project.env}" if project.env else ""

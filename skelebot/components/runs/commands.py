@@ -19,7 +19,7 @@ from skelebot.runners.runner import Removed, Runner
 # bash where the image has it
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
 
-_UNSURE = " on the engines that answer; run again when the others do, or name one with -d"
+_UNSURE = " on the engines that answer; run again when the others do, or choose one with -d"
 
 Found = list[tuple[Runner, Run]]
 

@@ -43,7 +43,7 @@ class Docker:
             build_source.text(image)
 
     def describe(self, image: Image, task: Task) -> list[str]:
-        as_built = " (as it was built last: -s)" if self._skip_build else ", built from"
+        as_built = " (the last one built: -s)" if self._skip_build else ", built from"
         lines = [f"image    {image.tag}{as_built}"]
         if not self._skip_build:
             lines += [f"         | {line}" for line in build_source.text(image).splitlines()]
@@ -125,6 +125,6 @@ def _refuse_bytes(task: Task) -> None:
     for text, named, remedy in held:
         if not text.isascii() and re.search("[\ud800-\udfff]", text):
             raise UsageError(
-                f"{console.printable(named)} is not UTF-8, which Docker cannot carry; "
+                f"{console.printable(named)} is not UTF-8, which Docker does not support; "
                 f"run the job natively with -n, or {remedy}"
             )

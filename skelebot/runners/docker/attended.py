@@ -64,13 +64,13 @@ class Attended:
             task = self.container.task
             hint = " (gpu: true needs NVIDIA's container toolkit on the host)" if task.gpu else ""
             raise SkelebotError(
-                f"the container of {task.name} could not be started{hint}; Docker's message stands above"
+                f"the container of {task.name} could not be started{hint}; see Docker's message above"
             )
 
     def _raise_lost(self, task: Task) -> NoReturn:
         raise SkelebotError(
-            f"the connection to {self.client.where} was lost, and {task.name} may go on there; "
-            f"`skelebot logs -f {task.name}` follows it, and brings its results in the end"
+            f"the connection to {self.client.where} was lost, but {task.name} may still run there; "
+            f"`skelebot logs -f {task.name}` follows it and brings back its results"
         )
 
     def _end_alone(self) -> NoReturn:

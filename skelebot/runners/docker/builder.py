@@ -126,7 +126,7 @@ class Builder:
         self._run(self.client.step(*words, env=env), feed, tags[0])
         built = self.client.inspect(_id_in(id_file), self.task)
         if built is None:
-            raise SkelebotError(f"the image {tags[0]} was built and is gone; run again")
+            raise SkelebotError(f"the image {tags[0]} was removed after it was built; run again")
         return built
 
     def _on_line(self, tag: str, show: Callable[[str], None]) -> Callable[[str], None]:
@@ -163,7 +163,7 @@ class Builder:
                 _show_line(line)
         output = "\n".join(lines)
         hint = conflict_hint(output, self.task.dependencies)
-        otherwise = f"the image {tag} could not be built; the builder's message stands above{hint}"
+        otherwise = f"the image {tag} could not be built; see the builder's message above{hint}"
         raise explained(self.client, output, otherwise, self.task)
 
 

@@ -105,7 +105,7 @@ class Client:
     def unreadable(self, words: Sequence[str], text: str) -> SkelebotError:
         answer = console.one_line(text.strip()[:80]) or "nothing"
         return SkelebotError(
-            f"`{_program()} {words[0]}` answered what Docker's client would not: {answer}; "
+            f"`{_program()} {words[0]}` did not answer like the Docker client: {answer}; "
             "check which program that is"
         )
 
@@ -216,7 +216,7 @@ def _endpoint(client: Client, context: str) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected a text, found {value!r}")
+        raise TypeError(f"expected text, found {value!r}")
     return value
 
 
@@ -300,7 +300,7 @@ _MEANINGS = (
         r"|unable to resolve docker endpoint|connection refused"
         # What answers is a proxy or a web server; or the address is none.
         r"|check if the server supports|response from daemon: <|connection is not valid|parse \"ssh://",
-        "no Docker engine answers at {where}; start it or name another with -d{natively}",
+        "no Docker engine answers at {where}; start it, or choose another with -d{natively}",
     ),
     _DISK_FULL,
     (

@@ -224,7 +224,7 @@ class _Side:
     def _why_not(self, path: str, target: str) -> str | None:
         """Why the place of a path is not to be written to."""
         if not _folder_of(self.folder.path, path):
-            return "a folder above it is a link or a file here"
+            return "a parent folder is a link or a file here"
         now = sync.entry_of(target)
         if now and not now.is_same(self.here.get(path)) and not now.is_same(self.there[path]):
             return "it has changed here meanwhile"

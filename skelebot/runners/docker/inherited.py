@@ -109,9 +109,9 @@ def _bundle() -> bytes:
             with open(path, "rb") as file:
                 data = file.read()
             if len(data) > _LARGEST_SECRET:
-                raise SkelebotError(f"{path} is too large for a build; name a smaller one in SSL_CERT_FILE")
+                raise SkelebotError(f"{path} is too large for a build; set SSL_CERT_FILE to a smaller file")
             return data
-    raise SkelebotError("build.inherit names ca, and no CA bundle was found; name one in SSL_CERT_FILE")
+    raise SkelebotError("build.inherit lists ca, but no CA bundle was found; set SSL_CERT_FILE to one")
 
 
 def _netrc() -> bytes:
@@ -122,7 +122,7 @@ def _netrc() -> bytes:
             return file.read(_LARGEST_SECRET)
     except OSError as error:
         raise SkelebotError(
-            f"build.inherit names netrc, and {path} cannot be read: {reason(error)}"
+            f"build.inherit lists netrc, but {path} cannot be read: {reason(error)}"
         ) from None
 
 
@@ -143,7 +143,7 @@ def pip_settings() -> dict[str, str]:
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise SkelebotError(f"{path} is not a configuration of pip: {error}") from None
+            raise SkelebotError(f"{path} is not a pip configuration: {error}") from None
         for section in ("global", "install"):
             if parser.has_section(section):
                 settings |= {k.lower().replace("_", "-"): v for k, v in parser.items(section)}

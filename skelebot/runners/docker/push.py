@@ -36,7 +36,7 @@ def push(
             console.warn(f"published: {', '.join(references[:done])}; not: {', '.join(references[done:])}")
         raise
     if len(set(digests)) > 1:  # everyone shares the names on the engine
-        raise SkelebotError(f"somebody else published to {server} under the same names meanwhile; run again")
+        raise SkelebotError(f"someone else published to {server} under the same names meanwhile; run again")
     return digests[0]
 
 
@@ -205,7 +205,7 @@ def explained(lines: Sequence[str], server: str, reference: str, otherwise: str)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
     said = last.removeprefix("Error response from daemon: ")
     if "no basic auth credentials" in said:
-        return Refused(f"{server} asks for a login ({said})")
+        return Refused(f"{server} requires a login ({said})")
     if _is_refusal(said) and not re.search(_IMMUTABLE, said):
         return Refused(f"{server} refuses {reference} ({said}); check the user, the password and the rights")
     if any("Retrying in" in line for line in lines):

@@ -74,7 +74,7 @@ def save(client: Client, built: BuiltImage, name: str, target: IO[bytes]) -> Non
     step = client.step("save", built.id)
     code, whole, said = process.pipe(step, None, lambda source: _copy(source, target, name))
     if code != 0 or not whole:
-        why = said.strip().rpartition("\n")[2] or "the engine broke off"
+        why = said.strip().rpartition("\n")[2] or "the engine closed the connection"
         raise SkelebotError(f"the image {name} could not be saved: {why}")
 
 

@@ -95,7 +95,7 @@ class Volumes:
                         self._fetch_file(container, mount, sent)
         except BaseException:
             console.warn(
-                f"what the job wrote stays on {self.client.where}; `skelebot logs JOB` brings it back"
+                f"the job's results are still on {self.client.where}; `skelebot logs JOB` brings them back"
             )
             raise
 
@@ -104,7 +104,7 @@ class Volumes:
         """Wait until no other run of the checkout is at it."""
 
         def on_wait() -> None:
-            console.info("another run brings its mappings in step; this one waits for it")
+            console.info("waiting for another run to synchronize its mappings")
 
         with locked(os.path.join(self._state_folder(), "lock"), on_wait=on_wait):
             yield
@@ -133,8 +133,8 @@ class Volumes:
                 lines = (line for line in said.splitlines() if "Exiting with failure status" not in line)
                 raise explained(
                     self.client,
-                    "\n".join(lines) or "the connection broke off",
-                    f"the mappings could not be brought in step with {self.client.where}",
+                    "\n".join(lines) or "the connection was lost",
+                    f"the mappings could not be synchronized with {self.client.where}",
                 )
 
         folders = [self._folder(mount) for mount in mounts]

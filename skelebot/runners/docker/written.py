@@ -37,7 +37,7 @@ def write(image: Image, user: str) -> None:
     if image.ephemeral or image.dockerfile:
         return
     if _is_written(image.context) is False:
-        console.info("the Dockerfile here is yours and stays; to build it, add `dockerfile: Dockerfile`")
+        console.info("your Dockerfile was kept but not built; to build it, add `dockerfile: Dockerfile`")
         return
     body = dockerfile.text(image, user)
     data = (_header(body) + body).encode("utf-8", "surrogateescape")

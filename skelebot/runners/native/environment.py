@@ -202,7 +202,7 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
         console.info(f"pip installs them, as uv does not read this as pip does: {reason}")
     install = installer.command(python, uv, pip)
     for step, failure in (
-        (make, "the environment could not be made; install uv or another Python"),
+        (make, "the environment could not be created; install uv or another Python"),
         ((*install, "pip"), "pip could not be installed"),  # which jobs may call
         ((*install, *words), "the dependencies could not be installed"),
     ):
@@ -210,7 +210,7 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
         code, lines = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
         if code != 0:
             hint = installer.conflict_hint("\n".join(lines), task.dependencies)
-            raise SkelebotError(f"{failure}; the message stands above{hint}")
+            raise SkelebotError(f"{failure}; see the message above{hint}")
 
 
 def _python(version: str | None) -> str:
@@ -220,7 +220,7 @@ def _python(version: str | None) -> str:
     found = shutil.which("python" + ".".join(version.split(".")[:2]))
     if found is None:
         raise SkelebotError(
-            f"Python {version} (pythonVersion) is not on this machine; install it or uv, which finds it"
+            f"Python {version} (pythonVersion) is not on this machine; install it, or uv, which downloads it"
         )
     return found
 

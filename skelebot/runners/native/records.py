@@ -212,7 +212,7 @@ def wait(run: Run) -> int:
         time.sleep(0.05)
     code, _ = _end_of(_folder_of(run))
     if code is None:
-        raise SkelebotError(f"how {run.job} ended is not known: whoever waited for it was killed")
+        raise SkelebotError(f"it is unknown how {run.job} ended: the process that waited for it was killed")
     return code
 
 
