@@ -1,4 +1,4 @@
-"""Which components there are, which are active, and what they offer together."""
+"""The components: which exist, which are active, and what they offer together."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ from skelebot.project.nodes import Report
 from skelebot.project.read import FILE
 
 if TYPE_CHECKING:
-    from skelebot.plugins.guard import Guard  # at a start only where there are plugins
+    from skelebot.plugins.guard import Guard  # imported at a start only if there are plugins
 
 
 class BuiltIn(NamedTuple):
-    """A built-in component by its name, without importing it.
+    """A built-in component, by name, not yet imported.
 
     commands: the names of its commands. needs_valid_config: whether they run only where the
     configuration is valid; the others run anyway, then without a project and without plugins.
@@ -58,19 +58,19 @@ BUILT_IN = (
 _OWN_COMMANDS = ("schema",)
 
 # Components of former versions, and where their settings belong today.
-_FORMER = {"artifactory": "is not read; move it below `repository:`, and its `artifacts` beside it"}
+_FORMER = {"artifactory": "is ignored; move it below `repository:`, and its `artifacts` beside it"}
 
 
 def needs_valid_config(command: str) -> bool:
-    """Whether a command runs only where the configuration is valid."""
+    """Whether a command needs a valid configuration."""
     others = (name for entry in BUILT_IN if not entry.needs_valid_config for name in entry.commands)
     return command not in (*_OWN_COMMANDS, *others)
 
 
 def active(project: Project | None, report: Report, plugins: "Sequence[Guard]" = ()) -> tuple[Component, ...]:
-    """The components that take part, with their settings; what is wrong with those is reported.
+    """Return the active components with their settings, and report mistakes in those.
 
-    plugins: those that are installed, which take part as the built-in components do.
+    plugins: the installed ones; they are activated like built-in components.
     """
     sections = dict(project.components) if project else {}
     if project:
@@ -99,7 +99,7 @@ def _configured(cls: type[Component], name: str, node: Any, report: Report) -> C
     if node is None:
         return cls()
     if name in dict(schema.keys(Project)):
-        report.warning(node, path, "is not read here; move it out of `components:`, to the left margin")
+        report.warning(node, path, "is ignored here; move it out of `components:`, to the left margin")
         return cls()
     node = nodes.or_empty(node)
     if not is_dataclass(cls):
@@ -123,7 +123,7 @@ def _check_names(project: Project, report: Report, plugins: "Sequence[Guard]") -
 
 
 def names() -> frozenset[str]:
-    """The names of all commands that Skelebot has in one project or another."""
+    """Return the names of all commands that Skelebot can have in a project."""
     return frozenset((*_OWN_COMMANDS, *(name for entry in BUILT_IN for name in entry.commands)))
 
 
@@ -131,7 +131,7 @@ def names() -> frozenset[str]:
 
 
 def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
-    """The plugins that have a name of their own; the others are switched off."""
+    """Switch off plugins whose name is taken, and return the others."""
     owners = {entry.name: "a built-in component" for entry in BUILT_IN}
     for guard in plugins:
         name = guard.plugin.name
@@ -145,7 +145,7 @@ def _without_clashes(plugins: "Sequence[Guard]") -> "Iterator[Guard]":
 def _plugged_in(
     guard: "Guard", project: Project | None, sections: dict[str, Any], report: Report
 ) -> Component | None:
-    """The plugin's component, if this is where it takes part."""
+    """Return the plugin's component if it is active here."""
     from skelebot.plugins.guard import Guarded
 
     name = guard.plugin.name
@@ -163,7 +163,7 @@ def _plugged_in(
 
 
 def commands(project: Project | None, components: tuple[Component, ...]) -> dict[str, Command]:
-    """Every command that is offered, by name: the project's jobs first, which hide others of their names."""
+    """Return all commands by name: the project's jobs first, which replace others of their names."""
     found: dict[str, Command] = {}
     for component in components:
         offered = {command.name: command for command in component.commands(project)}
@@ -178,7 +178,7 @@ def commands(project: Project | None, components: tuple[Component, ...]) -> dict
 def _without_jobs_names(
     offered: dict[str, Command], guard: "Guard", found: dict[str, Command], project: Project | None
 ) -> dict[str, Command]:
-    """A plugin's commands, less those that have the name of a job.
+    """Return a plugin's commands without those named like a job.
 
     The name of another command switches the plugin off. A job's does not, as a project must not
     depend on who has installed what: there the job is meant, and a warning says so.
@@ -197,7 +197,7 @@ def _without_jobs_names(
 
 
 def whole_schema() -> dict[str, Any]:
-    """The JSON Schema of skelebot.yaml with the settings of every built-in component."""
+    """Return the JSON Schema of skelebot.yaml with the settings of every built-in component."""
     from skelebot.project import json_schema  # only to print it
 
     whole = json_schema.of(Project)

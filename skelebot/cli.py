@@ -1,4 +1,4 @@
-"""From the arguments typed to an exit code."""
+"""Run a command line and return an exit code."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ OPTIONS = (
 
 
 def main(argv: list[str]) -> int:
-    """Runs a command line and gives the exit code. The only place that catches SkelebotError."""
+    """Run a command line and return its exit code. Only this function catches SkelebotError."""
     try:
         console.any_text()
         foreground.install_signal_handlers()
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         console.error(str(error))
         return error.code
     except BrokenPipeError:
-        # Whoever read the output has gone, and there is nobody to tell.
+        # The reader of the output has gone, so there is nobody to report to.
         _give_up_stdout()
         return 141
     except OSError as error:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def _give_up_stdout() -> None:
-    """Keeps the interpreter from trying once more, as it ends, what could not be written."""
+    """Keep the interpreter from writing the rest of stdout again at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):
@@ -92,7 +92,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _help(words: list[str], loaded: "_Loaded") -> int:
-    """Prints what there is, or the help of the command that is named."""
+    """Print the overview, or the help of a command."""
     if words and words[0] not in loaded.commands:
         raise help.unknown(words[0], *loaded)
     return _show(help.of_command(loaded.commands[words[0]]) if words else help.overview(*loaded, OPTIONS))
@@ -112,7 +112,7 @@ def _split(argv: list[str]) -> list[list[str]]:
 
 
 def links_of(argv: list[str]) -> list[list[str]]:
-    """The links of a chain: split at each `+`, up to a `--` that gives its link all that follows."""
+    """Split a chain at each `+`; everything after `--` belongs to the link before it."""
     links: list[list[str]] = [[]]
     for i, word in enumerate(argv):
         if word == "--":
@@ -126,7 +126,7 @@ def links_of(argv: list[str]) -> list[list[str]]:
 
 
 def with_options(base: Flags, given: Values) -> Flags:
-    """The flags as the options before a command change them."""
+    """Return the flags changed by the options before a command."""
     changes = {name.replace("-", "_"): value for name, value in given.items()}
     for name in ("help", "version", "contact"):
         changes.pop(name, None)
@@ -142,9 +142,9 @@ class _Loaded(NamedTuple):
 
 
 class Loader:
-    """Reads the project once for each environment that the chain names.
+    """Read the project once for each environment in the chain.
 
-    command: the one that stands alone on the command line, if one does.
+    command: the only command of the line, if it has one.
     """
 
     def __init__(self, root: str | None, command: str = "") -> None:
@@ -153,7 +153,7 @@ class Loader:
         self._plugins: list[Guard] | None = None
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
-        """What there is for a command. Raises ConfigError unless it runs without a valid configuration."""
+        """Load the project and its commands. Raises ConfigError if `command` needs a valid configuration."""
         if flags.env not in self._known:
             self._known[flags.env] = self._read(flags.env)
         known = self._known[flags.env]
@@ -162,7 +162,7 @@ class Loader:
         return known._replace(session=known.session._replace(flags=flags))
 
     def forget(self) -> None:
-        """Lets the project be read again, whose files have changed."""
+        """Read the project again next time, because its files have changed."""
         self._known.clear()
 
     def _read(self, env: str | None) -> _Loaded:
@@ -180,7 +180,7 @@ class Loader:
         return _loaded(project, components, warnings=nodes.in_order(report.warnings))
 
     def _guards(self, project: Project | None) -> "list[Guard]":
-        """The plugins that are installed, asleep where the command is to work whatever they are like."""
+        """Return the installed plugins, switched off if the command must work without them."""
         if self._plugins is None:
             self._plugins = []
             if found := find.find():
@@ -192,13 +192,13 @@ class Loader:
 
 
 def _needs_valid_config(command: str, project: Project | None) -> bool:
-    """Whether a command runs only where the configuration is valid; as does a job of its name."""
+    """Whether a command, or a job of its name, needs a valid configuration."""
     is_job = project is not None and any(job.name == command for job in project.jobs)
     return is_job or catalog.needs_valid_config(command)
 
 
 def _wrong(problems: Sequence[str], warnings: Sequence[str]) -> _Loaded:
-    """What there is where the configuration is wrong: no more than outside a project."""
+    """Return what is available with a wrong configuration: the same as outside a project."""
     return _loaded(None, catalog.active(None, Report()), problems, warnings)
 
 
@@ -214,7 +214,7 @@ def _loaded(
 
 
 def _without_problems(loaded: _Loaded) -> _Loaded:
-    """The same, once its warnings are reported. Raises ConfigError where there is something wrong."""
+    """Print the warnings. Raises ConfigError if there are problems."""
     for warning in loaded.session.warnings:
         console.warn(warning)
     if loaded.session.problems:
@@ -233,7 +233,7 @@ def _contact(session: Session) -> int:
 
 
 def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
-    """Parses and checks every link before the first runs; a link that fails ends the chain."""
+    """Parse and check every link before the first one runs; a failing link ends the chain."""
     links: list[Link] = []
     for words in chain:
         link = _link(words, flags, loader, first=not links)
@@ -251,7 +251,7 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
 
 
 def _after(link: Link, later: list[Link], loader: Loader) -> list[Link]:
-    """The links after one that has run, in the project as that one has left it, or would have."""
+    """Update the later links to the project as the link has changed it, or would have."""
     if later and link.session.flags.dry_run and link.command.predicted_version:
         version = link.command.predicted_version(link.session, link.values)
         return [_at_version(each, version) for each in later]
@@ -267,7 +267,7 @@ def _at_version(link: Link, version: str) -> Link:
 
 
 def _again(link: Link, loader: Loader) -> Link:
-    """The link in the project as it is now. Raises ConfigError, and UsageError where it has gone."""
+    """Look the link up again in the changed project. Raises ConfigError, and UsageError if it is gone."""
     loaded = loader.load(link.session.flags, link.command.name)
     command = loaded.commands.get(link.command.name)
     if command is None:
@@ -276,7 +276,7 @@ def _again(link: Link, loader: Loader) -> Link:
 
 
 def _run_link(links: list[Link], at: int) -> int:
-    """Runs one link of a chain. Where it fails, it is named together with those that do not run."""
+    """Run one link of a chain. If it fails, report it and the links that do not run."""
     link, count = links[at], len(links)
     later = [each.command.name for each in links[at + 1 :]]
     not_run = f"; not run: {', '.join(later)}" if later else ""
@@ -298,7 +298,7 @@ def _run_link(links: list[Link], at: int) -> int:
 
 @contextmanager
 def _announced(link: Link, at: int, count: int) -> Iterator[None]:
-    """On a terminal, a heading for each link of a chain, and how long it took."""
+    """Print a heading for each link of a chain, and how long it took, if stderr is a terminal."""
     if count == 1 or link.session.flags.dry_run or not console.is_terminal():
         yield
         return
@@ -313,7 +313,7 @@ def _announced(link: Link, at: int, count: int) -> Iterator[None]:
 
 
 def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link | Command:
-    """A link with the values of its arguments; the command alone where its help is wanted."""
+    """Return a link with the values of its arguments, or the command alone if its help is wanted."""
     given, rest = options.parse_options(OPTIONS, words)
     for name in ("help", "version", "contact"):
         if not first and name in given:

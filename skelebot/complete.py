@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The words before the cursor's, from the one after `skelebot`; that word, as far as it is there.
+    """The words before the cursor, from the one after `skelebot`, and the word at the cursor.
 
     done: how much of it the shell keeps and does not want to see again. quoted: whether it begins with
     a quotation mark.
@@ -41,8 +41,8 @@ class Line(NamedTuple):
 
 
 def answer() -> int:
-    """Write the candidates to stdout; none where anything is wrong. Gives the exit code 0."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what is wrong is for the command itself to say
+    """Write the candidates to stdout, or none if anything is wrong; the exit code is always 0."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the command itself reports mistakes
     with suppress(Exception):
         shell = os.environ["_SKELEBOT_COMPLETE"].removesuffix("_complete")
         line = _LINES[shell](os.environ["COMP_WORDS"], os.environ["COMP_CWORD"])
@@ -65,7 +65,7 @@ class Where(NamedTuple):
 
 
 def candidates(words: Sequence[str], word: str) -> Iterator[Candidate]:
-    """Yield the words that begin with `word` and can follow `words`. Raises what is wrong with them."""
+    """Yield the words that begin with `word` and can follow `words`. Raises any error in those."""
     flag, equals, value = word.partition("=")
     if equals and flag.startswith("--"):
         of = _where([*words, flag]).value
@@ -88,7 +88,7 @@ def _found(where: Where, word: str) -> Iterator[Candidate]:
 
 
 def _where(words: Sequence[str]) -> Where:
-    """Find out what the word after `words` can be. Raises what is wrong with them or the project."""
+    """Find out what can follow `words`. Raises any error in them or in the project."""
     *before, link = cli.links_of(list(words))
     flags = Flags()
     if before:
@@ -137,10 +137,10 @@ def _environments() -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a command line without their quotes, the last of which may still be open."""
+    """Split a command line into words without quotes; the last word may be incomplete."""
     if not re.search(r"['\"\\]", text):
         return text.split()
-    import shlex  # only where there is something to it
+    import shlex  # only imported if needed
 
     lexer = shlex.shlex(text, posix=True)
     lexer.whitespace_split = True
@@ -155,7 +155,7 @@ def _words(text: str) -> list[str]:
 
 
 def _after_skelebot(words: list[str]) -> list[str]:
-    """Drop the command, and what is before it, such as variables. An alias is the first word."""
+    """Remove the command and what precedes it, such as variables. An alias is the first word."""
     names = [os.path.basename(word) for word in words]
     return words[names.index("skelebot") + 1 if "skelebot" in names else 1 :]
 
@@ -164,9 +164,9 @@ _BREAK = re.compile(r"[=:@]+")
 
 
 def _of_bash(text: str, at: str) -> Line:
-    """Bash gives each word on a line, with its quotes, and breaks them at `=`, `:` and `@`.
+    """Read bash's input: one word per line, with its quotes, and split at `=`, `:` and `@`.
 
-    It wants to see again only what follows such a break.
+    It expects back only what follows the last split.
     """
     pieces = text.split("\n")[: int(at) + 1]
     typed: list[str] = []
@@ -181,14 +181,14 @@ def _of_bash(text: str, at: str) -> Line:
 
 
 def _of_zsh(text: str, at: str) -> Line:
-    """Zsh gives the words as they were typed, those behind the cursor too."""
+    """Read zsh's input: the words as typed, including those after the cursor."""
     words = _words(text)
     cut = int(at)
     return Line(_after_skelebot(words[:cut]), words[cut] if cut < len(words) else "")
 
 
 def _of_fish(text: str, at: str) -> Line:
-    """Fish gives the text up to the cursor, and the word at it, of which there may be nothing yet."""
+    """Read fish's input: the text up to the cursor, and the word at the cursor, which may be empty."""
     words = _words(text)
     word = words.pop() if at else ""
     return Line(_after_skelebot(words), word)
@@ -198,18 +198,18 @@ def _of_fish(text: str, at: str) -> Line:
 
 
 def _for_bash(candidate: Candidate, line: Line) -> str:
-    """Bash puts a value in the place of the word as it is, once `read` has taken out backslashes."""
+    """Format for bash, which inserts the value unchanged once `read` has removed backslashes."""
     if candidate.is_file:
         return "file,"
     value = candidate.value[line.done :]
-    if line.quoted:  # nothing that the quotes, or `read`, would make something else of
+    if line.quoted:  # nothing that quotes or `read` would change
         return f"plain,{value}" if re.fullmatch(r"[\w%+=:,./@^~ -]*", value) else ""
     escaped = re.sub(r"[^\w%+=:,./@^-]", r"\\\g<0>", value)
     return "plain," + escaped.replace("\\", "\\\\")
 
 
 def _for_zsh(candidate: Candidate, line: Line) -> str:
-    """Zsh reads three lines, none of which may be empty, and splits a value with a help at a colon."""
+    """Format for zsh: three lines, none of them empty; a value with help is split at a colon."""
     if candidate.is_file:
         return f"file\n{candidate.value or '_'}\n_"
     help = _one_line(candidate.help)
@@ -218,7 +218,7 @@ def _for_zsh(candidate: Candidate, line: Line) -> str:
 
 
 def _for_fish(candidate: Candidate, line: Line) -> str:
-    """Fish cuts a line off at its second comma."""
+    """Format for fish, which cuts a line off at its second comma."""
     if candidate.is_file:
         return f"file,{candidate.value}"
     if "," in candidate.value:

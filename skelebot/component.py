@@ -1,4 +1,4 @@
-"""What a component is: it adds commands to the CLI, and amends what is built and run."""
+"""Components, which add commands to the command line and change what is built and run."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from skelebot.project.read import NO_PROJECT
 
 
 class Activation(Enum):
-    """When a component takes part."""
+    """When a component is active."""
 
     ALWAYS = "inside and outside a project"
     PROJECT = "inside a project"
@@ -30,29 +30,29 @@ class Component:
     activation: ClassVar[Activation] = Activation.CONFIGURED
 
     def problems(self) -> Iterable[str]:
-        """What is wrong with the settings beyond the type of each."""
+        """Return problems with the settings beyond their types."""
         return ()
 
     def commands(self, project: Project | None) -> Iterable["Command"]:
-        """What it adds to the command line; the project is None outside a project."""
+        """Return the commands to add. project: None outside a project."""
         return ()
 
     def image(self, image: Image, project: Project) -> Image:
-        """The image with what the component needs in it."""
+        """Return the image with what the component needs."""
         return image
 
     def task(self, task: Task, project: Project) -> Task:
-        """The task with what the component adds to its run."""
+        """Return the task with what the component adds to it."""
         return task
 
     def checks(self, session: "Session") -> Iterable["Check"]:
-        """What `skelebot doctor` finds out about the component's surroundings."""
+        """Return the component's lines for `skelebot doctor`."""
         return ()
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `skelebot doctor`: what was looked at, what was found, what to do if that is wrong."""
+    """A line of `skelebot doctor`: what was checked, what was found, what to do if that is wrong."""
 
     name: str
     found: str
@@ -66,7 +66,7 @@ class Check:
 
 
 class Session(NamedTuple):
-    """What a command works with: the project it belongs to, the components, the flags.
+    """What a command works with: the project, the components and the flags.
 
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
@@ -83,14 +83,14 @@ class Session(NamedTuple):
 
     @property
     def project(self) -> Project:
-        """The project that a command works on. Raises UsageError outside a project."""
+        """Return the project that a command works on. Raises UsageError outside a project."""
         if self.optional_project is None:
             raise UsageError(f"{NO_PROJECT}; change into a project")
         return self.optional_project
 
     @property
     def hidden_commands(self) -> tuple[str, ...]:
-        """Skelebot's own commands whose names jobs of the project have."""
+        """Return Skelebot's own commands whose names jobs of the project have."""
         jobs = self.optional_project.jobs if self.optional_project else ()
         return tuple(job.name for job in jobs if job.name in self.reserved_names)
 
@@ -117,7 +117,7 @@ class Command:
 
 
 class Link(NamedTuple):
-    """One command of a chain, with the values of its arguments; `words` are those as typed."""
+    """A command of a chain with the values of its arguments; `words` are as typed."""
 
     command: Command
     session: Session

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, locks, and what an OSError means."""
+"""Write whole files or nothing, lock files, and explain OSErrors."""
 
 import os
 import stat
@@ -8,11 +8,11 @@ from typing import IO
 
 from skelebot.errors import SkelebotError, UsageError
 
-PART = ".skelebot-part"  # ends the name of a file that is still being written
+PART = ".skelebot-part"  # suffix of a file that is still being written
 
 
 def reason(error: OSError | UnicodeError) -> str:
-    """The reason in an error of the operating system, in lower case, without the file's name."""
+    """Return an OSError's reason in lower case, without the file's name."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
@@ -32,7 +32,7 @@ def open_regular(path: str) -> IO[bytes]:
 
 
 def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
-    """Write a whole file; what was there before stays if that fails. Raises OSError."""
+    """Write a whole file; if that fails, the old one stays. Raises OSError."""
     fresh = f"{path}.{os.urandom(4).hex()}{PART}"
     try:
         with open(fresh, "xb", opener=lambda p, flags: os.open(p, flags, mode)) as file:
@@ -46,9 +46,9 @@ def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
 
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
-    """Yield a file that takes its place when the block has ended well; otherwise nothing changes.
+    """Yield a file that replaces the old one when the block succeeds; otherwise nothing changes.
 
-    The data is on the disk by then. Raises SkelebotError where the file cannot be written.
+    The data is on the disk by then. Raises SkelebotError if the file cannot be written.
     """
     fresh = os.path.join(os.path.dirname(path), f".{os.urandom(6).hex()}{PART}")
     try:
@@ -66,9 +66,9 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def output_path(text: str) -> str:
-    """The absolute path of a file to be written, named from the current folder; links are followed.
+    """Return the absolute path of an output file given relative to the current folder, links followed.
 
-    Raises UsageError where no file can be put.
+    Raises UsageError if no file can be written there.
     """
     path = os.path.realpath(text)
     folder = os.path.dirname(path)
@@ -90,7 +90,7 @@ def output_path(text: str) -> str:
 def locked(
     path: str, *, shared: bool = False, on_wait: Callable[[], None] | None = None
 ) -> Iterator[IO[str]]:
-    """Hold the lock of a file, which is made where it is missing; yields it, for a child to inherit.
+    """Hold the lock of a file, which is created if missing; yields it, for a child to inherit.
 
     on_wait: called once if somebody else holds the lock. The file is never opened through a link, which
     others could put into a folder for all. Raises OSError.
@@ -115,7 +115,7 @@ def open_lock(path: str) -> IO[str]:
 def take_lock(
     file: IO[str] | int, *, shared: bool = False, on_wait: Callable[[], None] | None = None
 ) -> None:
-    """Wait for the lock of an open file; a lock that is held already changes its kind."""
+    """Wait for the lock of an open file, or change the kind of a lock that is held."""
     import fcntl
 
     if not try_lock(file, shared=shared):
@@ -125,7 +125,7 @@ def take_lock(
 
 
 def try_lock(file: IO[str] | int, *, shared: bool = False) -> bool:
-    """Take the lock of an open file unless somebody else holds it."""
+    """Take the lock of an open file unless another process holds it."""
     import fcntl  # the ground floor of every start; locks are for those that build or run
 
     try:
@@ -142,9 +142,9 @@ _PREFIX = "skelebot-private-"
 
 @contextmanager
 def private_folder() -> Iterator[str]:
-    """Yield a new temporary folder that only this user can read; it goes with the block.
+    """Yield a new temporary folder that only this user can read, and remove it afterwards.
 
-    This process holds a lock on it, so that `sweep` can tell what a killed process has left.
+    This process locks it, so that `sweep` can recognise what a killed process has left.
     """
     folder, number = _locked_folder(_new_folder)
     try:
@@ -173,7 +173,7 @@ def _locked_folder(make: Callable[[], str]) -> tuple[str, int]:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.isdir(folder):
                 return folder, number
-        os.close(number)  # or it is sweeping it at this moment
+        os.close(number)  # or it is sweeping it right now
 
 
 def sweep() -> None:

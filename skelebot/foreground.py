@@ -1,4 +1,4 @@
-"""This process in front of a terminal: its signals, passed on to the program that runs meanwhile."""
+"""Run a program in the foreground: its terminal, and the signals passed on to it."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-GRACE = 10.0  # seconds between asking a job to end and ending it
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
 def install_signal_handlers() -> None:
-    """Let SIGTERM and SIGHUP, like Ctrl-C, unwind the program rather than end it on the spot."""
+    """Make SIGTERM and SIGHUP unwind the program, as Ctrl-C does, instead of ending it at once."""
     for signum in STOPPING:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _raise_interrupted)
@@ -31,9 +31,9 @@ def _raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off the signals that ask Skelebot to stop until the block has ended, in any thread.
+    """Delay the signals that ask Skelebot to stop until the block has ended, in any thread.
 
-    Programs that are started meanwhile inherit this, so that Ctrl-C does not end them either.
+    Programs started in the block ignore them too, so Ctrl-C does not end them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -68,7 +68,7 @@ def attend(
 
 
 class _Relay(Generic[R]):
-    """Passes signals on; those that come while the program is starting wait for it."""
+    """Pass signals on; those that arrive while the program is starting wait for it."""
 
     def __init__(self, send: Callable[[R, int, bool], None], raw_terminal: bool) -> None:
         self.signal: int | None = None
@@ -96,7 +96,7 @@ class _Relay(Generic[R]):
         if self._run is not None or self._launching:
             self.signal = self.signal or signum
         delivered = signum == signal.SIGINT and not self._raw and _in_foreground()
-        self._requests += not delivered  # the job has that Ctrl-C already, and may have a use for it
+        self._requests += not delivered  # the job has already received it and may handle it
         self._pass_on(signal.SIGKILL if self._requests >= 3 else signum, delivered)
 
     def _pass_on(self, signum: int, delivered: bool) -> None:
@@ -147,7 +147,7 @@ def attend_program(step: Step, streams: "Streams | None" = None) -> int:
 
 
 def _in_foreground() -> bool:
-    """Whether Ctrl-C on the terminal goes to this process and to those it has started."""
+    """Whether Ctrl-C on the terminal reaches this process and its children."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -161,7 +161,7 @@ def _in_foreground() -> bool:
 
 
 def are_terminals() -> bool:
-    """Whether stdin, stdout and stderr all are a terminal."""
+    """Whether stdin, stdout and stderr are all terminals."""
     try:
         return all(os.isatty(fd) for fd in (0, 1, 2))
     except OSError:

@@ -1,4 +1,4 @@
-"""Git, in the only module that calls it.
+"""Run git; no other module does.
 
 A repository's own configuration can name programs: https://git-scm.com/docs/git#_security. Whoever asks a
 question about a folder, which may have come in an archive, does not expect one of them to run.
@@ -14,13 +14,13 @@ from skelebot.model import Step
 # Options on the command line win over every file of settings and what those include.
 _NO_PROGRAMS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 _NO_PROMPTS = (("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C"))
-# A partial clone fetches what it lacks, by programs that it names; and the index is not to be written.
+# A partial clone would fetch objects with programs that it names; and the index must not be written.
 _OFFLINE = (("GIT_ALLOW_PROTOCOL", "none"), ("GIT_NO_LAZY_FETCH", "1"), ("GIT_OPTIONAL_LOCKS", "0"))
 _CAN_RUN = r"^filter\..*\.(clean|smudge|process|required)$"
 
 
 def ask(folder: str, *words: str, stdin: str | None = None, verbose: bool = False) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a question about a folder, which runs no other program.
+    """Ask git about a folder, without other programs; returns exit code, stdout and stderr.
 
     Only `has_changes` may ask what compares files with the index, as filters are applied for that.
     Raises ProgramMissing.
@@ -29,7 +29,7 @@ def ask(folder: str, *words: str, stdin: str | None = None, verbose: bool = Fals
 
 
 def fetch(folder: str, *words: str, timeout: float | None = None) -> tuple[int, str, str]:
-    """The same of a command that may reach other machines: by the caller's own settings and keys.
+    """Run a git command that may reach other machines, with the caller's settings and keys.
 
     folder: a clone of Skelebot's own, or one without a repository. Raises ProgramMissing and TimeoutError.
     """
@@ -37,7 +37,7 @@ def fetch(folder: str, *words: str, timeout: float | None = None) -> tuple[int, 
 
 
 def change(folder: str, *words: str, on_line: Callable[[str], None], verbose: bool) -> tuple[int, list[str]]:
-    """Exit code and output of a command that is the user's own; their hooks and filters run.
+    """Run a git command for the user, with their hooks and filters; returns exit code and output.
 
     Raises ProgramMissing.
     """
@@ -59,7 +59,7 @@ def _capture(
 
 
 def answer(folder: str, *words: str, stdin: str | None = None) -> str:
-    """What git prints. Raises SkelebotError with the first line of its complaint, which may be empty."""
+    """Return git's output. Raises SkelebotError with the first line of its error, which may be empty."""
     code, out, err = ask(folder, *words, stdin=stdin)
     if code:
         raise SkelebotError(err.strip().partition("\n")[0])
@@ -95,7 +95,7 @@ def _option(name: str, key: str, value: str) -> tuple[str, str]:
 
 
 def _filters(folder: str) -> set[str]:
-    """The names of all filters that git knows there; the user's own are also set up by a repository."""
+    """Return the names of all filters that git knows there, including the user's own."""
     code, out, err = ask(folder, "config", "--null", "--name-only", "--get-regexp", _CAN_RUN)
     if code > 1:  # 1: there are none
         raise SkelebotError(err.strip().partition("\n")[0])
@@ -103,7 +103,7 @@ def _filters(folder: str) -> set[str]:
 
 
 def _filtered(folder: str, paths: list[str], filters: set[str]) -> list[str]:
-    """Those of the paths, seen from the repository's top, to which one of the filters applies."""
+    """Return the paths, relative to the repository's top, that one of the filters applies to."""
     if not paths or not filters:
         return []
     top = answer(folder, "rev-parse", "--show-toplevel").removesuffix("\n")
@@ -113,7 +113,7 @@ def _filtered(folder: str, paths: list[str], filters: set[str]) -> list[str]:
 
 
 def _submodules(folder: str) -> list[str]:
-    """The folders of the submodules that are checked out."""
+    """Return the folders of checked-out submodules."""
     entries = answer(folder, "ls-files", "--stage", "-z", "--", ".").split("\0")
     links = [entry.partition("\t")[2] for entry in entries if entry.startswith("160000 ")]
     return [os.path.join(folder, p) for p in links if os.path.lexists(os.path.join(folder, p, ".git"))]

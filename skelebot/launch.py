@@ -1,4 +1,4 @@
-"""What every command that builds or runs something goes through: the project's image, and tasks in it."""
+"""Prepare and run what commands build or run: the project's image and its tasks."""
 
 import os
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) -> Image:
-    """The project's image, or that of a job with ignores of its own, as the components amend it.
+    """Return the image of the project, or of a job with its own ignores, as amended by the components.
 
-    also: Python dependencies besides the project's, installed after them. Raises ConfigError.
+    also: more Python dependencies, installed last. Raises ConfigError.
     """
     from skelebot.image import dockerfile, ignores  # only for Docker
     from skelebot.project.state import outputs
@@ -42,13 +42,13 @@ def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) 
 
 
 def check_primary_job(session: Session) -> None:
-    """Raises ConfigError where an image that leaves this machine could not run its primary job."""
+    """Raise ConfigError if an image that leaves this machine could not run its primary job."""
     if problems := list(primary_command(session.project)):
         raise ConfigError(problems)
 
 
 def _dependencies(project: Project, also: tuple[str, ...]) -> "Dependencies":
-    """What all entries mean. Raises ConfigError with what is wrong in either language."""
+    """Read all entries. Raises ConfigError with the mistakes in either language."""
     from skelebot.image import dependencies, dependencies_r
 
     readers: dict[Language, Reader] = {"Python": dependencies.python, "R": dependencies_r.r}
@@ -72,7 +72,7 @@ def _cran_of_the_machine() -> str | None:
 
 
 def fetch_dependencies(session: Session) -> None:
-    """Brings what a build will need and no builder can fetch. Raises SkelebotError."""
+    """Download what a build needs but no builder can download. Raises SkelebotError."""
     project = session.project
     if session.flags.dry_run or session.flags.skip_build:
         return
@@ -84,9 +84,9 @@ def fetch_dependencies(session: Session) -> None:
 
 
 def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: bool = False) -> Task:
-    """A task of Skelebot's own in the project's surroundings: its host, variables, user.
+    """Return a task of Skelebot's own with the project's host, variables and user.
 
-    Raises UsageError for `-n` where only Docker will do.
+    Raises UsageError for `-n` if the task needs Docker.
     """
     from skelebot.project import plan
 
@@ -110,7 +110,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: b
 
 
 def amended(session: Session, task: Task) -> Task:
-    """The task with what each component adds to its run."""
+    """Return the task as amended by each component."""
     for component in session.components:
         task = component.task(task, session.project)
     return task
@@ -124,9 +124,9 @@ def check(session: Session, image: Image, task: Task) -> None:
 
 
 def start(session: Session, image: Image, task: Task, streams: "Streams | None" = None) -> int:
-    """Build what has changed, run the task and give its exit code; with --dry-run, show it all.
+    """Build if necessary, run the task and return its exit code; with --dry-run, describe it.
 
-    streams: what the task has in place of Skelebot's own. Raises SkelebotError.
+    streams: replace Skelebot's own. Raises SkelebotError.
     """
     from skelebot import foreground, process, runners  # not for the commands that only list what there is
 

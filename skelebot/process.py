@@ -1,4 +1,4 @@
-"""Running other programs, from any thread. The only module that imports subprocess."""
+"""Run other programs, from any thread. Only this module imports subprocess."""
 
 import os
 import signal
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Where a stream of a program goes: a file descriptor, or a function that gets the bytes as they come,
-# in a thread of its own; None is Skelebot's own stream.
+# Where a stream goes: a file descriptor, or a function that gets the bytes as they arrive,
+# in another thread; None is Skelebot's own stream.
 Sink = int | Callable[[bytes], object] | None
 
 
 class Streams(NamedTuple):
-    """What a program has in place of Skelebot's own streams.
+    """The streams of a program that replace Skelebot's own.
 
-    stdin: all that there is to read, some kilobytes at most; None is Skelebot's own.
+    stdin: all its input, a few kilobytes at most; None is Skelebot's own.
     """
 
     stdin: bytes | None = None
@@ -38,14 +38,14 @@ OWN = Streams()
 
 
 def display(step: Step) -> str:
-    """The step as a shell would read it, without secrets."""
+    """Return the step as shell text, without secrets."""
     import shlex  # like subprocess, only where a program is run
 
     return shlex.join(console.printable(_shortened(display_text(word))) for word in step.argv)
 
 
 def _shortened(word: str) -> str:
-    """A word for people to look at; of a whole script, its beginning."""
+    """Shorten a word for display: a whole script to its beginning."""
     return word if len(word) < 1000 else f"{word[:60].splitlines()[0]}..."
 
 
@@ -58,7 +58,7 @@ def trace(verbose: bool, step: Step) -> None:
 
 
 def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a short program.
+    """Run a short program; returns exit code, stdout and stderr.
 
     Raises ProgramMissing, and TimeoutError when it takes longer than `timeout` seconds; the program and
     whatever it has started are ended then.
@@ -81,9 +81,9 @@ def tee(
     write_stdin: Callable[[IO[bytes]], object] | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> tuple[int, list[str]]:
-    """Exit code and output of a long program; `on_line` gets each line of it, stderr included, as it comes.
+    """Run a long program; returns exit code and output. on_line: gets each line, stderr included.
 
-    write_stdin: writes the program's stdin, in a thread of its own. Raises ProgramMissing.
+    write_stdin: writes the program's stdin, in another thread. Raises ProgramMissing.
     """
     import subprocess
 
@@ -111,9 +111,9 @@ def _write_and_close(write_stdin: Callable[[IO[bytes]], object], stdin: IO[bytes
 def pipe(
     step: Step, write_stdin: Callable[[IO[bytes]], None] | None, read_stdout: Callable[[IO[bytes]], T]
 ) -> tuple[int, T, str]:
-    """Exit code of a program, what `read_stdout` makes of its stdout, and its stderr.
+    """Run a program; returns its exit code, what `read_stdout` returns, and its stderr.
 
-    write_stdin: writes the program's stdin, in a thread of its own; what it raises is raised here.
+    write_stdin: writes the program's stdin, in another thread; what it raises is raised here.
     Raises ProgramMissing.
     """
     import subprocess
@@ -143,7 +143,7 @@ def pipe(
 
 @contextmanager
 def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """The program, which is ended if the block is left by an exception."""
+    """Start a program, and end it if the block raises an exception."""
     import subprocess
 
     streams.setdefault("stdin", subprocess.DEVNULL if step.stdin is None else subprocess.PIPE)
@@ -152,7 +152,7 @@ def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
         yield child
     except BaseException:
         child.terminate()
-        _close(child)  # one that is writing would otherwise wait for a reader
+        _close(child)  # otherwise it would block on a write
         child.wait()
         raise
     finally:
@@ -166,7 +166,7 @@ def _close(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a program; the secrets among its words are resolved here and nowhere else."""
+    """Start a program. Only here are the secrets in its arguments resolved."""
     import subprocess
 
     env = dict(os.environ)
@@ -188,7 +188,7 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
 
 
 class Program:
-    """A program that was started. Any thread may wait for it; `pid` is its process."""
+    """A started program. Any thread may wait for it; `pid` is its process."""
 
     def __init__(self, child: "subprocess.Popen[bytes]", pumps: "tuple[_Pump, ...]") -> None:
         self._child, self._pumps = child, pumps
@@ -209,7 +209,7 @@ class Program:
         self._child.send_signal(signum)
 
     def has_ended(self) -> bool:
-        """Whether it has ended; it must still be waited for."""
+        """Whether it has ended; `wait` is still needed."""
         if self._child.returncode is not None:
             return True
         try:
@@ -266,7 +266,7 @@ class _Pump:
 
 
 def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
-    """A sink that gives `on_line` each line without its end; one without an end comes with the next."""
+    """Return a sink that calls `on_line` with each line, without its end; an incomplete one waits."""
     rest = b""
 
     def sink(data: bytes) -> None:
@@ -298,7 +298,7 @@ def in_thread(function: Callable[..., object], *args: object) -> "threading.Thre
 
 
 def identity(pid: int) -> str:
-    """What tells a process from a later one of the same number; empty where it has ended."""
+    """Return what distinguishes a process from a later one of the same number; empty if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             began = file.read().rpartition(b")")[2].split()[19].decode()  # proc_pid_stat(5): starttime
@@ -322,6 +322,6 @@ def _began_elsewhere(pid: int) -> str:
 
 
 def is_alive(who: str) -> bool:
-    """Whether the process of that identity still runs."""
+    """Whether the process of that identity is still running."""
     pid = who.partition("-")[0]
     return pid.isdigit() and identity(int(pid)) == who

@@ -23,17 +23,17 @@ _BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "
 # Keys of former versions that nothing reads any more, and what to do with each. A file that has them loads.
 FORMER: dict[type, dict[str, str]] = {
     Project: {
-        "version": "is not read; write the version to the file VERSION",
-        "skelebotVersion": "is not read; remove it",
-        "env": "is not read; the option -e names the environment",
-        "artifacts": "is not read here; move it below `repository:` below `components:`",
-        "jupyter": "is not read here; move it below `components:`",
-        "kerberos": "is not read here; move it below `components:`",
-        "plugins": "is not read; put the settings of each plugin below `components:`, by its name",
-        "copy": "is not read; share files with a job through its `mappings`",
+        "version": "is ignored; write the version to the file VERSION",
+        "skelebotVersion": "is ignored; remove it",
+        "env": "is ignored; the option -e names the environment",
+        "artifacts": "is ignored here; move it below `repository:` below `components:`",
+        "jupyter": "is ignored here; move it below `components:`",
+        "kerberos": "is ignored here; move it below `components:`",
+        "plugins": "is ignored; put the settings of each plugin below `components:`, by its name",
+        "copy": "is ignored; share files with a job through its `mappings`",
     },
-    Arg: {"default": "is not read; a value with a default is one of the `params`"},
-    Param: {"isBoolean": "is not read; write `accepts: boolean`"},
+    Arg: {"default": "is ignored; a value with a default is one of the `params`"},
+    Param: {"isBoolean": "is ignored; write `accepts: boolean`"},
 }
 
 
