@@ -437,7 +437,7 @@ class Image:
     """What to build, in this order of lines: `base`, `shared_setup`, `setup`, the project's files, `lines`.
 
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
-    are left out. copied: files that `setup` needs. dockerfile: one of the user's own, instead of the
+    are left out. copied: files that `setup` needs. dockerfile: a custom one, instead of the
     lines. shared_setup: what is the same for all projects, so that they share its steps in the cache.
     inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
     the user to see. shadow_sets: for each kind of job the paths that its mappings lie over. user,

@@ -1,4 +1,4 @@
-"""`envs` and `config`: which environments there are, and what holds in one of them."""
+"""`envs` and `config`: list the environments, and print the configuration of one."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass, replace
@@ -44,7 +44,7 @@ def _config(session: Session, values: Values) -> int:
     if values.get("json"):
         _print_json(_plain(tree, (), source))
         return 0
-    # One value to a line, however long, so that its origin can stand behind it.
+    # One value per line, however long, so that its origin can follow it.
     text = yaml.serialize(tree, Dumper=yaml.SafeDumper, allow_unicode=True, width=float("inf"))
     console.out((_with_origins(text, source) if source else text).rstrip("\n"))
     return 0
@@ -148,14 +148,14 @@ def _origin(source: yaml.Node, path: Path) -> str:
 
 def _below(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
     if isinstance(step, int):
-        # A single entry may stand where a list is meant.
+        # A single entry is accepted in place of a list.
         return node.value[step] if isinstance(node, yaml.SequenceNode) else node
     found = {name.value: below for name, below in nodes.items(node, "", Report())} if node else {}
     return found.get(step) or found.get(_OLD.get(step))
 
 
 def _with_origins(text: str, source: yaml.Node) -> str:
-    """The YAML with a comment behind each value."""
+    """Append each value's origin as a comment."""
     tree = yaml.compose(text, yaml.SafeLoader)
     assert tree
     pieces, done = [], 0

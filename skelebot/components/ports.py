@@ -1,4 +1,4 @@
-"""The root's ports belong to every job."""
+"""Publish the root's ports for every job."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`prime`: builds what runs will need, and saves the project's image to a file."""
+"""`prime`: build what runs need, and save the project's image to a file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class Prime(Component):
 
 
 def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
-    """Raises UsageError or ConfigError for what would keep it from building or saving."""
+    """Raise UsageError or ConfigError if it cannot build or save."""
     output, task = _output(values), _task(session)
     if output and session.flags.native:
         raise UsageError("a native run has no image to save; leave out -n, or -o")
@@ -56,12 +56,12 @@ def _run(session: Session, values: Values) -> int:
 
 
 def _task(session: Session) -> Task:
-    """A task that is never run: what comes before it is what is wanted."""
+    """Return a task that does nothing; only its preparation matters."""
     return replace(launch.tool(session, "prime", ("true",)), may_run_natively=False)
 
 
 def _images(session: Session) -> list[Image]:
-    """The project's image, and those of the jobs that leave out files of their own."""
+    """Return the project's image, and those of the jobs with their own ignores."""
     project = session.project
     jobs = [job for job in project.jobs if job.ignores and job.native != "always"]
     return [launch.image(session), *(launch.image(session, job) for job in jobs)]
@@ -79,7 +79,7 @@ def _show(images: list[Image], output: str | None) -> int:
 
 
 def _output(values: Values) -> str | None:
-    """The path of the file that is wanted. Raises UsageError where it cannot be written."""
+    """Return the path of the output. Raises UsageError if it cannot be written."""
     from skelebot.files import output_path
 
     given = values.get("output")
@@ -110,6 +110,6 @@ def _packed(file: IO[bytes], path: str) -> Iterator[IO[bytes]]:
         return
     import gzip
 
-    # Neither the name nor the time goes in: the same image makes the same file.
+    # Without name and time, the same image gives the same file.
     with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         yield packed  # type: ignore[misc]

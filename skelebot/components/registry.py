@@ -26,7 +26,7 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _WORD = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 
 _host = pattern(
-    rf"{_LABEL}(\.{_LABEL})*", "a host name, such as registry.example.com; `port` is a key of its own"
+    rf"{_LABEL}(\.{_LABEL})*", "a host name, such as registry.example.com; `port` is a separate key"
 )
 _user = pattern(
     rf"{_WORD}(/{_WORD})*", "lower-case letters and digits, with single dots, dashes and slashes between"

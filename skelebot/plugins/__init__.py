@@ -1,1 +1,1 @@
-"""Plugins: components that others wrote, found without an import and run without harm to the rest."""
+"""Plugins: components from others, found without importing them and isolated from the rest."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-GROUP = "skelebot.components"  # of the entry points that name components
+GROUP = "skelebot.components"  # the group of entry points for components
 ATTRIBUTE = "COMPONENT"  # of an installed package: its component's class
 
 
@@ -34,7 +34,7 @@ class Plugin(NamedTuple):
 
 
 def folder() -> str:
-    """The folder of installed plugins: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    """Return the folder of installed plugins: https://specifications.freedesktop.org/basedir-spec/latest/."""
     on_mac = sys.platform == "darwin"
     default = "~/Library/Application Support" if on_mac else "~/.local/share"
     return os.path.join(user_folder("XDG_DATA_HOME", default), "skelebot", "plugins")

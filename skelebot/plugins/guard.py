@@ -1,4 +1,4 @@
-"""What lets Skelebot use a plugin without being broken by it.
+"""Use a plugin without being broken by it.
 
 Whatever breaks in a plugin stays with it: it is reported in one line, the plugin is switched off, and
 everything else goes on.
@@ -30,14 +30,14 @@ GRACE = 5.0  # seconds for a plugin's threads to end after the command
 
 
 class Guard:
-    """What a run knows of a plugin. off: why it takes no part; clashes: whether a name of it is taken."""
+    """What a run knows of a plugin. off: why it is not active; clashes: whether a name of it is taken."""
 
     def __init__(self, plugin: Plugin, off: str | None = None) -> None:
         self.plugin, self.off, self.clashes = plugin, off, False
         self._class: type[Component] | None = None
 
     def is_idle(self) -> bool:
-        """Whether an earlier run found that the plugin takes part only where it is configured."""
+        """Whether an earlier run found that the plugin is active only if configured."""
         return idle.is_idle(self.plugin)
 
     def load(self) -> type[Component] | None:
@@ -158,7 +158,7 @@ def _raised_at(error: BaseException) -> str:
 
 
 class Guarded(Component):
-    """A plugin's component as everyone else sees it: one that cannot break anything."""
+    """A plugin's component as the rest of Skelebot sees it; it cannot break anything."""
 
     def __init__(self, component: Component, guard: Guard) -> None:
         self._component, self.guard = component, guard

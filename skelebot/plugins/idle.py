@@ -1,4 +1,4 @@
-"""A cache of the plugins that need no import, because they take part only where they are configured.
+"""A cache of the plugins that need no import, because they are active only if configured.
 
 Each line holds the plugin's target, its folder, the file of its class, and what changes with that file.
 """
@@ -13,7 +13,7 @@ from skelebot.plugins.find import Plugin, user_folder
 
 
 def is_idle(plugin: Plugin) -> bool:
-    """Whether an earlier run found that the plugin takes part only where it is configured."""
+    """Whether an earlier run found that the plugin is active only if configured."""
     return any(line.startswith(_key(plugin)) and _is_current(line) for line in _lines())
 
 

@@ -1,4 +1,4 @@
-"""Load a plugin and call its hooks in a process of its own, where it can do no harm."""
+"""Load a plugin and call its hooks in a separate process, where it can do no harm."""
 
 import json
 import sys
@@ -20,8 +20,8 @@ _WORKER = (
 class Probe:
     """What a plugin did in its own process.
 
-    off: why it cannot take part. loads: whether it has a class, and names of its own. checks: lines for
-    doctor; empty where it takes no part.
+    off: why it cannot be active. loads: whether it has a class, and names of its own. checks: lines for
+    doctor; empty if it is not active.
     """
 
     off: str | None

@@ -1,4 +1,4 @@
-"""The other side of probe.py: loads a plugin and calls its hooks, in a process of its own."""
+"""The other side of probe.py: load a plugin and call its hooks, in a separate process."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def main(request: dict[str, Any]) -> NoReturn:
 
 
 def _checks(guard: Guard, root: str | None, flags: Flags, own_checks: bool) -> Iterator[Check]:
-    """Check a plugin's settings and hooks; nothing where it takes no part."""
+    """Check a plugin's settings and hooks; do nothing if it is not active."""
     name = f"plugin {guard.plugin.name}"
     project, report = read.project(root, flags.env) if root else (None, Report())
     components = catalog.active(project, report, [guard])

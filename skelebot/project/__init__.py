@@ -1,1 +1,1 @@
-"""What the project's files say; a job and its values become a Task."""
+"""What the project's files say, and how a job and its values become a Task."""

@@ -12,7 +12,7 @@ _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 
 
 def problems(project: Project) -> Iterator[str]:
-    """What is wrong between the parts of a configuration, each with its place."""
+    """Return the problems between the parts of a configuration, with their places."""
     seen: dict[str, Job] = {}
     for job in project.jobs:
         if job.name and job.name in seen:
@@ -118,7 +118,7 @@ def _is_timezone(name: str) -> bool:
     try:
         zoneinfo.ZoneInfo(name)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        # Without any database on this machine the name can only be judged by its form.
+        # Without a database on this machine, only the form of the name can be checked.
         known = any(os.path.isdir(folder) for folder in zoneinfo.TZPATH)
         return not known and re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", name) is not None
     return True

@@ -1,6 +1,6 @@
 """From a YAML text to PyYAML's nodes, each of which knows its place; what is wrong is collected.
 
-Nodes are read rather than PyYAML's values, because only they know the line, and the text as it stands
+Nodes are read rather than PyYAML's values, because only they know the line, and the original text
 in the file: `1.0`, `010` and `22:22` stay what the user wrote wherever text is meant.
 """
 
@@ -24,12 +24,12 @@ _MOST_LINES = 100  # that are shown of what is wrong
 
 
 class Report:
-    """What was found wrong while reading, each line once; reading goes on, to report all of it."""
+    """The mistakes found so far; reading continues, so that all are reported at once."""
 
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
-        # Merge keys may name one mapping exponentially often; each is read once.
+        # Merge keys may refer to one mapping exponentially often, so each is read once.
         self.values: dict[tuple[int, str, Any], Any] = {}
         self.items: dict[int, list[tuple[yaml.Node, yaml.Node]]] = {}
 
@@ -132,7 +132,7 @@ def _check_depth(source: _NamedText) -> None:
 def _yaml_problem(name: str, text: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-    if "nesting depth" in what:  # libyaml 0.2.6 has a limit of its own
+    if "nesting depth" in what:  # libyaml 0.2.6 has its own limit
         what = _TOO_DEEP
     if mark:
         where = f"{name}:{mark.line + 1}:{mark.column + 1}"
@@ -169,7 +169,7 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def items(node: yaml.Node, path: str, report: Report) -> list[tuple[yaml.Node, yaml.Node]]:
-    """The pairs of a mapping with text keys, `<<` merged in, duplicates reported."""
+    """Return a mapping's pairs with text keys, with `<<` merged and duplicates reported."""
     if id(node) not in report.items:
         report.items[id(node)] = _items(node, path, report)
     return report.items[id(node)]
@@ -205,7 +205,7 @@ def is_null(node: yaml.Node) -> bool:
 
 
 def or_empty(node: yaml.Node) -> yaml.Node:
-    """The node; for nothing an empty mapping at its place."""
+    """Return the node, or an empty mapping at its place."""
     return yaml.MappingNode(TAG + "map", [], node.start_mark, node.end_mark) if is_null(node) else node
 
 

@@ -1,4 +1,4 @@
-"""A job and the values it was given become the words to run, and those with their surroundings a task."""
+"""Turn a job and its values into arguments, and these with their surroundings into a task."""
 
 import os
 import posixpath
@@ -15,7 +15,7 @@ from skelebot.secret import Secret, Word, read_env_file, reveal, typed_secret
 
 
 def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mapped[str, str]) -> Task:
-    """What running `job` with the parsed `values` means; `caller` is the caller's environment.
+    """Return the task for `job` with the parsed `values`; `caller` is the caller's environment.
 
     Raises UsageError for a value that an environment reference brings and the choices do not hold,
     for an envFile that cannot be read, and for a job that must not run natively and is asked to.
@@ -56,7 +56,7 @@ def place(project: Project, job: Job | None, flags: Flags) -> Place:
 
 
 def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> tuple[Word, ...]:
-    """What the script gets: the args, then each param under its full name."""
+    """Return the script's arguments: the args, then each param under its full name."""
     given: list[Word] = [str(values[arg.key]) for arg in job.args]
     for param in job_params(project, job):
         if param.name in values:
@@ -68,7 +68,7 @@ def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> 
 
 
 def default(param: Param, env: Mapped[str, str]) -> Value | None:
-    """The value of a param that was not given; None where it is not to be passed."""
+    """Return the value of a param that was not given; None if it is not passed."""
     if param.reference:
         value = env.get(param.reference)
         if value is not None and param.choices and value not in param.choices:
@@ -94,7 +94,7 @@ def param_words(param: Param, value: Value | None) -> list[Word]:
 
 
 def mounts(project: Project, job: Job) -> tuple[Mount, ...]:
-    """The job's mappings, each once. Raises UsageError with the place of one below an unknown home."""
+    """Return the job's mappings, each once. Raises UsageError, with the place, below an unknown home."""
     found = []
     for number, text in enumerate(job.mappings):
         try:
@@ -112,20 +112,20 @@ def mount(root: str, text: str) -> Mount:
 
 
 def targets(job: Job) -> tuple[str, ...]:
-    """Where the job's mappings lie in the container."""
+    """Return where the job's mappings are in the container."""
     return tuple(posixpath.normpath(Mapping.parse(text).container) for text in job.mappings)
 
 
 def shadowed(job: Job) -> tuple[str, ...]:
-    """The project's paths over which the job's mappings lie in the container; "" is all of it."""
+    """Return the project's paths that the job's mappings cover in the container; "" is all of it."""
     inside = {t[len(WORKDIR) + 1 :] for t in targets(job) if f"{t}/".startswith(f"{WORKDIR}/")}
     return tuple(sorted(inside))
 
 
 def tag(name: str) -> str:
-    """A job's name as the tag of its own image."""
+    """Return the tag of a job's own image."""
     clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
-    # Two names that look alike as tags are still two images.
+    # Different names must not give the same tag.
     return f"job-{clean}" if clean == name else f"job-{clean}-{zlib.crc32(name.encode()):08x}"
 
 
@@ -158,7 +158,7 @@ def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[s
 
 
 def at_home(path: str) -> str:
-    """A path with the caller's home for a leading `~`. Raises UsageError where that is not known."""
+    """Replace a leading `~` with the caller's home. Raises UsageError if that is unknown."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise UsageError(f"{path}: the home folder is unknown; set HOME")

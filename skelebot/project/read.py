@@ -24,7 +24,7 @@ NO_PROJECT = f"no {FILE} in this folder or its parents"
 
 
 def find_root() -> str | None:
-    """The nearest folder with a skelebot.yaml, from the current one upwards; None without any."""
+    """Return the nearest folder with a skelebot.yaml, from the current one upwards, or None."""
     try:
         folder = os.getcwd()
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def project(root: str, env: str | None) -> tuple[Project | None, Report]:
 
 
 def merged(root: str, env: str | None, report: Report) -> yaml.Node | None:
-    """What the project's file says, and the environment's over it; None where one cannot be read."""
+    """Return the project's file merged with the environment's; None if one cannot be read."""
     base = _compose(root, FILE, report)
     over = None if env is None else _compose(root, environment_file(root, env), report)
     if base is None or (env is not None and over is None):
@@ -97,7 +97,7 @@ def _values_of(key: str, node: yaml.Node) -> Iterator[str]:
 
 
 def read_file(root: str, name: str) -> bytes:
-    """The content of a file of the project. Raises UsageError."""
+    """Read a file of the project. Raises UsageError."""
     try:
         with files.open_regular(os.path.join(root, name)) as file:
             return file.read()
@@ -108,7 +108,7 @@ def read_file(root: str, name: str) -> bytes:
 
 
 def environment_file(root: str, env: str) -> str:
-    """The name of an environment's file. Raises UsageError where there is none."""
+    """Return the name of an environment's file. Raises UsageError if it does not exist."""
     known = environments(root)
     if env not in known:
         hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml in the project"
@@ -121,7 +121,7 @@ def _compose(root: str, name: str, report: Report) -> yaml.Node | None:
 
 
 def _overlay(base: yaml.Node, over: yaml.Node, report: Report) -> yaml.Node:
-    """The base's mapping with each top-level key of the environment's replacing the whole of its own."""
+    """Return the base mapping, with each top-level key of the environment replacing the same key."""
     now = {str(f.metadata["old"]): schema.yaml_name(f) for f in fields(Project) if f.metadata.get("old")}
     kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for node in (base, over):
@@ -130,7 +130,7 @@ def _overlay(base: yaml.Node, over: yaml.Node, report: Report) -> yaml.Node:
 
 
 def _version(root: str, report: Report) -> str | None:
-    """The text of VERSION, or None without such a file."""
+    """Read VERSION; None if it does not exist."""
     if not os.path.exists(os.path.join(root, VERSION)):
         return None
     try:
@@ -144,7 +144,7 @@ def _version(root: str, report: Report) -> str | None:
 
 
 def parsed_version(text: str | None) -> "Version":
-    """A project's version as one of https://semver.org. Raises SkelebotError where it is missing or none."""
+    """Parse a project's version (https://semver.org). Raises SkelebotError if it is missing or invalid."""
     from semver import Version  # only where versions are compared
 
     if text is None:

@@ -1,4 +1,4 @@
-"""From YAML's nodes to the model's values: every mistake found, each with its place and a hint.
+"""Convert YAML nodes into the model's values, and report every mistake with its place and a hint.
 
 The schema is the annotations of the model's dataclasses.
 """
@@ -109,7 +109,7 @@ def _build(
                 text = f"`{yaml_name(field)}` is missing: {field.metadata['help'].lower()}"
                 report.problem(node, path, text)
             if field.type is str:
-                values.setdefault(field.name, "")  # so that what else is wrong is found too
+                values.setdefault(field.name, "")  # to find the other mistakes too
             complete = complete and field.name in values
     return cls(**values) if complete else None
 

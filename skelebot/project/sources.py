@@ -13,7 +13,7 @@ INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
 
 def script(root: str, source: str) -> str | None:
-    """The path of the script that `source` names, there or not; None for a command line."""
+    """Return the path of the script that `source` names, existing or not; None for a command line."""
     source = source.strip()
     suffix = os.path.splitext(source)[1].lower()
     if "\n" in source or os.path.isabs(source):
@@ -21,12 +21,12 @@ def script(root: str, source: str) -> str | None:
     path = os.path.join(root, source)
     if os.path.isfile(path):
         return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
-    # The last word of a command line may end so too: only a single word can be nothing else.
+    # A command line can end like this too, but a single word is always a script.
     return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
 
 
 def job_params(project: Project, job: Job) -> tuple[Param, ...]:
-    """The params of a job: its own, and for a script those of the root that it does not hide."""
+    """Return a job's params: its own and, for a script, those of the root that it does not replace."""
     if not project.params or script(project.root, job.source) is None:
         return job.params
     own = {param.name for param in job.params}
@@ -41,7 +41,7 @@ def import_folders(root: str) -> tuple[str, ...]:
 
 
 def argv(project: Project, job: Job, arguments: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The program to run: an interpreter and its script, or bash and the author's own text.
+    """Return the program to run: an interpreter and its script, or bash and the author's text.
 
     Raises UsageError where arguments cannot follow the text.
     """
@@ -73,7 +73,7 @@ _PIECE = r"""
 _PIECE_IN_QUOTES = r"\\. | (?P<arguments> \$(?:[@*#1-9] | \{(?=[@*1-9]|\#[}@*])) ) | \$\( | \$\{ | ."
 _CLOSED_BY = {'"': '"', "`": "`", "(": ")", "$(": ")", "<(": ")", ">(": ")", "${": "}"}
 
-# After these a command begins: the first argument would be run as one.
+# A command begins after these, so the shell would run the first argument.
 _OPEN_END = r"(^|[;&|!({`]|(^|\s)(then|do|else|elif|if|while|until|in|time))$"
 
 
@@ -94,12 +94,12 @@ def _pieces(text: str) -> Iterator[tuple[re.Match[str], bool]]:
 
 
 def _uses_arguments(text: str) -> bool:
-    """Whether a command line says itself where the job's arguments go."""
+    """Whether a command line says where the job's arguments go."""
     return any(match.lastgroup == "arguments" for match, _ in _pieces(text))
 
 
 def _outline(text: str) -> str:
-    """A command line without its comments, and with `_` for all that stands in quotes and parentheses."""
+    """Return a command line without comments, with `_` for everything in quotes and parentheses."""
     outline = ""
     for match, inside in _pieces(text):
         piece = match[0]
@@ -119,7 +119,7 @@ _COMPOUND = (
 
 
 def _no_place_for_arguments(text: str) -> str | None:
-    """Why arguments cannot be appended to a command line, or None."""
+    """Return why arguments cannot be appended to a command line, or None."""
     for match, _ in _pieces(text):
         if match.lastgroup == "comment" and match.end() == len(text):
             return "the source ends in a comment"

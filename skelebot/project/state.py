@@ -11,7 +11,7 @@ OWN = ".skelebot"
 
 
 def own_folder(root: str) -> str:
-    """The folder that Skelebot may write to for a project: `.skelebot`, which git is told to leave alone.
+    """The folder that Skelebot may write to for a project: `.skelebot`, which git ignores.
 
     Where the caller cannot write there, it is one in the caller's cache. Raises SkelebotError.
     """
@@ -86,7 +86,7 @@ def has_used_default_host(root: str) -> bool:
 
 
 def remember_output(root: str, path: str) -> None:
-    """Note a file that was written for the user, so that the project's images leave it out."""
+    """Record a file that was written for the user, so that the project's images leave it out."""
     inside = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
     if inside.split(os.sep)[0] != os.pardir:
         _remember(root, "outputs", inside)

@@ -8,7 +8,7 @@ from skelebot.model import Mount, Task
 
 
 def make_folders(task: Task) -> None:
-    """Make the missing host folders as the caller, before an engine would make them as root."""
+    """Create missing host folders as the caller, before an engine would create them as root."""
     for mount in task.mounts:
         _make_folder(mount)
     for inner in task.mounts:

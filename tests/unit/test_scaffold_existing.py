@@ -326,7 +326,7 @@ def test_what_is_not_used_is_listed_once(folder: Path, capsys: pytest.CaptureFix
     assert said == [
         'INFO  | not used: explore.py: it has no `if __name__ == "__main__":`',
         f"INFO  | not used: old.py: Python {version} cannot read it",
-        "INFO  | not used: cli.py: a job cannot express commands of its own",
+        "INFO  | not used: cli.py: a job cannot express subcommands",
         "INFO  | not used: Makefile: all, train, test; a job for one has `source: make all`",
         "INFO  | not used: VERSION: '1.4' is not a version such as 1.4.0; bump, push and publish need one",
     ]

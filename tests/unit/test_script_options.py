@@ -64,7 +64,7 @@ def test_argparse() -> None:
         ('add_argument("--own", action=Own)', ["--own"]),
         ("add_argument(name)", ["an option whose name is computed"]),
         ('add_argument("-h", "--hosts")', ["--hosts"]),
-        ("add_subparsers()", ["commands of its own"]),
+        ("add_subparsers()", ["subcommands"]),
     ],
 )
 def test_what_a_job_cannot_express(call: str, skipped: list[str]) -> None:
@@ -101,7 +101,7 @@ def test_click() -> None:
         {"name": "dry", "accepts": "boolean"},
     ]
     assert skipped == ["--tag"]
-    assert read(f"{CLICK}@cli.command()\ndef more(): ...\n") == ([], [], ["commands of its own"])
+    assert read(f"{CLICK}@cli.command()\ndef more(): ...\n") == ([], [], ["subcommands"])
 
 
 TYPER = """

@@ -27,7 +27,7 @@ Part = tuple[str, Callable[[], Iterable[Check]]]
 
 
 def show(session: Session, as_json: bool) -> int:
-    """Print what was found; the exit code is 1 where something is wrong."""
+    """Print the results; the exit code is 1 if any check failed."""
     found = []
     for warning in session.warnings:
         console.warn(warning)
@@ -58,7 +58,7 @@ def _run_all(parts: list[Part]) -> Iterator[Check]:
     importlib.import_module("skelebot.runners.docker")
     end = time.monotonic() + SECONDS
     found: list[list[Check]] = [[] for _ in parts]
-    # Daemons: the program ends without the one that does not come back.
+    # Daemon threads, so that a hanging check does not keep the program from ending.
     threads = [
         threading.Thread(target=_run, args=(*part, checks), daemon=True)
         for part, checks in zip(parts, found, strict=True)
@@ -175,7 +175,7 @@ def _docker(session: Session) -> Iterator[Check]:
     yield Check("builder", "BuildKit" if has_buildkit(client) else "the classic one, without BuildKit")
     if not client.is_remote:
         folder = client.query("info", "--format", "{{.DockerRootDir}}", timeout=PATIENCE).strip()
-        if os.path.isdir(folder):  # else it is in a machine of its own, as on a Mac
+        if os.path.isdir(folder):  # otherwise it is in a virtual machine, as on macOS
             yield _free("Docker's disk", folder)
 
 
@@ -196,7 +196,7 @@ def _of_component(component: Component, session: Session) -> Callable[[], Iterab
 
 
 def _of_plugin(plugin: Plugin, session: Session, clash: str | None) -> Callable[[], Iterable[Check]]:
-    """Check a plugin in a process of its own: whatever it does, the other checks are reported."""
+    """Check a plugin in a separate process: whatever it does, the other checks are reported."""
     name = f"plugin {plugin.name}"
     remedy = f"skelebot plugin remove {plugin.name}" if plugin.owned else f"uninstall {plugin.origin}"
     root = session.optional_project.root if session.optional_project else None

@@ -15,7 +15,7 @@ from skelebot.runners.folders import is_missing, missing
 
 
 def run(session: Session, job: Job, values: Values) -> int:
-    """Build what has changed, run the job and give its exit code."""
+    """Build if necessary, run the job and return its exit code."""
     if not session.flags.dry_run:
         _check_source(session, job, ())
     launch.fetch_dependencies(session)
@@ -36,7 +36,7 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
 
 
 def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
-    """Raise UsageError or ConfigError for what would keep the job from running."""
+    """Raise UsageError or ConfigError if the job cannot run."""
     _check_source(session, job, earlier)
     image, task = _prepare(session, job, values)
     for mount in task.mounts:

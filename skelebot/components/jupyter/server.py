@@ -32,7 +32,7 @@ _LOCATED = "Jupyter listens: "
 
 
 class Server:
-    """A server with a token of its own.
+    """A server with its own token.
 
     problem: why it had to be stopped. address: the host and port that it has to listen on itself.
     patience: the seconds that it has to say where it listens, and then to answer there.

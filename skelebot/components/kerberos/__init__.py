@@ -1,4 +1,4 @@
-"""Kerberos: a job has a ticket before it starts, and the ticket is renewed while the job runs."""
+"""Kerberos: get a ticket before a job starts, and renew it while the job runs."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""`ps`, `logs`, `stop`, `exec` and `clean`: looking after the project's runs."""
+"""`ps`, `logs`, `stop`, `exec` and `clean`: manage the project's runs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

@@ -78,7 +78,7 @@ def _stage(root: str, stage: str, changes: Changes) -> None:
             shutil.copymode(target, staged)
             if new.executable != os.access(target, os.X_OK):
                 mode = stat.S_IMODE(os.stat(target).st_mode)
-                execute = (mode & 0o444) >> 2  # for everyone who may read
+                execute = (mode & 0o444) >> 2  # readable for everyone
                 os.chmod(staged, mode | execute if new.executable else mode & ~0o111)
 
 

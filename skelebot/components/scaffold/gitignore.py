@@ -29,7 +29,7 @@ def with_own_lines(root: str) -> tuple[Files, dict[str, str]]:
     present = {line.strip() for line in before.decode(errors="replace").splitlines()}
     own = [known[0] for known in _IGNORED if not present & set(known)]
     if "/Dockerfile" in own and os.path.lexists(os.path.join(root, "Dockerfile")):
-        own.remove("/Dockerfile")  # the user's own, which Skelebot does not write over
+        own.remove("/Dockerfile")  # a custom one, which Skelebot does not overwrite
     if not own:
         return {}, {}
     start = before if not before or before.endswith(b"\n") else before + b"\n"

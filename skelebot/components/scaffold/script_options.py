@@ -17,12 +17,12 @@ class Options(NamedTuple):
 
 
 def options(tree: ast.Module) -> Options:
-    """Find the script's options; those of a program with commands of its own are skipped."""
+    """Find the script's options; those of a program with subcommands are skipped."""
     found = Options([], [], [])
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     commands = [f for f in functions if any(_method(d) == "command" for d in f.decorator_list)]
     if _calls(tree, "add_subparsers") or len(commands) > 1:
-        found.skipped.append("commands of its own")
+        found.skipped.append("subcommands")
         return found
     for call in _calls(tree, "add_argument"):
         _argparse(call, found)

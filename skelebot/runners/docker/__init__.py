@@ -1,4 +1,4 @@
-"""Runs tasks in containers of one engine, through its own client."""
+"""Run tasks in containers of one engine, through the Docker client."""
 
 import os
 import re

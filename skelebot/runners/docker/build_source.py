@@ -56,7 +56,7 @@ class BuildSource:
         )
 
     def content(self, text: str, entries: list[ContextEntry]) -> str:
-        """The fingerprint of a part of the context under a text of its own."""
+        """Return the fingerprint of a part of the context with its own text."""
         return self._cache.hashed(text, entries)
 
 
@@ -68,7 +68,7 @@ def _fingerprint_cache(image: Image) -> FingerprintCache:
 
 
 def text(image: Image) -> str:
-    """The Dockerfile of an image, the user's own where it names one. Raises UsageError."""
+    """Return the Dockerfile of an image: a custom one if it names one. Raises UsageError."""
     if not image.dockerfile:
         return dockerfile.text(image)
     try:

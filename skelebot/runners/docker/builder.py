@@ -1,4 +1,4 @@
-"""Building an image, by whichever builder there is."""
+"""Build an image with either of Docker's builders."""
 
 import os
 import re
@@ -65,7 +65,7 @@ class Builder:
     def build(
         self, lines: list[str], entries: list[ContextEntry], of_image: dict[str, str], tags: tuple[str, ...]
     ) -> BuiltImage:
-        """Builds an image of Skelebot's own lines from the entries of the context."""
+        """Build an image of Skelebot's own lines from the entries of the context."""
         from skelebot.runners.docker import inherited
 
         with private_folder() as folder:

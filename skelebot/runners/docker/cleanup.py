@@ -1,4 +1,4 @@
-"""Removing images that builds have superseded, and keeping those that runs are about to use."""
+"""Remove images that builds have superseded, and keep those that runs are about to use."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A Docker engine as its client reaches it, and what the client's complaints mean."""
+"""A Docker engine as its client reaches it, and the meaning of the client's errors."""
 
 import json
 import os
@@ -43,7 +43,7 @@ class Client:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the engine is one of another machine, which does not see this one's folders."""
+        """Whether the engine is on another machine and cannot see this one's folders."""
         endpoint = self.host or _host_of_environment()
         if "://" not in endpoint:
             context = endpoint or os.environ.get("DOCKER_CONTEXT", "")
@@ -68,7 +68,7 @@ class Client:
         return step
 
     def capture(self, *words: str, timeout: float | None = None) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr. Raises SkelebotError where no engine answers in time."""
+        """Return exit code, stdout and stderr. Raises SkelebotError if no engine answers in time."""
         try:
             return process.capture(self.step(*words), timeout)
         except TimeoutError:
@@ -78,7 +78,7 @@ class Client:
             ) from None
 
     def query(self, *words: str, timeout: float | None = None) -> str:
-        """What the client prints. Raises SkelebotError with what its complaint means."""
+        """Return the client's output. Raises SkelebotError with the meaning of its error."""
         code, out, err = self.capture(*words, timeout=timeout)
         if code != 0:
             raise explained(self, err, f"`docker {words[0]}` failed")
@@ -180,7 +180,7 @@ class Client:
     def _ask(self, path: str, all: bool = False, **filters: list[str]) -> Any:
         """The engine's answer through its socket, which takes a tenth of the client's time.
 
-        None where there is no such way to it, for the client to find another or to say why not.
+        None if the engine has no such socket; the client then finds another way or says why not.
         https://docs.docker.com/reference/api/engine/
         """
         address = _socket_path(self.host)
@@ -316,7 +316,7 @@ _STEP_FAILED = re.compile(r"returned a non-zero code: \d|did not complete succes
 
 
 def or_natively(task: Task) -> str:
-    """The other way out of a failure of Docker, where the job allows it."""
+    """Suggest a native run if the job allows it."""
     return ", or run the job natively with -n" if task.may_run_natively else ""
 
 

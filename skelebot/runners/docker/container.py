@@ -1,4 +1,4 @@
-"""A container as the engine is told about it: the arguments of `docker run`. Nothing here runs anything."""
+"""The arguments of `docker run` for a container. Nothing here runs anything."""
 
 import os
 import re

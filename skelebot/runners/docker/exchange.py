@@ -204,7 +204,7 @@ class _Side:
         for path in self.found.clash:
             named = os.path.join(self.folder.path, path)
             console.warn(
-                f"{named} stays as it is: the job has made something of another kind of it; "
+                f"{named} was kept: the job replaced it with something of another type; "
                 "move it away before the next run to get that"
             )
 
@@ -213,7 +213,7 @@ class _Side:
         target = os.path.join(self.folder.path, path)
         try:
             if why := self._why_not(path, target):
-                console.warn(f"{target} stays as it is: {why}")
+                console.warn(f"{target} was kept: {why}")
                 return
             if not self.there[path].is_same(sync.entry_of(target)):
                 sync.put(tar, member, target, self.folder.part, moved)
@@ -227,7 +227,7 @@ class _Side:
             return "a parent folder is a link or a file here"
         now = sync.entry_of(target)
         if now and not now.is_same(self.here.get(path)) and not now.is_same(self.there[path]):
-            return "it has changed here meanwhile"
+            return "it has changed here in the meantime"
         return None
 
     def save(self) -> None:

@@ -27,7 +27,7 @@ from skelebot.runners.docker.labels import (
     repository,
 )
 
-_HEAVY = 10_000_000  # bytes from which a file or folder gets a layer of its own
+_HEAVY = 10_000_000  # bytes from which a file or folder gets its own layer
 _LARGE = 50_000_000  # bytes of context from which a warning names what is largest
 
 
@@ -109,7 +109,7 @@ def _build(client: Client, source: BuildSource, task: Task) -> BuiltImage:
     shadow_sets = {(), task.shadowed, *image.shadow_sets}
     of_image = {source.label(s): source.fingerprint(s, entries) for s in shadow_sets}
     of_image |= labels.of_checkout(image.context)
-    of_image[FILES_LABEL] = ""  # a base that is a project's image has one of its own
+    of_image[FILES_LABEL] = ""  # a base that is a project's image has its own
     builder = Builder(client, source, task, has_buildkit(client))
     if image.dockerfile:
         return builder.build_own(entries, of_image)

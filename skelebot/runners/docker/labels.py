@@ -1,4 +1,4 @@
-"""The labels by which images and containers are told to be a project's and a checkout's."""
+"""The labels that mark images and containers as a project's and a checkout's."""
 
 from skelebot.image.dockerfile import PROJECT_LABEL
 from skelebot.model import Image

@@ -67,9 +67,9 @@ def commit_labels(image: Image) -> dict[str, str]:
 
 
 def save(client: Client, built: BuiltImage, name: str, target: IO[bytes]) -> None:
-    """Writes an image in the form of `docker save`, in which it has that name.
+    """Write an image in the form of `docker save`, in which it has that name.
 
-    Raises SkelebotError with the engine's complaint, and OSError where `target` takes no more.
+    Raises SkelebotError with the engine's error, and OSError where `target` takes no more.
     """
     step = client.step("save", built.id)
     code, whole, said = process.pipe(step, None, lambda source: _copy(source, target, name))
@@ -82,7 +82,7 @@ _BLOCK = 1 << 20
 
 
 def _copy(source: IO[bytes], target: IO[bytes], name: str) -> bool:
-    """Copies an archive, giving its image a name; whether it was all there."""
+    """Copy an archive, giving its image a name; return whether it was complete."""
     try:
         with (
             tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as old,

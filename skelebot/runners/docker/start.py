@@ -1,4 +1,4 @@
-"""Starting a container for a task."""
+"""Start a container for a task."""
 
 import os
 import re
@@ -92,7 +92,7 @@ def _container(
 
 
 def _user(prepared: Prepared, task: Task) -> str:
-    """Whom the job runs as."""
+    """Return the user that the job runs as."""
     if task.user == "caller":
         return f"{os.getuid()}:{os.getgid()}"
     return task.user or prepared.built.user

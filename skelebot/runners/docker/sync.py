@@ -186,11 +186,11 @@ def checksum(path: str) -> str:
 
 # --- one file ---
 
-Moved = Callable[[int], None]  # is told of each count of bytes that has crossed over
+Moved = Callable[[int], None]  # called with each number of transferred bytes
 
 
 def add(tar: tarfile.TarFile, name: str, path: str, moved: Moved) -> None:
-    """Adds what stands at a path, with its time to the nanosecond in an extended header.
+    """Add what is at a path, with its time to the nanosecond in an extended header.
 
     Raises SkelebotError where it cannot be read.
     """
@@ -224,7 +224,7 @@ class _Counted:
 
 
 def put(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str, part: str, moved: Moved) -> None:
-    """Puts a member of a tar into its place, whole or not at all; `part` is its name until then.
+    """Put a member of a tar into its place, whole or not at all; `part` is its name until then.
 
     Raises OSError, and tarfile.TarError for a tar that ends too early.
     """
@@ -246,7 +246,7 @@ def put(tar: tarfile.TarFile, member: tarfile.TarInfo, target: str, part: str, m
 
 
 def copy(source: IO[bytes], fresh: str, member: tarfile.TarInfo, moved: Moved) -> None:
-    """Writes a file of a tar, which nobody else can read before it has the mode that it had there."""
+    """Write a file of a tar, which nobody else can read before it has the mode that it had there."""
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         while block := source.read(1 << 20):
             file.write(block)

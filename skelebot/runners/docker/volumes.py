@@ -1,6 +1,6 @@
 """Mapped folders for an engine on another machine: volumes there, kept in step with the folders here.
 
-Each mapping of a checkout has a volume of its own on the engine, which outlives its containers, so that
+Each mapping of a checkout has its own volume on the engine, which outlives its containers, so that
 what has not changed is not sent again. A read-only mapping is one for the engine, which lets no job write
 there: what another job wrote to the same folder is not lost by it. A mapped file has no volume: it is
 copied into the container and back.

@@ -33,7 +33,7 @@ def own_dockerfile(image: Image) -> tuple[str, ...]:
 
 
 def write(image: Image, user: str) -> None:
-    """Write the image's Dockerfile unless the project has one of its own."""
+    """Write the image's Dockerfile unless the project has a custom one."""
     if image.ephemeral or image.dockerfile:
         return
     if _is_written(image.context) is False:

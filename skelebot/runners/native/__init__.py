@@ -1,4 +1,4 @@
-"""Runs tasks on this machine, in the project's own Python environment."""
+"""Run tasks on this machine, in the project's own Python environment."""
 
 import os
 import signal
@@ -135,7 +135,7 @@ class Native:
             live.tree.send(signum)
 
     def _detach(self, prepared: Environment, task: Task) -> Run:
-        """Start the job under a process of its own, which waits for it and writes down how it ended."""
+        """Start the job under a separate process, which waits for it and records how it ended."""
         list(self.remove(superseded(records.runs(task.root), task)))
         record = Record.create(task, with_output=True)
         sys.stdout.flush()
@@ -146,7 +146,7 @@ class Native:
         return record.run()
 
     def _supervise(self, prepared: Environment, task: Task, record: Record) -> int:
-        """Run a detached job to its end, as the leader of a session of its own."""
+        """Run a detached job to its end, as the leader of its own session."""
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         out, err = record.open_output()

@@ -114,7 +114,7 @@ def _python_link(root: str, path: str) -> str:
 
 @contextmanager
 def _venv(task: Task, verbose: bool) -> Iterator[str]:
-    """The path of the task's environment, made or made anew where the dependencies ask for it.
+    """Return the path of the task's environment, created or replaced if the dependencies changed.
 
     Jobs share a lock on it while they run, so that it is never replaced under one of them.
     """
@@ -158,7 +158,7 @@ def _mark_of(venv: str) -> str | None:
 def _replace(
     venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: IO[str]
 ) -> None:
-    """Makes the environment at its place; the one before comes back when that fails."""
+    """Install the environment at its place; if that fails, the old one is restored."""
     before = f"{venv}.before"
     shutil.rmtree(before, ignore_errors=True)
     if _mark_of(venv) is not None:
@@ -178,7 +178,7 @@ def _replace(
 
 
 def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: IO[str]) -> None:
-    """Runs the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
+    """Run the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
     from skelebot.image import installer
     from skelebot.runners.docker.inherited import pip_settings
 
