@@ -194,7 +194,7 @@ def test_a_folder_that_is_gone(sandbox: Sandbox) -> None:
     ) as child:
         _, err = child.communicate(timeout=60)
     assert child.returncode == 2
-    assert b"ERROR | the current folder does not exist any more" in err
+    assert b"ERROR | the current folder no longer exists" in err
 
 
 def test_colour_only_on_a_terminal(sandbox: Sandbox) -> None:

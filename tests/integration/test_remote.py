@@ -447,7 +447,7 @@ def test_a_lost_connection_does_not_end_the_job(lab: Sandbox) -> None:
         relay.cut()
         err = child.communicate(timeout=60)[1].decode()
         assert child.returncode == 1
-        assert f"ERROR | the connection to tcp://127.0.0.1:{relay.port} was lost, and do may go on" in err
+        assert f"ERROR | the connection to tcp://127.0.0.1:{relay.port} was lost, but do may still run" in err
         (row,) = json.loads(near.ok("ps", "--json"))
         assert row["status"] == "running"
         there("exec", row["container"], "touch", "/tmp/go")
@@ -474,7 +474,7 @@ def test_a_disk_that_is_full_when_the_results_come(lab: Sandbox) -> None:
         result = lab.run("do", "echo small >out/a; head -c 50000 /dev/zero >out/b")
         assert (result.code, len(result.errors)) == (1, 1)
         assert f"{small}/b cannot be written: no space left on device" in result.errors[0]
-        assert "WARN  | what the job wrote stays on tcp://" in result.err
+        assert "WARN  | the job's results are still on tcp://" in result.err
         assert sorted(os.listdir(small)) == ["a", "ballast"]
         (small / "ballast").unlink()
         lab.ok("logs", "do")

@@ -52,7 +52,7 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(UsageError, match="does not exist any more"):
+    with pytest.raises(UsageError, match="no longer exists"):
         read.find_root()
 
 
@@ -176,9 +176,9 @@ def test_an_argument_named_like_a_param_is_told(tmp_path: Path) -> None:
         (jobs("train") + "primaryJob: trian\n", "skelebot.yaml:6:", "did you mean `train`?"),
         ("name: demo\nprimaryJob: train\n", "skelebot.yaml:2:", "there is no job named 'train'"),
         ("name: demo\n\ntimezone: Europe/Berln\n", "skelebot.yaml:3:", "did you mean `Europe/Berlin`?"),
-        ("name: demo\n\ntimezone: Mars/North\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
-        ("name: demo\n\ntimezone: ../../etc/passwd\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
-        ("name: demo\n\ntimezone: /etc/localtime\n", "skelebot.yaml:3:", "as in Europe/Berlin"),
+        ("name: demo\n\ntimezone: Mars/North\n", "skelebot.yaml:3:", "such as Europe/Berlin"),
+        ("name: demo\n\ntimezone: ../../etc/passwd\n", "skelebot.yaml:3:", "such as Europe/Berlin"),
+        ("name: demo\n\ntimezone: /etc/localtime\n", "skelebot.yaml:3:", "such as Europe/Berlin"),
     ],
 )
 def test_a_primary_job_and_a_timezone_must_be_known(tmp_path: Path, text: str, start: str, hint: str) -> None:

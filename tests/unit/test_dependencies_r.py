@@ -202,7 +202,7 @@ def test_a_mirror_that_may_be_another_is_refused(address: str) -> None:
 
 def test_a_password_of_a_mirror_is_not_for_the_image_nor_for_a_log(tmp_path: Path) -> None:
     (told,) = problems(tmp_path, "name: demo\nbuild: {cran: 'https://me:secret@cran.example.org/x'}\n")
-    assert "would stand in the image" in told
+    assert "the image would reveal it" in told
     assert told.endswith("found 'https://***@cran.example.org/x'")
 
 

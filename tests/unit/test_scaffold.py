@@ -233,7 +233,7 @@ def test_the_prompts_of_a_template_that_is_given_are_named_too(
     ("words", "said"),
     [
         (["--name", ""], "--name: expected text that is not empty"),
-        (["--name", "..."], "--name: expected a name with at least one letter"),
+        (["--name", "..."], "--name: expected a name with at least one ASCII letter"),
         (["--name", "a\nb"], r"--name: expected text on one line, without control characters; found 'a\\nb'"),
         (["--contact", "\x1b[31m"], "--contact: expected text on one line"),
         (["--description", "a\u2028b"], "--description: expected text on one line"),
