@@ -1,23 +1,28 @@
 """Native runs: their environment, what is written down about them, and the runner itself."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skelebot import process
+from skelebot import foreground, process
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import locked
 from skelebot.image.dependencies import Dependency
+from skelebot.json_form import to_json
 from skelebot.model import NATIVE, Image, Mount, Run, Task
 from skelebot.process import OWN, Streams
+from skelebot.project import state
+from skelebot.runners import native
 from skelebot.runners.native import Native, environment, records
 from skelebot.runners.native.environment import Environment
 from skelebot.runners.native.records import Record
@@ -181,6 +186,37 @@ def test_a_failed_installation_brings_the_old_environment_back(
     assert (venv / "skelebot.mark").read_text() == "of before"
 
 
+@pytest.fixture
+def folder_for_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a cache in it that an ordinary user may enter and write to."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        monkeypatch.setenv("XDG_CACHE_HOME", f"{name}/cache")
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and a user beside it")
+def test_what_root_has_made_is_replaced_in_the_cache(task: Task, folder_for_all: Path) -> None:
+    task = replace(task, root=str(folder_for_all), env=(("PATH", "/nowhere"),))
+    wanted = replace(task, dependencies=("numpy",))
+    own = folder_for_all / ".skelebot"
+    with ordinary_user():
+        (own / "venv").mkdir(parents=True)
+    for made_by_root in ("venv/lib", "bin"):  # say, for a module that it has compiled
+        (own / made_by_root).mkdir()
+    cache = Path(state.folder_in_cache(task.root))
+    with ordinary_user():
+        assert variables(task) == {"PATH": f"{cache}/bin:/nowhere"}
+        (cache / "venv").mkdir()
+        mark = environment._fingerprint(wanted, environment._wanted(wanted))
+        (cache / "venv/skelebot.mark").write_text(mark)
+        assert variables(wanted)["VIRTUAL_ENV"] == str(cache / "venv")
+        (own / "venv").rename(own / "venv.before")
+        assert variables(wanted)["VIRTUAL_ENV"] == str(cache / "venv")
+    assert environment._is_replaceable(str(own / "venv"))
+    assert variables(task) == {"PATH": f"{own}/bin:/nowhere"}
+
+
 # --- records ---
 
 
@@ -199,7 +235,7 @@ def test_the_record_of_a_run_that_lives_and_has_ended(task: Task) -> None:
     assert run.id.startswith("demo-run-")
     assert (run.code, run.ended) == (None, "")
     assert run.began.endswith("Z")
-    assert records.pid_of(run) == os.getpid()
+    assert records.process_of(run) == process.identity(os.getpid())
     record.end(7)
     (run,) = records.runs(task.root)
     assert (run.state, run.code, run.ended[:2]) == ("exited", 7, "20")
@@ -225,19 +261,111 @@ def test_what_a_killed_run_has_left(task: Task) -> None:
     (run,) = records.runs(task.root)
     assert (run.id, run.state, run.code) == (detached.id, "exited", None)
     assert not os.path.exists(str(attended.folder))
-    assert records.pid_of(run) is None
+    assert not process.is_alive(records.process_of(run))
     with pytest.raises(
         SkelebotError, match=r"^it is unknown how run ended: the process that waited for it was killed"
     ):
         records.wait(run)
 
 
-def test_a_pid_that_another_process_has_by_now_is_nobodys(task: Task) -> None:
-    record = Record.create(task)
+def test_a_run_that_never_began_leaves_nothing(task: Task) -> None:
+    """Its supervisor was killed before it could write anything."""
+    record = Record.create(replace(task, mode="d"), with_output=True)
+    assert records.runs(task.root) == []
+    assert os.path.exists(str(record.folder))  # it is just beginning
+    record._close()
+    assert records.runs(task.root) == []
+    assert not os.path.exists(str(record.folder))
+
+
+def test_a_folder_in_the_making_is_left_alone_for_a_minute(task: Task) -> None:
+    folder = Path(records._runs_folder(task.root), ".new-demo-run-1")
+    folder.mkdir(parents=True)
+    assert records.runs(task.root) == []
+    assert list(folder.iterdir()) == []  # looking makes no lock
+    os.utime(folder, (0, 0))
+    assert records.runs(task.root) == []
+    assert not folder.exists()
+
+
+def test_runs_that_begin_while_others_look_are_not_removed(task: Task) -> None:
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            records.runs(task.root)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            record = Record.create(task)
+            assert record.write(os.getpid())
+            assert len(records.runs(task.root)) == 1
+            record.end(0)
+    finally:
+        done.set()
+        for looker in lookers:
+            looker.join(30)
+
+
+def test_a_reader_does_not_make_an_ended_run_look_alive(task: Task) -> None:
+    record = Record.create(replace(task, mode="d"), with_output=True)
     record.write(os.getpid())
-    path = Path(str(record.folder), "run")
-    path.write_text(path.read_text().replace(process.identity(os.getpid()), f"{os.getpid()}-1"))
-    assert records.pid_of(record.run()) is None
+    assert records.is_alive(record.run())
+    record.end(0)
+    with locked(f"{record.folder}/lock", shared=True):  # another reader, at the same time
+        assert not records.is_alive(record.run())
+
+
+def test_a_pid_that_another_process_has_by_now_is_not_signalled(task: Task) -> None:
+    code = "sleep 60 & echo; wait"
+    with subprocess.Popen(["sh", "-c", code], stdout=subprocess.PIPE, start_new_session=True) as other:
+        assert other.stdout
+        assert other.stdout.read(1)
+        for is_session in (False, True):
+            tree = native._Tree(f"{other.pid}-1", is_session)
+            tree.send(signal.SIGKILL)
+            assert tree._known == {}
+        tree = native._Tree(process.identity(other.pid))
+        tree.send(signal.SIGKILL)
+        assert len(tree._known) == 2
+        assert other.wait(30) == -signal.SIGKILL
+
+
+def test_a_timer_does_not_outlive_its_job(task: Task) -> None:
+    before = set(threading.enumerate())
+    runner = Native()
+    assert runner.wait(start(runner, replace(task, argv=("true",), timeout=3600))) == 0
+    assert runner.wait(start(runner, replace(task, argv=("sleep", "60"), timeout=0.1))) == 124
+    wait_for(lambda: set(threading.enumerate()) <= before)
+
+
+_SIGNALLED = """
+import os, signal, time
+from skelebot import foreground
+from skelebot.model import Task
+from skelebot.runners.native import Native
+from skelebot.runners.native.environment import Environment
+
+got = []
+signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+runner = Native()
+run = runner.start(Environment(), Task("run", ("sleep", "0.5"), os.getcwd(), timeout=60))
+with foreground.uninterrupted():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    print(got)
+print(got, runner.wait(run))
+"""
+
+
+def test_the_thread_of_a_timer_takes_no_signals(task: Task) -> None:
+    """While one waits, a signal is put off until the end of what must not be interrupted."""
+    env = {**os.environ, "PYTHONPATH": str(Path(process.__file__).parents[1])}
+    argv = (sys.executable, "-c", _SIGNALLED)
+    assert subprocess.check_output(argv, cwd=task.root, env=env, text=True) == "[]\n[1] 0\n"
 
 
 def test_the_names_of_records_are_names_of_files(task: Task) -> None:
@@ -343,10 +471,6 @@ print(Native().start(Environment(), from_json(Task, json.loads(sys.argv[1]))).id
 
 def detach(task: Task) -> Run:
     """Start a detached run from a process that ends then; the run that is listed for it."""
-    import json
-
-    from skelebot.json_form import to_json
-
     argv = (sys.executable, "-c", _DETACH, json.dumps(to_json(replace(task, mode="d"))))
     root = str(Path(process.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": root}
@@ -377,6 +501,83 @@ def test_a_detached_run_is_stopped_by_another_process(task: Task) -> None:
     wait_for(lambda: Native().logs(run, False, Streams(stdout=out.extend)) == 0 and out)
     Native().stop([run])
     assert Native().wait(run) == 8
+
+
+def test_what_a_detached_job_leaves_behind_is_stopped_too(task: Task) -> None:
+    """Its first process has ended, and with it the supervisor."""
+    run = detach(replace(task, argv=("sh", "-c", "sleep 60 & echo $!; echo hi")))
+    out = bytearray()
+    wait_for(lambda: Native().logs(run, False, Streams(stdout=out.extend)) == 0 and b"hi" in out)
+    wait_for(lambda: not process.is_alive(records.process_of(run)))
+    assert records.is_alive(run)
+    Native().stop([run])
+    assert not records.is_alive(run)
+    assert Native().wait(run) == 0
+
+
+def test_a_run_that_cannot_be_stopped_is_reported(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreground, "GRACE", 0.1)
+    record = Record.create(task)  # this process holds its lock, and nobody knows it
+    with pytest.raises(SkelebotError, match=r"^run: still running; `fuser -v .*/lock` lists its processes$"):
+        Native().stop([record.run()])
+    record.remove()
+
+
+_AT_FORK = """
+import json, os, shutil, signal, sys
+from skelebot import foreground
+from skelebot.errors import SkelebotError
+from skelebot.json_form import from_json
+from skelebot.model import Task
+from skelebot.runners.native import Native, records
+from skelebot.runners.native.environment import Environment
+
+foreground.install_signal_handlers()
+task = from_json(Task, json.loads(sys.argv[1]))
+{hook}
+try:
+    print(Native().start(Environment(), task).id)
+except SkelebotError as error:
+    print(error)
+finally:
+    print("the caller's cleanup", flush=True)
+"""
+_SIGNAL = "os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+_NO_FOLDER = "os.register_at_fork(before=lambda: shutil.rmtree(records._runs_folder(task.root)))"
+
+
+def fork(task: Task, hook: str) -> list[str]:
+    """What a process prints that starts a detached run, and whose supervisor meets a hook at its start."""
+    words = json.dumps(to_json(replace(task, mode="d")))
+    argv = (sys.executable, "-c", _AT_FORK.format(hook=hook), words)
+    env = {**os.environ, "PYTHONPATH": str(Path(process.__file__).parents[1])}
+    return subprocess.run(
+        argv, env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+
+
+def test_a_signal_to_a_supervisor_that_is_starting_reaches_the_job(task: Task) -> None:
+    id, *rest = fork(replace(task, argv=("sleep", "60")), _SIGNAL)
+    assert rest == ["the caller's cleanup"]
+    (run,) = records.runs(task.root)
+    assert run.id == id
+    assert Native().wait(run) == 143
+    assert (Path(records._folder_of(run)) / "out").read_bytes() == b""  # the caller's own end is not repeated
+
+
+def test_a_supervisor_that_cannot_write_does_not_run_the_job(task: Task) -> None:
+    message, *rest = fork(replace(task, argv=("touch", "begun")), _NO_FOLDER)
+    assert message.startswith("run cannot run detached: ")
+    assert rest == ["the caller's cleanup"]
+    assert not os.path.exists(f"{task.root}/begun")
+
+
+def test_a_detached_program_that_is_missing_says_so_in_its_logs(task: Task) -> None:
+    run = detach(replace(task, argv=("/nowhere/x",)))
+    assert Native().wait(run) == 127
+    err = bytearray()
+    Native().logs(run, False, Streams(stderr=err.extend))
+    assert b"/nowhere/x is not installed" in err
 
 
 def test_every_ended_run_is_kept_if_it_is_wanted(task: Task) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from skelebot import console, foreground, process
 from skelebot.errors import STOPPING, TIMED_OUT, SkelebotError
+from skelebot.files import reason
 from skelebot.model import NATIVE, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import OWN as FOLDER
@@ -22,6 +23,7 @@ from skelebot.runners.runner import Launch, Removed, superseded
 
 if TYPE_CHECKING:
     import threading
+    from types import FrameType
 
     import psutil
 
@@ -30,14 +32,15 @@ if TYPE_CHECKING:
 class _Live:
     """A run that this process has started.
 
-    tree: the processes of the job. asked, timed_out: why it was asked to end.
+    tree: the processes of the job. ended: tells the thread that watches its timeout. asked, timed_out: why
+    it was asked to end.
     """
 
     record: Record
     program: process.Program
     tree: "_Tree"
     timeout: float
-    timer: "threading.Timer | None" = None
+    ended: "threading.Event | None" = None
     asked: bool = False
     timed_out: bool = False
 
@@ -87,33 +90,26 @@ class Native:
             record.remove()
             raise
         record.write(program.pid)
-        live = self._live[record.id] = _Live(record, program, _Tree(program.pid), task.timeout)
-        self._set_timer(live)
+        self._watch(record, program, task)
         return record.run()
 
-    def _set_timer(self, live: _Live) -> None:
-        if not live.timeout:
-            return
-        import threading  # only for a job with a limit
+    def _watch(self, record: Record, program: process.Program, task: Task) -> None:
+        """Note a run of this process, and end it after its timeout."""
+        tree = _Tree(process.identity(program.pid))
+        live = self._live[record.id] = _Live(record, program, tree, task.timeout)
+        if task.timeout:
+            import threading  # only for a job with a limit
 
-        def expire() -> None:
-            live.timed_out = True
-            live.tree.send(signal.SIGTERM)
-            live.timer = threading.Timer(foreground.GRACE, live.tree.send, (signal.SIGKILL,))
-            live.timer.daemon = True
-            live.timer.start()
-
-        live.timer = threading.Timer(live.timeout, expire)
-        live.timer.daemon = True
-        live.timer.start()
+            live.ended = threading.Event()
+            process.in_thread(_expire, live, live.ended)
 
     def wait(self, run: Run) -> int:
         live = self._live.get(run.id)
         if live is None:
             return records.wait(run)
         code = live.program.wait()
-        if live.timer:
-            live.timer.cancel()
+        if live.ended:
+            live.ended.set()
         if live.asked or live.timed_out:
             live.tree.settle()
         if live.timed_out and not live.asked:
@@ -138,36 +134,48 @@ class Native:
         """Start the job under a separate process, which waits for it and records how it ended."""
         list(self.remove(superseded(records.runs(task.root), task)))
         record = Record.create(task, with_output=True)
+        try:
+            output = record.open_output()
+        except OSError as error:
+            record.remove()
+            raise SkelebotError(f"{task.name} cannot run detached: {reason(error)}") from None
         sys.stdout.flush()
         sys.stderr.flush()
-        if os.fork() == 0:
-            os._exit(self._supervise(prepared, replace(task, mode="i"), record))
+        with foreground.uninterrupted():  # the child is until it passes signals on
+            if os.fork() == 0:
+                try:
+                    self._supervise(prepared, replace(task, mode="i"), record, output)
+                finally:
+                    os._exit(0)  # what the caller has yet to do is the caller's
+        for number in output:
+            os.close(number)
         record.await_start()
         return record.run()
 
-    def _supervise(self, prepared: Environment, task: Task, record: Record) -> int:
+    def _supervise(self, prepared: Environment, task: Task, record: Record, output: tuple[int, int]) -> None:
         """Run a detached job to its end, as the leader of its own session."""
         os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        out, err = record.open_output()
-        for number, stream in enumerate((null, out, err)):
+        for number, stream in enumerate((os.open(os.devnull, os.O_RDWR), *output)):
             os.dup2(stream, number)
+        for signum in STOPPING:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, _do_nothing)  # not even while the end is noted
         step = Step(task.argv, cwd=task.root, env=(*task.env, *prepared.variables))
-        code = SkelebotError.code
+
+        def start(launch: Launch) -> Run:
+            with launch():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+                self._watch(record, process.start(step, pass_fds=record.fds), task)
+            return record.run()
+
+        if not record.write(os.getpid()):
+            return
         try:
-            program = process.start(step, pass_fds=record.fds)
-            record.write(program.pid)
-            live = self._live[record.id] = _Live(record, program, _Tree(program.pid), task.timeout)
-            self._set_timer(live)
-
-            def send(run: Run, signum: int, delivered: bool) -> None:
-                self.signal(run, signum, delivered)
-
-            code = foreground.attend(lambda launch: record.run(), self.wait, send)
+            code = foreground.attend(start, self.wait, self.signal)
         except SkelebotError as error:
             console.error(str(error))
+            code = error.code
         record.end(code)
-        return 0
 
     # --- the runs that there are ---
 
@@ -179,39 +187,83 @@ class Native:
         return records.show_output(run, follow, streams)
 
     def stop(self, runs: Sequence[Run]) -> None:
-        trees = [(run, _Tree(pid)) for run in runs if (pid := records.pid_of(run))]
+        """Ask the runs to end, and end those that do not. Raises SkelebotError for what lives even then."""
+        trees = [(run, _tree_of(run)) for run in runs]
         for signum in (signal.SIGTERM, signal.SIGKILL):
             for _, tree in trees:
                 tree.send(signum)
             until = time.monotonic() + foreground.GRACE
-            while any(records.is_alive(run) for run, _ in trees) and time.monotonic() < until:
+            while (alive := [each for each in trees if _is_alive(*each)]) and time.monotonic() < until:
                 time.sleep(0.05)
+                for _, tree in alive:
+                    if not tree.is_alive():
+                        tree.send(signum)  # to what has been started only now
+        for run in runs:
+            if records.is_alive(run):
+                lock = records.lock_of(run)
+                raise SkelebotError(f"{run.job}: still running; `fuser -v {lock}` lists its processes")
 
     def remove(self, runs: Sequence[Run]) -> Iterator[Removed]:
         for run in runs:
             yield Removed(run.name, records.remove(run))
 
 
-class _Tree:
-    """The processes of a job, which may have ended in part when a signal has reached them."""
+def _do_nothing(signum: int, frame: "FrameType | None") -> None: ...
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+
+def _expire(live: _Live, ended: "threading.Event") -> None:
+    """End a job that takes longer than its timeout."""
+    if not ended.wait(live.timeout):
+        live.timed_out = True
+        live.tree.send(signal.SIGTERM)
+        if not ended.wait(foreground.GRACE):
+            live.tree.send(signal.SIGKILL)
+
+
+def _is_alive(run: Run, tree: "_Tree") -> bool:
+    return records.is_alive(run) or tree.is_alive()
+
+
+def _tree_of(run: Run) -> "_Tree":
+    """The processes of a run, without its supervisor, which has to note how it ended."""
+    return _Tree(records.process_of(run), is_session=records.is_detached(run))
+
+
+class _Tree:
+    """The processes of a job, which may have ended in part when a signal has reached them.
+
+    who: the identity of the one that started the others. is_session: that one only leads their session, and
+    gets no signals.
+    """
+
+    def __init__(self, who: str, is_session: bool = False) -> None:
+        self._who, self._is_session = who, is_session
         self._known: dict[int, psutil.Process] = {}
 
     def look(self) -> None:
         """Note which processes there are."""
         import psutil  # only for a job that is stopped
 
-        with suppress(psutil.NoSuchProcess):
-            job = psutil.Process(self._pid)
-            self._known |= {p.pid: p for p in (job, *job.children(recursive=True))}
+        pid = int(self._who.partition("-")[0] or 0)
+        found: list[psutil.Process] = []
+        if process.is_alive(self._who):
+            with suppress(psutil.NoSuchProcess):
+                job = psutil.Process(pid)
+                found = [*([] if self._is_session else [job]), *job.children(recursive=True)]
+        # A session keeps its number from others while it lasts, also when its leader has ended.
+        if self._is_session and pid and process.identity(pid) in ("", self._who):
+            found += [p for p in psutil.process_iter() if p.pid != pid and _session_of(p.pid) == pid]
+        self._known = self._known | {p.pid: p for p in found}
 
     def send(self, signum: int) -> None:
         """Send a signal to the job and to all that it has started, also behind a shell."""
         self.look()
         for each in self._known.values():
             _signal(each, signum)
+
+    def is_alive(self) -> bool:
+        """Whether one of the processes that were found still runs."""
+        return any(_is_running(each) for each in self._known.values())
 
     def settle(self) -> None:
         """Wait for what a shell left behind to finish cleaning up, and end what does not."""
@@ -220,6 +272,20 @@ class _Tree:
         _, alive = psutil.wait_procs(list(self._known.values()), timeout=foreground.GRACE)
         for each in alive:
             _signal(each, signal.SIGKILL)
+
+
+def _is_running(each: "psutil.Process") -> bool:
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        return each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _session_of(pid: int) -> int | None:
+    with suppress(OSError):
+        return os.getsid(pid)
+    return None
 
 
 def _signal(each: "psutil.Process", signum: int) -> None:

@@ -13,7 +13,7 @@ from skelebot.errors import SkelebotError
 from skelebot.files import locked, take_lock
 from skelebot.model import Step, Task
 from skelebot.project.sources import import_folders
-from skelebot.project.state import OWN, own_folder
+from skelebot.project.state import folder_in_cache, own_folder
 from skelebot.secret import reveal
 
 if TYPE_CHECKING:
@@ -101,10 +101,16 @@ def _active() -> str | None:
 
 def _python_link(root: str, path: str) -> str:
     """A folder with a `python` for machines that have just `python3`."""
-    folder = os.path.join(own_folder(root), "bin")
+    target = shutil.which("python3", path=path) or sys.executable
+    try:
+        return _link(os.path.join(own_folder(root), "bin"), target)
+    except PermissionError:  # root has run a job here
+        return _link(os.path.join(folder_in_cache(root), "bin"), target)
+
+
+def _link(folder: str, target: str) -> str:
     os.makedirs(folder, exist_ok=True)
     link = os.path.join(folder, "python")
-    target = shutil.which("python3", path=path) or sys.executable
     if not os.path.lexists(link) or os.readlink(link) != target:
         fresh = f"{link}.{os.getpid()}"
         os.symlink(target, fresh)
@@ -120,8 +126,10 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
     """
     wanted = _wanted(task)
     mark = _fingerprint(task, wanted)
-    folder = own_folder(task.root)
-    venv = os.path.join(folder, task.venv)
+    venv = os.path.join(own_folder(task.root), task.venv)
+    if _mark_of(venv) != mark and not _is_replaceable(venv):
+        venv = os.path.join(folder_in_cache(task.root), task.venv)
+        os.makedirs(os.path.dirname(venv), exist_ok=True)
     with locked(f"{venv}.lock", shared=True) as lock:
         if _mark_of(venv) != mark:
             take_lock(lock, on_wait=_say_waiting)
@@ -155,6 +163,16 @@ def _mark_of(venv: str) -> str | None:
         return None
 
 
+def _is_replaceable(venv: str) -> bool:
+    """Whether this user can remove an environment and what is left of the one before; root may own parts."""
+    effective = os.access in os.supports_effective_ids
+    return all(
+        os.access(folder, os.W_OK, effective_ids=effective)
+        for top in (venv, f"{venv}.before")
+        for folder, _, _ in os.walk(top)
+    )
+
+
 def _replace(
     venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: IO[str]
 ) -> None:
@@ -164,7 +182,7 @@ def _replace(
     if _mark_of(venv) is not None:
         os.rename(venv, before)
     shutil.rmtree(venv, ignore_errors=True)
-    console.info(f"installing the dependencies into {OWN}/{task.venv}")
+    console.info(f"installing the dependencies into {venv.removeprefix(f'{task.root}/')}")
     try:
         _install(venv, task, wanted, verbose, lock)
         with open(os.path.join(venv, "skelebot.mark"), "w", encoding="ascii") as file:

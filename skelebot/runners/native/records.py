@@ -21,6 +21,7 @@ from skelebot.project.state import folder_in_cache
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _OUTPUT = ("out", "err")
+_NEW = ".new-"  # begins the name of a folder that is being made
 
 
 @dataclass(frozen=True)
@@ -40,49 +41,43 @@ class Record:
         """Begin the record of a run. Raises SkelebotError if it must hold the run's output and cannot."""
         id = f"{image_name(task.project) or 'run'}-{_file_name(task.name)}-{os.urandom(4).hex()}"
         try:
-            folder = _make_folder(os.path.join(_runs_folder(task.root), id))
-            lock = open_lock(os.path.join(folder, "lock"))
-            try_lock(lock)
+            folder = os.path.join(_runs_folder(task.root), id)
+            lock = _make_folder(folder, _OUTPUT if with_output else ())
         except (OSError, SkelebotError) as error:
             if with_output:
                 raise SkelebotError(f"{task.name} cannot run detached: {error}") from None
             return cls(id, task)
-        record = cls(id, task, folder, lock)
-        for name in _OUTPUT if with_output else ():
-            with open(os.path.join(folder, name), "xb"):
-                pass
-        return record
+        return cls(id, task, folder, lock)
 
     @property
     def fds(self) -> tuple[int, ...]:
         """What the job's processes inherit, so that they hold the lock."""
         return (self.lock.fileno(),) if self.lock else ()
 
-    def write(self, pid: int) -> None:
-        """Note which process it is, and when it began."""
-        if self.folder:
-            lines = (
-                self.task.project,
-                self.task.name,
-                process.identity(pid),
-                time.strftime(_TIME, time.gmtime()),
-            )
-            with suppress(OSError):
-                replace_file(
-                    os.path.join(self.folder, "run"), "\n".join(lines).encode("utf-8", "surrogateescape")
-                )
+    def write(self, pid: int) -> bool:
+        """Note which process it is, of a detached run the supervisor, and when it began."""
+        if self.folder is None:
+            return False
+        began = time.strftime(_TIME, time.gmtime())
+        lines = (self.task.project, self.task.name, process.identity(pid), began)
+        data = "\n".join(lines).encode("utf-8", "surrogateescape")
+        with suppress(OSError):
+            replace_file(os.path.join(self.folder, "run"), data)
+            return True
+        return False
 
     def await_start(self) -> None:
-        """Wait until the process that supervises the run has written which one it is, or has ended."""
+        """Wait until the supervisor of the run has written which process it is. Raises SkelebotError."""
         assert self.folder
-        assert self.lock
-        self.lock.close()
+        self._close()
         path = os.path.join(self.folder, "run")
-        while not os.path.exists(path) and _is_locked(self.folder):
+        while not os.path.exists(path):
+            if not _is_locked(self.folder) and not os.path.exists(path):
+                raise SkelebotError(f"{self.task.name} cannot run detached: {path} could not be written")
             time.sleep(0.005)
 
     def open_output(self) -> tuple[int, int]:
-        """The files that take stdout and stderr."""
+        """The files that take stdout and stderr. Raises OSError."""
         assert self.folder
         out, err = (os.open(os.path.join(self.folder, name), os.O_WRONLY | os.O_APPEND) for name in _OUTPUT)
         return out, err
@@ -116,14 +111,28 @@ def _file_name(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in text)[:60]
 
 
-def _make_folder(path: str) -> str:
-    """Make a run's folder; those above it may go at any moment with another run's. Raises OSError."""
+def _make_folder(path: str, names: tuple[str, ...]) -> IO[str]:
+    """Make a run's folder with empty files of these names, and hold its lock. Raises OSError.
+
+    It takes its place with the lock held already: nobody sees a run that seems to have ended.
+    """
+    fresh = os.path.join(os.path.dirname(path), f"{_NEW}{os.path.basename(path)}")
     for _ in range(9):
-        with suppress(FileNotFoundError):
-            os.makedirs(path)
-            return path
-    os.makedirs(path)
-    return path
+        with suppress(FileNotFoundError):  # those above it may go at any moment with another run's
+            os.makedirs(fresh)
+            break
+    try:
+        lock = open_lock(os.path.join(fresh, "lock"))
+        if not try_lock(lock):
+            raise BlockingIOError(11, "somebody else holds the lock", lock.name)
+        for name in names:
+            with open(os.path.join(fresh, name), "xb"):
+                pass
+        os.rename(fresh, path)
+    except BaseException:
+        _remove_folder(fresh)
+        raise
+    return lock
 
 
 def _remove_folder(path: str) -> None:
@@ -154,14 +163,17 @@ def runs(root: str) -> list[Run]:
 
 
 def _read(root: str, folder: str) -> Run | None:
+    if os.path.basename(folder).startswith(_NEW):
+        _remove_abandoned(folder)
+        return None
     alive = _is_locked(folder)
     try:
         with open(os.path.join(folder, "run"), encoding="utf-8", errors="surrogateescape") as file:
             project, job, _, began = file.read().split("\n")
     except (OSError, ValueError):
         project, job, began = "", "", ""
-    if not alive and not os.path.exists(os.path.join(folder, "out")):
-        _remove_folder(folder)  # an attended run whose Skelebot was killed
+    if not alive and not (job and os.path.exists(os.path.join(folder, "out"))):
+        _remove_folder(folder)  # of an attended run whose Skelebot was killed, or of one that never began
         return None
     if not job:
         return None  # it is just beginning
@@ -169,6 +181,13 @@ def _read(root: str, folder: str) -> Run | None:
     name = os.path.basename(folder)
     state = "running" if alive else "exited"
     return Run(name, name, project, job, NATIVE, "", root, state, None if alive else code, began, ended)
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove a folder that has been in the making for a minute: whoever made it was killed."""
+    with suppress(OSError):
+        if time.time() - os.stat(folder).st_mtime > 60:
+            _remove_folder(folder)
 
 
 def _end_of(folder: str) -> tuple[int | None, str]:
@@ -182,24 +201,30 @@ def _end_of(folder: str) -> tuple[int | None, str]:
 
 
 def _is_locked(folder: str) -> bool:
-    try:
-        with open_lock(os.path.join(folder, "lock")) as lock:
-            return not try_lock(lock)
-    except OSError:
-        return False
+    """Whether a run holds its lock; other readers, who look at the same time, do not count."""
+    with suppress(OSError), open(os.path.join(folder, "lock"), encoding="ascii") as lock:
+        return not try_lock(lock, shared=True)
+    return False
 
 
 def is_alive(run: Run) -> bool:
     return _is_locked(_folder_of(run))
 
 
-def pid_of(run: Run) -> int | None:
-    """The process of a run that lives."""
-    with suppress(OSError, ValueError), open(os.path.join(_folder_of(run), "run"), encoding="utf-8") as file:
-        who = file.read().split("\n")[2]
-        if process.is_alive(who):
-            return int(who.partition("-")[0])
-    return None
+def process_of(run: Run) -> str:
+    """The identity of the run's process, or of its supervisor; empty where nobody has noted it."""
+    path = os.path.join(_folder_of(run), "run")
+    with suppress(OSError, IndexError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().split("\n")[2]
+    return ""
+
+
+def is_detached(run: Run) -> bool:
+    return os.path.exists(os.path.join(_folder_of(run), "out"))
+
+
+def lock_of(run: Run) -> str:
+    return os.path.join(_folder_of(run), "lock")
 
 
 def _folder_of(run: Run) -> str:
