@@ -130,13 +130,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Show which step of long work is running: on a terminal one line that moves, plain lines elsewhere.
+    """Show which step of long work is running, on one line of a terminal that moves.
 
     Yields a function to call with the text of each step.
     """
-    if not sys.stderr.isatty():
-        yield info
-        return
     import threading
 
     line, over = _MovingLine(), threading.Event()

@@ -67,6 +67,13 @@ def attend(
     return 128 + relay.signal if relay.signal else code
 
 
+def begin(start: Callable[[Callable[[], AbstractContextManager[None]]], R]) -> tuple[R, int | None]:
+    """Start something that goes on alone; gives it, and the signal that came once it had begun."""
+    relay: _Relay[R] = _Relay(lambda run, signum, delivered: None, False)
+    with _handled(relay.on_signal, STOPPING):
+        return start(relay.launch), relay.signal
+
+
 class _Relay(Generic[R]):
     """Pass signals on; those that arrive while the program is starting wait for it."""
 

@@ -139,8 +139,9 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
     sweep()
     with runner.prepare(image, task) as prepared:
         if task.is_detached:
-            console.out(runner.start(prepared, task).name)
-            return 0
+            run, signum = foreground.begin(lambda launch: runner.start(prepared, task, process.OWN, launch))
+            console.out(run.name)
+            return 128 + signum if signum else 0
 
         def begin(launch: "Launch") -> Run:
             return runner.start(prepared, task, streams or process.OWN, launch)

@@ -44,7 +44,8 @@ def _load(root: str, path: str) -> dict[str, Any]:
 
     try:
         with open_regular(os.path.join(root, path)) as file:
-            return tomllib.loads(file.read().decode())
+            loaded: dict[str, Any] = tomllib.loads(file.read().decode())
+            return loaded
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {reason(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

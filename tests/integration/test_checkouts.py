@@ -60,7 +60,7 @@ def test_each_finds_its_own_image_though_the_other_has_the_name(
     assert docker("image", "inspect", "-f", "{{.Id}}", f"{name}:latest") != own
     for words in (("says",), ("-s", "says")):
         result = mine.run(*words)
-        assert (result.out, "building" in result.err) == ("mine", False)
+        assert (result.out, "Step" in result.err) == ("mine", False)
     assert theirs.ok("-s", "says") == "theirs"
     built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
     assert len(built) == 2
@@ -71,7 +71,7 @@ def test_the_same_files_need_no_second_build(two: tuple[Sandbox, Sandbox], name:
     mine.ok("says")
     theirs.write("who", "mine")
     result = theirs.run("says")
-    assert (result.out, "building" in result.err) == ("mine", False)
+    assert (result.out, "Step" in result.err) == ("mine", False)
     assert theirs.ok("-s", "says") == "mine"
     built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
     assert len(built) == 1
@@ -96,7 +96,7 @@ def test_what_one_supersedes_the_others_builds_leave(two: tuple[Sandbox, Sandbox
         theirs.write("who", text)
         assert theirs.ok("says") == text
     result = mine.run("says")
-    assert (result.out, "building" in result.err) == ("mine", False)
+    assert (result.out, "Step" in result.err) == ("mine", False)
     built = set(docker("images", "-q", "--no-trunc", "--filter", f"label=skelebot.project={name}").split())
     assert len(built) == 2
 

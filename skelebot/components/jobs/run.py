@@ -39,7 +39,7 @@ def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -
     """Raise UsageError or ConfigError if the job cannot run."""
     _check_source(session, job, earlier)
     image, task = _prepare(session, job, values)
-    for mount in task.mounts:
+    for mount in () if session.flags.dry_run else task.mounts:
         if is_missing(mount) and not any(_may_write(link, mount.source) for link in earlier):
             raise missing(mount)
     launch.check(session, image, task)

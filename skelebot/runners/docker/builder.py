@@ -129,9 +129,13 @@ class Builder:
             raise SkelebotError(f"the image {tags[0]} was removed after it was built; run again")
         return built
 
+    @property
+    def _shows_all(self) -> bool:
+        return self.client.verbose or not console.is_terminal()
+
     def _on_line(self, tag: str, show: Callable[[str], None]) -> Callable[[str], None]:
-        """What becomes of the builder's lines: all of them with -V, and otherwise which step is running."""
-        if self.client.verbose:
+        """What becomes of the builder's lines: on a terminal, only which step is running, unless with -V."""
+        if self._shows_all:
             return _show_line
 
         def on_line(line: str) -> None:
@@ -158,7 +162,7 @@ class Builder:
                 return
             if not _TRANSIENT.search(lines[-1] if lines else ""):
                 break
-        if not self.client.verbose:
+        if not self._shows_all:
             for line in lines:
                 _show_line(line)
         output = "\n".join(lines)

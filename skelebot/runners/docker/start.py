@@ -44,7 +44,8 @@ def start(client: Client, prepared: Prepared, task: Task, streams: Streams, laun
     try:
         attended.program = _launched(attended, streams, launch)
         if task.is_detached:
-            attended.container = _with_plain_name(client, container, labels.repository(prepared.image))
+            with foreground.uninterrupted():
+                attended.container = _with_plain_name(client, container, labels.repository(prepared.image))
     except BaseException:
         attended.remove(patience=2)
         raise
@@ -133,7 +134,8 @@ def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.P
         else:
             step = client.step("run", *_how(task), *env.options, *container.arguments(), env=env.env)
         if task.is_detached:
-            said = _check(client, step, task, env.fds)
+            with launch():
+                said = _check(client, step, task, env.fds)
             if not any(re.fullmatch("[0-9a-f]{64}", line) for line in said) and not attended.is_created_first:
                 raise client.unreadable(("run",), "\n".join(said))
             return None
