@@ -6,6 +6,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import hypothesis
@@ -134,7 +135,10 @@ def name() -> Iterator[str]:
 @pytest.fixture
 def gateway() -> str:
     """The address at which containers and builds reach this machine."""
-    return docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    subnet = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Subnet}}")
+    return str(
+        next(ip_network(subnet).hosts())
+    )  # an engine does not list the gateway of a bridge that was there
 
 
 @pytest.fixture

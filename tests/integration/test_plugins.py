@@ -89,7 +89,7 @@ def test_a_plugin_is_installed_used_and_removed(seed: Sandbox, kind: str) -> Non
     ]
     shutil.rmtree(work)  # it is a copy that was installed
     assert seed.ok("seed", "42") == "42\n"
-    assert re.search("^  seed +Show the seed of all jobs, or set it$", seed.ok("-h"), re.MULTILINE)
+    assert re.search("^  seed +Show or set the seed of all jobs$", seed.ok("-h"), re.MULTILINE)
     assert seed.ok("plugin", "remove", "seed") == ""
     assert left(seed) == []
     result = seed.run("seed")
@@ -146,8 +146,8 @@ def test_a_version_that_does_not_load_leaves_the_one_before(seed: Sandbox) -> No
         ("doctor", "", "a built-in component has the same name"),
         ("wave", "", "another Python module is named wave"),
         ("semver", "", "another Python module is named semver"),
-        ("notes", GREET.replace("greet", "push"), "there is another command 'push'"),
-        ("notes", GREET.replace("greet", "schema"), "there is another command 'schema'"),
+        ("notes", GREET.replace("greet", "push"), "the command 'push' already exists"),
+        ("notes", GREET.replace("greet", "schema"), "the command 'schema' already exists"),
     ],
 )
 def test_a_name_that_is_taken_is_refused(sandbox: Sandbox, name: str, hooks: str, told: str) -> None:
@@ -399,7 +399,7 @@ def test_of_two_with_one_command_the_second_is_switched_off(sandbox: Sandbox) ->
     result = sandbox.run("-h")
     assert result.out.count("  greet") == 1
     assert result.err == (
-        "WARN  | the plugin b_notes is switched off for this run: there is another command 'greet'\n"
+        "WARN  | the plugin b_notes is switched off for this run: the command 'greet' already exists\n"
     )
 
 
