@@ -83,7 +83,13 @@ class Notebook:
 
     def _until_idle(self) -> None:
         idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
-        self._until(lambda: self._driver.find_elements(By.CSS_SELECTOR, idle))
+
+        def waits() -> bool:
+            for button in self._questions():  # on a busy machine: a theme that came late, which kernel
+                button.click()
+            return bool(self._driver.find_elements(By.CSS_SELECTOR, idle))
+
+        self._until(waits)
 
     def _until(self, condition: Callable[[], object], seconds: float = _PATIENCE) -> None:
         try:

@@ -232,7 +232,7 @@ def test_a_build_can_read_the_callers_logins_and_keeps_none(buildkit: Sandbox, n
     assert PASSWORD not in history_and_layers(name)
     missing = caller.with_env(NETRC="/nowhere/netrc")
     caller.write("skelebot.yaml", caller.read("skelebot.yaml").replace("size;", "size ;"))
-    assert "netrc, and /nowhere/netrc cannot be read: no such file" in missing.run("run").errors[0]
+    assert "netrc, but /nowhere/netrc cannot be read: no such file" in missing.run("run").errors[0]
 
 
 def test_the_classic_builder_says_that_it_cannot(classic: Sandbox, name: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,11 +157,20 @@ def test_it_is_reached_on_loopback_alone(server: Served) -> None:
     assert published == f"127.0.0.1:{server.port}->8888/tcp"
 
 
+def command_lines() -> list[bytes]:
+    """Of every process of this machine."""
+    words = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            words.append(path.read_bytes())
+    return words
+
+
 @pytest.mark.engine
 def test_the_token_is_in_no_arguments_and_not_in_what_the_engine_shows(server: Served) -> None:
     container = docker("ps", "--quiet", "--filter", f"publish={server.port}")
     assert server.token not in docker("inspect", container)
-    words = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    words = command_lines()
     assert any(b"--notebook-dir=/app" in each for each in words)
     assert not any(server.token.encode() in each for each in words)
     assert server.token not in server.said()
@@ -185,7 +194,7 @@ def test_ctrl_c_after_a_taken_port_and_a_changed_file(server: Served) -> None:
     terminal.expect("Ctrl-C stops", 300)
     text = terminal.output.decode()
     # Somebody else may have taken the first of them meanwhile.
-    *_, moved = re.findall(rf"port {server.port} is in use; Jupyter takes (\d+)", text)
+    *_, moved = re.findall(rf"port {server.port} is in use; Jupyter uses (\d+)", text)
     assert f"http://127.0.0.1:{moved}/team/lab?token=" in text
     assert docker("ps", "--quiet", "--filter", f"publish={moved}")
     terminal.send(b"\x03")
@@ -216,8 +225,7 @@ def native() -> Iterator[Sandbox]:
 
 def servers(sandbox: Sandbox) -> list[bytes]:
     """The command lines of the servers of a project that run natively."""
-    words = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return [each for each in words if f"--notebook-dir={sandbox.root}".encode() in each]
+    return [each for each in command_lines() if f"--notebook-dir={sandbox.root}".encode() in each]
 
 
 def with_jupyter(sandbox: Sandbox) -> Path:

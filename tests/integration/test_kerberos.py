@@ -293,7 +293,7 @@ def test_what_can_be_wrong(project: Sandbox, kdc: Kdc, name: str) -> None:
     refused(2, "secrets/alice.keytab does not exist; get a keytab from your KDC")
     (project.root / "krb5.conf").unlink()
     project.write("secrets/alice.keytab", kdc.keytab("alice"))
-    refused(2, "krb5.conf cannot be read: no such file or directory; name one that you can read")
+    refused(2, "krb5.conf cannot be read: no such file or directory; use one that you can read")
     assert project.run("-h").code == 0
 
 

@@ -125,7 +125,7 @@ def test_a_compressed_file(sandbox: Sandbox, name: str) -> None:
     [
         (("-o", "missing/image.tar"), "there is no folder"),
         (("-o", "."), ". is a folder"),
-        (("-o", "image.tar.zst"), "an image is saved as .tar, or compressed as .tar.gz"),
+        (("-o", "image.tar.zst"), "expected a name that ends in .tar or .tar.gz"),
         (("-o", "/dev/null"), "/dev/null is not an ordinary file"),
     ],
 )

@@ -193,7 +193,7 @@ def test_another_python_than_the_project_asks_for_is_told(sandbox: Sandbox, name
     project(sandbox, name, job("true"), **keys)
     result = sandbox.with_env(SKELEBOT_BASE_IMAGE=BASE).run("run")
     assert (result.code, len(result.errors)) == (1, 1)
-    assert re.search(r"the image's Python is 3\.\d\d\.\d+, and pythonVersion 3\.1;", result.err)
+    assert re.search(r"the image has Python 3\.\d\d\.\d+, and pythonVersion is 3\.1;", result.err)
 
 
 # --- renv ---

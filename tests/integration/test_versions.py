@@ -133,7 +133,7 @@ def test_a_tag_that_git_refuses_after_the_commit_is_told(repository: Sandbox) ->
     git(repository, "tag", "v1.5.0/taken")
     result = repository.run("bump", "minor", "-t")
     assert result.code == 1
-    assert "VERSION is committed, but git tag failed" in result.errors[0]
+    assert "VERSION is committed but not tagged: git tag failed" in result.errors[0]
     assert "git tag -a -m v1.5.0 v1.5.0" in result.errors[0]
     assert commits(repository)[0] == "Version 1.5.0"
 
