@@ -476,6 +476,13 @@ def test_a_job_whose_client_has_ended_before_it_is_stopped(fake: FakeClient, ima
     assert "rm\n--force\n--volumes\ndemo-run-1\n" in fake.calls
 
 
+def test_a_container_that_the_engine_is_removing_is_waited_for(fake: FakeClient, image: Image) -> None:
+    late = "echo >>tries; if [ $(wc -l <tries) -lt 3 ]; then echo '{}' >&2; exit 1; fi"
+    fake.says("rm", "", hook=late.format("removal of container demo-run-1 is already in progress"))
+    attended(image).remove()
+    assert fake.calls.count("rm\n--force\n--volumes\ndemo-run-1\n") == 3
+
+
 def test_a_signal_is_tried_again_until_the_container_has_it(fake: FakeClient, image: Image) -> None:
     run = attended(image)
     run.program = process.start(Step(("sleep", "60")))

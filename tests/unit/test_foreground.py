@@ -81,7 +81,7 @@ def test_a_thread_may_be_uninterrupted_too(seen: list[int]) -> None:
 
 
 class Job:
-    """Something to attend: it notes what it is sent, and what happens to it is told in functions."""
+    """Something to attend: it records each signal, and the functions given to it decide what happens."""
 
     def __init__(self, on_start: Callable[[], None], on_wait: Callable[[], None], code: int = 7) -> None:
         self.on_start, self.on_wait, self.code = on_start, on_wait, code

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from skelebot.runners.docker.volumes import Volumes
 
 _NO_SUCH = re.compile("no such (container|object)", re.IGNORECASE)
+_BEING_REMOVED = "is already in progress"
 
 
 @dataclass
@@ -52,9 +53,8 @@ class Attended:
         if self.volumes:
             if code and not self.asked and self._goes_on():
                 self._raise_lost(self.container.task)
-            self.volumes.fetch(
-                self.container.name
-            )  # should that fail, the container stays, for `logs` to do it
+            # Should this fail, the container stays, and `logs` brings the results back.
+            self.volumes.fetch(self.container.name)
         elif code and not self.asked and self._goes_on():
             self._end_alone()
         if self.asked or self.volumes:
@@ -102,7 +102,7 @@ class Attended:
 
     def _was_started(self) -> bool:
         """Whether the engine has started the container, which may be gone by now."""
-        time.sleep(0.2)  # the events of just now are told a moment later
+        time.sleep(0.2)  # the engine reports its latest events with a delay
         code, now, _ = self.client.capture("info", "--format", "{{.SystemTime}}")  # the engine's own clock
         if code != 0:
             return True
@@ -120,11 +120,14 @@ class Attended:
         patience: seconds to wait for a container that the engine may just be making.
         """
         until = time.monotonic() + patience
+        until_removed = time.monotonic() + PATIENCE
         with foreground.uninterrupted():
             while True:
                 _, _, said = self.client.capture("rm", "--force", "--volumes", self.container.name)
-                gone = _NO_SUCH.search(said)
-                if not gone or time.monotonic() >= until or self._was_started():
+                if _BEING_REMOVED in said:  # by the engine itself, because of --rm
+                    if time.monotonic() >= until_removed:
+                        return
+                elif not _NO_SUCH.search(said) or time.monotonic() >= until or self._was_started():
                     return
                 time.sleep(0.1)
 
