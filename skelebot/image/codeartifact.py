@@ -51,7 +51,7 @@ def _fetch(wanted: CodeArtifact, folder: str) -> None:
             _write(os.path.join(folder, name), data)
     except (BotoCoreError, ClientError) as error:
         raise SkelebotError(
-            f"{wanted.package} {wanted.version} cannot be had from CodeArtifact: {error}"
+            f"{wanted.package} {wanted.version} is not available from CodeArtifact: {error}"
         ) from None
 
 

@@ -45,7 +45,7 @@ def conflict_hint(output: str, entries: Iterable[str]) -> str:
 
 # --- in an image ---
 
-# Python would compile anew in every run, as a container keeps nothing. Two fifths of the code of the larger
+# Python would compile again in every run, as a container keeps nothing. Two fifths of the code of the larger
 # packages are tests of their own, which no job runs.
 _SCRIPT = """\
 #!/bin/sh

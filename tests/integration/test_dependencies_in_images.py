@@ -116,7 +116,7 @@ def test_a_damaged_file_from_codeartifact_is_refused(sandbox: Sandbox, name: str
     server.pages.clear()
     result = aws.run("run")
     assert (result.code, len(result.errors)) == (1, 1)
-    assert "cannot be had from CodeArtifact" in result.errors[0]
+    assert "is not available from CodeArtifact" in result.errors[0]
 
 
 # --- together, and one after the other ---
