@@ -10,7 +10,7 @@ from skelebot import console
 from skelebot.errors import STOPPING, ProgramMissing, SkelebotError
 from skelebot.files import reason
 from skelebot.model import Step
-from skelebot.secret import display_text, reveal
+from skelebot.secret import display_text, reveal, reveal_all
 
 if TYPE_CHECKING:
     import subprocess
@@ -170,7 +170,7 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
     import subprocess
 
     env = dict(os.environ)
-    env |= {name: reveal(value, os.environ) for name, value in step.env}
+    env |= reveal_all(step.env, os.environ)
     argv = [reveal(word, env) for word in step.argv]
     try:
         return subprocess.Popen(argv, cwd=step.cwd, env=env, **options)

@@ -1,7 +1,7 @@
 """Words that only a job may see: they travel as references, which are resolved when a program starts."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from skelebot.errors import SkelebotError, UsageError
@@ -46,10 +46,23 @@ def display_text(word: Word) -> str:
 
 def reveal(word: Word, env: Mapping[str, str]) -> str:
     """The text of a word; `env` is where variables are looked up. Raises SkelebotError for a missing one."""
+    return _text(word, env, {})
+
+
+def reveal_all(variables: Iterable[tuple[str, Word]], env: Mapping[str, str]) -> dict[str, str]:
+    """The text of each variable, as `reveal` gives it; each file is read once."""
+    files: dict[str, dict[str, str | None]] = {}
+    return {name: _text(word, env, files) for name, word in variables}
+
+
+def _text(word: Word, env: Mapping[str, str], files: dict[str, dict[str, str | None]]) -> str:
+    """files: the files that were read so far."""
     if isinstance(word, str):
         return word
     if word.kind == "file":
-        value = dict(read_env_file(word.file, word.file)).get(word.name)
+        if word.file not in files:
+            files[word.file] = dict(read_env_file(word.file, word.file))
+        value = files[word.file].get(word.name)
     else:
         value = (_typed if word.kind == "typed" else env).get(word.name)
     if value is not None:

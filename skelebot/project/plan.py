@@ -11,7 +11,7 @@ from skelebot.model import NATIVE, WORKDIR, Flags, Job, Mapping, Mount, Param, P
 from skelebot.options import Value, Values
 from skelebot.project.read import FILE
 from skelebot.project.sources import argv, job_params
-from skelebot.secret import Secret, Word, read_env_file, reveal, typed_secret
+from skelebot.secret import Secret, Word, read_env_file, reveal_all, typed_secret
 
 
 def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mapped[str, str]) -> Task:
@@ -21,7 +21,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
     for an envFile that cannot be read, and for a job that must not run natively and is asked to.
     """
     env = environment(project, job, caller)
-    known = {**caller, **{name: reveal(value, caller) for name, value in env}}
+    known = {**caller, **reveal_all(env, caller)}
     return Task(
         name=job.name,
         argv=argv(project, job, words(project, job, values, known)),

@@ -1,12 +1,13 @@
 """Secrets as references, and the files that variables are read from."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.secret import Secret, read_env_file, reveal, typed_secret
+from skelebot.secret import Secret, read_env_file, reveal, reveal_all, typed_secret
 
 
 def test_a_secret_shows_nothing_of_itself() -> None:
@@ -34,6 +35,16 @@ def test_a_value_of_a_file_is_read_when_it_is_needed(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(SkelebotError, match=f"^TOKEN is not set in {path}; set it"):
         reveal(secret, {})
+
+
+def test_a_file_of_many_variables_is_read_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "many.env")
+    expected = {f"NAME_{number}": str(number) for number in range(50)}
+    Path(path).write_text("".join(f"{name}={value}\n" for name, value in expected.items()))
+    opened = []
+    sys.addaudithook(lambda event, args: opened.append(path) if event == "open" and args[0] == path else None)
+    assert reveal_all([(name, Secret("file", name, path)) for name in expected], {}) == expected
+    assert opened == [path]
 
 
 def test_what_was_typed_elsewhere_is_not_known_here() -> None:

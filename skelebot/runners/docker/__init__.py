@@ -18,7 +18,7 @@ from skelebot.runners.docker.labels import PROJECT_LABEL
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
 from skelebot.runners.runner import Launch, Removed
-from skelebot.secret import display_text, reveal
+from skelebot.secret import display_text, reveal, reveal_all
 
 
 class Docker:
@@ -117,7 +117,7 @@ class Docker:
 
 def _refuse_bytes(task: Task) -> None:
     """Raise UsageError for what is not UTF-8."""
-    env = {name: reveal(value, os.environ) for name, value in task.env}
+    env = reveal_all(task.env, os.environ)
     known = {**os.environ, **env}
     held = [(reveal(word, known), display_text(word), "rename the file") for word in task.argv]
     # Nobody says which variables are secrets.

@@ -9,7 +9,7 @@ from functools import cache
 from skelebot.model import WORKDIR, Mount, Task
 from skelebot.runners.docker.client import csv
 from skelebot.runners.docker.labels import JOB_LABEL, PROJECT_LABEL
-from skelebot.secret import Secret, Word, reveal
+from skelebot.secret import Secret, Word, reveal, reveal_all
 
 WORDS_FILE = "/run/skelebot.words"
 
@@ -107,7 +107,7 @@ def variables(task: Task, files: ExitStack) -> Variables:
 
     What such a file cannot hold goes through the client's own environment. files: closes the file.
     """
-    values = {name: reveal(value, os.environ) for name, value in task.env}
+    values = reveal_all(task.env, os.environ)
     plain = {name: value for name, value in values.items() if _fits_a_line(value)}
     others = tuple((name, value) for name, value in values.items() if name not in plain)
     options = tuple(word for name, _ in others for word in ("--env", name))
@@ -131,7 +131,7 @@ def words_tar(task: Task) -> bytes:
     import io
     import tarfile
 
-    env = {**os.environ, **{name: reveal(value, os.environ) for name, value in task.env}}
+    env = {**os.environ, **reveal_all(task.env, os.environ)}
     words = (reveal(word, env) for word in task.argv)
     lines = (word.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for word in words)
     data, stream = "".join(lines).encode(), io.BytesIO()
