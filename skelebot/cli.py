@@ -151,6 +151,7 @@ class Loader:
         self._root, self._command = root, command
         self._known: dict[str | None, _Loaded] = {}
         self._plugins: list[Guard] | None = None
+        self._described: set[str] = set()
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
         """Load the project and its commands. Raises ConfigError if `command` needs a valid configuration."""
@@ -159,7 +160,7 @@ class Loader:
         known = self._known[flags.env]
         if _needs_valid_config(command, known.session.optional_project):
             self._known[flags.env] = known = _without_problems(known)
-        return known._replace(session=known.session._replace(flags=flags))
+        return known._replace(session=known.session._replace(flags=flags, described=self._described))
 
     def forget(self) -> None:
         """Read the project again next time, because its files have changed."""
@@ -209,7 +210,7 @@ def _loaded(
     warnings: Sequence[str] = (),
 ) -> _Loaded:
     names, schema = catalog.names(), catalog.whole_schema
-    session = Session(project, components, Flags(), tuple(problems), tuple(warnings), names, schema)
+    session = Session(project, components, Flags(), set(), tuple(problems), tuple(warnings), names, schema)
     return _Loaded(session, catalog.commands(project, components))
 
 

@@ -68,6 +68,7 @@ class Check:
 class Session(NamedTuple):
     """What a command works with: the project, the components and the flags.
 
+    described: the Dockerfiles that --dry-run has shown for this command line, each of them once.
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
@@ -76,6 +77,7 @@ class Session(NamedTuple):
     optional_project: Project | None
     components: tuple[Component, ...]
     flags: Flags
+    described: set[str]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reserved_names: frozenset[str] = frozenset()

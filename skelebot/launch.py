@@ -133,7 +133,7 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
     runner = runners.at(task.place, session.flags)
     if session.flags.dry_run:
         console.out(task.name)
-        for line in runner.describe(image, task):
+        for line in runner.describe(image, task, session.described):
             console.out(f"  {line}")
         return 0
     sweep()

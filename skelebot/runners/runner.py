@@ -27,8 +27,11 @@ class Runner(Protocol):
     def check(self, image: Image, task: Task) -> None:
         """Raise SkelebotError for what is sure to keep the task from running."""
 
-    def describe(self, image: Image, task: Task) -> list[str]:
-        """The lines that --dry-run shows for it."""
+    def describe(self, image: Image, task: Task, described: set[str]) -> list[str]:
+        """The lines that --dry-run shows for it.
+
+        described: the Dockerfiles that were shown before; one that is not among them is added and shown.
+        """
 
     def prepare(self, image: Image, task: Task) -> AbstractContextManager[Any]:
         """Build the image or the environment where something has changed; it stays while the block lasts."""

@@ -246,6 +246,19 @@ def test_a_chain_on_a_terminal_has_headings_and_seconds(tmp_path: Path) -> None:
     assert stderr_of(tmp_path, "-n", "--dry-run", "good", "+", "bad", terminal=True, code=0) == []
 
 
+def test_a_dry_run_shows_a_dockerfile_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, CHAIN)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # each command line shows it
+        assert run_cli(["--dry-run", "good", "+", "bad", "+", "good"]) == 0
+        out = capsys.readouterr().out
+        assert out.count("| FROM ") == 1
+        built = re.findall("^  image    .*, built from(.*)", out, re.MULTILINE)
+        assert built == ["", *[" the same Dockerfile as above"] * 2]
+
+
 def test_a_chain_elsewhere_names_only_the_link_that_failed(tmp_path: Path) -> None:
     write(tmp_path, CHAIN)
     assert stderr_of(tmp_path, "-n", "good", "+", "bad", terminal=False) == [

@@ -609,7 +609,7 @@ def test_a_folder_within_another_is_made_there_too(task: Task) -> None:
 
 def test_what_a_dry_run_shows(task: Task) -> None:
     image = Image("demo", "demo", base="", context=task.root)
-    shown = Native().describe(image, replace(task, dependencies=("numpy",), env=(("A", "1"),)))
+    shown = Native().describe(image, replace(task, dependencies=("numpy",), env=(("A", "1"),)), set())
     assert shown == [
         "run      true",
         f"where    natively, in {task.root}",

@@ -42,11 +42,15 @@ class Docker:
         if image.dockerfile:
             build_source.text(image)
 
-    def describe(self, image: Image, task: Task) -> list[str]:
-        as_built = " (the last one built: -s)" if self._skip_build else ", built from"
-        lines = [f"image    {image.tag}{as_built}"]
-        if not self._skip_build:
-            lines += [f"         | {line}" for line in build_source.text(image).splitlines()]
+    def describe(self, image: Image, task: Task, described: set[str]) -> list[str]:
+        if self._skip_build:
+            lines = [f"image    {image.tag} (the last one built: -s)"]
+        elif (dockerfile := build_source.text(image)) in described:
+            lines = [f"image    {image.tag}, built from the same Dockerfile as above"]
+        else:
+            described.add(dockerfile)
+            lines = [f"image    {image.tag}, built from"]
+            lines += [f"         | {line}" for line in dockerfile.splitlines()]
         where = f"on {self.client.host}" if self.client.host else "on the default Docker host"
         lines.append(f"run      {process.display(Step(task.argv))}")
         lines.append(f"where    in a container, {where}, in {WORKDIR}")

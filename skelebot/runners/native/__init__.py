@@ -59,7 +59,7 @@ class Native:
     def check(self, image: Image, task: Task) -> None:
         environment.check(task)
 
-    def describe(self, image: Image, task: Task) -> list[str]:
+    def describe(self, image: Image, task: Task, described: set[str]) -> list[str]:
         lines = [f"run      {process.display(Step(task.argv))}", f"where    natively, in {task.root}"]
         if environment.is_needed(task):
             lines.append(f"python   {FOLDER}/{task.venv}, with {', '.join(task.dependencies)}")
