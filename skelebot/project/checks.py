@@ -74,7 +74,8 @@ def _check_param(param: Param) -> Iterator[str]:
     at, default = f"{param.place}.default", param.default
     if param.accepts == "boolean":
         if isinstance(default, tuple) or (default or "no").lower() not in _BOOLEANS:
-            yield f"{at}: expected true or false for a boolean, found {default!r}"
+            found = "another value" if param.secret else repr(default)
+            yield f"{at}: expected true or false for a boolean, found {found}"
         if param.choices:
             yield f"{param.place}.choices: a boolean takes no value to choose"
         return

@@ -328,8 +328,21 @@ def test_the_default_of_a_boolean_is_any_boolean_of_yaml(tmp_path: Path, text: s
     assert off == ("--no-x" if text.lower() in ("true", "yes", "on") else None)
 
 
-def test_the_default_of_a_secret_is_in_no_message(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, with_params("name: x, secret: true, default: hunter2, choices: [a]"))
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "default: hunter2, choices: [a]",
+        "default: [hunter2], choices: [a], accepts: list",
+        "default: hunter2, accepts: boolean",
+        "default: [hunter2, hunter2], accepts: boolean",
+        "default: [hunter2]",
+        "default: {hunter2: hunter2}",
+        "default: [[hunter2]], accepts: list",
+    ],
+)
+def test_the_default_of_a_secret_is_in_no_message(tmp_path: Path, keys: str) -> None:
+    (problem,) = problems(tmp_path, with_params(f"name: x, secret: true, {keys}"))
+    assert ".default: " in problem or ".default[0]" in problem
     assert "hunter2" not in problem
 
 
