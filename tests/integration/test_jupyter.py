@@ -98,6 +98,7 @@ def server() -> Iterator[Served]:
             sandbox.write("skelebot.yaml", YAML)
             sandbox.write("requirements.txt", "tabulate\n")
             sandbox.write("tornado.py", "raise SystemExit('the server imports the project')\n")
+            sandbox.write("src/rain.py", "units = 'mm'\n")
             with open(os.path.join(tempfile.gettempdir(), f"{NAME}.lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # one builds, the others find it built
                 served = stack.enter_context(serving(sandbox, "jupyter"))
@@ -130,13 +131,13 @@ def test_a_notebook_in_a_browser(server: Served) -> None:
         assert shown.split() == ["day", "mm", "Monday", "2.1", "Tuesday", "0", "Wednesday", "11.4"]
         if os.environ.get("SKELEBOT_TEST_PICTURE"):
             page.picture(os.environ["SKELEBOT_TEST_PICTURE"])
-        page.run("import os", 'open("/shared/units", "w").write(os.environ["UNITS"])')
+        page.run("import os, rain", 'open("/shared/units", "w").write(os.environ["UNITS"] + rain.units)')
         page.save()
         wait_for(lambda: len(cells(server.sandbox)) == 3)
     first = cells(server.sandbox)[0]
     assert "from tabulate import tabulate" in str(first["source"])
     assert "11.4" in str(first["outputs"])
-    assert server.sandbox.read("shared/units") == "metric"
+    assert server.sandbox.read("shared/units") == "metricmm"
     assert {server.sandbox.owner(name) for name in ("Untitled.ipynb", "shared/units")} == {someone()}
 
 

@@ -11,11 +11,13 @@ import sys
 _project = ("", os.getcwd(), os.path.join(os.getcwd(), "src"))
 sys.path[:] = [path for path in sys.path if path not in _project]
 
+import atexit
 import glob
 import importlib.util
 import json
 import runpy
 import signal
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -35,7 +37,24 @@ def report_location(pattern: str) -> None:
                 return
 
 
+def import_project_in_kernels() -> None:
+    """Let kernels import from PYTHONPATH once they have imported their own modules."""
+    names = ("PYTHONPATH", "PYTHONSTARTUP")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    folders = before.get("PYTHONPATH", "").split(os.pathsep)
+    with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False, encoding="utf-8") as file:
+        file.write(f"import os, sys\nsys.path[1:1] = {folders!r}\nos.environ.pop('PYTHONSTARTUP')\n")
+        file.write(f"os.environ |= {before!r}\n")
+        if startup := before.get("PYTHONSTARTUP"):
+            file.write(f"exec(compile(open({startup!r}).read(), {startup!r}, 'exec'))\n")
+    # IPython runs it: https://ipython.readthedocs.io/en/stable/config/options/kernel.html
+    os.environ["PYTHONSTARTUP"] = file.name
+    atexit.register(os.unlink, file.name)
+
+
 sys.stderr.write("starting Jupyter\n")
+if os.environ.get("PYTHONPATH"):
+    import_project_in_kernels()
 # On SIGINT, Jupyter would not wait for its kernels and for files that are being written.
 signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 os.environ["JUPYTER_TOKEN"] = token = sys.stdin.readline().strip()
