@@ -36,7 +36,7 @@ class BuiltIn(NamedTuple):
 
 
 BUILT_IN = (
-    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT),
+    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph")),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
     BuiltIn("runs", "runs:Runs", Activation.PROJECT, ("ps", "logs", "stop", "exec", "clean")),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),

@@ -1,11 +1,12 @@
 """Run a command line and return an exit code."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import skelebot
 from skelebot import catalog, console, foreground, help, options
@@ -32,6 +33,10 @@ OPTIONS = (
     ),
     Param("skip-build", "s", accepts="boolean", help="Use the last image without building"),
     Param("native", "n", accepts="boolean", help="Run on this machine, without Docker"),
+    Param("jobs", "j", placeholder="N", help="Run up to N needed jobs at once (default: 1)"),
+    Param("force", accepts="boolean", help="Run the named jobs even if they are up to date"),
+    Param("force-all", accepts="boolean", help="Run the jobs that they need, too"),
+    Param("no-needs", accepts="boolean", help="Leave out the jobs that the named ones need"),
     Param("contact", "c", accepts="boolean", help="Show the project's contact"),
     Param("verbose", "V", accepts="boolean", help="Show each program that Skelebot runs"),
     Param("dry-run", accepts="boolean", help="Show what would be built and run, and do nothing"),
@@ -125,12 +130,22 @@ def links_of(argv: list[str]) -> list[list[str]]:
     return links
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,3}", text, re.ASCII):
+        raise UsageError(
+            f"-j: expected how many jobs run at once, from 1 to 9999; found {console.one_line(text)!r}"
+        )
+    return int(text)
+
+
 def with_options(base: Flags, given: Values) -> Flags:
     """Return the flags changed by the options before a command."""
-    changes = {name.replace("-", "_"): value for name, value in given.items()}
+    changes: dict[str, Any] = {name.replace("-", "_"): value for name, value in given.items()}
     for name in ("help", "version", "contact"):
         changes.pop(name, None)
-    return base._replace(**changes)  # type: ignore[arg-type]
+    if "jobs" in changes:
+        changes["jobs"] = _count(changes["jobs"])
+    return base._replace(**changes)
 
 
 # --- the project ---
@@ -152,6 +167,7 @@ class Loader:
         self._known: dict[str | None, _Loaded] = {}
         self._plugins: list[Guard] | None = None
         self._described: set[str] = set()
+        self._outdated: set[str] = set()
 
     def load(self, flags: Flags, command: str = "") -> _Loaded:
         """Load the project and its commands. Raises ConfigError if `command` needs a valid configuration."""
@@ -160,7 +176,8 @@ class Loader:
         known = self._known[flags.env]
         if _needs_valid_config(command, known.session.optional_project):
             self._known[flags.env] = known = _without_problems(known)
-        return known._replace(session=known.session._replace(flags=flags, described=self._described))
+        session = known.session._replace(flags=flags, described=self._described, outdated=self._outdated)
+        return known._replace(session=session)
 
     def forget(self) -> None:
         """Read the project again next time, because its files have changed."""
@@ -210,7 +227,9 @@ def _loaded(
     warnings: Sequence[str] = (),
 ) -> _Loaded:
     names, schema = catalog.names(), catalog.whole_schema
-    session = Session(project, components, Flags(), set(), tuple(problems), tuple(warnings), names, schema)
+    session = Session(
+        project, components, Flags(), set(), set(), tuple(problems), tuple(warnings), names, schema
+    )
     return _Loaded(session, catalog.commands(project, components))
 
 
@@ -240,15 +259,52 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
         link = _link(words, flags, loader, first=not links)
         if isinstance(link, Command):  # its help is wanted
             return _show(help.of_command(link))
-        links.append(link)
+        links += [*_needed(link, links, loader), link]
     for i, link in enumerate(links):
         if link.command.check:
             link.command.check(link.session, link.values, links[:i])
-    for i in range(len(links)):
-        if code := _run_link(links, i):
+    at = 0
+    while at < len(links):
+        count = _at_once(links, at)
+        if code := _run_at_once(links, at, count) if count > 1 else _run_link(links, at):
             return code
-        links[i + 1 :] = _after(links[i], links[i + 1 :], loader)
+        at += count
+        links[at:] = _after(links[at - 1], links[at:], loader)
     return 0
+
+
+def _needed(link: Link, earlier: list[Link], loader: Loader) -> Iterator[Link]:
+    """Yield a link with its defaults for each job that has to run before a link and does not yet."""
+    job, flags = link.command.job, link.session.flags
+    if job is None or not job.needs or flags.no_needs:
+        return
+    from skelebot.project import needs  # only for a pipeline
+
+    present = {each.command.name for each in earlier if each.session.flags.env == flags.env}
+    loaded = loader.load(flags._replace(force=False), job.name)
+    for need in needs.order(link.session.project, job):
+        if need.name not in present:
+            yield Link(loaded.commands[need.name], loaded.session, {}, (need.name,), is_needed=True)
+
+
+def _at_once(links: list[Link], at: int) -> int:
+    """Count the links from there on that -j lets run at once: those that nobody typed."""
+    flags = links[at].session.flags
+    if flags.jobs == 1 or flags.dry_run:
+        return 1
+    count = 0
+    while links[at + count].is_needed:
+        count += 1
+    return max(count, 1)
+
+
+def _run_at_once(links: list[Link], at: int, count: int) -> int:
+    from skelebot.components.jobs import parallel
+
+    code = parallel.run(links[at : at + count], links[at].session.flags.jobs)
+    if code:
+        console.error(f"not run: {', '.join(each.command.name for each in links[at + count :])}")
+    return code
 
 
 def _after(link: Link, later: list[Link], loader: Loader) -> list[Link]:
@@ -273,7 +329,7 @@ def _again(link: Link, loader: Loader) -> Link:
     command = loaded.commands.get(link.command.name)
     if command is None:
         raise help.unknown(link.command.name, *loaded)
-    return Link(command, loaded.session, link.values, link.words)
+    return link._replace(command=command, session=loaded.session)
 
 
 def _run_link(links: list[Link], at: int) -> int:
@@ -281,6 +337,10 @@ def _run_link(links: list[Link], at: int) -> int:
     link, count = links[at], len(links)
     later = [each.command.name for each in links[at + 1 :]]
     not_run = f"; not run: {', '.join(later)}" if later else ""
+    is_up_to_date = link.command.is_up_to_date
+    if is_up_to_date and not link.session.flags.dry_run and is_up_to_date(link.session, link.values):
+        console.info(f"{link.command.name} is up to date")
+        return 0
     with _announced(link, at, count):
         try:
             code = link.command.run(link.session, link.values)
@@ -325,6 +385,8 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link |
     command = loaded.commands.get(rest[0])
     if command is None:
         raise help.unknown(rest[0], *loaded)
+    if bind := command.bind if rest[1:2] not in (["-h"], ["--help"]) else None:
+        return _bound(bind, rest, loaded.session, loader)
     try:
         values = options.parse(command.args, command.params, rest[1:])
     except HelpWanted:
@@ -335,6 +397,16 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link |
     except UsageError as error:
         raise UsageError(_with_usage(error, command)) from None
     return Link(command, loaded.session, values, tuple(rest))
+
+
+def _bound(
+    bind: Callable[[Link], Command], words: list[str], session: Session, loader: Loader
+) -> Link | Command:
+    """Return the link of a command that is about a job, whose name and values follow it."""
+    if not words[1:]:
+        raise UsageError(f"{words[0]}: missing argument: the job; usage: skelebot {words[0]} JOB [VALUES]")
+    link = _link(words[1:], session.flags, loader, first=False)
+    return link if isinstance(link, Command) else Link(bind(link), session, {}, tuple(words))
 
 
 def _with_usage(error: UsageError, command: Command) -> str:

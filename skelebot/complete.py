@@ -100,6 +100,10 @@ def _where(words: Sequence[str]) -> Where:
     commands = cli.Loader(read.find_root(), name).load(cli.with_options(flags, values), name).commands
     if not rest:
         return Where(options=cli.OPTIONS, commands=tuple(commands.values()))
+    if commands[name].bind:  # a job and its values
+        name, *rest = rest[1:] or [""]
+        jobs = tuple(command for command in commands.values() if command.job)
+        return _in_command(commands[name], rest) if name else Where(commands=jobs)
     return _in_command(commands[name], rest[1:])
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
 from skelebot.options import Values
 from skelebot.project.read import NO_PROJECT
+
+if TYPE_CHECKING:
+    from skelebot.process import Streams
 
 
 class Activation(Enum):
@@ -65,10 +68,21 @@ class Check:
         return cls(name, found, advice or "fix that and run doctor again")
 
 
+class Aside(NamedTuple):
+    """How a job runs beside others: where its output goes, and who waits for it and passes signals on.
+
+    attend: takes what `foreground.attend` takes.
+    """
+
+    streams: "Streams"
+    attend: Callable[..., int]
+
+
 class Session(NamedTuple):
     """What a command works with: the project, the components and the flags.
 
-    described: the Dockerfiles that --dry-run has shown for this command line, each of them once.
+    described: the Dockerfiles that --dry-run has shown for this command line, each of them once. outdated:
+    the jobs that it has found to run. aside: how a job runs that is not alone in front.
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
@@ -78,10 +92,12 @@ class Session(NamedTuple):
     components: tuple[Component, ...]
     flags: Flags
     described: set[str]
+    outdated: set[str]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reserved_names: frozenset[str] = frozenset()
     schema: Callable[[], dict[str, Any]] = dict
+    aside: "Aside | None" = None
 
     @property
     def project(self) -> Project:
@@ -102,9 +118,10 @@ class Command:
     """A command of the command line.
 
     check: raises what would keep it from running, before any link of its chain runs. job: the one that
-    it runs, of those that run one. changes: whether it changes the project's files, which the links
-    after it read again. predicted_version: gives the project's
-    version after it, for the links of a --dry-run.
+    it runs, of those that run one. is_up_to_date: whether there is nothing for it to do. bind: gives the
+    command for the job whose name and values follow it, as in `why train --rate 1`. changes: whether it
+    changes the project's files, which the links after it read again. predicted_version: gives the
+    project's version after it, for the links of a --dry-run.
     """
 
     name: str
@@ -114,14 +131,20 @@ class Command:
     params: Sequence[Param] = ()
     check: Callable[[Session, Values, "Sequence[Link]"], None] | None = None
     job: Job | None = None
+    is_up_to_date: Callable[[Session, Values], bool] | None = None
+    bind: Callable[["Link"], "Command"] | None = None
     changes: bool = False
     predicted_version: Callable[[Session, Values], str] | None = None
 
 
 class Link(NamedTuple):
-    """A command of a chain with the values of its arguments; `words` are as typed."""
+    """A command of a chain with the values of its arguments; `words` are as typed.
+
+    is_needed: whether nobody typed it, but another link's job needs it.
+    """
 
     command: Command
     session: Session
     values: Values
     words: tuple[str, ...]
+    is_needed: bool = False

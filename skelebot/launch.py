@@ -1,6 +1,7 @@
 """Prepare and run what commands build or run: the project's image and its tasks."""
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 from skelebot import console
@@ -17,28 +18,57 @@ if TYPE_CHECKING:
     from skelebot.runners.runner import Launch
 
 
-def image(session: Session, job: Job | None = None, also: tuple[str, ...] = ()) -> Image:
+def image(
+    session: Session, job: Job | None = None, also: tuple[str, ...] = (), with_outputs: bool = False
+) -> Image:
     """Return the image of the project, or of a job with its own ignores, as amended by the components.
 
-    also: more Python dependencies, installed last. Raises ConfigError.
+    also: more Python dependencies, installed last. with_outputs: whether it holds what the jobs make.
+    Raises ConfigError.
     """
-    from skelebot.image import dockerfile, ignores  # only for Docker
-    from skelebot.project.state import outputs
+    from skelebot.image import dockerfile  # only for Docker
 
     project = session.project
-    written = map(ignores.literal, outputs(project.root))
-    made = dockerfile.image(
+    own_ignores, env_files = _patterns(project.root)
+    image = dockerfile.image(
         project,
         _dependencies(project, also),
         job,
-        own_ignores=(*written, *ignores.of_user(project.root)),
+        own_ignores=own_ignores,
         default_base=os.environ.get("SKELEBOT_BASE_IMAGE"),
         default_cran=_cran_of_the_machine(),
-        env_files=env_files(project.root),
+        env_files=env_files,
+        with_outputs=with_outputs,
     )
     for component in session.components:
-        made = component.image(made, project)
-    return made
+        image = component.image(image, project)
+    return image
+
+
+def left_out(project: Project, job: Job) -> tuple[str, ...]:
+    """Return the patterns of what the image of a job leaves out, before components amend it."""
+    from skelebot.image import dockerfile
+
+    return dockerfile.left_out(project, job, *_known_patterns(project.root))
+
+
+def _patterns(root: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what .dockerignore and Skelebot's own notes leave out, and every envFile."""
+    from skelebot.image import ignores
+    from skelebot.project.state import outputs
+
+    return (*map(ignores.literal, outputs(root)), *ignores.of_user(root)), frozenset(env_files(root))
+
+
+_known_patterns = cache(_patterns)  # as all jobs of a pipeline ask for them
+
+
+def forget_files() -> None:
+    """Read the project's files again next time, because something has run."""
+    from skelebot.pipeline import contents
+
+    _known_patterns.cache_clear()
+    contents.forget()
 
 
 def check_primary_job(session: Session) -> None:
@@ -137,6 +167,7 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
             console.out(f"  {line}")
         return 0
     sweep()
+    streams, attend = session.aside or (streams, foreground.attend)
     with runner.prepare(image, task) as prepared:
         if task.is_detached:
             run, signum = foreground.begin(lambda launch: runner.start(prepared, task, process.OWN, launch))
@@ -147,7 +178,7 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
             return runner.start(prepared, task, streams or process.OWN, launch)
 
         is_raw = streams is None and foreground.are_terminals() and not task.place.is_native
-        return foreground.attend(begin, runner.wait, runner.signal, is_raw)
+        return attend(begin, runner.wait, runner.signal, is_raw)
 
 
 def prepare(session: Session, image: Image, task: Task) -> None:

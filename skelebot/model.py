@@ -292,6 +292,62 @@ def _resolve_dots(path: str) -> str:
     return ("" if path.startswith("~") else "/") + "/".join(parts)
 
 
+class Output(NamedTuple):
+    """What a job makes: a folder of the project, or a file below one. path: from the project root."""
+
+    path: str
+    is_folder: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Output":
+        """Read `models/` or `models/model.pkl`; without a dot in its last part, it is a folder.
+
+        Raises ValueError.
+        """
+        expected = "a folder of the project such as models/, or a file in one such as models/model.pkl"
+        path = project_path(text)
+        output = cls(path, text.endswith("/") or "." not in path.rpartition("/")[2])
+        if not output.folder or path.partition("/")[0] in (".git", ".skelebot"):
+            raise ValueError(expected)
+        return output
+
+    @property
+    def folder(self) -> str:
+        """The folder that is mapped for it; empty for a file that is not in one."""
+        return self.path if self.is_folder else self.path.rpartition("/")[0]
+
+    def __str__(self) -> str:
+        return f"{self.path}/" if self.is_folder else self.path
+
+    def holds(self, path: str) -> bool:
+        """Whether it is that path, or a folder above it."""
+        return path == self.path or path.startswith(self.path + "/")
+
+
+def project_path(text: str) -> str:
+    """Return a path from the project root, without dots; "" is the root. Raises ValueError outside it."""
+    path = _resolve_dots(text).lstrip("/")
+    is_inside = not text.startswith(("/", "~")) and ".." not in text.split("/")
+    if not is_inside or not text.strip() or not text.isprintable():
+        raise ValueError("a path in the project, from its root")
+    return path
+
+
+def _output_text(text: str) -> str | None:
+    try:
+        Output.parse(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _input_text(text: str) -> str | None:
+    try:
+        return None if project_path(text) else "files, folders or patterns below the project's root"
+    except ValueError as error:
+        return str(error)
+
+
 @dataclass(frozen=True)
 class Job:
     """One thing that the project can do."""
@@ -317,7 +373,19 @@ class Job:
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
     timeout: str | None = key(None, help="The time limit: seconds, or a value such as 10m", check=_timeout)
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
+    needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
+    inputs: tuple[str, ...] = key(
+        (),
+        help="Files, folders and patterns that the job reads; by default all of the image",
+        check=_input_text,
+    )
+    outputs: tuple[str, ...] = key((), help="Folders and files that the job makes", check=_output_text)
     place: str = ""
+
+    @property
+    def results(self) -> tuple[Output, ...]:
+        """Its outputs, as values."""
+        return tuple(map(Output.parse, self.outputs))
 
 
 @dataclass(frozen=True)
@@ -548,7 +616,7 @@ class Run:
 
 
 class Flags(NamedTuple):
-    """The options before the command."""
+    """The options before the command. jobs: how many of those that are needed run at once."""
 
     env: str | None = None
     docker_host: str | None = None
@@ -556,3 +624,7 @@ class Flags(NamedTuple):
     native: bool = False
     verbose: bool = False
     dry_run: bool = False
+    jobs: int = 1
+    force: bool = False
+    force_all: bool = False
+    no_needs: bool = False

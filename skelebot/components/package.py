@@ -58,9 +58,9 @@ class Package(Component):
     def _files(self, session: Session, target: str) -> "list[ContextEntry]":
         """The files of the project's image without those in the package's own `ignores`."""
         from skelebot.image import context, ignores
-        from skelebot.runners.docker.written import own_dockerfile
+        from skelebot.image.written import own_dockerfile
 
-        image = launch.image(session)
+        image = launch.image(session, with_outputs=True)
         itself = os.path.relpath(os.path.realpath(target), os.path.realpath(image.context))
         # An image does not need a .dockerignore; building one from the package does.
         left_out = (*image.ignores, *own_dockerfile(image), "!.dockerignore", ignores.literal(itself))

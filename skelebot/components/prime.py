@@ -32,7 +32,7 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
         raise UsageError("a native run has no image to save; leave out -n, or -o")
     if not session.flags.native:
         launch.check_primary_job(session)
-    for image in _images(session):
+    for image in _images(session, output is not None):
         launch.check(session, image, task)
 
 
@@ -44,7 +44,7 @@ def _run(session: Session, values: Values) -> int:
         launch.prepare(session, launch.image(session), task)
         return 0
     launch.fetch_dependencies(session)
-    images = _images(session)
+    images = _images(session, output is not None)
     if session.flags.dry_run:
         return _show(images, output)
     for image in images[1 if output else 0 :]:
@@ -60,11 +60,11 @@ def _task(session: Session) -> Task:
     return replace(launch.tool(session, "prime", ("true",)), may_run_natively=False)
 
 
-def _images(session: Session) -> list[Image]:
-    """Return the project's image, and those of the jobs with their own ignores."""
+def _images(session: Session, is_saved: bool) -> list[Image]:
+    """Return the project's image, which is saved with outputs, and those of jobs with their own ignores."""
     project = session.project
     jobs = [job for job in project.jobs if job.ignores and job.native != "always"]
-    return [launch.image(session), *(launch.image(session, job) for job in jobs)]
+    return [launch.image(session, with_outputs=is_saved), *(launch.image(session, job) for job in jobs)]
 
 
 def _show(images: list[Image], output: str | None) -> int:

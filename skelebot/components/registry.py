@@ -83,7 +83,7 @@ class Registry(Component):
         if not any(link.command.changes for link in earlier):  # which may write VERSION
             _tags(session.project, values)
         task = _task(session)
-        launch.check(session, launch.image(session), task)
+        launch.check(session, launch.image(session, with_outputs=True), task)
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import login, release
@@ -95,7 +95,7 @@ class Registry(Component):
         # The name that must not move; once it is published, only the tags of -t are left to push.
         version = None if values.get("omit-version") or values.get("force") else references[0]
         more = _extra_tags(values)
-        image, task = launch.image(session), _task(session)
+        image, task = launch.image(session, with_outputs=True), _task(session)
         if session.flags.dry_run:
             return _show(image, references, session.flags)
         files.sweep()

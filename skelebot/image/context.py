@@ -17,13 +17,13 @@ class ContextEntry(NamedTuple):
     stat: os.stat_result
 
 
-def walk(root: str, ignores: Ignores, shadowed: Collection[str] = ()) -> list[ContextEntry]:
+def walk(root: str, ignores: Ignores, shadowed: Collection[str] = (), below: str = "") -> list[ContextEntry]:
     """List the context, sorted folder by folder, without the paths `shadowed` and what is below them.
 
-    Raises SkelebotError for a folder that cannot be read.
+    below: a folder to which the list is limited. Raises SkelebotError for a folder that cannot be read.
     """
     found: list[ContextEntry] = []
-    _walk(root, "", ignores, shadowed, found)
+    _walk(os.path.join(root, below), f"{below}/" if below else "", ignores, shadowed, found)
     return found
 
 

@@ -40,21 +40,20 @@ def image(
     default_base: str | None = None,
     default_cran: str | None = None,
     env_files: Iterable[str] = (),
+    with_outputs: bool = False,
 ) -> Image:
     """The image of a project, in which `job` runs.
 
-    A job that leaves out files of its own has an image of its own. own_ignores: the lines of the
-    project's .dockerignore. default_base, default_cran: stand in for the official image, and for R's
-    own mirror, where the project names none. env_files: what no image is to hold.
+    A job that leaves out files of its own has an image of its own. own_ignores, env_files, with_outputs:
+    see `left_out`. default_base, default_cran: stand in for the official image, and for R's own mirror,
+    where the project names none.
     """
-    never = tuple(ignores.literal(path) for path in sorted(_secret_paths(project.root, env_files)))
-    of_job = job.ignores if job else ()
-    tag = f"{project.image}:{plan.tag(job.name)}" if job and of_job else f"{project.image}:latest"
-    patterns = (*ignores.DEFAULTS, *own_ignores, *project.ignores, *of_job, *never)
+    tag = f"{project.image}:{plan.tag(job.name)}" if job and job.ignores else f"{project.image}:latest"
+    patterns = left_out(project, job, own_ignores, env_files, with_outputs)
     copied = tuple(dict.fromkeys(path for d in (*dependencies.r, *dependencies.python) for path in d.files))
-    left_out = ignores.Ignores(patterns)
+    without = ignores.Ignores(patterns)
     entrypoint, command = _primary(project)
-    kept = tuple(f"!{ignores.literal(path)}" for path in copied if left_out.excludes(path))
+    kept = tuple(f"!{ignores.literal(path)}" for path in copied if without.excludes(path))
     return Image(
         tag=tag,
         project=project.name,
@@ -74,6 +73,26 @@ def image(
         ephemeral=project.ephemeral,
         shadow_sets=_shadow_sets(project),
     )
+
+
+def left_out(
+    project: Project,
+    job: Job | None,
+    own_ignores: tuple[str, ...] = (),
+    env_files: Iterable[str] = (),
+    with_outputs: bool = False,
+) -> tuple[str, ...]:
+    """Return the patterns of what the image of a job leaves out.
+
+    own_ignores: the lines of the project's .dockerignore. env_files: what no image is to hold. with_outputs:
+    whether the image holds what jobs make, as it does when it leaves this machine. Otherwise each job that
+    needs them has them mapped, so that a new result builds no image.
+    """
+    never = [ignores.literal(path) for path in sorted(_secret_paths(project.root, env_files))]
+    if not with_outputs:
+        never += [ignores.literal(output.path) for each in project.jobs for output in each.results]
+    of_job = job.ignores if job else ()
+    return (*ignores.DEFAULTS, *own_ignores, *project.ignores, *of_job, *never)
 
 
 def _shadow_sets(project: Project) -> tuple[tuple[str, ...], ...]:

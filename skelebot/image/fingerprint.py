@@ -55,6 +55,10 @@ class FingerprintCache:
         self._save()
         return whole.hexdigest()
 
+    def by_file(self, entries: list[ContextEntry]) -> dict[str, str]:
+        """Return what distinguishes each entry's kind and content, by its path."""
+        return {entry.path: f"{_kind(entry)} {self._content(entry)}" for entry in entries}
+
     def _content(self, entry: ContextEntry) -> str:
         if stat.S_ISLNK(entry.stat.st_mode):
             with suppress(FileNotFoundError):

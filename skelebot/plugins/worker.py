@@ -43,7 +43,7 @@ def _checks(guard: Guard, root: str | None, flags: Flags, own_checks: bool) -> I
     plugin = next((c for c in components if isinstance(c, Guarded)), None)
     if plugin is None or report.problems:
         return
-    session = Session(project, components, flags, set())
+    session = Session(project, components, flags, set(), set())
     catalog.commands(project, components)
     try:
         _amend(plugin, session)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from skelebot.errors import did_you_mean
 from skelebot.model import Job, Packages, Param, Project
+from skelebot.project import needs
 from skelebot.project.sources import job_params
 
 _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
@@ -22,6 +23,7 @@ def problems(project: Project) -> Iterator[str]:
         yield from _check_flags(job_params(project, job), job.params)
         for param in job.params:
             yield from _check_param(param)
+    yield from needs.problems(project)
     yield from _check_languages(project)
     yield from _check_flags(project.params, project.params)
     for param in project.params:

@@ -9,6 +9,7 @@ from collections.abc import Mapping as Mapped
 from skelebot.errors import UsageError
 from skelebot.model import NATIVE, WORKDIR, Flags, Job, Mapping, Mount, Param, Place, Project, Task, seconds
 from skelebot.options import Value, Values
+from skelebot.project.needs import needed
 from skelebot.project.read import FILE
 from skelebot.project.sources import argv, job_params
 from skelebot.secret import Secret, Word, read_env_file, reveal_all, typed_secret
@@ -94,14 +95,31 @@ def param_words(param: Param, value: Value | None) -> list[Word]:
 
 
 def mounts(project: Project, job: Job) -> tuple[Mount, ...]:
-    """Return the job's mappings, each once. Raises UsageError, with the place, below an unknown home."""
-    found = []
+    """Return the job's mappings, its outputs, and what the jobs make that it needs, each once.
+
+    Raises UsageError, with the place, below an unknown home.
+    """
+    by_target: dict[str, Mount] = {}
     for number, text in enumerate(job.mappings):
         try:
-            found.append(mount(project.root, text))
+            mapped = mount(project.root, text)
         except UsageError as error:
             raise UsageError(f"{job.place}.mappings[{number}]: {error}") from None
-    return tuple(dict.fromkeys(found))
+        by_target[mapped.target] = mapped
+    for output in job.results:
+        made = mount_in_place(project.root, output.folder, output=True)
+        by_target[made.target] = made
+    for need in needed(project, job):
+        for output in need.results:
+            made = mount_in_place(project.root, output.folder, read_only=True)
+            if not any(f"{made.target}/".startswith(f"{target}/") for target in by_target):
+                by_target[made.target] = made
+    return tuple(by_target.values())
+
+
+def mount_in_place(root: str, path: str, read_only: bool = False, output: bool = False) -> Mount:
+    """Return the mount of a path of the project at its place in the container."""
+    return Mount(os.path.join(root, path), posixpath.join(WORKDIR, path), read_only, output)
 
 
 def mount(root: str, text: str) -> Mount:

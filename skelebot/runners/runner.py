@@ -33,6 +33,9 @@ class Runner(Protocol):
         described: the Dockerfiles that were shown before; one that is not among them is added and shown.
         """
 
+    def surroundings(self, image: Image, task: Task) -> dict[str, str]:
+        """What a result depends on besides the job and its files, by name: image, environment."""
+
     def prepare(self, image: Image, task: Task) -> AbstractContextManager[Any]:
         """Build the image or the environment where something has changed; it stays while the block lasts."""
 

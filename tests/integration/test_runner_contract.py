@@ -336,7 +336,7 @@ def lab(place: Place) -> Iterator[Lab]:
     place.write(job("true"))
     found, report = read.project(str(place.sandbox.root), None)
     assert found is not None
-    session = Session(found, catalog.active(found, report), Flags(), set())
+    session = Session(found, catalog.active(found, report), Flags(), set(), set())
     image = launch.image(session)
     flags = Flags(native=place.name == "native")
     made = Lab(runners.at(plan.place(found, None, flags), flags), found, image)

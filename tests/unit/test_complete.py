@@ -79,10 +79,10 @@ def found(words: str, word: str) -> list[str]:
         ("trial + train logistic -- +", "tr", ""),
         # options before the command
         ("", "--e", "--env"),
-        ("", "--", "--help --version --env --docker-host --skip-build --native --contact --verbose"
-                   " --dry-run"),
-        ("", "-", "-h --help -v --version -e --env -d --docker-host -s --skip-build -n --native -c --contact"
-                  " -V --verbose --dry-run"),
+        ("", "--", "--help --version --env --docker-host --skip-build --native --jobs --force --force-all"
+                   " --no-needs --contact --verbose --dry-run"),
+        ("", "-", "-h --help -v --version -e --env -d --docker-host -s --skip-build -n --native -j --jobs"
+                  " --force --force-all --no-needs -c --contact -V --verbose --dry-run"),
         ("-e", "", "dev prod"),
         ("--env", "p", "prod"),
         ("", "--env=", "--env=dev --env=prod"),
@@ -91,6 +91,8 @@ def found(words: str, word: str) -> list[str]:
         ("-d", "", ""),
         ("", "--native=", ""),
         ("", "--docker-host=", ""),
+        ("why", "trai", "train"),
+        ("why train", "", "logistic|forest|two words"),
         # args
         ("train", "", "logistic|forest|two words"),
         ("train", "f", "forest"),

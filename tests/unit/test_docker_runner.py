@@ -20,10 +20,11 @@ import pytest
 
 from skelebot import files, process
 from skelebot.errors import SkelebotError
+from skelebot.image import written
 from skelebot.model import Image, Place, Run, Step, Task
 from skelebot.project import state
 from skelebot.project.state import checkout_id
-from skelebot.runners.docker import cleanup, images, labels, runs, written
+from skelebot.runners.docker import cleanup, images, labels, runs
 from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.builder import Builder, has_buildkit

@@ -44,7 +44,7 @@ def test_a_components_checks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    session = Session(None, (component,), Flags(native=True), set())
+    session = Session(None, (component,), Flags(native=True), set(), set())
     assert checks.show(session, as_json=True) == code
     found = json.loads(capsys.readouterr().out)
     names = {row[0] for row in rows}
@@ -55,7 +55,7 @@ def test_a_bug_is_one_line_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    session = Session(None, (Buggy(), Fine()), Flags(native=True), set())
+    session = Session(None, (Buggy(), Fine()), Flags(native=True), set(), set())
     assert checks.show(session, as_json=False) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if "| Python" not in line]
     assert "ok    | half: seen" in lines

@@ -15,7 +15,7 @@ ROOT = Path(skelebot.__file__).parent
 ORDER = (
     *("errors", "console", "files", "secret", "model", "json_form", "process", "git", "foreground"),
     *("options",),
-    *("project", "image", "runners", "component", "launch", "plugins", "components", "catalog"),
+    *("project", "image", "runners", "pipeline", "component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
 )
 # The order within a room.
@@ -26,6 +26,7 @@ ROOMS = {
         "nodes",
         "schema",
         "json_schema",
+        "needs",
         "checks",
         "read",
         "plan",
@@ -35,16 +36,18 @@ ROOMS = {
     "image": (
         *("__init__", "requirements", "pyproject", "dependencies", "dependencies_r", "codeartifact"),
         *("ignores", "context", "fingerprint", "sizes", "tar", "instructions", "installer", "dockerfile"),
+        "written",
     ),
     "runners.docker": (
         *(
-            *("client", "labels", "container", "inherited", "written", "build_source", "builder"),
+            *("client", "labels", "container", "inherited", "build_source", "builder"),
             *("cleanup", "images", "release", "push", "login", "sync", "exchange", "volumes"),
             *("runs", "attended", "start", "__init__"),
         ),
     ),
     "runners.native": ("environment", "records", "__init__"),
     "runners": ("folders", "runner", "docker", "native", "__init__"),
+    "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "plugins": ("__init__", "find", "idle", "load", "typecheck", "guard", "probe", "worker"),
 }
 

@@ -153,7 +153,7 @@ def test_the_roots_variables_apply_and_its_ports_do_not(shown: Shown) -> None:
 
 
 def planned(folder: Path, yaml: str) -> tuple[Image, Task]:
-    session = Session(load(folder, yaml), (), Flags(), set())
+    session = Session(load(folder, yaml), (), Flags(), set(), set())
     return image_and_task(Jupyter(), session, options("127.0.0.1"))
 
 

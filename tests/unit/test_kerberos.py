@@ -200,7 +200,7 @@ def test_a_keytab_that_cannot_be_read(tmp_path: Path) -> None:
         os.chmod(conf.name, 0o644)
         os.chmod(keytab.name, 0)
         kerberos = component(keytab=keytab.name, krb_conf=conf.name)
-        session = Session(load(tmp_path, YAML), (), Flags(), set())
+        session = Session(load(tmp_path, YAML), (), Flags(), set(), set())
         with ordinary_user():
             (check,) = kerberos.checks(session)
     assert check.found == f"{keytab.name} cannot be read: permission denied"

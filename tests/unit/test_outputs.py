@@ -122,7 +122,7 @@ def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
 
 
 def left_out(root: Path, path: str) -> bool:
-    image = launch.image(Session(load(root), (), Flags(), set()))
+    image = launch.image(Session(load(root), (), Flags(), set(), set()))
     return Ignores(image.ignores).excludes(path)
 
 

@@ -169,7 +169,7 @@ def test_no_package_holds_a_package(project: Path, capsys: pytest.CaptureFixture
 def test_images_leave_it_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(project, "{path: dist/code.zip}")
     packaged(capsys)
-    patterns = launch.image(Session(load(project), (), Flags(), set())).ignores
+    patterns = launch.image(Session(load(project), (), Flags(), set(), set())).ignores
     assert Ignores(patterns).excludes("dist/code.zip")
     assert not Ignores(patterns).excludes("dist/other.zip")
 

@@ -376,7 +376,7 @@ BREAKS: dict[str, Callable[..., Any]] = {
 PROJECT = Project("demo", root="/nosuch")
 IMAGE = Image("demo:latest", "demo", "base", "/nosuch")
 TASK = Task("train", ("python", "train.py"), "/nosuch")
-SESSION = Session(PROJECT, (), Flags(), set())
+SESSION = Session(PROJECT, (), Flags(), set(), set())
 
 HOOKS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "commands": ((PROJECT,), []),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from skelebot.image import written
 from skelebot.model import Image
 from skelebot.project import state
-from skelebot.runners.docker import release, written
+from skelebot.runners.docker import release
 
 from .helpers import write
 

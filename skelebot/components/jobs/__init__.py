@@ -1,16 +1,27 @@
-"""The project's jobs as commands."""
+"""The project's jobs as commands, and what there is to ask about them."""
 
 from collections.abc import Iterable, Sequence
 
 from skelebot.component import Command, Component, Link, Session
-from skelebot.model import Job, Project
+from skelebot.model import Arg, Job, Param, Project
 from skelebot.options import Values
 from skelebot.project.sources import job_params
+
+_JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 
 
 class Jobs(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
-        return [_command(project, job) for job in project.jobs] if project else ()
+        if project is None:
+            return ()
+        names = tuple(job.name for job in project.jobs)
+        one = Arg("job", (), "Only what this job needs (default: all jobs)", optional=True, offered=names)
+        questions = (
+            Command("why", "Show why a job would run, given its values", _never, bind=_why),
+            Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
+        )
+        jobs = [_command(project, job) for job in project.jobs]
+        return [*jobs, *(each for each in questions if each.name not in names)]
 
 
 def _command(project: Project, job: Job) -> Command:
@@ -24,4 +35,29 @@ def _command(project: Project, job: Job) -> Command:
 
         run.check(session, job, values, earlier)
 
-    return Command(job.name, job.help, run, job.args, job_params(project, job), check, job)
+    def is_up_to_date(session: Session, values: Values) -> bool:
+        from skelebot.components.jobs import run
+
+        return not run.reasons_to_run(session, job, values)
+
+    is_current = is_up_to_date if job.outputs else None
+    return Command(job.name, job.help, run, job.args, job_params(project, job), check, job, is_current)
+
+
+def _never(session: Session, values: Values) -> int:
+    raise AssertionError("it is bound to a job first")
+
+
+def _why(link: Link) -> Command:
+    def run(session: Session, values: Values) -> int:
+        from skelebot.components.jobs import graph
+
+        return graph.why(link)
+
+    return Command("why", "", run)
+
+
+def _graph(session: Session, values: Values) -> int:
+    from skelebot.components.jobs import graph
+
+    return graph.graph(session, values)

@@ -1,15 +1,18 @@
 """What running a job takes, and what can be known about it before anything runs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from skelebot import launch
+from skelebot import console, launch
 from skelebot.component import Link, Session
 from skelebot.errors import UsageError
 from skelebot.image import ignores
-from skelebot.model import WORKDIR, Image, Job, Project, Task
+from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, project_path
 from skelebot.options import Values
 from skelebot.project import plan
+from skelebot.project.needs import needed
 from skelebot.project.sources import script
 from skelebot.runners.folders import is_missing, missing
 
@@ -19,17 +22,79 @@ def run(session: Session, job: Job, values: Values) -> int:
     if not session.flags.dry_run:
         _check_source(session, job, ())
     launch.fetch_dependencies(session)
-    image, task = _prepare(session, job, values)
-    return launch.start(session, image, task)
+    prepared = _prepare(session, job, values)
+    if session.flags.dry_run:
+        return _describe(session, job, prepared, values)
+
+    def start() -> int:
+        return launch.start(session, prepared.image, prepared.amended)
+
+    if not job.outputs:
+        code = start()
+        launch.forget_files()
+        return code
+    from skelebot.components.jobs import up_to_date  # only for a pipeline
+
+    return up_to_date.run(session, job, prepared.image, prepared.task, start)
 
 
-def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
-    """What to build and what to run for a job, with what each component makes of them."""
+def reasons_to_run(session: Session, job: Job, values: Values) -> list[str]:
+    """Return why the job would run, a line for each; nothing if it is up to date."""
+    from skelebot.components.jobs import up_to_date
+
+    if before := [need.name for need in needed(session.project, job) if need.name in session.outdated]:
+        return [f"{' and '.join(before)} run{'s' if len(before) == 1 else ''} before it"]
+    prepared = _prepare(session, job, values)
+    return up_to_date.reasons_to_run(session, job, prepared.image, prepared.task)
+
+
+def _describe(session: Session, job: Job, prepared: "_Prepared", values: Values) -> int:
+    """Show what a job would do, and why."""
+    reasons = reasons_to_run(session, job, values)
+    if not reasons:
+        console.out(f"{job.name}\n  up to date")
+        return 0
+    session.outdated.add(job.name)
+    code = launch.start(session, prepared.image, prepared.amended)
+    for reason in reasons if job.outputs else ():
+        console.out(f"  because  {reason}")
+    return code
+
+
+class _Prepared(NamedTuple):
+    """What to build and what to run for a job; `task` is as the components get it."""
+
+    image: Image
+    task: Task
+    amended: Task
+
+
+def _prepare(session: Session, job: Job, values: Values) -> _Prepared:
     project = session.project
-    task = launch.amended(session, plan.task(project, job, values, session.flags, os.environ))
+    task = plan.task(project, job, values, session.flags, os.environ)
     if task.place.is_native:
-        return Image(project.image, project.name, base="", context=project.root), task
-    return launch.image(session, job), task
+        image = Image(project.image, project.name, base="", context=project.root)
+    else:
+        image = launch.image(session, job)
+        if job.inputs:
+            task = replace(task, mounts=(*task.mounts, *_input_mounts(project, job, task, image)))
+    return _Prepared(image, task, launch.amended(session, task))
+
+
+def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Iterator[Mount]:
+    """Yield a read-only mount for each input that is not in the image."""
+    from skelebot.pipeline import contents
+
+    patterns = ignores.Ignores(image.ignores)
+    targets = {mount.target for mount in task.mounts}
+    for text in job.inputs:
+        absent = [e.path for e in contents.matching(project.root, job, text) if patterns.excludes(e.path)]
+        folder = contents.fixed_part(project_path(text))
+        for path in [folder] if folder and absent else absent:
+            mount = plan.mount_in_place(project.root, path, read_only=True)
+            if not any(_is_below(mount.target, target) for target in targets):
+                targets.add(mount.target)
+                yield mount
 
 
 # --- what can be known before anything runs ---
@@ -38,11 +103,44 @@ def _prepare(session: Session, job: Job, values: Values) -> tuple[Image, Task]:
 def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
     """Raise UsageError or ConfigError if the job cannot run."""
     _check_source(session, job, earlier)
-    image, task = _prepare(session, job, values)
+    _check_inputs(session, job, earlier)
+    image, _, task = _prepare(session, job, values)
     for mount in () if session.flags.dry_run else task.mounts:
         if is_missing(mount) and not any(_may_write(link, mount.source) for link in earlier):
-            raise missing(mount)
+            raise _unmade(session.project, job, mount.source) or missing(mount)
     launch.check(session, image, task)
+
+
+def _check_inputs(session: Session, job: Job, earlier: Sequence[Link]) -> None:
+    """Raise UsageError for an input that is not there, and that no link before makes."""
+    if not job.inputs:
+        return
+    from skelebot.pipeline import contents
+
+    project = session.project
+    for number, text in enumerate(job.inputs):
+        path = os.path.join(project.root, contents.fixed_part(project_path(text)))
+        if contents.matching(project.root, job, text) or any(_may_write(link, path) for link in earlier):
+            continue
+        raise _unmade(project, job, path) or UsageError(
+            f"{job.place}.inputs[{number}]: {text} does not exist and no job makes it; create or correct it"
+        )
+
+
+def _unmade(project: Project, job: Job, path: str) -> UsageError | None:
+    """Return the error for something that a job makes and has not made, or None if no job makes it."""
+    for each in project.jobs:
+        for output in each.results:
+            made = os.path.join(project.root, output.path)
+            if _is_below(path, made) or _is_below(made, path):
+                shown = os.path.relpath(path, project.root)
+                remedy = (
+                    "leave out --no-needs" if each.name in job.needs else f"add it to the needs of {job.name}"
+                )
+                return UsageError(
+                    f"{job.name} reads {shown}, which {each.name} makes; run {each.name} first, or {remedy}"
+                )
+    return None
 
 
 def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
@@ -65,9 +163,11 @@ def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
 
 
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
+    from skelebot.image import dockerfile  # not for native jobs
+
     own = ignores.of_user(project.root)
-    patterns = (*ignores.DEFAULTS, *own, *project.ignores, *job.ignores)
-    if any(_is_below(f"{WORKDIR}/{path}", target) for target in plan.targets(job)):
+    patterns = dockerfile.left_out(project, job, own)
+    if any(_is_below(f"{WORKDIR}/{path}", mount.target) for mount in plan.mounts(project, job)):
         return False
     return ignores.Ignores(patterns).excludes(os.path.normpath(path))
 
@@ -77,7 +177,8 @@ def _may_write(link: Link, file: str) -> bool:
     job, project = link.command.job, link.session.optional_project
     if job is None or project is None:
         return False
-    return any(_is_below(file, m.source) for m in plan.mounts(project, job) if not m.read_only)
+    writable = [mount.source for mount in plan.mounts(project, job) if not mount.read_only]
+    return any(_is_below(file, folder) or _is_below(folder, file) for folder in writable)
 
 
 def _is_below(path: str, folder: str) -> bool:

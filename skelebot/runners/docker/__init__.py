@@ -59,6 +59,10 @@ class Docker:
         lines += [f"port     {port}" for port in task.ports]
         return lines + [f"variable {name}" for name, _ in task.env]
 
+    def surroundings(self, image: Image, task: Task) -> dict[str, str]:
+        base = None if image.dockerfile else self.client.inspect_quickly(image.base)
+        return {"image": build_source.setup_digest(image), "base image": base.id if base else ""}
+
     @contextmanager
     def prepare(self, image: Image, task: Task) -> Iterator[Prepared]:
         """Build the image where something has changed; it is not removed while the block lasts."""

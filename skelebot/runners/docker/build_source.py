@@ -3,6 +3,7 @@
 import os
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import open_regular, reason
@@ -10,10 +11,10 @@ from skelebot.image import context, dockerfile
 from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
+from skelebot.image.written import own_dockerfile
 from skelebot.model import Image
 from skelebot.project.state import OWN, own_folder
 from skelebot.runners.docker.labels import CONTEXT_LABEL
-from skelebot.runners.docker.written import own_dockerfile
 
 
 class BuildSource:
@@ -76,6 +77,22 @@ def text(image: Image) -> str:
             return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"dockerfile: {image.dockerfile} cannot be read: {reason(error)}") from None
+
+
+def setup_digest(image: Image) -> str:
+    """Return the hash of all that an image is made of, less the project's files. Raises SkelebotError."""
+    import hashlib
+
+    # Labels and what the bare image runs make no difference to a job.
+    digest = hashlib.sha256(text(replace(image, labels=(), entrypoint=None, command=None)).encode())
+    for path in image.copied:  # what is fetched for a build has its version in the text
+        with suppress(FileNotFoundError, IsADirectoryError):
+            try:
+                with open_regular(os.path.join(image.context, path)) as file:
+                    digest.update(hashlib.sha256(file.read()).digest())
+            except PermissionError as error:
+                raise SkelebotError(f"{path} cannot be read: {reason(error)}") from None
+    return digest.hexdigest()
 
 
 def _shadows(shadowed: tuple[str, ...]) -> str:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError
-from skelebot.image import context, dockerfile, sizes
+from skelebot.image import context, dockerfile, sizes, written
 from skelebot.image.context import ContextEntry
 from skelebot.image.dependencies import ODD_NAME
 from skelebot.model import Image, Task
 from skelebot.project.state import checkout_id
-from skelebot.runners.docker import labels, written
+from skelebot.runners.docker import labels
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.builder import Builder, has_buildkit
 from skelebot.runners.docker.cleanup import ImagesLock

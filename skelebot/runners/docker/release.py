@@ -9,12 +9,12 @@ from typing import IO, Any
 
 from skelebot import console, git, process
 from skelebot.errors import ProgramMissing, SkelebotError
+from skelebot.image.written import own_dockerfile
 from skelebot.model import Flags, Image, Task
 from skelebot.project import state
 from skelebot.runners.docker import cleanup, images
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.client import BuiltImage, Client
-from skelebot.runners.docker.written import own_dockerfile
 
 REVISION_LABEL = "org.opencontainers.image.revision"
 DIRTY_LABEL = "skelebot.dirty"

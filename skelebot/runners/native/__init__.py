@@ -65,6 +65,9 @@ class Native:
             lines.append(f"python   {FOLDER}/{task.venv}, with {', '.join(task.dependencies)}")
         return lines + [f"variable {name}" for name, _ in task.env]
 
+    def surroundings(self, image: Image, task: Task) -> dict[str, str]:
+        return {"environment": environment.digest(task)}
+
     @contextmanager
     def prepare(self, image: Image, task: Task) -> Iterator[Environment]:
         """Make the task's environment where it is missing; it is not replaced while the block lasts."""

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from skelebot import console, process
@@ -153,6 +153,34 @@ def _fingerprint(task: Task, wanted: "tuple[Dependency, ...]") -> str:
         with open(os.path.join(task.root, path), "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     return digest.hexdigest()
+
+
+def digest(task: Task) -> str:
+    """Return what changes with the environment of a task: its packages, its Python, its interpreter."""
+    import hashlib
+
+    if active := _active():
+        facts = [active, *_packages(active)]
+    else:
+        facts = [_fingerprint(task, _wanted(task))] if task.dependencies else []
+        program = shutil.which("python" if task.argv[:1] == ("bash",) else str(task.argv[0])) or ""
+        facts += [os.path.realpath(program), *_stamp(program)]
+    return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _packages(active: str) -> list[str]:
+    """The names and versions of what is installed in an environment, by their folders."""
+    import glob
+
+    return sorted(map(os.path.basename, glob.glob(f"{glob.escape(active)}/lib/python*/site-packages/*-info")))
+
+
+def _stamp(program: str) -> tuple[str, ...]:
+    """What distinguishes a program from a later version of it."""
+    with suppress(OSError):
+        status = os.stat(program)
+        return (str(status.st_size), str(status.st_mtime_ns))
+    return ()
 
 
 def _mark_of(venv: str) -> str | None:

@@ -1,0 +1,161 @@
+"""Needed jobs that run at once: `-j N`."""
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import IO, Any
+
+from skelebot import console, foreground
+from skelebot.component import Aside, Link
+from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
+from skelebot.process import Streams
+
+_COLOURS = (36, 33, 32, 35, 34)
+
+
+def run(links: Sequence[Link], limit: int) -> int:
+    """Run the links, each once those have ended that it needs; return the exit code of the first failure.
+
+    limit: how many run at once. After a failure no other begins.
+    """
+    group = _Group(links, limit)
+    return foreground.attend(lambda launch: group, _Group.run, _Group.send)
+
+
+class _Group:
+    """Links that run at once, each in a thread; signals come to the main thread, which passes them on."""
+
+    def __init__(self, links: Sequence[Link], limit: int) -> None:
+        self._links, self._limit = {link.command.name: link for link in links}, limit
+        self._width = max(map(len, self._links))
+        self._ended: queue.SimpleQueue[tuple[str, int | BaseException]] = queue.SimpleQueue()
+        self._live: dict[str, Callable[[int, bool], None]] = {}
+        self._lock = threading.RLock()  # a handler may come while the main thread holds it
+        self._signum = 0
+        self._output = threading.Lock()
+
+    def run(self) -> int:
+        """Run all of them."""
+        graph = {name: [n for n in _needs(link) if n in self._links] for name, link in self._links.items()}
+        waiting, running, code = list(graph), 0, 0
+        done: set[str] = set()
+        while waiting or running:
+            ready = [name for name in waiting if done.issuperset(graph[name])]
+            for name in ready[: self._limit - running] if not code and not self._signum else ():
+                waiting.remove(name)
+                running += 1
+                threading.Thread(target=self._run, args=(name,), daemon=True).start()
+            if not running:
+                break
+            name, outcome = self._next()
+            running -= 1
+            if isinstance(outcome, BaseException):
+                raise outcome
+            done.add(name)
+            code = code or outcome
+        return code
+
+    def _next(self) -> tuple[str, int | BaseException]:
+        while True:
+            try:
+                return self._ended.get(timeout=1)  # to run handlers of signals that another thread got
+            except queue.Empty:
+                continue
+
+    def send(self, signum: int, delivered: bool) -> None:
+        """Pass a signal on to all that run."""
+        with self._lock:
+            if signum in STOPPING or signum == signal.SIGKILL:
+                self._signum = signum
+            live = list(self._live.values())
+        for send in live:
+            send(signum, delivered)
+
+    # --- in a thread of its own ---
+
+    def _run(self, name: str) -> None:
+        try:
+            self._ended.put((name, self._code_of(self._links[name])))
+        except BaseException as error:
+            self._ended.put((name, error))
+
+    def _code_of(self, link: Link) -> int:
+        command, name = link.command, link.command.name
+        sinks = [_Lines(stream, name, self._width, self._output) for stream in (sys.stdout, sys.stderr)]
+        streams = Streams(b"", *sinks)
+        session = link.session._replace(aside=Aside(streams, self._attend))
+        try:
+            if command.is_up_to_date and command.is_up_to_date(session, link.values):
+                console.info(f"{name} is up to date")
+                return 0
+            code = command.run(session, link.values)
+            if code:
+                console.error(f"{name} ended with exit code {code}")
+            return code
+        except Interrupted as error:
+            return error.code
+        except SkelebotError as error:
+            for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+                console.error(f"{name}: {problem}")
+            return error.code
+        finally:
+            for sink in sinks:
+                sink.finish()
+
+    def _attend(
+        self,
+        start: Callable[[Callable[[], Any]], Any],
+        wait: Callable[[Any], int],
+        send: Callable[[Any, int, bool], None],
+        raw_terminal: bool = False,
+    ) -> int:
+        """Start a program and wait for it; `send` passes it the signals that come meanwhile."""
+        if self._signum:
+            raise Interrupted(self._signum)
+        run = start(nullcontext)
+        name = threading.current_thread().name
+        with self._lock:
+            self._live[name] = lambda signum, delivered: send(run, signum, delivered)
+            missed = self._signum
+        if missed:
+            send(run, missed, False)
+        try:
+            return wait(run)
+        finally:
+            with self._lock:
+                del self._live[name]
+
+
+def _needs(link: Link) -> tuple[str, ...]:
+    return link.command.job.needs if link.command.job else ()
+
+
+class _Lines:
+    """Where a stream of a job goes: to the same one of Skelebot's own, each line after the job's name."""
+
+    def __init__(self, stream: IO[str], name: str, width: int, lock: threading.Lock) -> None:
+        self._to, self._lock, self._rest = stream.fileno(), lock, b""
+        label = f"{name:<{width}} | "
+        if os.isatty(self._to) and not os.environ.get("NO_COLOR"):
+            label = f"\x1b[{_COLOURS[hash(name) % len(_COLOURS)]}m{label}\x1b[0m"
+        self._label = console.printable(label).encode()
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._write(lines)
+
+    def finish(self) -> None:
+        """Write what came without a line end."""
+        if self._rest:
+            self._write([self._rest])
+            self._rest = b""
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = b"".join(self._label + line + b"\n" for line in lines)
+        with self._lock:
+            while data:
+                data = data[os.write(self._to, data) :]

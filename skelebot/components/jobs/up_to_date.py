@@ -1,0 +1,112 @@
+"""Whether a job has anything left to do, and what is remembered once it has succeeded."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from skelebot import console, launch, runners
+from skelebot.component import Session
+from skelebot.errors import SkelebotError
+from skelebot.files import reason
+from skelebot.image import written
+from skelebot.model import Image, Job, Task
+from skelebot.pipeline import contents, key, reasons, record
+from skelebot.pipeline.contents import Contents
+from skelebot.pipeline.key import Key
+from skelebot.pipeline.record import Success
+
+
+class State(NamedTuple):
+    """How things stand before a job: its key, the files that it reads, and where it would run.
+
+    left_out: the patterns of what no input is.
+    """
+
+    key: Key
+    inputs: Contents
+    place: str
+    left_out: tuple[str, ...]
+
+
+def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list[str]:
+    """Return why the job would run, a line for each; nothing if it is up to date.
+
+    task: before components amend it.
+    """
+    flags = session.flags
+    if not job.outputs:
+        return [f"{job.name} has no outputs, so it always runs"]
+    if flags.force or flags.force_all:
+        return [f"--force{'' if flags.force else '-all'}"]
+    if flags.skip_build:
+        return ["-s runs the last image, whatever it holds"]
+    try:
+        return _changes(session.project.root, job, _state(session, job, image, task))
+    except SkelebotError as error:
+        return [str(error)]
+
+
+def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[], int]) -> int:
+    """Run a job with outputs; return its exit code.
+
+    Raises SkelebotError if it ends with 0 and has not made what it declares.
+    """
+    root, now = session.project.root, None
+    try:
+        now = None if session.flags.skip_build else _state(session, job, image, task)
+    except SkelebotError as error:
+        console.warn(f"{job.name} will run again each time: {error}")
+    record.begin(root, job, task.place.kind)
+    code = start()
+    launch.forget_files()
+    if code == 0:
+        if lacking := contents.missing(root, job):
+            names = ", ".join(map(str, lacking))
+            raise SkelebotError(f"{job.place}.outputs: {job.name} ended with 0 but left nothing in {names}")
+        if now:
+            _remember(root, job, now)
+    return code
+
+
+# --- the job's state ---
+
+
+def _state(session: Session, job: Job, image: Image, task: Task) -> State:
+    """Raise SkelebotError for files that cannot be read."""
+    project = session.project
+    left_out = (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
+    inputs = contents.inputs(project.root, job, left_out)
+    surroundings = runners.at(task.place, session.flags).surroundings(image, task)
+    return State(key.key(project, job, task, inputs, surroundings), inputs, task.place.kind, left_out)
+
+
+def _changes(root: str, job: Job, now: State) -> list[str]:
+    """Return what has changed since the job's last success, a line for each part of its key."""
+    before = record.last_success(root, job, now.place)
+    if before is None:
+        return [f"{job.name} has not run here yet, or its last run failed"]
+    parts = reasons.changed_parts(before.key, now.key)
+    made = contents.outputs(root, job)
+    is_intact = made.fingerprint() == before.outputs
+    if not parts and is_intact:
+        return []
+    then = record.files(root, job, now.place)
+    inputs = now.inputs.by_file() if "inputs" in parts else {}
+    lines = list(reasons.describe(parts, before.key, now.key, then.get("inputs", {}), inputs))
+    if not is_intact:
+        lines.append(f"outputs: {reasons.differences(then.get('outputs', {}), made.by_file()) or 'changed'}")
+    return lines
+
+
+def _remember(root: str, job: Job, before: State) -> None:
+    """Record the success; what cannot be recorded costs one more run."""
+    try:
+        inputs = contents.inputs(root, job, before.left_out)
+        if inputs.marks() != before.inputs.marks():
+            console.info(f"{job.name} will run again: files that it reads have changed while it ran")
+            return
+        made = contents.outputs(root, job)
+        files = {"inputs": inputs.by_file(), "outputs": made.by_file()}
+        record.succeeded(root, job, before.place, Success(before.key, made.fingerprint()), files)
+    except (OSError, SkelebotError) as error:
+        why = reason(error) if isinstance(error, OSError) else error
+        console.warn(f"{job.name} will run again, because its success could not be recorded: {why}")

@@ -1,0 +1,1 @@
+"""What jobs read and make, and whether there is anything left to do."""

@@ -1,0 +1,89 @@
+"""The key of a job: everything that decides what it makes. The same key, the same outputs."""
+
+import hashlib
+import hmac
+import os
+from contextlib import suppress
+from typing import Any
+
+from skelebot.errors import SkelebotError
+from skelebot.files import replace_file
+from skelebot.model import Job, Project, Task
+from skelebot.pipeline import contents
+from skelebot.pipeline.contents import Contents
+from skelebot.project import needs
+from skelebot.project.sources import argv, script
+from skelebot.project.state import own_folder
+from skelebot.secret import Secret, Word, reveal
+
+HASHED = "hmac-sha256:"  # before the hash of a secret
+
+# The parts of a key by name, as JSON has them.
+Key = dict[str, Any]
+
+
+def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: dict[str, str]) -> Key:
+    """Return the key of a job as it would run now.
+
+    task: before components amend it. surroundings: what the runner says of the image or the environment.
+    Raises SkelebotError for what cannot be read.
+    """
+    arguments = task.argv[len(argv(project, job, ())) :]
+    known = {**os.environ, **{name: reveal(word, os.environ) for name, word in task.env}}
+    made = {
+        need.name: contents.outputs(project.root, need).fingerprint() for need in needs.needed(project, job)
+    }
+    return {
+        "source": _digest(job.source, *_content_of_script(project, job)),
+        "inputs": inputs.fingerprint(),
+        "arguments": [_shown(project.root, word, known) for word in arguments],
+        "variables": {name: _shown(project.root, word, known) for name, word in task.env},
+        "mappings": [
+            [os.path.relpath(mount.source, project.root), mount.target, mount.read_only]
+            for mount in task.mounts
+        ],
+        **surroundings,
+        "needed outputs": made,
+    }
+
+
+def _content_of_script(project: Project, job: Job) -> tuple[str, ...]:
+    path = script(project.root, job.source)
+    if path is None:
+        return ()
+    try:
+        with open(os.path.join(project.root, path), "rb") as file:
+            return (hashlib.sha256(file.read()).hexdigest(),)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+# --- secrets ---
+
+
+def _shown(root: str, word: Word, known: dict[str, str]) -> str:
+    """Return a word as it may be stored: of a secret a hash that only this checkout can make."""
+    if not isinstance(word, Secret):
+        return word
+    text = reveal(word, known).encode("utf-8", "surrogateescape")
+    return f"{HASHED}{hmac.new(_hash_key(root), text, hashlib.sha256).hexdigest()}"
+
+
+def _hash_key(root: str) -> bytes:
+    """Return the checkout's own random key, which is made where it is missing."""
+    path = os.path.join(own_folder(root), "hash-key")
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        if len(found := file.read()) == 32:
+            return found
+    fresh = os.urandom(32)
+    try:
+        replace_file(path, fresh, 0o600)
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be written: {error.strerror}") from None
+    return fresh

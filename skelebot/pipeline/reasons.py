@@ -1,0 +1,61 @@
+"""Why a job runs: what has changed since its last success, one line for each part of its key."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from skelebot.pipeline.key import HASHED, Key
+
+_MOST = 5  # files or variables that a line names
+
+Hashes = dict[str, str]
+
+
+def changed_parts(before: Key, now: Key) -> list[str]:
+    """Return the names of the parts that differ."""
+    return [part for part in dict.fromkeys((*before, *now)) if not _is_same(part, before, now)]
+
+
+def _is_same(part: str, before: Key, now: Key) -> bool:
+    then, today = before.get(part), now.get(part)
+    # An engine that does not answer at once does not say which image has the base's name.
+    return then == today or (part == "base image" and not (then and today))
+
+
+def describe(parts: list[str], before: Key, now: Key, then: Hashes, today: Hashes) -> Iterator[str]:
+    """Yield a line for each changed part. then, today: the hashes of the inputs by path."""
+    for part in parts:
+        known = then and today
+        detail = (
+            _detail(then, today) if part == "inputs" and known else _detail(before.get(part), now.get(part))
+        )
+        yield f"{part}: {detail or 'changed'}"
+
+
+def differences(then: Hashes, today: Hashes) -> str:
+    """Return which names are new, changed or gone."""
+    changes = {
+        "changed": [name for name in today if name in then and then[name] != today[name]],
+        "new": [name for name in today if name not in then],
+        "gone": [name for name in then if name not in today],
+    }
+    return "; ".join(f"{_some(names)} {what}" for what, names in changes.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return ", ".join(sorted(names)[:_MOST]) + more
+
+
+def _detail(then: Any, today: Any) -> str:
+    if isinstance(then, dict) and isinstance(today, dict):
+        return differences(then, today)
+    if isinstance(then, list) and isinstance(today, list):
+        return f"{_words(today)}; before: {_words(then)}"
+    return ""
+
+
+def _words(words: list[Any]) -> str:
+    import shlex
+
+    flat = (":".join(map(str, word)) if isinstance(word, list) else str(word) for word in words)
+    return shlex.join("***" if word.startswith(HASHED) else word for word in flat) or "none"
