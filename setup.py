@@ -43,6 +43,7 @@ setup(
         "Jinja2>=3.1",
         "click>=8.1",
         "python-dotenv>=1.0",
+        "watchfiles>=1.0",
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={

@@ -37,6 +37,7 @@ OPTIONS = (
     Param("force", accepts="boolean", help="Run the named jobs even if they are up to date"),
     Param("force-all", accepts="boolean", help="Run the jobs that they need, too"),
     Param("no-needs", accepts="boolean", help="Leave out the jobs that the named ones need"),
+    Param("watch", accepts="boolean", help="Run again whenever a file changes that the jobs read"),
     Param("contact", "c", accepts="boolean", help="Show the project's contact"),
     Param("verbose", "V", accepts="boolean", help="Show each program that Skelebot runs"),
     Param("dry-run", accepts="boolean", help="Show what would be built and run, and do nothing"),
@@ -253,13 +254,31 @@ def _contact(session: Session) -> int:
 
 
 def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
-    """Parse and check every link before the first one runs; a failing link ends the chain."""
-    links: list[Link] = []
-    for words in chain:
-        link = _link(words, flags, loader, first=not links)
-        if isinstance(link, Command):  # its help is wanted
-            return _show(help.of_command(link))
-        links += [*_needed(link, links, loader), link]
+    """Parse and run a chain, or show the help of the command for which it is wanted."""
+    links = _links(chain, flags, loader)
+    if isinstance(links, Command):  # its help is wanted
+        return _show(help.of_command(links))
+    if flags.watch:
+        return _watch(chain, flags, loader)
+    return _run_links(links, loader)
+
+
+def _watch(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+    from skelebot.components.jobs import watch
+
+    def links() -> list[Link]:
+        loader.forget()
+        parsed = _links(chain, flags, loader)
+        assert not isinstance(parsed, Command)  # nobody has asked for help before
+        return parsed
+
+    if not all(link.command.job for link in links()):
+        raise UsageError("--watch runs jobs alone; leave out the other commands")
+    return watch.watch(links()[0].session.project.root, links, lambda each: _run_links(list(each), loader))
+
+
+def _run_links(links: list[Link], loader: Loader) -> int:
+    """Check every link before the first one runs; a failing link ends the chain."""
     for i, link in enumerate(links):
         if link.command.check:
             link.command.check(link.session, link.values, links[:i])
@@ -271,6 +290,17 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
         at += count
         links[at:] = _after(links[at - 1], links[at:], loader)
     return 0
+
+
+def _links(chain: list[list[str]], flags: Flags, loader: Loader) -> list[Link] | Command:
+    """Return the links of a chain with those that they need, or the command whose help is wanted."""
+    links: list[Link] = []
+    for words in chain:
+        link = _link(words, flags, loader, first=not links)
+        if isinstance(link, Command):
+            return link
+        links += [*_needed(link, links, loader), link]
+    return links
 
 
 def _needed(link: Link, earlier: list[Link], loader: Loader) -> Iterator[Link]:

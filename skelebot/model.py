@@ -628,3 +628,4 @@ class Flags(NamedTuple):
     force: bool = False
     force_all: bool = False
     no_needs: bool = False
+    watch: bool = False

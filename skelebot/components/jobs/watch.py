@@ -1,0 +1,111 @@
+"""`--watch`: run a chain again whenever a file changes that its jobs read."""
+
+import os
+import re
+from collections.abc import Callable, Collection, Sequence
+
+import watchfiles
+
+from skelebot import console, launch
+from skelebot.component import Link
+from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
+from skelebot.image import ignores
+from skelebot.image.ignores import Ignores
+from skelebot.model import Job, Project, project_path
+from skelebot.project import needs
+from skelebot.project.sources import script
+
+_STEP = 50  # milliseconds; changes that follow each other faster count as one
+
+
+def watch(root: str, parse: Callable[[], Sequence[Link]], run: Callable[[Sequence[Link]], int]) -> int:
+    """Run the links, and again after each change, until a signal ends it.
+
+    parse: reads the project and gives the links. Raises Interrupted, and SkelebotError where the system
+    cannot watch the files.
+    """
+    files = _Files(root)
+    # An empty set each 50 ms without a change; those of the time in between are not lost.
+    changes = watchfiles.watch(
+        root,
+        watch_filter=files.is_read,
+        step=_STEP,
+        rust_timeout=_STEP,
+        yield_on_timeout=True,
+    )
+    before: set[str] = set()
+    try:
+        next(changes)
+        while True:
+            _run_once(files, parse, run)
+            during = {path for _, path in next(changes)}
+            if often := during & before:  # otherwise it would never stop
+                console.warn(
+                    f"{_names(root, often)}: changes whenever the job runs; name it in outputs or ignores"
+                )
+            before, changed = during, during - before
+            if not changed:
+                console.info("waiting for a change; Ctrl-C ends")
+                changed = next({path for _, path in each} for each in changes if each)
+            console.info(f"{_names(root, changed)} changed")
+    except KeyboardInterrupt:  # watchfiles' name for any signal
+        raise Interrupted(STOPPING[0]) from None
+    except OSError as error:
+        raise SkelebotError(f"{root} cannot be watched: {error}; set WATCHFILES_FORCE_POLLING=1") from None
+
+
+def _run_once(
+    files: "_Files", parse: Callable[[], Sequence[Link]], run: Callable[[Sequence[Link]], int]
+) -> None:
+    """Run once. A failure is reported and no reason to end: the next change may be its remedy."""
+    launch.forget_files()
+    try:
+        links = parse()
+        files.follow(links)
+        code = run(links)
+    except SkelebotError as error:
+        for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+            console.error(problem)
+    else:
+        if code - 128 in STOPPING:
+            raise Interrupted(code - 128)
+
+
+def _names(root: str, paths: Collection[str]) -> str:
+    names = sorted(os.path.relpath(path, root) for path in paths)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+class _Files:
+    """Which files the jobs of the links read; the configuration is always one of them."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._rules: list[tuple[Ignores | None, Ignores]] = []
+
+    def follow(self, links: Sequence[Link]) -> None:
+        """Watch for what the jobs of these links read, and the jobs that they need."""
+        jobs: dict[str, tuple[Project, Job]] = {}
+        for link in links:
+            if link.command.job:
+                jobs[link.command.name] = (link.session.project, link.command.job)
+        self._rules = [self._rule(project, job) for project, job in jobs.values()]
+
+    def _rule(self, project: Project, job: Job) -> tuple[Ignores | None, Ignores]:
+        """Return the patterns of what a job reads, None for everything, and of what it does not."""
+        if not job.inputs:
+            return None, Ignores(launch.left_out(project, job))
+        made = [output for each in (*needs.needed(project, job), job) for output in each.results]
+        source = script(project.root, job.source)
+        read = (*map(project_path, job.inputs), *([ignores.literal(source)] if source else []))
+        return Ignores(read), Ignores((*ignores.DEFAULTS, *(ignores.literal(output.path) for output in made)))
+
+    def is_read(self, change: watchfiles.Change, path: str) -> bool:
+        """Tell whether a change of a path is a reason to run."""
+        inside = os.path.relpath(path, self._root)
+        if re.fullmatch(r"skelebot(-.+)?\.yaml", inside):
+            return True
+        return any(
+            (read is None or read.excludes(inside)) and not left_out.excludes(inside)
+            for read, left_out in self._rules
+        )

@@ -1,0 +1,102 @@
+"""`--watch`: the jobs run again when a file changes that they read."""
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness import Sandbox, job, project, wait_for
+
+WAITING = "waiting for a change"
+
+
+@contextlib.contextmanager
+def watching(sandbox: Sandbox, *words: str) -> Iterator[tuple["subprocess.Popen[bytes]", Callable[[], str]]]:
+    """Skelebot with --watch, and a function that gives what it has written to stderr."""
+    log = Path(sandbox.root).parent / "watch.log"
+    with open(log, "wb") as stderr:
+        child = sandbox.start("-n", "--watch", *words, stderr=stderr, stdout=subprocess.DEVNULL)
+    try:
+        yield child, log.read_text
+    finally:
+        child.kill()
+        child.wait()
+
+
+def runs(sandbox: Sandbox) -> int:
+    path = sandbox.root / "out" / "log"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_it_runs_again_when_an_input_changes(sandbox: Sandbox) -> None:
+    sandbox.write("src/a.txt", "1")
+    project(sandbox, "w", job("cat src/* >> out/log; echo >> out/log", outputs="[out/]", inputs="[src/]"))
+    with watching(sandbox, "run") as (child, err):
+        wait_for(lambda: WAITING in err())
+        assert runs(sandbox) == 1
+        sandbox.write("notes.txt", "no input")
+        sandbox.write("src/b.txt", "2")
+        wait_for(lambda: err().count(WAITING) == 2)
+        assert runs(sandbox) == 2
+        assert "INFO  | src/b.txt changed" in err()
+        assert "notes.txt" not in err()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+    assert "Traceback" not in err()
+
+
+def test_a_change_of_what_a_needed_job_reads_runs_both(sandbox: Sandbox) -> None:
+    sandbox.write("raw.txt", "1")
+    load = job("cp raw.txt data/x", "load", outputs="[data/]", inputs="[raw.txt]")
+    project(
+        sandbox, "w", load, job("cat data/x >> out/log", outputs="[out/]", inputs="[data/]", needs="[load]")
+    )
+    with watching(sandbox, "run") as (_, err):
+        wait_for(lambda: WAITING in err())
+        sandbox.write("raw.txt", "2\n")
+        wait_for(lambda: err().count(WAITING) == 2)
+    assert sandbox.read("out/log") == "12\n"
+
+
+def test_a_failure_and_a_wrong_file_wait_for_their_remedy(sandbox: Sandbox) -> None:
+    sandbox.write("code", "3")
+    project(sandbox, "w", job("echo >> out/log; exit $(cat code)", outputs="[out/]"))
+    good = sandbox.read("skelebot.yaml")
+    with watching(sandbox, "run") as (child, err):
+        wait_for(lambda: WAITING in err())
+        sandbox.write("skelebot.yaml", "name: [\n")
+        wait_for(lambda: err().count(WAITING) == 2)
+        assert "this is not YAML" in err()
+        sandbox.write("skelebot.yaml", good)
+        wait_for(lambda: err().count(WAITING) == 3)
+        sandbox.write("code", "0")
+        wait_for(lambda: err().count(WAITING) == 4)
+        assert child.poll() is None
+    assert runs(sandbox) == 3
+
+
+def test_a_change_during_a_run_starts_the_next(sandbox: Sandbox) -> None:
+    """One run at a time; what the job itself writes each time does not keep it running for ever."""
+    sandbox.write("src/a.txt", "1")
+    project(
+        sandbox,
+        "w",
+        job("echo >> out/log; echo >> trace; until [ -e go ]; do sleep 0.1; done", outputs="[out/]"),
+    )
+    with watching(sandbox, "run") as (_, err):
+        wait_for(lambda: runs(sandbox) == 1)
+        sandbox.write("src/a.txt", "2")
+        sandbox.write("go", "")
+        wait_for(lambda: WAITING in err())
+    assert runs(sandbox) >= 2
+    assert "WARN  | trace: changes whenever the job runs; name it in outputs or ignores" in err()
+
+
+def test_only_jobs_are_watched(sandbox: Sandbox) -> None:
+    project(sandbox, "w", job("true"))
+    result = sandbox.run("-n", "--watch", "run", "+", "ps")
+    assert (result.code, result.errors) == (
+        2,
+        ["ERROR | --watch runs jobs alone; leave out the other commands"],
+    )
