@@ -37,6 +37,7 @@ OPTIONS = (
     Param("force", accepts="boolean", help="Run the named jobs even if they are up to date"),
     Param("force-all", accepts="boolean", help="Run the jobs that they need, too"),
     Param("no-needs", accepts="boolean", help="Leave out the jobs that the named ones need"),
+    Param("rehearse", accepts="boolean", help="Try the jobs in a copy of the project, on their small values"),
     Param("watch", accepts="boolean", help="Run again whenever a file changes that the jobs read"),
     Param("contact", "c", accepts="boolean", help="Show the project's contact"),
     Param("verbose", "V", accepts="boolean", help="Show each program that Skelebot runs"),
@@ -258,9 +259,25 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     links = _links(chain, flags, loader)
     if isinstance(links, Command):  # its help is wanted
         return _show(help.of_command(links))
+    if flags.rehearse and not flags.dry_run:
+        return _rehearse(links, chain, flags)
     if flags.watch:
         return _watch(chain, flags, loader)
     return _run_links(links, loader)
+
+
+def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags) -> int:
+    """Run the chain in a copy of the project, with the values that its jobs name for that."""
+    from skelebot.components.jobs import rehearsal
+
+    with rehearsal.workspace(links) as root:
+        loader = Loader(root)
+        copies = _links(chain, flags, loader)
+        assert not isinstance(copies, Command)  # nobody has asked for help before
+        code = _run_links([link._replace(values=rehearsal.values(link)) for link in copies], loader)
+    if code == 0:
+        console.info(f"the rehearsal of {', '.join(link.command.name for link in links)} went well")
+    return code
 
 
 def _watch(chain: list[list[str]], flags: Flags, loader: Loader) -> int:

@@ -380,6 +380,7 @@ class Job:
         check=_input_text,
     )
     outputs: tuple[str, ...] = key((), help="Folders and files that the job makes", check=_output_text)
+    rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
     place: str = ""
 
     @property
@@ -629,3 +630,4 @@ class Flags(NamedTuple):
     force_all: bool = False
     no_needs: bool = False
     watch: bool = False
+    rehearse: bool = False

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from skelebot.errors import did_you_mean
-from skelebot.model import Job, Packages, Param, Project
+from skelebot.model import Arg, Job, Packages, Param, Project
 from skelebot.project import needs
 from skelebot.project.sources import job_params
 
@@ -21,6 +21,7 @@ def problems(project: Project) -> Iterator[str]:
         seen[job.name] = job
         yield from _check_args(job)
         yield from _check_flags(job_params(project, job), job.params)
+        yield from _check_rehearsal(project, job)
         for param in job.params:
             yield from _check_param(param)
     yield from needs.problems(project)
@@ -57,6 +58,20 @@ def _check_args(job: Job) -> Iterator[str]:
         if arg.name in names:
             yield f"{arg.place}.name: the job already has a value named {arg.name!r}"
         names.add(arg.name)
+
+
+def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
+    """Each value for a rehearsal is one of the job's."""
+    values: tuple[Arg | Param, ...] = (*job.args, *job_params(project, job))
+    known = {value.name: value for value in values}
+    for name, text in job.rehearse:
+        if name not in known:
+            yield f"{job.place}.rehearse: the job has no arg or param {name!r}{did_you_mean(name, known)}"
+        elif text is None:
+            yield f"{job.place}.rehearse.{name}: is empty; write the value for a quick trial"
+        elif known[name].choices and text not in known[name].choices:
+            choices = ", ".join(known[name].choices)
+            yield f"{job.place}.rehearse.{name}: {text!r} is not among the choices: {choices}"
 
 
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:

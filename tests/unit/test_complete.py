@@ -80,9 +80,9 @@ def found(words: str, word: str) -> list[str]:
         # options before the command
         ("", "--e", "--env"),
         ("", "--", "--help --version --env --docker-host --skip-build --native --jobs --force --force-all"
-                   " --no-needs --contact --verbose --dry-run"),
+                   " --no-needs --rehearse --watch --contact --verbose --dry-run"),
         ("", "-", "-h --help -v --version -e --env -d --docker-host -s --skip-build -n --native -j --jobs"
-                  " --force --force-all --no-needs -c --contact -V --verbose --dry-run"),
+                  " --force --force-all --no-needs --rehearse --watch -c --contact -V --verbose --dry-run"),
         ("-e", "", "dev prod"),
         ("--env", "p", "prod"),
         ("", "--env=", "--env=dev --env=prod"),

@@ -61,6 +61,13 @@ def _describe(session: Session, job: Job, prepared: "_Prepared", values: Values)
     return code
 
 
+def prepare_natively(session: Session, job: Job, values: Values) -> None:
+    """Make the environment of a native job where it is missing; run nothing."""
+    prepared = _prepare(session, job, values)
+    if prepared.task.place.is_native:
+        launch.prepare(session, prepared.image, prepared.amended)
+
+
 class _Prepared(NamedTuple):
     """What to build and what to run for a job; `task` is as the components get it."""
 
