@@ -295,10 +295,12 @@ def _watch(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
 
 
 def _run_links(links: list[Link], loader: Loader) -> int:
-    """Check every link before the first one runs; a failing link ends the chain."""
+    """Check and validate every link before the first one runs; a failing link ends the chain."""
     for i, link in enumerate(links):
         if link.command.check:
             link.command.check(link.session, link.values, links[:i])
+    if failures := list(_failed_validations(links)):
+        raise ConfigError(failures)
     at = 0
     while at < len(links):
         count = _at_once(links, at)
@@ -332,6 +334,18 @@ def _needed(link: Link, earlier: list[Link], loader: Loader) -> Iterator[Link]:
     for need in needs.order(link.session.project, job):
         if need.name not in present:
             yield Link(loaded.commands[need.name], loaded.session, {}, (need.name,), is_needed=True)
+
+
+def _failed_validations(links: list[Link]) -> Iterator[str]:
+    """Yield what the validations find wrong, except of links that will not run."""
+    for i, link in enumerate(links):
+        if link.command.validate and not all(map(_is_up_to_date, links[: i + 1])):
+            yield from link.command.validate(link.session, link.values)
+
+
+def _is_up_to_date(link: Link) -> bool:
+    command = link.command
+    return command.is_up_to_date is not None and command.is_up_to_date(link.session, link.values)
 
 
 def _at_once(links: list[Link], at: int) -> int:
@@ -384,8 +398,7 @@ def _run_link(links: list[Link], at: int) -> int:
     link, count = links[at], len(links)
     later = [each.command.name for each in links[at + 1 :]]
     not_run = f"; not run: {', '.join(later)}" if later else ""
-    is_up_to_date = link.command.is_up_to_date
-    if is_up_to_date and not link.session.flags.dry_run and is_up_to_date(link.session, link.values):
+    if not link.session.flags.dry_run and _is_up_to_date(link):
         console.info(f"{link.command.name} is up to date")
         return 0
     with _announced(link, at, count):

@@ -128,8 +128,22 @@ def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
         yield from map(Candidate, known)
         if isinstance(of, Param) and of.offered:
             yield Candidate(word, is_file=True)
-    elif not (isinstance(of, Param) and of.secret):
-        yield Candidate(word, is_file=True)
+    elif of.type in ("text", "path", "file") and not (isinstance(of, Param) and of.secret):
+        root = read.find_root() if of.type != "text" else None
+        if root in (None, os.getcwd()):
+            yield Candidate(word, is_file=True)
+        else:
+            yield from _paths_below(str(root), word)
+
+
+def _paths_below(root: str, word: str) -> Iterator[Candidate]:
+    """Yield the files that fit a path from the root; the shell lists those of the current folder."""
+    folder, name = os.path.split(word)
+    with suppress(OSError), os.scandir(os.path.join(root, folder)) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if name[:1] == "." or entry.name[0] != ".":
+                end = "/" if entry.is_dir() else ""
+                yield Candidate(os.path.join(folder, entry.name) + end)
 
 
 def _environments() -> list[str]:

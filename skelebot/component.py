@@ -117,7 +117,8 @@ class Session(NamedTuple):
 class Command:
     """A command of the command line.
 
-    check: raises what would keep it from running, before any link of its chain runs. job: the one that
+    check: raises what would keep it from running, before any link of its chain runs. validate: gives what
+    the job's own validation finds wrong, once all links have passed their checks. job: the one that
     it runs, of those that run one. is_up_to_date: whether there is nothing for it to do. bind: gives the
     command for the job whose name and values follow it, as in `why train --rate 1`. changes: whether it
     changes the project's files, which the links after it read again. predicted_version: gives the
@@ -135,6 +136,7 @@ class Command:
     bind: Callable[["Link"], "Command"] | None = None
     changes: bool = False
     predicted_version: Callable[[Session, Values], str] | None = None
+    validate: Callable[[Session, Values], Iterable[str]] | None = None
 
 
 class Link(NamedTuple):

@@ -22,7 +22,7 @@ class UsageError(SkelebotError):
 
 
 class ConfigError(SkelebotError):
-    """The configuration is wrong. `problems` has a line for each mistake."""
+    """The configuration is wrong, or the values of jobs. `problems` has a line for each mistake."""
 
     code = USAGE
 

@@ -134,6 +134,20 @@ _timeout = pattern(
 )
 
 
+def _regex(text: str) -> str | None:
+    if problem := one_line(text):
+        return problem
+    import warnings  # like the compiler, only where there is a pattern
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later Python may read otherwise
+            re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"a regular expression of Python ({error})"
+    return None
+
+
 variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
 _user = pattern(
     r"[A-Za-z_][A-Za-z0-9_-]*\$?|\d{1,10}(:\d{1,10})?", "caller, root, a user's name or UID[:GID]"
@@ -179,6 +193,8 @@ Sections = tuple[tuple[str, Any], ...]
 # --- the configuration ---
 
 Language = Literal["Python", "R"]
+# Of a value on the command line; value_types.py says which texts each takes.
+Type = Literal["text", "int", "float", "date", "path", "file"]
 
 
 @dataclass(frozen=True)
@@ -191,6 +207,10 @@ class Arg:
     name: str = key(help="The argument's name in help and errors", check=_option_name)
     choices: tuple[str, ...] = key((), help="The allowed values")
     help: str = key("", help="The argument's description")
+    type: Type = key("text", help="What a value is: a number, a date, a path, an existing file, or any text")
+    min: str | None = key(None, help="The least number, or the first date", check=one_line)
+    max: str | None = key(None, help="The greatest number, or the last date", check=one_line)
+    pattern: str | None = key(None, help="A Python regular expression for a whole value", check=_regex)
     optional: bool = False
     offered: tuple[str, ...] = ()
     place: str = ""
@@ -213,6 +233,10 @@ class Param:
         "value", help="boolean: a flag; list: any number of values; otherwise one value"
     )
     help: str = key("", help="The option's description")
+    type: Type = key("text", help="What a value is: a number, a date, a path, an existing file, or any text")
+    min: str | None = key(None, help="The least number, or the first date", check=one_line)
+    max: str | None = key(None, help="The greatest number, or the last date", check=one_line)
+    pattern: str | None = key(None, help="A Python regular expression for a whole value", check=_regex)
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
@@ -353,7 +377,7 @@ class Job:
     """One thing that the project can do."""
 
     name: str = key(help="The command that runs the job", check=_job_name)
-    source: str = key(help="A script in the project, or a bash command line", check=_some_text)
+    source: str = key(help="A script in the project, FILE.py:CLASS, or a bash command line", check=_some_text)
     help: str = key(help="What the job does, for `skelebot -h`")
     mode: Literal["i", "it", "d"] = key("i", help="i or it: in the foreground; d: in the background")
     native: Literal["optional", "always", "never"] = key(
@@ -372,6 +396,9 @@ class Job:
     environment: Environment = key((), help="Environment variables of the job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
     timeout: str | None = key(None, help="The time limit: seconds, or a value such as 10m", check=_timeout)
+    validate: str | None = key(
+        None, help="A source that checks the values before any job of a chain runs", check=_some_text
+    )
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(
@@ -381,12 +408,19 @@ class Job:
     )
     outputs: tuple[str, ...] = key((), help="Folders and files that the job makes", check=_output_text)
     rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
+    method: Literal["run", "validate"] = "run"  # of the class, where the source is one
     place: str = ""
 
     @property
     def results(self) -> tuple[Output, ...]:
         """Its outputs, as values."""
         return tuple(map(Output.parse, self.outputs))
+
+    @property
+    def source_place(self) -> str:
+        """Where the source stands in the configuration."""
+        is_other = self.method == "validate" and self.source == self.validate
+        return f"{self.place}.{'validate' if is_other else 'source'}"
 
 
 @dataclass(frozen=True)

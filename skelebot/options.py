@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 from skelebot.console import one_line
 from skelebot.errors import UsageError, did_you_mean
 from skelebot.model import Arg, Param
+from skelebot.value_types import facts, mismatch
 
 Value = str | bool | tuple[str, ...]
 Values = dict[str, Value]
@@ -49,7 +50,7 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
     if len(rest) > len(args):
         raise UsageError(f"unexpected argument {one_line(rest[len(args)])!r}")
     for arg, word in zip(args, rest, strict=False):
-        _check_choice(arg.name, arg.choices, word)
+        _check(arg.name, arg, word)
         values[arg.key] = word
     return values
 
@@ -70,7 +71,7 @@ def upcoming(params: Sequence[Param], words: Sequence[str], stop: bool) -> Next:
 
     Raises UsageError and HelpWanted.
     """
-    free = [replace(param, choices=()) for param in params]
+    free = [replace(param, choices=(), type="text", pattern=None) for param in params]
     values, rest = _Reader(free).read([*words, _MARK], stop)
     for param in params:
         value = values.get(param.name)
@@ -152,7 +153,7 @@ class _Reader:
             return
         taken = value if value is not None else self._following(param, flag, words)
         for word in taken:
-            _check_choice(flag, param.choices, word, param.secret)
+            _check(flag, param, word)
         if param.accepts == "list":
             before = self.values.get(param.name, ())
             self.values[param.name] = (*before, *taken) if isinstance(before, tuple) else ()
@@ -178,10 +179,10 @@ class _Reader:
         raise UnknownOption(f"unknown option {one_line(flag)}{hint}", [self.word, *self.words])
 
 
-def _check_choice(name: str, choices: tuple[str, ...], word: str, secret: bool = False) -> None:
-    if choices and word not in choices:
-        found = "" if secret else f"; found {one_line(word)!r}"
-        raise UsageError(f"{name}: expected {' or '.join(choices)}{found}")
+def _check(name: str, of: Arg | Param, word: str) -> None:
+    if expected := mismatch(of, word):
+        found = "" if isinstance(of, Param) and of.secret else f"; found {one_line(word)!r}"
+        raise UsageError(f"{name}: expected {expected}{found}")
 
 
 # --- help ---
@@ -199,9 +200,10 @@ def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
 def describe(args: Sequence[Arg], params: Sequence[Param]) -> Iterator[tuple[str, str]]:
     """Yield a row of help for each argument and option: its spelling and its description."""
     for arg in args:
-        yield _placeholder(arg.name, ()), _with_facts(arg.help, (), None)  # `usage` has the choices
+        # `usage` has the choices.
+        yield _placeholder(arg.name, ()), _with_facts(arg.help, [] if arg.choices else facts(arg))
     for param in params:
-        yield _spelling(param), _with_facts(param.help, param.choices, param)
+        yield _spelling(param), _with_facts(param.help, [*_choices(param), *_default(param)])
 
 
 def _spelling(param: Param) -> str:
@@ -216,11 +218,18 @@ def _placeholder(name: str, choices: tuple[str, ...]) -> str:
     return "{" + ",".join(choices) + "}" if choices else re.sub(r"\W+", "_", name).upper()
 
 
-def _with_facts(help: str, choices: tuple[str, ...], param: Param | None) -> str:
-    facts = [f"one of {', '.join(choices)}"] if choices else []
-    if param and param.default is not None:
-        default = param.default if isinstance(param.default, str) else " ".join(param.default)
-        facts.append(f"default: {'***' if param.secret and not param.reference else default}")
+def _choices(param: Param) -> list[str]:
+    return [f"one of {', '.join(param.choices)}"] if param.choices else facts(param)
+
+
+def _default(param: Param) -> list[str]:
+    if param.default is None:
+        return []
+    default = param.default if isinstance(param.default, str) else " ".join(param.default)
+    return [f"default: {'***' if param.secret and not param.reference else default}"]
+
+
+def _with_facts(help: str, facts: list[str]) -> str:
     return " ".join([help.strip(), *([f"({'; '.join(facts)})"] if facts else [])]).strip()
 
 

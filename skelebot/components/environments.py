@@ -12,6 +12,7 @@ from skelebot.model import Environment, Job, Param, Project, Sections
 from skelebot.options import Values
 from skelebot.project import nodes, read, schema
 from skelebot.project.nodes import Report
+from skelebot.value_types import mismatch
 
 DEFAULT = "[default]"
 
@@ -85,8 +86,8 @@ def _record(value: Any) -> yaml.MappingNode:
 def _without_secret(param: Param) -> Param:
     if not param.secret or param.default is None or param.reference or param.accepts == "boolean":
         return param
-    # It has to be among the choices, which show it anyway.
-    return replace(param, default=None if param.choices else "***")
+    # It has to be one of the choices, which show it anyway, or of the param's type.
+    return replace(param, default=None if mismatch(param, "***") else "***")
 
 
 def _node(value: Any, want: Any) -> yaml.Node:

@@ -21,7 +21,7 @@ from skelebot.image.instructions import (
 from skelebot.model import WORKDIR, Image, Job, Project
 from skelebot.project import plan
 from skelebot.project.checks import primary_command
-from skelebot.project.sources import argv, import_folders, job_params
+from skelebot.project.sources import argv, class_source, import_folders, job_params
 from skelebot.secret import Word
 
 PROJECT_LABEL = "skelebot.project"
@@ -379,6 +379,7 @@ def command_of(project: Project, job: Job) -> tuple[str, ...]:
         return f'"${{{len(words)}}}"'
 
     referenced = False
+    of_class = class_source(project.root, job.source) is not None
     for word in argv(project, job, ()):
         shell.append(add(word))
     for param in job_params(project, job):
@@ -386,7 +387,7 @@ def command_of(project: Project, job: Job) -> tuple[str, ...]:
             referenced = True
             shell.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')
         else:
-            shell += [add(w) for w in plan.param_words(param, plan.default(param, {}))]
+            shell += [add(w) for w in plan.param_words(param, plan.default(param, {}), of_class)]
     if not referenced:
         return tuple(words)
     return ("sh", "-c", "exec " + " ".join(shell), job.name, *words)

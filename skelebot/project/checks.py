@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from skelebot.errors import did_you_mean
 from skelebot.model import Arg, Job, Packages, Param, Project
 from skelebot.project import needs
-from skelebot.project.sources import job_params
+from skelebot.project.sources import class_source, job_params
+from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
 
 _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 
@@ -58,6 +60,7 @@ def _check_args(job: Job) -> Iterator[str]:
         if arg.name in names:
             yield f"{arg.place}.name: the job already has a value named {arg.name!r}"
         names.add(arg.name)
+        yield from _check_type(arg)
 
 
 def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
@@ -95,23 +98,65 @@ def _check_param(param: Param) -> Iterator[str]:
             yield f"{at}: expected true or false for a boolean, found {found}"
         if param.choices:
             yield f"{param.place}.choices: a boolean takes no value to choose"
+        for name in _keys_of_type(param):
+            yield f"{param.place}.{name}: a boolean takes no value; leave out {name} or `accepts: boolean`"
         return
+    wrong = list(_check_type(param))
+    yield from wrong
     if isinstance(default, tuple) and param.accepts != "list":
         yield f"{at}: a list of values needs `accepts: list`"
-    if default is None or not param.choices or param.reference:
+    if wrong or default is None or param.reference:
         return
-    choices = set(param.choices)
     some = ", ".join((*param.choices[:20], *(["..."] if len(param.choices) > 20 else [])))
     for value in default if isinstance(default, tuple) else (default,):
-        if value not in choices:
+        if mismatch(param, value):
             found = "the default" if param.secret else repr(value)
-            yield f"{at}: {found} is not among the choices: {some}"
+            if param.choices:
+                yield f"{at}: {found} is not among the choices: {some}"
+            else:
+                yield f"{at}: {found} is not {expectation(param)}"
+
+
+def _keys_of_type(of: Arg | Param) -> list[str]:
+    """The keys that say which values fit, as far as they are given."""
+    limits = [name for name in ("min", "max", "pattern") if getattr(of, name) is not None]
+    return [*(["type"] if of.type != "text" else []), *limits]
+
+
+def _check_type(of: Arg | Param) -> Iterator[str]:
+    """The limits and the choices of a value are of its type."""
+    limits = {name: getattr(of, name) for name in ("min", "max") if getattr(of, name) is not None}
+    wrong = False
+    for name, limit in limits.items():
+        if of.type not in ORDERED:
+            wrong = True
+            what = f"a value of type {of.type} has no {name}"
+            yield f"{of.place}.{name}: {what}; add `type: int`, `float` or `date`"
+        elif not is_of(of.type, limit):
+            wrong = True
+            yield f"{of.place}.{name}: expected {NOUNS[of.type]}; found {limit!r}"
+    if wrong:
+        return
+    if len(limits) == 2 and exceeds(of.type, limits["min"], limits["max"]):
+        yield f"{of.place}.min: {limits['min']} is above max, {limits['max']}"
+        return
+    free = replace(of, choices=())
+    for i, choice in enumerate(of.choices):
+        if expected := mismatch(free, choice):
+            yield f"{of.place}.choices[{i}]: expected {expected}; found {choice!r}"
 
 
 def primary_command(project: Project) -> Iterator[str]:
-    """What keeps the primary job from being the image's CMD, which runs it with its defaults for everyone."""
+    """What keeps the image from running the primary job for everyone; as its CMD with the job's defaults."""
     job = next((job for job in project.jobs if job.name == project.primary_job), None)
-    if job is None or project.primary_exe != "CMD":
+    if job is None:
+        return
+    if project.primary_exe != "CMD":
+        if class_source(project.root, job.source):
+            yield (
+                f"{job.place}.source: the arguments of `docker run` cannot become the values of a class; "
+                "set primaryExe: CMD"
+            )
         return
     if job.args:
         yield (

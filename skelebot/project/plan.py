@@ -11,14 +11,15 @@ from skelebot.model import NATIVE, WORKDIR, Flags, Job, Mapping, Mount, Param, P
 from skelebot.options import Value, Values
 from skelebot.project.needs import needed
 from skelebot.project.read import FILE
-from skelebot.project.sources import argv, job_params
+from skelebot.project.sources import argv, class_source, job_params
 from skelebot.secret import Secret, Word, read_env_file, reveal_all, typed_secret
+from skelebot.value_types import mismatch
 
 
 def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mapped[str, str]) -> Task:
     """Return the task for `job` with the parsed `values`; `caller` is the caller's environment.
 
-    Raises UsageError for a value that an environment reference brings and the choices do not hold,
+    Raises UsageError for a value that an environment reference brings and that does not fit its param,
     for an envFile that cannot be read, and for a job that must not run natively and is asked to.
     """
     env = environment(project, job, caller)
@@ -57,14 +58,17 @@ def place(project: Project, job: Job | None, flags: Flags) -> Place:
 
 
 def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> tuple[Word, ...]:
-    """Return the script's arguments: the args, then each param under its full name."""
+    """Return the source's arguments: the args, then each param under its full name."""
     given: list[Word] = [str(values[arg.key]) for arg in job.args]
+    of_class = class_source(project.root, job.source) is not None
     for param in job_params(project, job):
         if param.name in values:
-            given += param_words(param, values[param.name])
+            given += param_words(param, values[param.name], of_class)
         elif (value := default(param, env)) is not None:
-            referenced = param.secret and param.reference
-            given += [param.flag, Secret("variable", referenced)] if referenced else param_words(param, value)
+            secret = param.secret and param.reference
+            given += (
+                [param.flag, Secret("variable", secret)] if secret else param_words(param, value, of_class)
+            )
     return tuple(given)
 
 
@@ -72,9 +76,8 @@ def default(param: Param, env: Mapped[str, str]) -> Value | None:
     """Return the value of a param that was not given; None if it is not passed."""
     if param.reference:
         value = env.get(param.reference)
-        if value is not None and param.choices and value not in param.choices:
+        if value is not None and (expected := mismatch(param, value)):
             found = "another value" if param.secret else repr(value)
-            expected = " or ".join(param.choices)
             raise UsageError(f"{param.flag}: ${param.reference} is {found}, expected {expected}")
         return value
     if param.accepts == "boolean":
@@ -82,13 +85,14 @@ def default(param: Param, env: Mapped[str, str]) -> Value | None:
     return param.default or None if isinstance(param.default, tuple) else param.default
 
 
-def param_words(param: Param, value: Value | None) -> list[Word]:
+def param_words(param: Param, value: Value | None, repeated: bool = False) -> list[Word]:
+    """Return the words of an option. repeated: as a class gets a list, with the option before each value."""
     if value is None or value is False:
         return []
     if value is True:
         return [param.flag]
-    each = [value] if isinstance(value, str) else value
-    return [param.flag, *(typed_secret(v) if param.secret else v for v in each)]
+    each = [typed_secret(v) if param.secret else v for v in ([value] if isinstance(value, str) else value)]
+    return [word for v in each for word in (param.flag, v)] if repeated else [param.flag, *each]
 
 
 # --- the surroundings ---

@@ -4,6 +4,8 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
 
 from skelebot.errors import UsageError
 from skelebot.model import Job, Param, Project
@@ -13,8 +15,13 @@ INTERPRETERS = {".py": ("python", "-u"), ".r": ("Rscript",), ".sh": ("bash",)}
 
 
 def script(root: str, source: str) -> str | None:
-    """Return the path of the script that `source` names, existing or not; None for a command line."""
+    """Return the path of the script that `source` names, existing or not; None for a command line.
+
+    A class's file is one, too.
+    """
     source = source.strip()
+    if named := class_source(root, source):
+        return named.file
     suffix = os.path.splitext(source)[1].lower()
     if "\n" in source or os.path.isabs(source):
         return None
@@ -23,6 +30,26 @@ def script(root: str, source: str) -> str | None:
         return source if suffix in INTERPRETERS or os.access(path, os.X_OK) else None
     # A command line can end like this too, but a single word is always a script.
     return source if suffix in INTERPRETERS and not re.search(r"\s", source) else None
+
+
+class ClassSource(NamedTuple):
+    """A class of the project. file: its path from the project's root."""
+
+    file: str
+    name: str
+
+
+def class_source(root: str, source: str) -> ClassSource | None:
+    """Return the class that `source` names as FILE.py:CLASS, existing or not; None for anything else."""
+    source = source.strip()
+    match = re.fullmatch(r"([^\n]+\.py):(\w+)", source)
+    if not match or not match[2].isidentifier() or os.path.isabs(source):
+        return None
+    # An executable file may have such a name, and a command line with blanks may end like this.
+    if os.path.exists(os.path.join(root, source)):
+        return None
+    is_file = os.path.isfile(os.path.join(root, match[1])) or not re.search(r"\s", source)
+    return ClassSource(match[1], match[2]) if is_file else None
 
 
 def job_params(project: Project, job: Job) -> tuple[Param, ...]:
@@ -41,25 +68,41 @@ def import_folders(root: str) -> tuple[str, ...]:
 
 
 def argv(project: Project, job: Job, arguments: tuple[Word, ...]) -> tuple[Word, ...]:
-    """Return the program to run: an interpreter and its script, or bash and the author's text.
+    """Return the program to run: an interpreter and its script or class, or bash and the author's text.
 
     Raises UsageError where arguments cannot follow the text.
     """
+    if named := class_source(project.root, job.source):
+        return (*_class_program(project, job, named), *arguments)
     path = script(project.root, job.source)
     if path is not None:
         interpreter = INTERPRETERS.get(posixpath.splitext(path)[1].lower())
         # A name that starts with a dash would be an option of the interpreter.
-        named = f"./{path}" if path.startswith("-") or not interpreter else path
-        return (*(interpreter or ()), named, *arguments)
+        word = f"./{path}" if path.startswith("-") or not interpreter else path
+        return (*(interpreter or ()), word, *arguments)
     text = job.source.rstrip()
     if (job.args or job.params) and not _uses_arguments(text):
         if problem := _no_place_for_arguments(text):
             raise UsageError(
-                f"{job.place}.source: {problem}, so the job's values cannot follow; "
+                f"{job.source_place}: {problem}, so the job's values cannot follow; "
                 'write "$@" where they belong'
             )
         text += ' "$@"'
     return ("bash", "-c", text, job.name, *arguments)
+
+
+def _class_program(project: Project, job: Job, source: ClassSource) -> tuple[str, ...]:
+    """Return what builds a class and calls its method; `run_class.py` says how."""
+    described = [f"{arg.name}=={arg.type}=value" for arg in job.args]
+    described += [f"{p.name}={p.flag}={p.type}={p.accepts}" for p in job_params(project, job)]
+    lines = "\n".join(described)
+    return ("python", "-u", "-c", _run_class(), source.file, source.name, job.method, lines)
+
+
+@cache
+def _run_class() -> str:
+    with open(os.path.join(os.path.dirname(__file__), "run_class.py"), encoding="utf-8") as file:
+        return file.read()
 
 
 _PIECE = r"""

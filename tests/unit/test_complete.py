@@ -325,3 +325,34 @@ def test_without_a_place_to_write_to(project: Path) -> None:
             ["bash", "-c", script], cwd=project, env=os.environ | path | asking, capture_output=True
         )
         assert (done.stdout, done.stderr) == (b"", b"")
+
+
+TYPED = """\
+name: demo
+jobs:
+- name: train
+  source: echo
+  help: h
+  args: [{name: day, type: date}]
+  params: [{name: n, type: int}, {name: data, type: file}, {name: into, type: path}, {name: key, type: int}]
+"""
+
+
+def test_files_are_offered_for_paths_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, TYPED)
+    monkeypatch.chdir(tmp_path)
+    assert found("train --data", "x") == found("train --into", "x") == ["FILE"]
+    assert found("train -n", "") == found("train", "") == []
+
+
+def test_in_a_subfolder_paths_are_offered_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, TYPED)
+    for name in ("data/a.csv", "data/b/c.csv", "data/.hidden", "sub/d.csv"):
+        write(tmp_path, "", name)
+    monkeypatch.chdir(tmp_path / "sub")
+    assert found("train --data", "da") == ["data/"]
+    assert found("train --data", "data/") == ["data/a.csv", "data/b/"]
+    assert found("train", "--data=data/b/") == ["--data=data/b/c.csv"]
+    assert found("train --data", "nowhere/") == []

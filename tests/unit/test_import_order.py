@@ -14,7 +14,7 @@ ROOT = Path(skelebot.__file__).parent
 # room, and from each other.
 ORDER = (
     *("errors", "console", "files", "secret", "model", "json_form", "process", "git", "foreground"),
-    *("options",),
+    *("value_types", "options"),
     *("project", "image", "runners", "pipeline", "component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
 )
@@ -22,7 +22,9 @@ ORDER = (
 ROOMS = {
     "project": (
         "__init__",
+        "run_class",
         "sources",
+        "classes",
         "nodes",
         "schema",
         "json_schema",

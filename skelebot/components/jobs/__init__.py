@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from skelebot.component import Command, Component, Link, Session
 from skelebot.model import Arg, Job, Param, Project
 from skelebot.options import Values
-from skelebot.project.sources import job_params
+from skelebot.project.sources import class_source, job_params
 
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 
@@ -26,22 +26,40 @@ class Jobs(Component):
 
 def _command(project: Project, job: Job) -> Command:
     def run(session: Session, values: Values) -> int:
-        from skelebot.components.jobs import run  # only for a job
+        from skelebot.components.jobs import files, run  # only for a job
 
+        if not session.flags.dry_run:
+            files.check(session, job, values, ())  # what an earlier link was to write
         return run.run(session, job, values)
 
     def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
-        from skelebot.components.jobs import run
+        from skelebot.components.jobs import files, run, validate
 
         run.check(session, job, values, earlier)
+        files.check(session, job, values, earlier)
+        validate.check(session, job, values)
+
+    def validation(session: Session, values: Values) -> Iterable[str]:
+        from skelebot.components.jobs import validate
+
+        return validate.failures(session, job, values)
 
     def is_up_to_date(session: Session, values: Values) -> bool:
         from skelebot.components.jobs import run
 
         return not run.reasons_to_run(session, job, values)
 
-    is_current = is_up_to_date if job.outputs else None
-    return Command(job.name, job.help, run, job.args, job_params(project, job), check, job, is_current)
+    return Command(
+        job.name,
+        job.help,
+        run,
+        job.args,
+        job_params(project, job),
+        check,
+        job,
+        is_up_to_date if job.outputs else None,
+        validate=validation if job.validate or class_source(project.root, job.source) else None,
+    )
 
 
 def _never(session: Session, values: Values) -> int:

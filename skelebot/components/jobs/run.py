@@ -11,18 +11,18 @@ from skelebot.errors import UsageError
 from skelebot.image import ignores
 from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, project_path
 from skelebot.options import Values
-from skelebot.project import plan
+from skelebot.project import classes, plan
 from skelebot.project.needs import needed
-from skelebot.project.sources import script
+from skelebot.project.sources import class_source, script
 from skelebot.runners.folders import is_missing, missing
 
 
 def run(session: Session, job: Job, values: Values) -> int:
     """Build if necessary, run the job and return its exit code."""
     if not session.flags.dry_run:
-        _check_source(session, job, ())
+        check_source(session, job, ())
     launch.fetch_dependencies(session)
-    prepared = _prepare(session, job, values)
+    prepared = prepare(session, job, values)
     if session.flags.dry_run:
         return _describe(session, job, prepared, values)
 
@@ -44,11 +44,11 @@ def reasons_to_run(session: Session, job: Job, values: Values) -> list[str]:
 
     if before := [need.name for need in needed(session.project, job) if need.name in session.outdated]:
         return [f"{' and '.join(before)} run{'s' if len(before) == 1 else ''} before it"]
-    prepared = _prepare(session, job, values)
+    prepared = prepare(session, job, values)
     return up_to_date.reasons_to_run(session, job, prepared.image, prepared.task)
 
 
-def _describe(session: Session, job: Job, prepared: "_Prepared", values: Values) -> int:
+def _describe(session: Session, job: Job, prepared: "Prepared", values: Values) -> int:
     """Show what a job would do, and why."""
     reasons = reasons_to_run(session, job, values)
     if not reasons:
@@ -63,12 +63,12 @@ def _describe(session: Session, job: Job, prepared: "_Prepared", values: Values)
 
 def prepare_natively(session: Session, job: Job, values: Values) -> None:
     """Make the environment of a native job where it is missing; run nothing."""
-    prepared = _prepare(session, job, values)
+    prepared = prepare(session, job, values)
     if prepared.task.place.is_native:
         launch.prepare(session, prepared.image, prepared.amended)
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """What to build and what to run for a job; `task` is as the components get it."""
 
     image: Image
@@ -76,7 +76,8 @@ class _Prepared(NamedTuple):
     amended: Task
 
 
-def _prepare(session: Session, job: Job, values: Values) -> _Prepared:
+def prepare(session: Session, job: Job, values: Values) -> Prepared:
+    """What to build and what to run for a job, with what each component makes of them."""
     project = session.project
     task = plan.task(project, job, values, session.flags, os.environ)
     if task.place.is_native:
@@ -85,7 +86,7 @@ def _prepare(session: Session, job: Job, values: Values) -> _Prepared:
         image = launch.image(session, job)
         if job.inputs:
             task = replace(task, mounts=(*task.mounts, *_input_mounts(project, job, task, image)))
-    return _Prepared(image, task, launch.amended(session, task))
+    return Prepared(image, task, launch.amended(session, task))
 
 
 def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Iterator[Mount]:
@@ -99,7 +100,7 @@ def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Itera
         folder = contents.fixed_part(project_path(text))
         for path in [folder] if folder and absent else absent:
             mount = plan.mount_in_place(project.root, path, read_only=True)
-            if not any(_is_below(mount.target, target) for target in targets):
+            if not any(is_below(mount.target, target) for target in targets):
                 targets.add(mount.target)
                 yield mount
 
@@ -109,11 +110,11 @@ def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Itera
 
 def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
     """Raise UsageError or ConfigError if the job cannot run."""
-    _check_source(session, job, earlier)
+    check_source(session, job, earlier)
     _check_inputs(session, job, earlier)
-    image, _, task = _prepare(session, job, values)
+    image, _, task = prepare(session, job, values)
     for mount in () if session.flags.dry_run else task.mounts:
-        if is_missing(mount) and not any(_may_write(link, mount.source) for link in earlier):
+        if is_missing(mount) and not any(may_write(link, mount.source) for link in earlier):
             raise _unmade(session.project, job, mount.source) or missing(mount)
     launch.check(session, image, task)
 
@@ -127,7 +128,7 @@ def _check_inputs(session: Session, job: Job, earlier: Sequence[Link]) -> None:
     project = session.project
     for number, text in enumerate(job.inputs):
         path = os.path.join(project.root, contents.fixed_part(project_path(text)))
-        if contents.matching(project.root, job, text) or any(_may_write(link, path) for link in earlier):
+        if contents.matching(project.root, job, text) or any(may_write(link, path) for link in earlier):
             continue
         raise _unmade(project, job, path) or UsageError(
             f"{job.place}.inputs[{number}]: {text} does not exist and no job makes it; create or correct it"
@@ -139,7 +140,7 @@ def _unmade(project: Project, job: Job, path: str) -> UsageError | None:
     for each in project.jobs:
         for output in each.results:
             made = os.path.join(project.root, output.path)
-            if _is_below(path, made) or _is_below(made, path):
+            if is_below(path, made) or is_below(made, path):
                 shown = os.path.relpath(path, project.root)
                 remedy = (
                     "leave out --no-needs" if each.name in job.needs else f"add it to the needs of {job.name}"
@@ -150,22 +151,26 @@ def _unmade(project: Project, job: Job, path: str) -> UsageError | None:
     return None
 
 
-def _check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
-    project = session.project
+def check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
+    """Raise UsageError if the job's source is not there, in the project or in the image."""
+    project, at = session.project, job.source_place
     path = script(project.root, job.source)
     if path is None:
         return
     file = os.path.normpath(os.path.join(project.root, path))
-    if not _is_below(file, project.root):
-        raise UsageError(f"{job.place}.source: {path} is outside the project")
+    if not is_below(file, project.root):
+        raise UsageError(f"{at}: {path} is outside the project")
     if not os.path.isfile(file):
-        if any(_may_write(link, file) for link in earlier):
+        if any(may_write(link, file) for link in earlier):
             return
-        raise UsageError(f"{job.place}.source: there is no file {path} in {project.root}")
+        raise UsageError(f"{at}: there is no file {path} in {project.root}")
+    named = class_source(project.root, job.source)
+    if named and (problem := classes.problem(file, named, job.method)):
+        raise UsageError(f"{at}: {problem}")
     native = session.flags.native or job.native == "always"
     if not native and not project.dockerfile and _is_left_out(project, job, path):
         raise UsageError(
-            f"{job.place}.source: {path} is left out of the image; add '!{path}' to the ignores of the job"
+            f"{at}: {path} is left out of the image; add '!{path}' to the ignores of the job"
         )
 
 
@@ -174,19 +179,19 @@ def _is_left_out(project: Project, job: Job, path: str) -> bool:
 
     own = ignores.of_user(project.root)
     patterns = dockerfile.left_out(project, job, own)
-    if any(_is_below(f"{WORKDIR}/{path}", mount.target) for mount in plan.mounts(project, job)):
+    if any(is_below(f"{WORKDIR}/{path}", mount.target) for mount in plan.mounts(project, job)):
         return False
     return ignores.Ignores(patterns).excludes(os.path.normpath(path))
 
 
-def _may_write(link: Link, file: str) -> bool:
+def may_write(link: Link, file: str) -> bool:
     """Whether an earlier link of the chain has a writable mapping that the file would be under."""
     job, project = link.command.job, link.session.optional_project
     if job is None or project is None:
         return False
     writable = [mount.source for mount in plan.mounts(project, job) if not mount.read_only]
-    return any(_is_below(file, folder) or _is_below(folder, file) for folder in writable)
+    return any(is_below(file, folder) or is_below(folder, file) for folder in writable)
 
 
-def _is_below(path: str, folder: str) -> bool:
+def is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
