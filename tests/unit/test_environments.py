@@ -138,6 +138,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "  - name: d\n"
         "    default: ''\n"
         "    accepts: value\n"
+        "    type: text\n"
         "    secret: false\n"
         "  dependencies: true\n"
         "primaryExe: CMD\n"
