@@ -21,7 +21,7 @@ def problems(project: Project) -> Iterator[str]:
         if job.name and job.name in seen:
             yield f"{job.place}.name: there is already a job named {job.name!r}"
         seen[job.name] = job
-        yield from _check_args(job)
+        yield from _check_args(project, job)
         yield from _check_flags(job_params(project, job), job.params)
         yield from _check_rehearsal(project, job)
         for param in job.params:
@@ -54,8 +54,10 @@ def _check_languages(project: Project) -> Iterator[str]:
             )
 
 
-def _check_args(job: Job) -> Iterator[str]:
-    names = {param.name for param in job.params}
+def _check_args(project: Project, job: Job) -> Iterator[str]:
+    # A class gets all of its values by their names; elsewhere an arg and a param of the root stay apart.
+    of_class = class_source(project.root, job.source) is not None
+    names = {param.name for param in (job_params(project, job) if of_class else job.params)}
     for arg in job.args:
         if arg.name in names:
             yield f"{arg.place}.name: the job already has a value named {arg.name!r}"

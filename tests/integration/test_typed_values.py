@@ -119,6 +119,17 @@ def test_what_is_below_a_mapping(sandbox: Sandbox) -> None:
     assert "is a link to" in refused(sandbox, "--dry-run", "run", "data/away")
 
 
+def test_a_mapping_of_a_file_and_one_of_the_whole_project(sandbox: Sandbox) -> None:
+    sandbox.write("conf.yaml", "a: 1\n")
+    sandbox.write("x.csv", "1\n")
+    of_file = job("cat", "of-file", args=FILE, mappings="['conf.yaml:ro']")
+    of_all = job("cat", "of-all", args=FILE, mappings="['./:/app']")
+    project(sandbox, "n", of_file, of_all, ignores="['*.yaml', '*.csv']")
+    sandbox.ok("--dry-run", "of-file", "conf.yaml")
+    sandbox.ok("--dry-run", "of-all", "x.csv")
+    assert "the ignores leave it out" in refused(sandbox, "--dry-run", "of-file", "x.csv")
+
+
 def test_a_mapping_that_an_earlier_job_writes(sandbox: Sandbox) -> None:
     made = job("echo", "make", mappings="[out/]")
     other = job("echo", "other", mappings="['out/:ro']")

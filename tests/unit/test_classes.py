@@ -15,7 +15,7 @@ from skelebot.project import classes
 from skelebot.project.run_class import read
 from skelebot.project.sources import ClassSource, class_source, job_params, script
 
-from .helpers import argv_of, load, warnings, write
+from .helpers import argv_of, load, problems, warnings, write
 from .test_plan import HOSTILE, executable, job, project
 from .test_properties import examples
 
@@ -56,6 +56,14 @@ def test_a_file_with_such_a_name_runs_as_before(tmp_path: Path) -> None:
 def test_params_of_the_root_belong_to_a_class(tmp_path: Path) -> None:
     root = Project(name="demo", root=str(tmp_path), params=(Param("level"),))
     assert [p.name for p in job_params(root, job("tasks.py:Train"))] == ["level"]
+
+
+def test_all_values_of_a_class_have_names_of_their_own(tmp_path: Path) -> None:
+    text = "name: demo\nparams: [{name: day}]\njobs: [{name: a, source: %s, help: h, args: [name: day]}]\n"
+    assert problems(tmp_path, text % "a.py") == []
+    assert problems(tmp_path, text % "a.py:A") == [
+        "skelebot.yaml:3:50: jobs[0].args[0].name: the job already has a value named 'day'"
+    ]
 
 
 # --- what the file says ---

@@ -269,3 +269,13 @@ def test_dependencies_of_two_languages(project: Path, capsys: pytest.CaptureFixt
     text = said(capsys, "config", "-o")
     assert "- abc  # skelebot.yaml:3\n" in text
     assert load(project, text) == before
+
+
+def test_a_secret_of_a_type_leaves_a_configuration_that_loads(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "secret: true, default"
+    load(project, f"name: demo\nparams: [{{name: a, type: int, {secret}: 1234}}, {{name: b, {secret}: x}}]\n")
+    shown = said(capsys, "config")
+    assert "1234" not in shown
+    assert [param.default for param in load(project, shown).params] == [None, "***"]

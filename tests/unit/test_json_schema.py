@@ -35,6 +35,10 @@ LOADS = [
         "default: [", "accepts: list, default: ["
     ),
     "name: demo\n" + JOB + "    args: [{name: 1, choices: [1, 2018-01-01, yes]}]\n",
+    "name: demo\n"
+    + JOB
+    + "    args: [{name: n, type: int, min: 0, max: 9, pattern: '[0-9]'}]\n    validate: b.py\n",
+    "name: demo\n" + JOB + "    params: [{name: d, type: date, min: 2024-01-31, default: 2024-02-01}]\n",
     "name: demo\n" + JOB + "    timeout: 90\n    environment: {A: 010}\n",
     "name: demo\njobs:\n  - &a {name: a, source: a.py, help: A}\n  - {<<: *a, name: b}\n",
     *(f"name: demo\n{key}: null\n" for key in ("jobs", "components", "environment", "gpu", "build", "user")),
@@ -56,6 +60,9 @@ MISTAKES = [
     "name: demo\njobs: [null]\n",
     "name: demo\njobs: [{name: a, source: a.py}]\n",
     "name: demo\n" + JOB + "    mode: x\n",
+    "name: demo\n" + JOB + "    args: [{name: n, type: number}]\n",
+    "name: demo\n" + JOB + "    args: [{name: n, type: int, min: [1]}]\n",
+    "name: demo\n" + JOB + "    validate: [a]\n",
     "name: demo\n" + JOB + "    native: yes\n",
     "name: demo\n" + JOB + "    nosuch: 1\n",
     "name: demo\n" + JOB + "    args: [{help: x}]\n",

@@ -40,6 +40,7 @@ def examples(count: int) -> settings:
 # --- any document ---
 
 KEYS = sorted(set(re.findall(r"\b([a-zA-Z]+):", FULL))) + ["<<", "mapped", "ignore", "=", ""]
+KEYS += ["type", "min", "max", "pattern", "validate"]
 WORDS = [
     "",
     "a",
@@ -57,6 +58,11 @@ WORDS = [
     "-x",
     "train",
     "i",
+    "int",
+    "date",
+    "2024-01-31",
+    "[a",
+    "a.py:B",
 ]
 
 scalars = st.one_of(
