@@ -4,9 +4,8 @@ import os
 import posixpath
 from collections.abc import Iterator, Sequence
 
-from skelebot import launch
 from skelebot.component import Link, Session
-from skelebot.components.jobs.run import is_below, may_write
+from skelebot.components.jobs.run import is_below, may_write, prepare
 from skelebot.console import one_line
 from skelebot.errors import UsageError
 from skelebot.image.ignores import Ignores
@@ -23,7 +22,7 @@ def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -
     if not named:
         return
     is_native = plan.place(session.project, job, session.flags).is_native
-    found = None if is_native else _Container(session, job)
+    found = None if is_native else _Container(session, job, values)
     for name, text, is_secret in named:
         path = os.path.normpath(os.path.join(session.project.root, text))
         problem = None
@@ -81,10 +80,10 @@ def _may_make(link: Link, path: str) -> bool:
 class _Container:
     """The files that a job's container will have, by the paths that it sees."""
 
-    def __init__(self, session: Session, job: Job) -> None:
-        self._root = session.project.root
-        self._mounts = plan.mounts(session.project, job)
-        self._left_out = None if session.project.dockerfile else Ignores(launch.image(session, job).ignores)
+    def __init__(self, session: Session, job: Job, values: Values) -> None:
+        image, _, task = prepare(session, job, values)
+        self._root, self._mounts = session.project.root, task.mounts
+        self._left_out = None if image.dockerfile else Ignores(image.ignores)
 
     def locate(self, path: str, links: int = 40) -> tuple[str, str | None]:
         """Return the file of this machine that is at a path, links followed, and why there is none.

@@ -169,9 +169,7 @@ def check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
         raise UsageError(f"{at}: {problem}")
     native = session.flags.native or job.native == "always"
     if not native and not project.dockerfile and _is_left_out(project, job, path):
-        raise UsageError(
-            f"{at}: {path} is left out of the image; add '!{path}' to the ignores of the job"
-        )
+        raise UsageError(f"{at}: {path} is left out of the image; add '!{path}' to the ignores of the job")
 
 
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
