@@ -75,6 +75,14 @@ def inputs(root: str, job: Job, left_out: tuple[str, ...]) -> Contents:
     )
 
 
+def named(root: str, words: Iterable[str]) -> Contents:
+    """Return the files of the project that words of a command line name."""
+    paths = {os.path.normpath(os.path.join(root, word)) for word in words}
+    files = sorted(path for path in paths if os.path.isfile(path))
+    entries = tuple(ContextEntry(os.path.relpath(path, root), path, os.stat(path)) for path in files)
+    return Contents(root, entries, _label("named", *files))
+
+
 def matching(root: str, job: Job, text: str) -> tuple[ContextEntry, ...]:
     """Return the files and folders that one of the job's inputs names."""
     own = tuple(literal(output.path) for output in job.results)

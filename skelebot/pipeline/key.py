@@ -8,11 +8,11 @@ from typing import Any
 
 from skelebot.errors import SkelebotError
 from skelebot.files import replace_file
-from skelebot.model import Job, Project, Task
+from skelebot.model import Arg, Job, Param, Project, Task
 from skelebot.pipeline import contents
 from skelebot.pipeline.contents import Contents
 from skelebot.project import needs
-from skelebot.project.sources import argv, script
+from skelebot.project.sources import argv, class_source, job_params, script
 from skelebot.project.state import own_folder
 from skelebot.secret import Secret, Word, reveal
 
@@ -28,15 +28,22 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
     task: before components amend it. surroundings: what the runner says of the image or the environment.
     Raises SkelebotError for what cannot be read.
     """
-    arguments = task.argv[len(argv(project, job, ())) :]
+    program = argv(project, job, ())
+    arguments = task.argv[len(program) :]
     known = {**os.environ, **{name: reveal(word, os.environ) for name, word in task.env}}
     made = {
         need.name: contents.outputs(project.root, need).fingerprint() for need in needs.needed(project, job)
     }
     return {
-        "source": _digest(job.source, *_content_of_script(project, job)),
+        # The program of a class ends in the types of its values.
+        "source": _digest(
+            job.source,
+            *_content_of_script(project, job),
+            *(map(str, program[-1:]) if class_source(project.root, job.source) else ()),
+        ),
         "inputs": inputs.fingerprint(),
         "arguments": [_shown(project.root, word, known) for word in arguments],
+        **_files_of_values(project, job, arguments),
         "variables": {name: _shown(project.root, word, known) for name, word in task.env},
         "mappings": [
             [os.path.relpath(mount.source, project.root), mount.target, mount.read_only]
@@ -45,6 +52,15 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
         **surroundings,
         "needed outputs": made,
     }
+
+
+def _files_of_values(project: Project, job: Job, arguments: tuple[Word, ...]) -> dict[str, str]:
+    """Return the content of the files that values of type `file` name, whether they are inputs or not."""
+    typed: tuple[Arg | Param, ...] = (*job.args, *job_params(project, job))
+    if not any(of.type == "file" for of in typed):
+        return {}
+    words = (word for word in arguments if isinstance(word, str))
+    return {"files of values": contents.named(project.root, words).fingerprint()}
 
 
 def _content_of_script(project: Project, job: Job) -> tuple[str, ...]:

@@ -139,6 +139,40 @@ def test_a_mapping_that_an_earlier_job_writes(sandbox: Sandbox) -> None:
     assert "'out/x' does not exist" in refused(sandbox, "--dry-run", "other", "+", "run", "out/x")
 
 
+def test_the_content_of_a_file_and_the_type_of_a_value_keep_nothing_up_to_date(sandbox: Sandbox) -> None:
+    sandbox.write("data/x.csv", "1\n")
+    sandbox.write("t.py", """\
+        class T:
+            def __init__(self, values): self.values = values
+            def run(self): open("out/y", "w").write(repr(self.values))
+        """)  # fmt: skip
+    more = {"inputs": "[t.py]", "outputs": "[out/]"}
+    one = "{name: data, type: file, default: data/x.csv}, {name: n, default: 1, type: %s}"
+
+    def write(kind: str) -> None:
+        project(sandbox, "n", job("t.py:T", params=f"[{one % kind}]", **more))
+
+    write("int")
+    sandbox.ok("-n", "run")
+    assert "run is up to date" in sandbox.run("-n", "run").err
+    sandbox.write("data/x.csv", "2\n")
+    assert sandbox.ok("-n", "why", "run") == "files of values: changed\n"
+    sandbox.ok("-n", "run")
+    write("float")
+    assert sandbox.ok("-n", "why", "run") == "source: changed\n"
+
+
+def test_a_job_that_is_up_to_date_is_not_validated(sandbox: Sandbox) -> None:
+    sandbox.write("in/a", "1\n")
+    more = {"inputs": "[in/]", "outputs": "[out/]", "validate": "'echo validated'"}
+    first = job("echo 1 > first/x", "first", inputs="[in/]", outputs="[first/]")
+    project(sandbox, "n", first, job("echo 1 > out/x", needs="[first]", **more))
+    assert sandbox.run("-n", "run").err.startswith("validated\n")
+    assert "validated" not in sandbox.run("-n", "run").err
+    sandbox.write("in/a", "2\n")
+    assert "validated" in sandbox.run("-n", "run").err
+
+
 # --- classes ---
 
 TASKS = """\
