@@ -74,9 +74,8 @@ def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
             yield f"{job.place}.rehearse: the job has no arg or param {name!r}{did_you_mean(name, known)}"
         elif text is None:
             yield f"{job.place}.rehearse.{name}: is empty; write the value for a quick trial"
-        elif known[name].choices and text not in known[name].choices:
-            choices = ", ".join(known[name].choices)
-            yield f"{job.place}.rehearse.{name}: {text!r} is not among the choices: {choices}"
+        elif not any(_check_type(known[name])) and (problem := _unfit(known[name], text, "the value")):
+            yield f"{job.place}.rehearse.{name}: {problem}"
 
 
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
@@ -109,14 +108,20 @@ def _check_param(param: Param) -> Iterator[str]:
         yield f"{at}: a list of values needs `accepts: list`"
     if wrong or default is None or param.reference:
         return
-    some = ", ".join((*param.choices[:20], *(["..."] if len(param.choices) > 20 else [])))
     for value in default if isinstance(default, tuple) else (default,):
-        if mismatch(param, value):
-            found = "the default" if param.secret else repr(value)
-            if param.choices:
-                yield f"{at}: {found} is not among the choices: {some}"
-            else:
-                yield f"{at}: {found} is not {expectation(param)}"
+        if problem := _unfit(param, value, "the default"):
+            yield f"{at}: {problem}"
+
+
+def _unfit(of: Arg | Param, text: str, secret: str) -> str | None:
+    """Return what is wrong with a value in the configuration; `secret` stands for that of a secret."""
+    if not mismatch(of, text):
+        return None
+    shown = secret if isinstance(of, Param) and of.secret else repr(text)
+    if not of.choices:
+        return f"{shown} is not {expectation(of)}"
+    some = ", ".join((*of.choices[:20], *(["..."] if len(of.choices) > 20 else [])))
+    return f"{shown} is not among the choices: {some}"
 
 
 def _keys_of_type(of: Arg | Param) -> list[str]:

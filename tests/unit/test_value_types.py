@@ -227,6 +227,17 @@ def test_an_arg_and_the_params_of_the_root_are_checked_too(tmp_path: Path) -> No
     ]
 
 
+def test_values_for_a_rehearsal_are_checked(tmp_path: Path) -> None:
+    text = "name: demo\njobs: [{name: a, source: a.py, help: A, args: [{name: n, type: int, max: %s}], "
+    text += "params: [{name: key, type: int, secret: true}], rehearse: {n: %s, key: %s}}]\n"
+    assert problems(tmp_path, text % (3, 3, 1)) == []
+    assert problems(tmp_path, text % (3, 4, "geheim")) == [
+        "skelebot.yaml:2:8: jobs[0].rehearse.n: '4' is not a whole number of at most 3",
+        "skelebot.yaml:2:8: jobs[0].rehearse.key: the value is not a whole number",
+    ]
+    assert len(problems(tmp_path, text % ("x", 4, 1))) == 1
+
+
 def test_a_pattern_that_python_warns_of_is_silent(tmp_path: Path, capfd: Any) -> None:
     load(tmp_path, PARAM + "{name: x, pattern: '[[a]'}\n")
     assert capfd.readouterr().err == ""
