@@ -134,7 +134,7 @@ def tool(session: Session, name: str, argv: tuple[str, ...] = (), only_docker: b
         may_run_natively=not only_docker,
         env=plan.environment(project, None, os.environ),
         user=project.user,
-        gpu=project.gpu,
+        limits=plan.limits(project, None),
         dependency_places=project.entry_places("Python"),
     )
 

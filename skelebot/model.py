@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from skelebot import units
 from skelebot.secret import Word
 
 # --- how a field describes itself to schema.py ---
@@ -146,6 +147,22 @@ def _regex(text: str) -> str | None:
     except (re.error, OverflowError, RecursionError) as error:
         return f"a regular expression of Python ({error})"
     return None
+_cpus = pattern(
+    units.CPUS,
+    "a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m",
+    lambda text: 0.01 <= units.cpus(text) <= 10_000,
+)
+_gpus = pattern(
+    r"all|\d{1,3}", "a number of GPUs from 1 to 999, or all", lambda text: text == "all" or int(text) > 0
+)
+
+
+def _size(least: int) -> Pattern:
+    return pattern(
+        units.SIZE,
+        f"a size from {units.size_text(least)} to 1024t, such as 512m or 4g",
+        lambda text: least <= units.size(text) <= 1024 * units.T,
+    )
 
 
 variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
@@ -373,6 +390,18 @@ def _input_text(text: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a job needs, as it is written."""
+
+    cpus: str | None = key(None, help="CPUs: a number, or thousandths such as 500m", check=_cpus)
+    # Docker's least, with which hardly a program starts.
+    memory: str | None = key(None, help="The memory limit, such as 4g", check=_size(6 * units.M))
+    shm: str | None = key(None, help="The size of the container's /dev/shm, such as 1g", check=_size(1))
+    gpus: str | None = key(None, help="GPUs: a number, each for this job alone; or all", check=_gpus)
+    disk: str | None = key(None, help="Disk space that must be free at the start", check=_size(1))
+
+
+@dataclass(frozen=True)
 class Job:
     """One thing that the project can do."""
 
@@ -399,6 +428,7 @@ class Job:
     validate: str | None = key(
         None, help="A source that checks the values before any job of a chain runs", check=_some_text
     )
+    resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(
@@ -469,7 +499,8 @@ class Project:
     ports: tuple[str, ...] = key((), help="Published ports of every job", check=_port)
     primary_job: str | None = key(None, help="The job that the image runs without Skelebot")
     primary_exe: Literal["CMD", "ENTRYPOINT"] = key("CMD", help="How the image runs its primary job")
-    gpu: bool = key(False, help="Give the containers all GPUs")
+    gpu: bool = key(False, help="Give the containers all GPUs, as `resources: {gpus: all}` does")
+    resources: Resources = key(Resources(), help="What every job needs")
     user: str | None = key(None, help="The user of the jobs: caller, root, a name or UID[:GID]", check=_user)
     build: Build = key(Build(), help="What else the image needs")
     dockerfile: str | None = key(None, help="A custom Dockerfile to build instead", check=not_blank)
@@ -579,6 +610,22 @@ class Mount:
     output: bool = False
 
 
+ALL_GPUS = -1
+
+
+class Limits(NamedTuple):
+    """What a task may use: a number of CPUs, bytes, a number of GPUs or ALL_GPUS; 0 is no limit.
+
+    disk: bytes that must be free at the start.
+    """
+
+    cpus: float = 0.0
+    memory: int = 0
+    shm: int = 0
+    gpus: int = 0
+    disk: int = 0
+
+
 # Which ended runs of a job stay: none, the last one (for its logs), or all of them.
 Keep = Literal["none", "last", "all"]
 
@@ -607,7 +654,7 @@ class Task:
     mounts: tuple[Mount, ...] = ()
     env: tuple[tuple[str, Word], ...] = ()
     user: str | None = None
-    gpu: bool = False
+    limits: Limits = Limits()
     timeout: float = 0
     shadowed: tuple[str, ...] = ()
     venv: str = "venv"

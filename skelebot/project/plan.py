@@ -6,8 +6,23 @@ import re
 import zlib
 from collections.abc import Mapping as Mapped
 
+from skelebot import units
 from skelebot.errors import UsageError
-from skelebot.model import NATIVE, WORKDIR, Flags, Job, Mapping, Mount, Param, Place, Project, Task, seconds
+from skelebot.model import (
+    ALL_GPUS,
+    NATIVE,
+    WORKDIR,
+    Flags,
+    Job,
+    Limits,
+    Mapping,
+    Mount,
+    Param,
+    Place,
+    Project,
+    Task,
+    seconds,
+)
 from skelebot.options import Value, Values
 from skelebot.project.needs import needed
 from skelebot.project.read import FILE
@@ -38,7 +53,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         mounts=mounts(project, job),
         env=env,
         user=project.user,
-        gpu=project.gpu,
+        limits=limits(project, job),
         timeout=seconds(job.timeout) if job.timeout else 0,
         shadowed=shadowed(job),
         dependency_places=project.entry_places("Python"),
@@ -52,6 +67,19 @@ def place(project: Project, job: Job | None, flags: Flags) -> Place:
     if flags.native or (job and job.native == "always"):
         return NATIVE
     return Place("docker", flags.docker_host or (job and job.host) or project.host)
+
+
+def limits(project: Project, job: Job | None) -> Limits:
+    """Return what a job may use, of each resource as the job says it, or else the root."""
+    above, own = project.resources, job.resources if job else project.resources
+    gpus = own.gpus or above.gpus or ("all" if project.gpu else "0")
+    return Limits(
+        units.cpus(own.cpus or above.cpus or ""),
+        units.size(own.memory or above.memory or ""),
+        units.size(own.shm or above.shm or ""),
+        ALL_GPUS if gpus == "all" else int(gpus),
+        units.size(own.disk or above.disk or ""),
+    )
 
 
 # --- the words ---

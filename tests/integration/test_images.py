@@ -444,7 +444,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(sandbox: Sandbox, name: str) -
     result = sandbox.run("run")
     if result.code != 0:
         assert (result.code, len(result.errors)) == (1, 1)
-        assert "gpu: true" in result.errors[0]
+        assert "GPUs need" in result.errors[0]
 
 
 # --- what makes an image stale ---

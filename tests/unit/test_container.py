@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from skelebot.model import Mount, Task
+from skelebot.model import ALL_GPUS, Limits, Mount, Task
 from skelebot.project.state import checkout_id
 from skelebot.runners.docker.client import Client
 from skelebot.runners.docker.container import (
@@ -25,7 +25,9 @@ from skelebot.runners.docker.container import (
     words_tar,
 )
 from skelebot.runners.docker.volumes import Volumes, _take_file
+from skelebot.runners.gpus import Device
 from skelebot.secret import Secret, typed_secret
+from skelebot.units import G, M
 
 GOLDEN = Path(__file__).parent / "golden"
 ID = "sha256:" + "a" * 64
@@ -51,9 +53,17 @@ CONTAINERS = {
         ),
     ),
     "everything": replace(
-        with_task(ports=("80:80", "127.0.0.1:81:81/udp", "80:80"), gpu=True, timeout=5400.5, mode="it"),
+        with_task(
+            ports=("80:80", "127.0.0.1:81:81/udp", "80:80"),
+            limits=Limits(2.5, 4 * G, 512 * M, ALL_GPUS, G),
+            timeout=5400.5,
+            mode="it",
+        ),
         user="1000:1000",
         labels=(("skelebot.maker", "7-9"),),
+    ),
+    "devices": replace(
+        with_task(limits=Limits(gpus=2)), devices=(Device("0", "GPU-a"), Device("2", "GPU-b"))
     ),
     "secrets": replace(
         with_task(argv=("run", "--token", typed_secret("hunter2")), timeout=90), words_file=True
@@ -71,6 +81,12 @@ def shown(container: Container) -> str:
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_the_arguments_of_a_run(name: str) -> None:
     assert shown(CONTAINERS[name]) == (GOLDEN / f"{name}.run").read_text()
+
+
+def test_devices_that_are_not_known_here_are_the_engines_to_choose() -> None:
+    words = with_task(limits=Limits(gpus=2)).arguments()
+    assert words[words.index("--gpus") + 1] == "2"
+    assert not any("skelebot.gpus" in word for word in words)
 
 
 def test_the_arguments_on_another_machine(tmp_path: Path) -> None:

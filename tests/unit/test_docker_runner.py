@@ -21,7 +21,7 @@ import pytest
 from skelebot import files, process
 from skelebot.errors import SkelebotError
 from skelebot.image import written
-from skelebot.model import Image, Place, Run, Step, Task
+from skelebot.model import ALL_GPUS, Image, Limits, Place, Run, Step, Task
 from skelebot.project import state
 from skelebot.project.state import checkout_id
 from skelebot.runners.docker import cleanup, images, labels, runs
@@ -457,11 +457,9 @@ def test_an_exit_code_is_the_engines_or_the_jobs(
     fake.says("info", "2026-01-02T03:04:05Z\n")  # by the engine's clock
     fake.says("events", "start\n" if started else "")
     fake.says("rm", "", 1, "Error: No such container: demo-run-1")
-    run = attended(image, words_file, code, gpu=True)
+    run = attended(image, words_file, code, limits=Limits(gpus=ALL_GPUS))
     if is_error:
-        with pytest.raises(
-            SkelebotError, match=r"the container of run could not be started \(gpu: true needs"
-        ):
+        with pytest.raises(SkelebotError, match=r"the container of run could not be started \(GPUs need"):
             run.wait()
     else:
         assert run.wait() == code

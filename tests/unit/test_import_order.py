@@ -13,7 +13,7 @@ ROOT = Path(skelebot.__file__).parent
 # A file imports only from those before its own, anywhere in its text; a room's files from those before the
 # room, and from each other.
 ORDER = (
-    *("errors", "console", "files", "secret", "model", "json_form", "process", "git", "foreground"),
+    *("errors", "console", "files", "secret", "units", "model", "json_form", "process", "git", "foreground"),
     *("value_types", "options"),
     *("project", "image", "runners", "pipeline", "component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
@@ -47,8 +47,8 @@ ROOMS = {
             *("runs", "attended", "start", "__init__"),
         ),
     ),
-    "runners.native": ("environment", "records", "__init__"),
-    "runners": ("folders", "runner", "docker", "native", "__init__"),
+    "runners.native": ("environment", "memory", "held", "records", "__init__"),
+    "runners": ("folders", "limits", "gpus", "runner", "docker", "native", "__init__"),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "plugins": ("__init__", "find", "idle", "load", "typecheck", "guard", "probe", "worker"),
 }

@@ -56,7 +56,7 @@ def test_only_what_differs_from_the_defaults_is_stored() -> None:
         {"name": "a", "argv": "x", "root": "/p"},
         {"name": "a", "argv": [3], "root": "/p"},
         {"name": "a", "argv": [], "root": "/p", "nosuch": 1},
-        {"name": "a", "argv": [], "root": "/p", "gpu": 1},
+        {"name": "a", "argv": [], "root": "/p", "limits": {"gpus": "1"}},
         {"name": "a", "argv": [], "root": "/p", "user": 5},
         {"name": "a", "argv": [], "root": "/p", "place": {"kind": "moon"}},
         {"name": "a", "argv": [], "root": "/p", "env": [["A"]]},

@@ -41,6 +41,8 @@ LOADS = [
     "name: demo\n" + JOB + "    params: [{name: d, type: date, min: 2024-01-31, default: 2024-02-01}]\n",
     "name: demo\n" + JOB + "    timeout: 90\n    environment: {A: 010}\n",
     "name: demo\njobs:\n  - &a {name: a, source: a.py, help: A}\n  - {<<: *a, name: b}\n",
+    "name: demo\nresources: {cpus: 0.5, memory: 4g, shm: 1024, gpus: all, disk: 20Gi}\n",
+    "name: demo\n" + JOB + "    resources: {cpus: 500m, gpus: 2, memory: null}\n",
     *(f"name: demo\n{key}: null\n" for key in ("jobs", "components", "environment", "gpu", "build", "user")),
 ]
 
@@ -76,6 +78,11 @@ MISTAKES = [
     "name: demo\nenvironment: [A=1]\n",
     "name: demo\nenvironment: {A: [1]}\n",
     "name: demo\nbuild: [a]\n",
+    "name: demo\nresources: 4g\n",
+    "name: demo\nresources: {memory: 4x}\n",
+    "name: demo\nresources: {cpus: two}\n",
+    "name: demo\nresources: {gpus: some}\n",
+    "name: demo\nresources: {mem: 4g}\n",
     "name: demo\nbuild: {nosuch: a}\n",
     "name: demo\nbuild: {inherit: [apt]}\n",
     "name: demo\ncomponents: [a]\n",

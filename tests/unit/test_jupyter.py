@@ -21,7 +21,7 @@ from skelebot.components.jupyter.options import ServerOptions, joined
 from skelebot.components.jupyter.ports import free_ports, is_taken
 from skelebot.components.jupyter.server import Server
 from skelebot.components.jupyter.task import image_and_task
-from skelebot.model import Flags, Image, Mount, Task
+from skelebot.model import ALL_GPUS, Flags, Image, Mount, Task
 
 from .helpers import load, ordinary_user, problems, run_cli, write
 
@@ -165,10 +165,10 @@ def test_the_image_with_jupyter(tmp_path: Path) -> None:
     assert image.ephemeral  # the Dockerfile in the project is that of its own image
     assert image.ignores[-2:] == ("*", "!requirements.txt")
     assert task.mounts == (Mount(str(tmp_path), "/app"),)
-    assert (task.user, task.gpu) == ("caller", False)
+    assert (task.user, task.limits.gpus) == ("caller", 0)
     image, task = planned(tmp_path, PROJECT + "commands: [make]\nuser: nobody\ngpu: true\n")
     assert "*" not in image.ignores
-    assert (task.user, task.gpu) == ("nobody", True)
+    assert (task.user, task.limits.gpus) == ("nobody", ALL_GPUS)
 
 
 def test_the_image_of_a_custom_dockerfile_is_used_unchanged(tmp_path: Path) -> None:

@@ -9,7 +9,21 @@ import pytest
 
 from skelebot import options
 from skelebot.errors import UsageError
-from skelebot.model import NATIVE, Arg, Environment, Flags, Image, Job, Mount, Param, Place, Project, Task
+from skelebot.model import (
+    ALL_GPUS,
+    NATIVE,
+    Arg,
+    Environment,
+    Flags,
+    Image,
+    Job,
+    Limits,
+    Mount,
+    Param,
+    Place,
+    Project,
+    Task,
+)
 from skelebot.project import plan
 from skelebot.project.sources import job_params, script
 from skelebot.runners.docker import Docker
@@ -691,7 +705,7 @@ def test_a_task_holds_what_the_job_and_the_root_say(tmp_path: Path) -> None:
         mode="d",
         ports=("1:2",),
         user="caller",
-        gpu=True,
+        limits=Limits(gpus=ALL_GPUS),
         dependency_places=("dependencies[0]",),
     )
 

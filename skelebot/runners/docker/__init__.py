@@ -11,9 +11,10 @@ from skelebot.model import WORKDIR, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
 from skelebot.project.state import checkout_id
+from skelebot.runners import limits
 from skelebot.runners.docker import build_source, cleanup, images, runs
 from skelebot.runners.docker.attended import Attended
-from skelebot.runners.docker.client import Client, or_natively
+from skelebot.runners.docker.client import PATIENCE, Client, or_natively
 from skelebot.runners.docker.labels import PROJECT_LABEL
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
@@ -57,6 +58,7 @@ class Docker:
         for mount in task.mounts:
             lines.append(f"mapping  {mount.source} -> {mount.target}{':ro' if mount.read_only else ''}")
         lines += [f"port     {port}" for port in task.ports]
+        lines += limits.describe(task)
         return lines + [f"variable {name}" for name, _ in task.env]
 
     def surroundings(self, image: Image, task: Task) -> dict[str, str]:
@@ -67,6 +69,10 @@ class Docker:
     def prepare(self, image: Image, task: Task) -> Iterator[Prepared]:
         """Build the image where something has changed; it is not removed while the block lasts."""
         try:
+            if task.limits.disk and not self.client.is_remote:
+                # Podman has no such folder to tell of.
+                _, engine, _ = self.client.capture("info", "--format", "{{.DockerRootDir}}", timeout=PATIENCE)
+                limits.check_disk(task, task.root, engine.strip())
             with cleanup.images_in_use(self.client, image) as lock:
                 built = images.ensure_image(self.client, image, task, lock, self._skip_build)
                 yield Prepared(image, built)
@@ -89,7 +95,10 @@ class Docker:
         attended = self._attended.get(run.name)
         if attended is None or attended.program is None:
             return runs.wait(self.client, run)
-        code = attended.wait()
+        try:
+            code = attended.wait()
+        finally:
+            attended.devices.release()
         del self._attended[run.name]
         return code
 

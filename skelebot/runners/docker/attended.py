@@ -12,6 +12,7 @@ from skelebot.model import Task
 from skelebot.process import Program
 from skelebot.runners.docker.client import PATIENCE, Client
 from skelebot.runners.docker.container import Container
+from skelebot.runners.gpus import Devices
 
 if TYPE_CHECKING:
     from skelebot.runners.docker.volumes import Volumes
@@ -24,7 +25,7 @@ _BEING_REMOVED = "is already in progress"
 class Attended:
     """A container, and the client's program that is attached to it; a detached one has none.
 
-    asked: whether it was asked to end.
+    asked: whether it was asked to end. devices: the GPUs that are its own.
     """
 
     client: Client
@@ -32,6 +33,7 @@ class Attended:
     volumes: "Volumes | None"
     program: Program | None = None
     asked: bool = False
+    devices: Devices = Devices()
 
     @property
     def is_created_first(self) -> bool:
@@ -62,7 +64,7 @@ class Attended:
         if not self.asked and code in self._engine_codes and not self._was_started():
             self.remove()
             task = self.container.task
-            hint = " (gpu: true needs NVIDIA's container toolkit on the host)" if task.gpu else ""
+            hint = " (GPUs need NVIDIA's container toolkit on the host)" if task.limits.gpus else ""
             raise SkelebotError(
                 f"the container of {task.name} could not be started{hint}; see Docker's message above"
             )

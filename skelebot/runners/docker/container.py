@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
-from skelebot.model import WORKDIR, Mount, Task
+from skelebot.model import ALL_GPUS, WORKDIR, Mount, Task
 from skelebot.runners.docker.client import csv
-from skelebot.runners.docker.labels import JOB_LABEL, PROJECT_LABEL
+from skelebot.runners.docker.labels import GPUS_LABEL, JOB_LABEL, PROJECT_LABEL
+from skelebot.runners.gpus import Device
+from skelebot.runners.limits import out_of_memory
 from skelebot.secret import Secret, Word, reveal, reveal_all
 
 WORDS_FILE = "/run/skelebot.words"
@@ -23,7 +25,8 @@ class Container:
     image: the id. mounts: with the container's home for a leading `~`. user: whom the job runs as. owner:
     UID:GID of the caller, who gets the files that the job writes. terminal: whether it has one. volumes:
     arguments that stand for the mounts on an engine of another machine. words_file: whether the job's
-    words are put into the container as a file, since secrets are among them.
+    words are put into the container as a file, since secrets are among them. devices: the GPUs of this
+    machine that are the run's own.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Container:
     terminal: bool = False
     volumes: tuple[str, ...] | None = None
     words_file: bool = False
+    devices: tuple[Device, ...] = ()
 
     def arguments(self) -> list[str]:
         """What follows `docker run` or `docker create`, but for the variables."""
@@ -52,18 +56,31 @@ class Container:
         else:
             words += self.volumes
         words += [word for port in dict.fromkeys(task.ports) for word in ("--publish", port)]
-        if task.gpu:
-            words += ["--gpus", "all"]
+        words += self._limits()
         return [*words, self.image, "-c", _job_script(), "skelebot", *self._script_arguments()]
+
+    def _limits(self) -> list[str]:
+        limits, devices = self.task.limits, ",".join(device.number for device in self.devices)
+        gpus = "all" if limits.gpus == ALL_GPUS else str(limits.gpus)
+        options = {
+            "--cpus": limits.cpus and f"{limits.cpus:g}",
+            "--memory": limits.memory,
+            "--shm-size": limits.shm,
+            "--gpus": limits.gpus and (csv([f"device={devices}"]) if devices else gpus),
+        }
+        names = ",".join(device.uuid for device in self.devices)
+        label = ["--label", f"{GPUS_LABEL}={names}"] if names else []
+        return [*label, *(word for name, value in options.items() if value for word in (name, str(value)))]
 
     def _script_arguments(self) -> tuple[str, ...]:
         """Those of job.sh, which says what they are."""
         shared = () if self.volumes is not None else self.mounts
         written = "\n".join(mount.target for mount in shared if not mount.read_only)
         limit = f"{self.task.timeout:f}".rstrip("0").rstrip(".")
+        memory = out_of_memory(self.task) if self.task.limits.memory else ""
         if self.words_file:
-            return (self.user, self.owner, limit, WORDS_FILE, written)
-        return (self.user, self.owner, limit, "", written, *map(str, self.task.argv))
+            return (self.user, self.owner, limit, memory, WORDS_FILE, written)
+        return (self.user, self.owner, limit, memory, "", written, *map(str, self.task.argv))
 
 
 def has_secrets(words: tuple[Word, ...]) -> bool:

@@ -2,15 +2,16 @@
 # the whole process group: the job gets them itself, also behind `bash -c`. Started as root, it lets the
 # job run as whom it should, and hands what the job wrote to mapped folders over to the caller.
 #
-# usage: sh -c SCRIPT skelebot USER OWNER LIMIT WORDS FOLDERS PROGRAM [WORD ...]
+# usage: sh -c SCRIPT skelebot USER OWNER LIMIT MEMORY WORDS FOLDERS PROGRAM [WORD ...]
 #   USER     whom the job runs as: a name or UID, with or without :GROUP; empty for root
 #   OWNER    UID:GID of the caller, to whom new files are handed over; empty when there is no need
 #   LIMIT    seconds the job may take, 0 for any number
+#   MEMORY   what to say about a job that was killed for its memory; empty where that has no limit
 #   WORDS    a file with the program and its words, one to a line with \\ and \n escaped; empty for none
 #   FOLDERS  the mapped folders, one to a line
 # Variables begin with _sk_: any other name may be one of the job's environment.
-_sk_user=$1 _sk_owner=$2 _sk_limit=$3 _sk_words=$4 _sk_folders=$5
-shift 5
+_sk_user=$1 _sk_owner=$2 _sk_limit=$3 _sk_memory=$4 _sk_words=$5 _sk_folders=$6
+shift 6
 unset TINI_KILL_PROCESS_GROUP
 # The job's PATH is the job's; this script needs one on which the system's programs are.
 _sk_path=$PATH
@@ -119,6 +120,22 @@ if [ -n "$_sk_asked$_sk_late" ]; then
         _sk_tries=$((_sk_tries - 1))
     done
     rest KILL
+fi
+
+# was_killed: whether the kernel has killed a process of this container for its memory
+was_killed() {
+    while read -r _sk_name _sk_count; do
+        [ "$_sk_name" != oom_kill ] || [ "$_sk_count" = 0 ] || return 0
+    done <"$1"
+    return 1
+} 2>/dev/null
+
+_sk_cgroup=/sys/fs/cgroup
+if [ -n "$_sk_memory" ] && [ "$_sk_code" != 0 ] && [ -z "$_sk_asked$_sk_late" ]; then
+    # The second is that of control groups version 1.
+    if was_killed $_sk_cgroup/memory.events || was_killed $_sk_cgroup/memory/memory.oom_control; then
+        printf 'ERROR | %s\n' "$_sk_memory" >&2
+    fi
 fi
 
 # --- whose files ---

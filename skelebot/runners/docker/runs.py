@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from skelebot import console, foreground
@@ -10,7 +11,7 @@ from skelebot.errors import SkelebotError
 from skelebot.model import WORKDIR, Place, Run, Step
 from skelebot.process import OWN, Streams
 from skelebot.runners.docker.client import PATIENCE, Client, explained
-from skelebot.runners.docker.labels import CHECKOUT_LABEL, JOB_LABEL, PROJECT_LABEL, ROOT_LABEL
+from skelebot.runners.docker.labels import CHECKOUT_LABEL, GPUS_LABEL, JOB_LABEL, PROJECT_LABEL, ROOT_LABEL
 from skelebot.runners.runner import Removed
 
 
@@ -108,3 +109,22 @@ def shell(client: Client, run: Run, user: str | None, words: tuple[str, ...]) ->
     terminal = ["--tty"] if foreground.are_terminals() else []
     options = ("--interactive", *terminal, "--workdir", WORKDIR, "--user", user or "0:0")
     return client.step("exec", *options, run.name, *words)
+
+
+# --- the devices that they hold ---
+
+
+def gpu_holders(client: Client) -> dict[str, str]:
+    """Which running container has each GPU for itself, by the GPU's lasting name. Raises SkelebotError."""
+    form = f'{{{{.Names}}}} {{{{.Label "{GPUS_LABEL}"}}}}'
+    out = client.query("ps", "--filter", f"label={GPUS_LABEL}", "--format", form, timeout=PATIENCE)
+    rows = (line.split(" ", 1) for line in out.splitlines() if " " in line)
+    return {uuid: f"the container {name}" for name, uuids in rows for uuid in uuids.split(",")}
+
+
+def local_gpu_holders() -> dict[str, str]:
+    """The same for the default engine, where that is on this machine and answers."""
+    client = Client(None)
+    with suppress(SkelebotError):
+        return {} if client.is_remote else gpu_holders(client)
+    return {}

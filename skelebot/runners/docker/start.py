@@ -12,12 +12,14 @@ from skelebot.errors import SkelebotError
 from skelebot.model import Image, Mount, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import checkout_id
+from skelebot.runners import gpus
 from skelebot.runners.docker import labels, runs
 from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.client import BuiltImage, Client
 from skelebot.runners.docker.container import Container, container_name, has_secrets, variables, words_tar
 from skelebot.runners.docker.labels import CHECKOUT_LABEL, MAKER_LABEL, PROJECT_LABEL
 from skelebot.runners.runner import Launch, superseded
+from skelebot.secret import reveal_all
 
 if TYPE_CHECKING:
     from skelebot.runners.docker.volumes import Volumes
@@ -42,14 +44,32 @@ def start(client: Client, prepared: Prepared, task: Task, streams: Streams, laun
     attended = Attended(client, container, volumes)
     _remove_never_started(attended)
     try:
+        _take_devices(attended)
         attended.program = _launched(attended, streams, launch)
         if task.is_detached:
             with foreground.uninterrupted():
-                attended.container = _with_plain_name(client, container, labels.repository(prepared.image))
+                attended.container = _with_plain_name(
+                    client, attended.container, labels.repository(prepared.image)
+                )
     except BaseException:
         attended.remove(patience=2)
+        attended.devices.release()
         raise
+    if task.is_detached:
+        attended.devices.release()  # from now on the container's label holds them
     return attended
+
+
+def _take_devices(attended: Attended) -> None:
+    """Take the GPUs that the task needs for itself. Raises SkelebotError if too few are free."""
+    client, task = attended.client, attended.container.task
+    if task.limits.gpus <= 0 or client.is_remote:  # whose devices are not known here
+        return
+    env = {**os.environ, **reveal_all(task.env, os.environ)}
+    attended.devices = devices = gpus.take(task, env, lambda: runs.gpu_holders(client))
+    # The container sees no others, and numbers them from 0.
+    others = tuple(pair for pair in task.env if pair[0] != gpus.VISIBLE)
+    attended.container = replace(attended.container, task=replace(task, env=others), devices=devices.devices)
 
 
 def _with_plain_name(client: Client, container: Container, image: str) -> Container:
@@ -140,7 +160,7 @@ def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.P
                 raise client.unreadable(("run",), "\n".join(said))
             return None
         with launch():
-            return process.start(step, streams, env.fds)
+            return process.start(step, streams, (*env.fds, *attended.devices.fds))
 
 
 def _how(task: Task) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ from skelebot.files import reason
 from skelebot.model import NATIVE, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import OWN as FOLDER
+from skelebot.runners import limits
 from skelebot.runners.folders import make_folders
 from skelebot.runners.native import environment, records
 from skelebot.runners.native.environment import Environment
+from skelebot.runners.native.held import Held, hold
 from skelebot.runners.native.records import Record
 from skelebot.runners.runner import Launch, Removed, superseded
 
@@ -32,13 +34,14 @@ if TYPE_CHECKING:
 class _Live:
     """A run that this process has started.
 
-    tree: the processes of the job. ended: tells the thread that watches its timeout. asked, timed_out: why
-    it was asked to end.
+    tree: the processes of the job. held: what else the run has. ended: tells the thread that watches its
+    timeout. asked, timed_out: why it was asked to end.
     """
 
     record: Record
     program: process.Program
     tree: "_Tree"
+    held: Held
     timeout: float
     ended: "threading.Event | None" = None
     asked: bool = False
@@ -63,6 +66,7 @@ class Native:
         lines = [f"run      {process.display(Step(task.argv))}", f"where    natively, in {task.root}"]
         if environment.is_needed(task):
             lines.append(f"python   {FOLDER}/{task.venv}, with {', '.join(task.dependencies)}")
+        lines += limits.describe(task)
         return lines + [f"variable {name}" for name, _ in task.env]
 
     def surroundings(self, image: Image, task: Task) -> dict[str, str]:
@@ -71,6 +75,7 @@ class Native:
     @contextmanager
     def prepare(self, image: Image, task: Task) -> Iterator[Environment]:
         """Make the task's environment where it is missing; it is not replaced while the block lasts."""
+        limits.check_disk(task, task.root)
         with environment.ensure_environment(task, self._verbose) as prepared:
             yield prepared
 
@@ -83,23 +88,25 @@ class Native:
         make_folders(task)
         if task.is_detached:
             return self._detach(prepared, task)
-        record = Record.create(task)
-        step = Step(task.argv, cwd=task.root, env=(*task.env, *prepared.variables))
-        process.trace(self._verbose, step)
+        record, held = Record.create(task), Held()
         try:
+            held = hold(task)
+            step = held.step(task, prepared)
+            process.trace(self._verbose, step)
             with launch():
-                program = process.start(step, streams, record.fds)
+                program = process.start(step, streams, (*record.fds, *held.fds))
         except BaseException:
             record.remove()
+            held.end()
             raise
         record.write(program.pid)
-        self._watch(record, program, task)
+        self._watch(record, program, held, task)
         return record.run()
 
-    def _watch(self, record: Record, program: process.Program, task: Task) -> None:
+    def _watch(self, record: Record, program: process.Program, held: Held, task: Task) -> None:
         """Note a run of this process, and end it after its timeout."""
         tree = _Tree(process.identity(program.pid))
-        live = self._live[record.id] = _Live(record, program, tree, task.timeout)
+        live = self._live[record.id] = _Live(record, program, tree, held, task.timeout)
         if task.timeout:
             import threading  # only for a job with a limit
 
@@ -118,6 +125,8 @@ class Native:
         if live.timed_out and not live.asked:
             console.error(f"the job was ended: it took longer than its timeout of {live.timeout:g} seconds")
             code = TIMED_OUT
+        if live.held.end() and code and not live.asked and not live.timed_out:
+            console.error(limits.out_of_memory(live.record.task))
         del self._live[run.id]
         live.record.end(code)
         return code
@@ -139,23 +148,29 @@ class Native:
         record = Record.create(task, with_output=True)
         try:
             output = record.open_output()
-        except OSError as error:
+            held = hold(task)
+        except BaseException as error:
             record.remove()
+            if not isinstance(error, OSError):
+                raise
             raise SkelebotError(f"{task.name} cannot run detached: {reason(error)}") from None
         sys.stdout.flush()
         sys.stderr.flush()
         with foreground.uninterrupted():  # the child is until it passes signals on
             if os.fork() == 0:
                 try:
-                    self._supervise(prepared, replace(task, mode="i"), record, output)
+                    self._supervise(prepared, replace(task, mode="i"), record, held, output)
                 finally:
                     os._exit(0)  # what the caller has yet to do is the caller's
         for number in output:
             os.close(number)
+        held.leave()
         record.await_start()
         return record.run()
 
-    def _supervise(self, prepared: Environment, task: Task, record: Record, output: tuple[int, int]) -> None:
+    def _supervise(
+        self, prepared: Environment, task: Task, record: Record, held: Held, output: tuple[int, int]
+    ) -> None:
         """Run a detached job to its end, as the leader of its own session."""
         os.setsid()
         for number, stream in enumerate((os.open(os.devnull, os.O_RDWR), *output)):
@@ -163,12 +178,12 @@ class Native:
         for signum in STOPPING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, _do_nothing)  # not even while the end is noted
-        step = Step(task.argv, cwd=task.root, env=(*task.env, *prepared.variables))
 
         def start(launch: Launch) -> Run:
+            step = held.step(task, prepared)
             with launch():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-                self._watch(record, process.start(step, pass_fds=record.fds), task)
+                self._watch(record, process.start(step, pass_fds=(*record.fds, *held.fds)), held, task)
             return record.run()
 
         if not record.write(os.getpid()):
@@ -177,6 +192,7 @@ class Native:
             code = foreground.attend(start, self.wait, self.signal)
         except SkelebotError as error:
             console.error(str(error))
+            held.end()
             code = error.code
         record.end(code)
 
