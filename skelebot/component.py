@@ -71,11 +71,13 @@ class Check:
 class Aside(NamedTuple):
     """How a job runs beside others: where its output goes, and who waits for it and passes signals on.
 
-    attend: takes what `foreground.attend` takes.
+    attend: takes what `foreground.attend` takes. pause: takes what `time.sleep` takes, and raises Interrupted
+    if Skelebot is asked to end meanwhile.
     """
 
     streams: "Streams"
     attend: Callable[..., int]
+    pause: Callable[[float], object]
 
 
 class Session(NamedTuple):

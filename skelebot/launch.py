@@ -167,7 +167,7 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
             console.out(f"  {line}")
         return 0
     sweep()
-    streams, attend = session.aside or (streams, foreground.attend)
+    streams, attend = session.aside[:2] if session.aside else (streams, foreground.attend)
     with runner.prepare(image, task) as prepared:
         if task.is_detached:
             run, signum = foreground.begin(lambda launch: runner.start(prepared, task, process.OWN, launch))

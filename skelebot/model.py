@@ -429,6 +429,7 @@ class Job:
         None, help="A source that checks the values before any job of a chain runs", check=_some_text
     )
     resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
+    retries: int = key(0, help="How often a job that has failed is tried again")
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(

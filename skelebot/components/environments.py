@@ -101,6 +101,8 @@ def _node(value: Any, want: Any) -> yaml.Node:
         return yaml.SequenceNode("tag:yaml.org,2002:seq", [_node(v, None) for v in value], flow_style=False)
     if isinstance(value, bool):
         return yaml.ScalarNode("tag:yaml.org,2002:bool", str(value).lower())
+    if isinstance(value, int):
+        return yaml.ScalarNode("tag:yaml.org,2002:int", str(value))
     return _text(value)
 
 

@@ -11,6 +11,7 @@ from skelebot.project import needs
 from skelebot.project.sources import class_source, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
 
+MOST_RETRIES = 100
 _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 
 
@@ -22,6 +23,7 @@ def problems(project: Project) -> Iterator[str]:
             yield f"{job.place}.name: there is already a job named {job.name!r}"
         seen[job.name] = job
         yield from _check_args(project, job)
+        yield from _check_retries(job)
         yield from _check_flags(job_params(project, job), job.params)
         yield from _check_rehearsal(project, job)
         for param in job.params:
@@ -52,6 +54,13 @@ def _check_languages(project: Project) -> Iterator[str]:
                 f"{project.places[f'dependencies.{name}']}: the project's language is {project.language}; "
                 f"for packages of {name} too, write `language: R+Python`"
             )
+
+
+def _check_retries(job: Job) -> Iterator[str]:
+    if job.retries > MOST_RETRIES:
+        yield f"{job.place}.retries: expected at most {MOST_RETRIES}, found {job.retries}"
+    elif job.retries and job.mode == "d":
+        yield f"{job.place}.retries: a job with mode d is not tried again; remove `retries` or `mode: d`"
 
 
 def _check_args(project: Project, job: Job) -> Iterator[str]:

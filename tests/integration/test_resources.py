@@ -368,3 +368,82 @@ def test_an_nvidia_smi_that_fails_is_named(gpus: Place) -> None:
     write_jobs(gpus)
     gpus.sandbox.write("../bin/nvidia-smi", "#!/bin/sh\necho 'no driver' >&2\nexit 9\n", 0o755)
     assert gpus.run("one").errors == ["ERROR | nvidia-smi failed: no driver; run it to see why"]
+
+
+# --- another attempt ---
+
+
+def test_a_failed_job_is_tried_again(place: Place) -> None:
+    source = "echo attempt $SKELEBOT_ATTEMPT; echo x >>out/count; exit $((3 - $(wc -l <out/count)))"
+    place.write(job(source, "train", retries="5", mappings="[out/]"), job("echo $SKELEBOT_ATTEMPT.", "once"))
+    result = place.run("train")
+    assert (result.code, result.out) == (0, "attempt 1\nattempt 2\nattempt 3\n")
+    assert [line for line in result.err.splitlines() if "attempt" in line] == [
+        "INFO  | train failed with exit code 2; attempt 2 of 6 in 1 s",
+        "INFO  | train failed with exit code 1; attempt 3 of 6 in 2 s",
+    ]
+    assert place.run("once").out == ".\n"
+
+
+def test_the_last_attempts_exit_code_is_the_jobs(place: Place) -> None:
+    place.write(
+        job("echo $SKELEBOT_ATTEMPT; exit 7", retries="1"), job("sleep 60", "slow", retries="1", timeout="1")
+    )
+    result = place.run("run")
+    assert (result.code, result.out) == (7, "1\n2\n")
+    result = place.run("slow")
+    assert (result.code, len(result.errors)) == (124, 2)
+    assert "slow failed with exit code 124; attempt 2 of 2 in 1 s" in result.err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_asked_to_end_is_not_tried_again(place: Place, signum: signal.Signals) -> None:
+    place.write(job("echo ready; sleep 60", retries="3"))
+    child = place.start("run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout
+    child.stdout.readline()
+    child.send_signal(signum)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 128 + signum
+    assert b"attempt" not in err
+
+
+def test_ctrl_c_ends_the_wait_for_another_attempt(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("echo go; exit 3", retries="9"))
+    child = sandbox.start("-n", "run", stderr=subprocess.PIPE)
+    assert child.stderr
+    while b"attempt 3 of 10 in 2 s" not in child.stderr.readline():
+        pass
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) == 130
+    assert b"attempt" not in child.stderr.read()
+
+
+def test_needed_jobs_that_run_at_once_are_tried_again_too(sandbox: Sandbox, name: str) -> None:
+    source = "echo $SKELEBOT_ATTEMPT >>out/count; [ $SKELEBOT_ATTEMPT = 2 ]"
+    failing = job(source, "fails", retries="2", mappings="[out/]")
+    project(sandbox, name, failing, job("true", "other"), job("echo done", needs="[fails, other]"))
+    result = sandbox.run("-n", "-j", "2", "run")
+    assert (result.code, result.out) == (0, "done\n")
+    assert sandbox.read("out/count") == "1\n2\n"
+    assert "fails failed with exit code 1; attempt 2 of 3 in 1 s" in result.err
+
+
+@pytest.mark.parametrize(
+    "source", ["exit 3", "trap 'exit 7' INT; touch out/ready; while :; do sleep 0.1; done"]
+)
+def test_ctrl_c_ends_those_that_run_at_once_for_good(sandbox: Sandbox, name: str, source: str) -> None:
+    """Also in the wait, and a job that ends in its own way."""
+    failing = job(source, "fails", retries="9", mappings="[out/]")
+    project(sandbox, name, failing, job("true", "other"), job("echo done", needs="[fails, other]"))
+    child = sandbox.start("-n", "-j", "2", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stderr
+    if source == "exit 3":
+        while b"attempt 3 of 10 in 2 s" not in child.stderr.readline():
+            pass
+    else:
+        wait_for((sandbox.root / "out/ready").exists)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (130, b"")
+    assert b"attempt" not in err

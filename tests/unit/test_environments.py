@@ -140,6 +140,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "    accepts: value\n"
         "    type: text\n"
         "    secret: false\n"
+        "  retries: 0\n"
         "  dependencies: true\n"
         "primaryExe: CMD\n"
         "gpu: false\n"

@@ -42,7 +42,7 @@ LOADS = [
     "name: demo\n" + JOB + "    timeout: 90\n    environment: {A: 010}\n",
     "name: demo\njobs:\n  - &a {name: a, source: a.py, help: A}\n  - {<<: *a, name: b}\n",
     "name: demo\nresources: {cpus: 0.5, memory: 4g, shm: 1024, gpus: all, disk: 20Gi}\n",
-    "name: demo\n" + JOB + "    resources: {cpus: 500m, gpus: 2, memory: null}\n",
+    "name: demo\n" + JOB + "    resources: {cpus: 500m, gpus: 2, memory: null}\n    retries: 3\n",
     *(f"name: demo\n{key}: null\n" for key in ("jobs", "components", "environment", "gpu", "build", "user")),
 ]
 
@@ -83,6 +83,7 @@ MISTAKES = [
     "name: demo\nresources: {cpus: two}\n",
     "name: demo\nresources: {gpus: some}\n",
     "name: demo\nresources: {mem: 4g}\n",
+    "name: demo\n" + JOB + "    retries: -1\n",
     "name: demo\nbuild: {nosuch: a}\n",
     "name: demo\nbuild: {inherit: [apt]}\n",
     "name: demo\ncomponents: [a]\n",

@@ -104,6 +104,23 @@ def test_gpu_true_is_all_of_them_unless_resources_say_otherwise(tmp_path: Path) 
     assert plan.limits(project, None).gpus == 3
 
 
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("retries: 101", "expected at most 100, found 101"),
+        ("retries: 1, mode: d", "a job with mode d is not tried again; remove `retries` or `mode: d`"),
+        ("retries: -1", "expected a whole number, found the number '-1'"),
+        ("retries: often", "expected a whole number, found the text 'often'"),
+    ],
+)
+def test_wrong_retries_are_reported_with_their_place(tmp_path: Path, keys: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"name: demo\njobs: [{{name: a, source: b, help: c, {keys}}}]\n")
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith("skelebot.yaml:2:")
+    assert error.value.problems[0].endswith(f"jobs[0].retries: {problem}")
+
+
 # --- what is said of them ---
 
 

@@ -35,7 +35,7 @@ class _Group:
         self._ended: queue.SimpleQueue[tuple[str, int | BaseException]] = queue.SimpleQueue()
         self._live: dict[str, Callable[[int, bool], None]] = {}
         self._lock = threading.RLock()  # a handler may come while the main thread holds it
-        self._signum = 0
+        self._signum, self._stopped = 0, threading.Event()
         self._output = threading.Lock()
 
     def run(self) -> int:
@@ -71,6 +71,7 @@ class _Group:
         with self._lock:
             if signum in STOPPING or signum == signal.SIGKILL:
                 self._signum = signum
+                self._stopped.set()
             live = list(self._live.values())
         for send in live:
             send(signum, delivered)
@@ -87,7 +88,7 @@ class _Group:
         command, name = link.command, link.command.name
         sinks = [_Lines(stream, name, self._width, self._output) for stream in (sys.stdout, sys.stderr)]
         streams = Streams(b"", *sinks)
-        session = link.session._replace(aside=Aside(streams, self._attend))
+        session = link.session._replace(aside=Aside(streams, self._attend, self._pause))
         try:
             if command.is_up_to_date and command.is_up_to_date(session, link.values):
                 console.info(f"{name} is up to date")
@@ -124,10 +125,16 @@ class _Group:
         if missed:
             send(run, missed, False)
         try:
-            return wait(run)
+            code = wait(run)
         finally:
             with self._lock:
                 del self._live[name]
+        return 128 + self._signum if self._signum else code
+
+    def _pause(self, seconds: float) -> None:
+        """Wait. Raises Interrupted once a signal has asked Skelebot to end."""
+        if self._stopped.wait(seconds):
+            raise Interrupted(self._signum)
 
 
 def _needs(link: Link) -> tuple[str, ...]:

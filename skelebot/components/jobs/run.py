@@ -1,12 +1,15 @@
 """What running a job takes, and what can be known about it before anything runs."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from skelebot import console, launch
 from skelebot.component import Link, Session
+from skelebot.components.jobs.retries import with_retries
 from skelebot.errors import UsageError
 from skelebot.image import ignores
 from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, project_path
@@ -27,7 +30,9 @@ def run(session: Session, job: Job, values: Values) -> int:
         return _describe(session, job, prepared, values)
 
     def start() -> int:
-        return launch.start(session, prepared.image, prepared.amended)
+        pause = session.aside.pause if session.aside else time.sleep
+        attempt = partial(launch.start, session, prepared.image)
+        return with_retries(job, prepared.amended, attempt, pause)
 
     if not job.outputs:
         code = start()
