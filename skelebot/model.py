@@ -147,6 +147,8 @@ def _regex(text: str) -> str | None:
     except (re.error, OverflowError, RecursionError) as error:
         return f"a regular expression of Python ({error})"
     return None
+
+
 _cpus = pattern(
     units.CPUS,
     "a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m",
