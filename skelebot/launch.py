@@ -1,6 +1,7 @@
 """Prepare and run what commands build or run: the project's image and its tasks."""
 
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,9 @@ _known_patterns = cache(_patterns)  # as all jobs of a pipeline ask for them
 
 def forget_files() -> None:
     """Read the project's files again next time, because something has run."""
-    from skelebot.pipeline import contents
-
     _known_patterns.cache_clear()
-    contents.forget()
+    if contents := sys.modules.get("skelebot.pipeline.contents"):  # otherwise nobody has looked at files
+        contents.forget()
 
 
 def check_primary_job(session: Session) -> None:
