@@ -134,6 +134,7 @@ def _copy(node: yaml.Node, known: dict[int, yaml.Node]) -> yaml.Node:
 # --- where it comes from ---
 
 Path = tuple[str | int, ...]
+_MOST_ALIGNED = 60
 
 _OLD = {name: f.metadata["old"] for cls in (Project, Job) for name, f in schema.keys(cls)}
 
@@ -158,14 +159,18 @@ def _below(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
 
 
 def _with_origins(text: str, source: yaml.Node) -> str:
-    """Append each value's origin as a comment."""
+    """Append each value's origin as a comment; those of lines that are not long stand in one column."""
     tree = yaml.compose(text, yaml.SafeLoader)
     assert tree
-    pieces, done = [], 0
+    ends = []
     for path, node in _leaves(tree, (), set()):
         in_block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
         at = text.index("\n", node.start_mark.index) if in_block else node.end_mark.index
-        pieces += [text[done:at], f"  # {_origin(source, path)}"]
+        ends.append((at, at - text.rfind("\n", 0, at), _origin(source, path)))
+    column = max((length for _, length, _ in ends if length <= _MOST_ALIGNED), default=0)
+    pieces, done = [], 0
+    for at, length, origin in ends:
+        pieces += [text[done:at], " " * (column - length), f"  # {origin}"]
         done = at
     return "".join([*pieces, text[done:]])
 

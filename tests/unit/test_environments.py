@@ -1,6 +1,7 @@
 """`skelebot envs` and `skelebot config`: what there is, what holds, and where it comes from."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ def test_where_each_value_comes_from(project: Path, capsys: pytest.CaptureFixtur
     write(project, BASE)
     write(project, DEV, "skelebot-dev.yaml")
     lines = said(capsys, "-e", "dev", "config", "--origin").splitlines()
-    found = dict(line.lstrip(" -").rsplit("  # ", 1) for line in lines if "  # " in line)
+    found = dict(re.split(" +# ", line.lstrip(" -")) for line in lines if "  # " in line)
     assert {text: found.get(text) for text in ORIGINS} == ORIGINS
     bare = [line for line in lines if "  # " not in line]
     assert all(line.endswith(":") or line.strip() in ("first", "second") for line in bare), bare
@@ -268,7 +269,7 @@ def test_a_long_value_stays_on_one_line(project: Path, capsys: pytest.CaptureFix
 def test_dependencies_of_two_languages(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = load(project, "name: a\nlanguage: R+Python\ndependencies: {Python: [numpy], R: [zoo, abc]}\n")
     text = said(capsys, "config", "-o")
-    assert "- abc  # skelebot.yaml:3\n" in text
+    assert "  - abc             # skelebot.yaml:3\n" in text
     assert load(project, text) == before
 
 
