@@ -201,14 +201,24 @@ def whole_schema() -> dict[str, Any]:
     from skelebot.project import json_schema  # only to print it
 
     whole = json_schema.of(Project)
+    needed = json_schema.requirements(Project)
     settings: dict[str, Any] = {}
+    needed_by: dict[str, Any] = {}
     for entry in BUILT_IN:
         cls = entry.load()
         if is_dataclass(cls) and fields(cls):
             settings[entry.name] = {"anyOf": [json_schema.of(cls), {"type": "null"}]}
+            needed_by[entry.name] = json_schema.requirements(cls)
     described = {"description": "Settings of the components, by name"}
     sections = {"type": ["object", "null"], "properties": settings}
     whole["properties"]["components"] = sections | described
+    needed["properties"]["components"] = {"properties": needed_by}
+    whole["properties"]["merge"] = {
+        "type": ["boolean", "null"],
+        "description": "For skelebot-ENV.yaml: merge its keys with the base's; false: replace those",
+    }
+    # Only the file of an environment has this key; what is missing there is in skelebot.yaml.
+    whole |= {"if": {"required": ["merge"]}, "else": needed}
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": FILE, **whole}
 
 

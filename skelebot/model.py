@@ -210,6 +210,8 @@ Sections = tuple[tuple[str, Any], ...]
 
 
 # --- the configuration ---
+# `place` is where a value stands in the files; `elsewhere` has the places of those of its keys that are
+# from another file, as merged ones are.
 
 Language = Literal["Python", "R"]
 # Of a value on the command line; value_types.py says which texts each takes.
@@ -233,6 +235,7 @@ class Arg:
     optional: bool = False
     offered: tuple[str, ...] = ()
     place: str = ""
+    elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> str:
@@ -260,6 +263,7 @@ class Param:
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
     place: str = ""
+    elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def flag(self) -> str:
@@ -443,6 +447,7 @@ class Job:
     rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
     method: Literal["run", "validate"] = "run"  # of the class, where the source is one
     place: str = ""
+    elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def results(self) -> tuple[Output, ...]:
@@ -453,7 +458,7 @@ class Job:
     def source_place(self) -> str:
         """Where the source stands in the configuration."""
         is_other = self.method == "validate" and self.source == self.validate
-        return f"{self.place}.{'validate' if is_other else 'source'}"
+        return place_of(self, "validate" if is_other else "source")
 
 
 @dataclass(frozen=True)
@@ -535,6 +540,11 @@ class Project:
         above = f"dependencies.{language}" if isinstance(self.dependencies, Packages) else "dependencies"
         names = (f"{above}[{i}]" for i in range(len(self.entries(language))))
         return tuple(self.places.get(name, name) for name in names)
+
+
+def place_of(value: Arg | Param | Job, key: str) -> str:
+    """Return where a key of a value stands, with its path."""
+    return dict(value.elsewhere).get(key) or f"{value.place}.{key}"
 
 
 # --- what is built and run ---

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from skelebot.errors import did_you_mean
-from skelebot.model import Arg, Job, Packages, Param, Project
+from skelebot.model import Arg, Job, Packages, Param, Project, place_of
 from skelebot.project import needs
 from skelebot.project.sources import class_source, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
@@ -20,7 +20,7 @@ def problems(project: Project) -> Iterator[str]:
     seen: dict[str, Job] = {}
     for job in project.jobs:
         if job.name and job.name in seen:
-            yield f"{job.place}.name: there is already a job named {job.name!r}"
+            yield f"{place_of(job, 'name')}: there is already a job named {job.name!r}"
         seen[job.name] = job
         yield from _check_args(project, job)
         yield from _check_retries(job)
@@ -69,7 +69,7 @@ def _check_args(project: Project, job: Job) -> Iterator[str]:
     names = {param.name for param in (job_params(project, job) if of_class else job.params)}
     for arg in job.args:
         if arg.name in names:
-            yield f"{arg.place}.name: the job already has a value named {arg.name!r}"
+            yield f"{place_of(arg, 'name')}: the job already has a value named {arg.name!r}"
         names.add(arg.name)
         yield from _check_type(arg)
 
@@ -78,13 +78,14 @@ def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
     """Each value for a rehearsal is one of the job's."""
     values: tuple[Arg | Param, ...] = (*job.args, *job_params(project, job))
     known = {value.name: value for value in values}
+    at = place_of(job, "rehearse")
     for name, text in job.rehearse:
         if name not in known:
-            yield f"{job.place}.rehearse: the job has no arg or param {name!r}{did_you_mean(name, known)}"
+            yield f"{at}: the job has no arg or param {name!r}{did_you_mean(name, known)}"
         elif text is None:
-            yield f"{job.place}.rehearse.{name}: is empty; write the value for a quick trial"
+            yield f"{at}.{name}: is empty; write the value for a quick trial"
         elif not any(_check_type(known[name])) and (problem := _unfit(known[name], text, "the value")):
-            yield f"{job.place}.rehearse.{name}: {problem}"
+            yield f"{at}.{name}: {problem}"
 
 
 def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
@@ -96,20 +97,21 @@ def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[
         for flag in sorted(claims & owners.keys()):
             at = param if param.name in own_names else own_names.get(owners[flag], param)
             other = owners[flag] if at is param else param.name
-            yield f"{at.place}: {flag} already belongs to {other!r}; choose another name or alt"
+            where = dict(at.elsewhere).get("alt") if flag not in (at.flag, at.off) else None
+            yield f"{where or at.place}: {flag} already belongs to {other!r}; choose another name or alt"
         owners |= dict.fromkeys(claims, param.name)
 
 
 def _check_param(param: Param) -> Iterator[str]:
-    at, default = f"{param.place}.default", param.default
+    at, default = place_of(param, "default"), param.default
     if param.accepts == "boolean":
         if isinstance(default, tuple) or (default or "no").lower() not in _BOOLEANS:
             found = "another value" if param.secret else repr(default)
             yield f"{at}: expected true or false for a boolean, found {found}"
         if param.choices:
-            yield f"{param.place}.choices: a boolean takes no value to choose"
+            yield f"{place_of(param, 'choices')}: a boolean takes no value to choose"
         for name in _keys_of_type(param):
-            yield f"{param.place}.{name}: a boolean takes no value; leave out {name} or `accepts: boolean`"
+            yield f"{place_of(param, name)}: a boolean takes no value; leave out {name} or `accepts: boolean`"
         return
     wrong = list(_check_type(param))
     yield from wrong
@@ -147,19 +149,19 @@ def _check_type(of: Arg | Param) -> Iterator[str]:
         if of.type not in ORDERED:
             wrong = True
             what = f"a value of type {of.type} has no {name}"
-            yield f"{of.place}.{name}: {what}; add `type: int`, `float` or `date`"
+            yield f"{place_of(of, name)}: {what}; add `type: int`, `float` or `date`"
         elif not is_of(of.type, limit):
             wrong = True
-            yield f"{of.place}.{name}: expected {NOUNS[of.type]}; found {limit!r}"
+            yield f"{place_of(of, name)}: expected {NOUNS[of.type]}; found {limit!r}"
     if wrong:
         return
     if len(limits) == 2 and exceeds(of.type, limits["min"], limits["max"]):
-        yield f"{of.place}.min: {limits['min']} is above max, {limits['max']}"
+        yield f"{place_of(of, 'min')}: {limits['min']} is above max, {limits['max']}"
         return
     free = replace(of, choices=())
     for i, choice in enumerate(of.choices):
         if expected := mismatch(free, choice):
-            yield f"{of.place}.choices[{i}]: expected {expected}; found {choice!r}"
+            yield f"{place_of(of, 'choices')}[{i}]: expected {expected}; found {choice!r}"
 
 
 def primary_command(project: Project) -> Iterator[str]:
@@ -170,18 +172,19 @@ def primary_command(project: Project) -> Iterator[str]:
     if project.primary_exe != "CMD":
         if class_source(project.root, job.source):
             yield (
-                f"{job.place}.source: the arguments of `docker run` cannot become the values of a class; "
-                "set primaryExe: CMD"
+                f"{place_of(job, 'source')}: the arguments of `docker run` cannot become the values of "
+                "a class; set primaryExe: CMD"
             )
         return
     if job.args:
         yield (
-            f"{job.place}.args: the primary job cannot take arguments as CMD; give it params with "
+            f"{place_of(job, 'args')}: the primary job cannot take arguments as CMD; give it params with "
             "defaults, or set primaryExe: ENTRYPOINT"
         )
     for param in job_params(project, job):
         if param.secret and param.default is not None and not param.reference:
-            yield f"{param.place}.default: the image would reveal this secret of the primary job; use $NAME"
+            where = place_of(param, "default")
+            yield f"{where}: the image would reveal this secret of the primary job; use $NAME"
 
 
 def _timezones_like(name: str) -> str:

@@ -10,26 +10,47 @@ from skelebot.project.schema import FORMER, keys
 
 
 def of(cls: type) -> dict[str, Any]:
-    """The JSON Schema (draft 7) of a record: https://json-schema.org/draft-07/schema."""
+    """The JSON Schema (draft 7) of a record: https://json-schema.org/draft-07/schema.
+
+    What it requires is in `requirements`, because an environment's file need not be complete.
+    """
     properties: dict[str, Any] = {}
-    required: list[str] = []
     for name, field in keys(cls):
         described = _json_type(field.type, field.metadata["check"])
         properties[name] = {**described, "description": field.metadata["help"]}
         if field.metadata["old"]:
             old = {"deprecationMessage": f"Renamed to {name}"}
             properties[field.metadata["old"]] = {**properties[name], **old}
-        if field.default is MISSING:
-            required.append(name)
-        else:
+        if field.default is not MISSING:
             properties[name] = {"anyOf": [properties[name], {"type": "null"}]} | {
                 "description": field.metadata["help"]
             }
     properties |= {name: {"deprecationMessage": f"It {text}"} for name, text in FORMER.get(cls, {}).items()}
     whole = {"type": "object", "properties": properties, "additionalProperties": False}
     short = [_json_type(f.type, f.metadata["check"]) for _, f in keys(cls) if f.metadata["short"]]
-    whole |= {"required": required} if required else {}
     return {"anyOf": [whole, *short]} if short else whole
+
+
+def requirements(cls: type) -> dict[str, Any]:
+    """The JSON Schema of the keys that a record must have, and the records in it."""
+    required = [name for name, field in keys(cls) if field.default is MISSING]
+    below = {name: inside for name, field in keys(cls) if (inside := _requirements_of(field.type))}
+    return {
+        **({"required": required} if required else {}),
+        **({"properties": below} if below else {}),
+    }
+
+
+def _requirements_of(want: Any) -> dict[str, Any]:
+    """The same of a type. A keyword says nothing of values that it is not for, as `items` of mappings."""
+    if is_dataclass(want):
+        return requirements(typing.cast(type, want))
+    inside = typing.get_args(want)
+    found = {
+        key: value for each in inside if each is not Any for key, value in _requirements_of(each).items()
+    }
+    is_list = typing.get_origin(want) is tuple
+    return {**found, **({"items": found} if found and is_list else {})}
 
 
 def _json_type(want: Any, check: Any) -> dict[str, Any]:
@@ -54,6 +75,8 @@ def _json_type(want: Any, check: Any) -> dict[str, Any]:
         return {"enum": list(inside)}
     if origin is tuple:
         item = _json_type(inside[0], check)
+        if is_dataclass(inside[0]) and "name" in dict(keys(typing.cast(type, inside[0]))):
+            item |= {"required": ["name"]}  # without a name, nothing in another file can be meant
         return {"anyOf": [{"type": "array", "items": item}, item]}
     options = [_json_type(w, check) for w in inside if w is not types.NoneType]
     return options[0] if len(options) == 1 else {"anyOf": options}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from skelebot.errors import did_you_mean
-from skelebot.model import Job, Output, Project, project_path
+from skelebot.model import Job, Output, Project, place_of, project_path
 
 
 def needed(project: Project, job: Job) -> tuple[Job, ...]:
@@ -38,14 +38,14 @@ def problems(project: Project) -> Iterator[str]:
         yield from _wrong_needs(job, by_name)
         yield from _wrong_inputs(job)
         if job.outputs and job.mode == "d":
-            yield f"{job.place}.outputs: nobody waits for a job with mode: d; leave out one of the two"
+            yield f"{place_of(job, 'outputs')}: nobody waits for a job with mode: d; leave out one of the two"
     yield from _circle(project, by_name)
     yield from _shared_outputs(project)
 
 
 def _wrong_needs(job: Job, by_name: dict[str, Job]) -> Iterator[str]:
     for number, name in enumerate(job.needs):
-        at, need = f"{job.place}.needs[{number}]", by_name.get(name)
+        at, need = f"{place_of(job, 'needs')}[{number}]", by_name.get(name)
         if need is None:
             yield f"{at}: there is no job named {name!r}{did_you_mean(name, by_name)}"
         elif need.args:
@@ -61,7 +61,8 @@ def _wrong_inputs(job: Job) -> Iterator[str]:
     for number, text in enumerate(job.inputs):
         for output in job.results:
             if output.holds(project_path(text)):
-                yield f"{job.place}.inputs[{number}]: {text} is an output of the same job; remove it here"
+                at = f"{place_of(job, 'inputs')}[{number}]"
+                yield f"{at}: {text} is an output of the same job; remove it here"
 
 
 def _circle(project: Project, by_name: dict[str, Job]) -> Iterator[str]:
@@ -76,7 +77,7 @@ def _circle(project: Project, by_name: dict[str, Job]) -> Iterator[str]:
     except graphlib.CycleError as error:
         circle: list[str] = error.args[1][::-1]  # each of them needs the next
         last = by_name[circle[-2]]
-        at = f"{last.place}.needs[{last.needs.index(circle[-1])}]"
+        at = f"{place_of(last, 'needs')}[{last.needs.index(circle[-1])}]"
         yield f"{at}: the jobs need each other: {' -> '.join(circle)}; remove one of these needs"
 
 
@@ -91,7 +92,7 @@ def _shared_outputs(project: Project) -> Iterator[str]:
             owner, theirs = other
             where = "is" if theirs.path == path else f"is inside {theirs}, which is"
             yield (
-                f"{job.place}.outputs[{number}]: {output} {where} an output of {owner.name!r} too; "
+                f"{place_of(job, 'outputs')}[{number}]: {output} {where} an output of {owner.name!r} too; "
                 "give each job a folder of its own"
             )
         else:

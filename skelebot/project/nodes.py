@@ -29,9 +29,11 @@ class Report:
     def __init__(self) -> None:
         self.problems: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
+        self.has_merged = False  # whether values below one node may be from two files
         # Merge keys may refer to one mapping exponentially often, so each is read once.
         self.values: dict[tuple[int, str, Any], Any] = {}
-        self.items: dict[int, list[tuple[yaml.Node, yaml.Node]]] = {}
+        # With the node itself, so that no other node can get its id.
+        self.items: dict[int, tuple[yaml.Node, list[tuple[yaml.Node, yaml.Node]]]] = {}
 
     def problem(self, node: yaml.Node, path: str, text: str) -> None:
         self.problems[_line(node, path, text)] = None
@@ -171,8 +173,8 @@ def _children(node: yaml.Node) -> Iterator[yaml.Node]:
 def items(node: yaml.Node, path: str, report: Report) -> list[tuple[yaml.Node, yaml.Node]]:
     """Return a mapping's pairs with text keys, with `<<` merged and duplicates reported."""
     if id(node) not in report.items:
-        report.items[id(node)] = _items(node, path, report)
-    return report.items[id(node)]
+        report.items[id(node)] = node, _items(node, path, report)
+    return report.items[id(node)][1]
 
 
 def _items(node: yaml.Node, path: str, report: Report) -> list[tuple[yaml.Node, yaml.Node]]:

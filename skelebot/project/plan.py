@@ -21,6 +21,7 @@ from skelebot.model import (
     Place,
     Project,
     Task,
+    place_of,
     seconds,
 )
 from skelebot.options import Value, Values
@@ -136,7 +137,7 @@ def mounts(project: Project, job: Job) -> tuple[Mount, ...]:
         try:
             mapped = mount(project.root, text)
         except UsageError as error:
-            raise UsageError(f"{job.place}.mappings[{number}]: {error}") from None
+            raise UsageError(f"{place_of(job, 'mappings')}[{number}]: {error}") from None
         by_target[mapped.target] = mapped
     for output in job.results:
         made = mount_in_place(project.root, output.folder, output=True)

@@ -4,8 +4,7 @@ import codecs
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -45,25 +44,46 @@ def project(root: str, env: str | None) -> tuple[Project | None, Report]:
     the catalog's to add, so the caller raises what the report holds (`Report.raise_problems`).
     """
     report = Report()
-    node = merged(root, env, report)
-    if node is None:
+    files = _files(root, env, report)
+    if files is None:
         return None, report
+    base, over = files
+    node = _overlaid(base, over, report)
     version = _version(root, report)
     found: Project | None = schema.record(node, Project, "", report, root=root, env=env, version=version)
     if found is not None:
         report.problems |= dict.fromkeys(checks.problems(found))
         for text in checks.primary_command(found):
             report.warnings[f"{text}; `prime` and `publish` fail until then"] = None
+        if over is not None:
+            from skelebot.project import overlay  # only with an environment
+
+            overlay.warn_of_lost_variables(base, over, found, report)
     return found, report
 
 
 def merged(root: str, env: str | None, report: Report) -> yaml.Node | None:
-    """Return the project's file merged with the environment's; None if one cannot be read."""
-    base = _compose(root, FILE, report)
-    over = None if env is None else _compose(root, environment_file(root, env), report)
-    if base is None or (env is not None and over is None):
-        return None
-    return _overlay(base, over, report) if over else base
+    """Return the project's file with the environment's over it; None if one cannot be read."""
+    files = _files(root, env, report)
+    return _overlaid(*files, report) if files else None
+
+
+def _files(root: str, env: str | None, report: Report) -> tuple[yaml.Node, yaml.Node | None] | None:
+    """Parse the project's file and the environment's, if there is one; None if either is wrong."""
+    base = nodes.parse(FILE, read_file(root, FILE), report)
+    if env is None:
+        return (base, None) if base else None
+    name = environment_file(root, env)
+    over = nodes.parse(name, read_file(root, name), report)
+    return (base, over) if base and over else None
+
+
+def _overlaid(base: yaml.Node, over: yaml.Node | None, report: Report) -> yaml.Node:
+    if over is None:
+        return base
+    from skelebot.project import overlay  # only with an environment
+
+    return overlay.overlaid(base, over, report)
 
 
 def environments(root: str) -> list[str]:
@@ -84,16 +104,21 @@ def env_files(root: str) -> set[str]:
         if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
             why = "fix it, because its envFile could otherwise get into an image"
             raise ConfigError([f"{problem}; {why}" for problem in report.problems])
-        found |= set(_values_of("envFile", node)) if node else set()
+        for key, value in _scalars(node, set()) if node else ():
+            found |= {value} if key == "envFile" else set()
     return found
 
 
-def _values_of(key: str, node: yaml.Node) -> Iterator[str]:
-    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+def _scalars(node: yaml.Node, seen: set[int]) -> Iterator[tuple[Any, str]]:
+    """Yield each text below a node with its key, those that aliases repeat once."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    for child in node.value:
         name, below = child if isinstance(child, tuple) else (None, child)
-        if name is not None and name.value == key and isinstance(below, yaml.ScalarNode):
-            yield below.value
-        yield from _values_of(key, below)
+        if name is not None and isinstance(below, yaml.ScalarNode):
+            yield name.value, below.value
+        yield from _scalars(below, seen)
 
 
 def read_file(root: str, name: str) -> bytes:
@@ -114,19 +139,6 @@ def environment_file(root: str, env: str) -> str:
         hint = did_you_mean(env, known) or "; there is no skelebot-*.yaml in the project"
         raise UsageError(f"unknown environment {env!r}{hint}")
     return f"skelebot-{env}.yaml"
-
-
-def _compose(root: str, name: str, report: Report) -> yaml.Node | None:
-    return nodes.parse(name, read_file(root, name), report)
-
-
-def _overlay(base: yaml.Node, over: yaml.Node, report: Report) -> yaml.Node:
-    """Return the base mapping, with each top-level key of the environment replacing the same key."""
-    now = {str(f.metadata["old"]): schema.yaml_name(f) for f in fields(Project) if f.metadata.get("old")}
-    kept: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-    for node in (base, over):
-        kept |= {str(now.get(n.value, n.value)): (n, v) for n, v in nodes.items(node, "", report)}
-    return yaml.MappingNode(base.tag, list(kept.values()), base.start_mark, base.end_mark)
 
 
 def _version(root: str, report: Report) -> str | None:

@@ -36,6 +36,11 @@ FORMER: dict[type, dict[str, str]] = {
     Param: {"isBoolean": "is ignored; write `accepts: boolean`"},
 }
 
+# Keys that only other files have.
+_MISPLACED: dict[type, dict[str, str]] = {
+    Project: {"merge": "only an environment's file can have it; move it to skelebot-ENV.yaml"}
+}
+
 
 # --- keys ---
 
@@ -67,11 +72,12 @@ def yaml_name(field: Field[Any]) -> str:
 def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) -> Any:
     """An instance of the dataclass `cls`, or None where a required key is missing or wrong.
 
-    `extra` are fields that do not come from the file; `place` is filled in where the class has it.
+    `extra` are fields that do not come from the file; `place` and `elsewhere` are filled in
+    where the class has them.
     """
     known = dict(keys(cls))
     values = dict(extra)
-    given: dict[str, Field[Any]] = {}
+    given: dict[str, yaml.Node] = {}
     if (short := _short_form(node, known)) is not None:
         pairs: Iterable[tuple[yaml.Node, yaml.Node]] = [short]
     else:
@@ -83,7 +89,7 @@ def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) 
         if field.name in given:
             report.problem(name, join(path, name.value), f"`{yaml_name(field)}` is already given")
             continue
-        given[field.name] = field
+        given[field.name] = value
         loaded = _value_of(field, value, join(path, yaml_name(field)), report)
         if loaded is not MISSING:
             values[field.name] = loaded
@@ -93,7 +99,7 @@ def record(node: yaml.Node, cls: type, path: str, report: Report, **extra: Any) 
 def _build(
     cls: type,
     values: dict[str, Any],
-    given: dict[str, Field[Any]],
+    given: dict[str, yaml.Node],
     node: yaml.Node,
     path: str,
     report: Report,
@@ -102,6 +108,8 @@ def _build(
     for field in fields(cls):
         if field.name == "place":
             values["place"] = f"{place(node)}: {path}"
+        if field.name == "elsewhere" and report.has_merged:
+            values["elsewhere"] = tuple(_elsewhere(cls, given, node, path))
         if field.name == "places":
             values["places"] = dict(_places(node, report))
         if field.default is MISSING and field.default_factory is MISSING:
@@ -112,6 +120,17 @@ def _build(
                 values.setdefault(field.name, "")  # to find the other mistakes too
             complete = complete and field.name in values
     return cls(**values) if complete else None
+
+
+def _elsewhere(
+    cls: type, given: dict[str, yaml.Node], node: yaml.Node, path: str
+) -> Iterator[tuple[str, str]]:
+    """Where each of a record's values stands that is from another file, as a merged one is."""
+    file = node.start_mark.name
+    if any(value.start_mark.name != file for value in given.values()):
+        for name, field in keys(cls):
+            if field.name in given and given[field.name].start_mark.name != file:
+                yield name, f"{place(given[field.name])}: {join(path, name)}"
 
 
 def _places(node: yaml.Node, report: Report) -> Iterator[tuple[str, str]]:
@@ -153,7 +172,8 @@ def _field_named(
     if name.value in FORMER.get(cls, ()):
         report.warning(name, join(path, name.value), FORMER[cls][name.value])
         return None
-    report.problem(name, join(path, name.value), f"unknown key{report.hint(name.value, known)}")
+    text = _MISPLACED.get(cls, {}).get(name.value) or f"unknown key{report.hint(name.value, known)}"
+    report.problem(name, join(path, name.value), text)
     return None
 
 

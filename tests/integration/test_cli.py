@@ -15,7 +15,7 @@ def test_outside_of_a_project(sandbox: Sandbox) -> None:
     assert sandbox.ok("-v") == f"skelebot {skelebot.__version__}\n"
     assert "no skelebot.yaml in this folder or its parents" in sandbox.ok("-h")
     assert "schema" in sandbox.ok()
-    assert json.loads(sandbox.ok("schema"))["required"] == ["name"]
+    assert json.loads(sandbox.ok("schema"))["else"]["required"] == ["name"]
     result = sandbox.run("train")
     assert (result.code, len(result.errors)) == (2, 1)
     assert "unknown command 'train': no skelebot.yaml" in result.errors[0]

@@ -27,6 +27,7 @@ ROOMS = {
         "classes",
         "nodes",
         "schema",
+        "overlay",
         "json_schema",
         "needs",
         "checks",

@@ -142,10 +142,34 @@ def test_every_key_is_described_and_may_be_null_where_it_is_optional() -> None:
         validator = jsonschema.Draft7Validator(record)
         for name, described in record["properties"].items():
             assert described.get("description") or described["deprecationMessage"], name
-            if name in record.get("required", ()) or "deprecationMessage" in described:
+            if name in whole["else"]["required"] or "deprecationMessage" in described:
                 continue
             errors = [e for e in validator.iter_errors({"name": "demo", name: None}) if name in e.path]
             assert errors == [], name
+
+
+OF_ENVIRONMENTS = [
+    "merge: true\n",
+    "merge: false\ngpu: true\n",
+    "merge: true\njobs: [{name: a, params: [{name: b, default: 1}]}]\n",
+    "merge: true\ncomponents: {kerberos: {hdfsUser: a}, repository: {artifacts: [{name: m, file: b}]}}\n",
+]
+
+
+@pytest.mark.parametrize("text", OF_ENVIRONMENTS)
+def test_the_file_of_an_environment_need_not_be_complete(text: str) -> None:
+    assert accepts(text)
+    assert not accepts(text.replace("merge: true\n", "").replace("merge: false\n", "") or "gpu: true")
+
+
+@pytest.mark.parametrize("wrong", ["nosuch: 1", "jobs: [{help: b}]", "jobs: [{name: a, mode: x}]", "gpu: 3"])
+def test_what_is_in_the_file_of_an_environment_is_checked(wrong: str) -> None:
+    assert not accepts(f"merge: true\n{wrong}\n")
+
+
+@pytest.mark.parametrize("kept", ["kerberos: {hdfsUser: a}", "repository: {artifacts: [{name: m}]}"])
+def test_what_components_require_is_in_the_schema(kept: str) -> None:
+    assert not accepts(f"name: demo\ncomponents: {{{kept}}}\n")
 
 
 def test_the_former_spellings_are_marked_as_such() -> None:

@@ -12,7 +12,7 @@ from skelebot.component import Link, Session
 from skelebot.components.jobs.retries import with_retries
 from skelebot.errors import UsageError
 from skelebot.image import ignores
-from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, project_path
+from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, place_of, project_path
 from skelebot.options import Values
 from skelebot.project import classes, plan
 from skelebot.project.needs import needed
@@ -136,7 +136,8 @@ def _check_inputs(session: Session, job: Job, earlier: Sequence[Link]) -> None:
         if contents.matching(project.root, job, text) or any(may_write(link, path) for link in earlier):
             continue
         raise _unmade(project, job, path) or UsageError(
-            f"{job.place}.inputs[{number}]: {text} does not exist and no job makes it; create or correct it"
+            f"{place_of(job, 'inputs')}[{number}]: {text} does not exist and no job makes it; "
+            "create or correct it"
         )
 
 

@@ -8,7 +8,7 @@ from skelebot.component import Session
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 from skelebot.image import written
-from skelebot.model import Image, Job, Task
+from skelebot.model import Image, Job, Task, place_of
 from skelebot.pipeline import contents, key, reasons, record
 from skelebot.pipeline.contents import Contents
 from skelebot.pipeline.key import Key
@@ -61,7 +61,9 @@ def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[]
     if code == 0:
         if lacking := contents.missing(root, job):
             names = ", ".join(map(str, lacking))
-            raise SkelebotError(f"{job.place}.outputs: {job.name} ended with 0 but left nothing in {names}")
+            raise SkelebotError(
+                f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}"
+            )
         if now:
             _remember(root, job, now)
     return code
