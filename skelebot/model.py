@@ -514,6 +514,7 @@ class Project:
     dockerfile: str | None = key(None, help="A custom Dockerfile to build instead", check=not_blank)
     environment: Environment = key((), help="Environment variables of every job", check=variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
+    dotenv: bool = key(False, help="Whether the file .env holds variables for every job")
     components: Sections = key((), help="Settings of the components, by name")
     root: str = ""
     env: str | None = None

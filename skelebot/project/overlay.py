@@ -147,7 +147,7 @@ def _referring(project: Project, variable: str, has_value: bool) -> Job | None:
     A file of variables may hold it. So may the caller's variables, which a param's default refers to
     as well; has_value: whether it was more than the caller's own.
     """
-    for job in () if project.env_file else project.jobs:
+    for job in () if project.env_file or project.dotenv else project.jobs:
         if job.env_file or variable in dict(job.environment):
             continue
         text = job.source if script(project.root, job.source) is None else ""

@@ -26,7 +26,7 @@ from skelebot.model import (
 )
 from skelebot.options import Value, Values
 from skelebot.project.needs import needed
-from skelebot.project.read import FILE
+from skelebot.project.read import DOTENV, FILE
 from skelebot.project.sources import argv, class_source, job_params
 from skelebot.secret import Secret, Word, read_env_file, reveal_all, typed_secret
 from skelebot.value_types import mismatch
@@ -36,7 +36,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
     """Return the task for `job` with the parsed `values`; `caller` is the caller's environment.
 
     Raises UsageError for a value that an environment reference brings and that does not fit its param,
-    for an envFile that cannot be read, and for a job that must not run natively and is asked to.
+    for a file of variables that cannot be read, and for a job that must not run natively and is asked to.
     """
     env = environment(project, job, caller)
     known = {**caller, **reveal_all(env, caller)}
@@ -181,11 +181,11 @@ def tag(name: str) -> str:
 
 
 def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> tuple[tuple[str, Word], ...]:
-    """The variables of a job: the root's file, the root's own, the job's file, the job's own.
+    """The variables of a job: .env, the root's file, the root's own, the job's file, the job's own.
 
     The caller's own values, and those of files, are references: neither is to be stored.
     """
-    merged: dict[str, Word] = {}
+    merged: dict[str, Word] = {**_variables_of_dotenv(project.root, caller)} if project.dotenv else {}
     sources = [(project.env_file, project.environment)]
     sources += [(job.env_file, job.environment)] if job else []
     for env_file, own in sources:
@@ -206,6 +206,19 @@ def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[s
         raise UsageError(f"envFile: {error}; create it, or correct envFile in {FILE}") from None
     bare = {n: Secret("variable", n) for n, value in pairs.items() if value is None and n in caller}
     return {n: Secret("file", n, path) for n, value in pairs.items() if value is not None} | bare
+
+
+def _variables_of_dotenv(root: str, caller: Mapped[str, str]) -> dict[str, Secret]:
+    """The variables in the file .env, if there is one; the caller's own of these names come first."""
+    path = os.path.join(root, DOTENV)
+    if not os.path.lexists(path):
+        return {}
+    try:
+        pairs = dict(read_env_file(path, DOTENV))
+    except UsageError as error:
+        raise UsageError(f"{error}; correct it, or remove `dotenv: true` from {FILE}") from None
+    own = {n: Secret("variable", n) for n in pairs if n in caller}
+    return {n: Secret("file", n, path) for n, value in pairs.items() if value is not None} | own
 
 
 def at_home(path: str) -> str:

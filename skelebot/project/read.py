@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE = "skelebot.yaml"
 VERSION = "VERSION"
+DOTENV = ".env"
 NO_PROJECT = f"no {FILE} in this folder or its parents"
 
 
@@ -93,7 +94,7 @@ def environments(root: str) -> list[str]:
 
 
 def env_files(root: str) -> set[str]:
-    """Every file that an `envFile` of any environment names: none of them belongs in an image.
+    """Every file of variables that any environment may use: none of them belongs in an image.
 
     Raises ConfigError for a file that is not YAML.
     """
@@ -106,6 +107,7 @@ def env_files(root: str) -> set[str]:
             raise ConfigError([f"{problem}; {why}" for problem in report.problems])
         for key, value in _scalars(node, set()) if node else ():
             found |= {value} if key == "envFile" else set()
+            found |= {DOTENV} if key == "dotenv" and value.lower() in ("true", "yes", "on") else set()
     return found
 
 

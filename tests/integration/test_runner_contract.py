@@ -254,6 +254,26 @@ def test_the_environment_and_a_secret(place: Place) -> None:
     assert "k 1" not in result.err
 
 
+def test_the_file_of_dotenv_is_below_everything_else(place: Place) -> None:
+    names = ("ONLY", "CALLER", "OWN", "FILE", "TOKEN", "BARE")
+    place.sandbox.write(".env", "".join(f"{name}='of dotenv'\n" for name in names[:-1]) + "BARE\n")
+    place.sandbox.write("job.env", "FILE=of file\n")
+    source = f"""printf "%s|" {" ".join(f'"${name}"' for name in names)} "$@"; ls -A | grep -c env || true"""
+    params = "[{name: key, secret: true, default: $TOKEN}, {name: only, default: $ONLY}]"
+    keys = {"dotenv": "true", "ignores": "['!.env']"}
+    place.write(job(source, envFile="job.env", environment="{OWN: own}", params=params), **keys)
+    caller = replace(place, sandbox=place.sandbox.with_env(CALLER="of caller", BARE="bare"))
+    result = caller.run("-V", "run")
+    in_folder = "0" if place.name == "docker" else "2"  # .env is in no image, nor is job.env
+    expected = "of dotenv|of caller|own|of file|of dotenv|bare|--key|of dotenv|--only|of dotenv|"
+    assert result.out == f"{expected}{in_folder}\n"
+    assert "--key 'of dotenv'" not in result.err
+    place.sandbox.write(".env", "ONLY\nA B\n")
+    result = place.run("run")
+    assert (result.code, result.out, len(result.errors)) == (2, "", 1)
+    assert result.errors[0].startswith("ERROR | .env:2: expected NAME=VALUE")
+
+
 # --- detached ---
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from skelebot.errors import ConfigError, UsageError
 from skelebot.image import dependencies, dependencies_r, dockerfile, instructions
-from skelebot.image.ignores import DEFAULTS
+from skelebot.image.ignores import DEFAULTS, Ignores
 from skelebot.model import Flags, Image, Job, Param, Project
 from skelebot.project import plan, read
 
@@ -294,6 +294,26 @@ jobs:
     found = image(the_project, the_project.jobs[0], **own).ignores
     expected = ("from-dockerignore", "from-root", "!keep", "of-a", ".env", "conf/a\\[1\\].env")
     assert found == (*DEFAULTS, *expected)
+
+
+@pytest.mark.parametrize("file", ["skelebot.yaml", "skelebot-prod.yaml"])
+@pytest.mark.parametrize(("value", "is_kept"), [("true", False), ("Yes", False), ("false", True), ("", True)])
+def test_no_pattern_brings_the_file_of_dotenv_into_an_image(
+    tmp_path: Path, file: str, value: str, is_kept: bool
+) -> None:
+    jobs = "jobs: [{name: a, source: a, help: A, ignores: ['!**/.env']}]\n"
+    base = f"name: demo\nignores: ['!.env', '!real']\n{jobs}"
+    write(tmp_path, base)
+    write(tmp_path, f"{base if file == 'skelebot.yaml' else ''}dotenv: {value}\n", file)
+    (tmp_path / ".env").symlink_to("real")
+    the_project = load(tmp_path)
+    never = {"env_files": read.env_files(str(tmp_path))}
+    left_out = Ignores(image(the_project, the_project.jobs[0], **never).ignores)
+    assert [left_out.excludes(path) for path in (".env", "real", "below/.env")] == [
+        not is_kept,
+        not is_kept,
+        False,
+    ]
 
 
 def test_an_unknown_home_concerns_only_the_job_that_names_it(tmp_path: Path) -> None:

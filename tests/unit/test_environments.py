@@ -145,6 +145,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "  dependencies: true\n"
         "primaryExe: CMD\n"
         "gpu: false\n"
+        "dotenv: false\n"
     )
 
 

@@ -349,6 +349,7 @@ def test_variables_that_are_replaced_away_and_referred_to_are_a_warning(tmp_path
         "environment: {ROWS: , DAY: , OWN: }\n",
         "environment: {X: 1}\nmerge: true\n",
         "environment: {X: 1}\nenvFile: .env\n",
+        "environment: {X: 1}\ndotenv: true\n",
         "environment: {X: 1}\njobs: []\nparams: []\n",
         "environment:\nmerge: true\n",
         "environment: {DAY: 3}\njobs: [{name: a, source: 'echo $ROWS', help: h, envFile: a}]\n",

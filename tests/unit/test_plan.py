@@ -1,13 +1,16 @@
 """A job and its values become the words to run; where bash reads them, it is really run."""
 
 import os
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skelebot import options
+from skelebot import launch, options
+from skelebot.component import Session
 from skelebot.errors import UsageError
 from skelebot.model import (
     ALL_GPUS,
@@ -27,7 +30,7 @@ from skelebot.model import (
 from skelebot.project import plan
 from skelebot.project.sources import job_params, script
 from skelebot.runners.docker import Docker
-from skelebot.secret import Secret, reveal
+from skelebot.secret import Secret, Word, reveal
 
 from .helpers import argv_of, arrived, write
 
@@ -605,6 +608,66 @@ def test_an_env_file_may_stand_below_home(tmp_path: Path, monkeypatch: pytest.Mo
     env = made(tmp_path, job("a.py", env_file="~/my.env"), B="mine").env
     assert [(name, reveal(value, {"B": "mine"})) for name, value in env] == [("A", "1"), ("B", "mine")]
     assert "1" not in repr(env)
+
+
+def revealed(env: tuple[tuple[str, Word], ...], caller: dict[str, str]) -> dict[str, str]:
+    return {name: reveal(value, caller) for name, value in env}
+
+
+def test_the_variables_of_dotenv_are_below_all_others(tmp_path: Path) -> None:
+    names = [*"ABCDEF", "EMPTY", "CALLER"]
+    write(tmp_path, "".join(f"{name}=dotenv\n" for name in names) + "BARE\nNOBODYS\n", ".env")
+    the_project, the_job = layered(tmp_path)
+    caller = {"E": "caller", "EMPTY": "", "BARE": "caller", "CALLER": "caller"}
+    env = plan.environment(replace(the_project, dotenv=True), the_job, caller)
+    assert revealed(env, caller) == {
+        **{"A": "root-file", "B": "root", "C": "job-file", "D": "job"},
+        **{"E": "caller", "F": "dotenv", "EMPTY": "", "BARE": "caller", "CALLER": "caller"},
+    }
+    assert dict(env)["F"] == Secret("file", "F", str(tmp_path / ".env"))
+    assert "F" not in dict(plan.environment(the_project, the_job, caller))
+
+
+def test_skelebots_own_tools_get_the_variables_of_dotenv(tmp_path: Path) -> None:
+    write(tmp_path, "A=1\n", ".env")
+    session = Session(project(tmp_path, dotenv=True), (), Flags(), set(), set())
+    assert revealed(launch.tool(session, "jupyter").env, {}) == {"A": "1"}
+
+
+def test_a_params_default_sees_the_variables_of_dotenv(tmp_path: Path) -> None:
+    write(tmp_path, "RATE=0.5\nTOKEN=hush\n", ".env")
+    params = (Param("rate", default="$RATE"), Param("token", default="${TOKEN}", secret=True))
+    the_job = job("a.py", params=params)
+    the_project = project(tmp_path, the_job, dotenv=True)
+    task = plan.task(the_project, the_job, {}, Flags(), {})
+    assert task.argv[-4:] == ("--rate", "0.5", "--token", Secret("variable", "TOKEN"))
+    assert "hush" not in repr(task)
+    task = plan.task(the_project, the_job, {}, Flags(), {"RATE": "0.9"})
+    assert task.argv[-4:-2] == ("--rate", "0.9")
+
+
+def test_without_the_file_dotenv_is_nothing(tmp_path: Path) -> None:
+    assert plan.environment(project(tmp_path, dotenv=True), None, {"A": "1"}) == ()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "dangling", "malformed"])
+def test_a_dotenv_that_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ".env"
+    write(tmp_path, "A=1\nB C\n" if kind == "malformed" else "A=1\n", ".env")
+    if kind != "malformed":
+        path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind in ("loop", "dangling"):
+        path.symlink_to(".env" if kind == "loop" else "nowhere")
+    with pytest.raises(UsageError) as raised:
+        plan.environment(project(tmp_path, dotenv=True), None, {})
+    where = r"\.env:2: expected" if kind == "malformed" else r"\.env cannot be read: "
+    assert re.match(
+        rf"{where}.*; correct it, or remove `dotenv: true` from skelebot\.yaml$", str(raised.value)
+    )
 
 
 # --- mappings ---
