@@ -3,7 +3,7 @@
 import re
 import typing
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -13,6 +13,7 @@ from skelebot.project.nodes import TAG, Report, is_null, items, join
 from skelebot.project.sources import job_params, script
 
 _KEY = "merge"
+_Pair: TypeAlias = tuple[yaml.Node, yaml.Node]  # a key with its value
 
 
 def overlaid(base: yaml.Node, over: yaml.Node, report: Report) -> yaml.Node:
@@ -44,19 +45,23 @@ class _Overlay:
         record = _record_in(want)
         fields = dict(schema.keys(record)) if record else {}
         now = {str(field.metadata["old"]): name for name, field in fields.items() if field.metadata["old"]}
-        new: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        new: dict[Any, _Pair] = {}
         for pair in items(over, path, self._report):
             key = now.get(str(pair[0].value), str(pair[0].value))
             new[id(pair) if key in new else key] = pair  # both spellings in one file stay a mistake
         pairs = []
-        for name, value in items(base, path, self._report):
-            key = now.get(str(name.value), str(name.value))
-            if key in new:
-                name, above = new.pop(key)
-                below = fields[key].type if key in fields else None
-                value = self._node(value, above, below, join(path, key)) if self._is_deep else above
-            pairs.append((name, value))
+        for pair in items(base, path, self._report):
+            key = now.get(str(pair[0].value), str(pair[0].value))
+            above, below = new.pop(key, None), fields[key].type if key in fields else None
+            pairs.append(self._pair(pair, above, below, join(path, key)) if above else pair)
         return yaml.MappingNode(TAG + "map", [*pairs, *new.values()], base.start_mark, base.end_mark)
+
+    def _pair(self, base: _Pair, over: _Pair, want: Any, path: str) -> _Pair:
+        if not self._is_deep:
+            return over
+        if base[0].value == "name" and base[1].value == over[1].value:
+            return base  # the other only says which entry is meant
+        return over[0], self._node(base[1], over[1], want, path)
 
     def _node(self, base: yaml.Node, over: yaml.Node, want: Any, path: str) -> yaml.Node:
         known = (id(base), id(over), want)
@@ -132,12 +137,12 @@ def warn_of_lost_variables(base: yaml.Node, over: yaml.Node, project: Project, r
             report.warning(
                 now[0],
                 "environment",
-                f"{variable.value} of {base.start_mark.name} is lost, which {job.name} refers to; "
+                f"{variable.value} is no longer set, but {job.name} refers to it; "
                 "repeat it here, or add `merge: true`",
             )
 
 
-def _environment(node: yaml.Node, report: Report) -> tuple[yaml.Node, yaml.Node] | None:
+def _environment(node: yaml.Node, report: Report) -> _Pair | None:
     return next((pair for pair in items(node, "", report) if pair[0].value == "environment"), None)
 
 

@@ -209,6 +209,48 @@ def test_where_each_value_comes_from(project: Path, capsys: pytest.CaptureFixtur
     assert not any(" # " in line for line in said(capsys, "config").splitlines())
 
 
+MERGED = """\
+merge: true
+environment: {B: 2}
+jobs:
+- {name: b, source: x, help: y}
+- name: a
+  mappings: [models/]
+  params: [{name: token, secret: true, default: hush}]
+components: {repository: {artifacts: [{name: m, file: n.pkl}]}}
+"""
+
+MERGED_ORIGINS = {
+    "A: one": "skelebot.yaml:4",
+    "B: '2'": "skelebot-dev.yaml:2",
+    "name: a": "skelebot.yaml:7",
+    "name: b": "skelebot-dev.yaml:4",
+    "models/": "skelebot-dev.yaml:6",
+    "default: '***'": "skelebot-dev.yaml:7",
+    "accepts: value": "default",
+    "C: '3'": "skelebot.yaml:14",
+    "file: n.pkl": "skelebot-dev.yaml:8",
+    "local: ../store": "skelebot.yaml:18",
+}
+
+
+def test_where_each_merged_value_comes_from(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(project, BASE)
+    write(project, MERGED, "skelebot-dev.yaml")
+    text = said(capsys, "-e", "dev", "config", "-o")
+    lines = [line for line in text.splitlines() if "  # " in line]
+    found = dict(re.split(" +# ", line.lstrip(" -")) for line in lines)
+    assert {text: found.get(text) for text in MERGED_ORIGINS} == MERGED_ORIGINS
+    assert len({line.rindex("  # ") for line in lines}) == 1
+    whole = json.loads(said(capsys, "-e", "dev", "config", "--json", "-o"))
+    assert whole["jobs"][0]["mappings"] == [{"value": "models/", "origin": "skelebot-dev.yaml:6"}]
+    assert whole["environment"]["A"] == {"value": "one", "origin": "skelebot.yaml:4"}
+    write(project, text)
+    plain = said(capsys, "config")
+    write(project, BASE)
+    assert said(capsys, "-e", "dev", "config") == plain
+
+
 def test_the_settings_of_components_load_as_the_same(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -334,11 +334,11 @@ def lost(folder: Path, over: str, base: str = JOBS) -> list[str]:
 
 
 def test_variables_that_are_replaced_away_and_referred_to_are_a_warning(tmp_path: Path) -> None:
-    text = "is lost, which {} refers to; repeat it here, or add `merge: true`"
+    text = "is no longer set, but {} refers to it; repeat it here, or add `merge: true`"
     assert lost(tmp_path, "gpu: no\nenvironment: {X: 1}\n") == [
-        f"skelebot-dev.yaml:2:1: environment: ROWS of skelebot.yaml {text.format('show')}",
-        f"skelebot-dev.yaml:2:1: environment: DAY of skelebot.yaml {text.format('script')}",
-        f"skelebot-dev.yaml:2:1: environment: OWN of skelebot.yaml {text.format('show')}",
+        f"skelebot-dev.yaml:2:1: environment: ROWS {text.format('show')}",
+        f"skelebot-dev.yaml:2:1: environment: DAY {text.format('script')}",
+        f"skelebot-dev.yaml:2:1: environment: OWN {text.format('show')}",
     ]
 
 

@@ -122,6 +122,12 @@ def test_a_command_imports_no_runner_but_its_own(project: Path) -> None:
     assert "skelebot.runners.docker" not in native
 
 
+def test_only_an_environment_imports_what_lays_its_file_over_the_base(project: Path) -> None:
+    (project / "skelebot-dev.yaml").write_text("merge: true\n")
+    assert "skelebot.project.overlay" not in imported(project, "-h")[0]
+    assert "skelebot.project.overlay" in imported(project, "-e", "dev", "-h")[0]
+
+
 def test_a_start_without_plugins_imports_nothing_for_them(project: Path) -> None:
     modules, _ = imported(project, "-h")
     assert "skelebot.plugins" in modules
