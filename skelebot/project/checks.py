@@ -57,10 +57,11 @@ def _check_languages(project: Project) -> Iterator[str]:
 
 
 def _check_retries(job: Job) -> Iterator[str]:
+    at = place_of(job, "retries")
     if job.retries > MOST_RETRIES:
-        yield f"{job.place}.retries: expected at most {MOST_RETRIES}, found {job.retries}"
+        yield f"{at}: expected at most {MOST_RETRIES}, found {job.retries}"
     elif job.retries and job.mode == "d":
-        yield f"{job.place}.retries: a job with mode d is not tried again; remove `retries` or `mode: d`"
+        yield f"{at}: a job with mode d is not tried again; remove `retries` or `mode: d`"
 
 
 def _check_args(project: Project, job: Job) -> Iterator[str]:

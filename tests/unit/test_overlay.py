@@ -69,6 +69,18 @@ def test_mappings_merge_key_by_key(tmp_path: Path) -> None:
     assert (project.build.packages, project.build.inherit) == (("curl",), ("pip",))
 
 
+def test_resources_and_values_for_a_rehearsal_merge_key_by_key(tmp_path: Path) -> None:
+    keys = "resources: {cpus: 2, memory: 4g}\n"
+    job = "jobs:\n- {name: a, source: x y, help: h, args: [{name: n}, {name: m}], rehearse: {n: 1, m: 2}"
+    base = f"name: demo\n{keys}{job}, needs: [b], inputs: [x]}}\n- {{name: b, source: y z, help: h}}\n"
+    over = "resources: {memory: 8g}\njobs: [{name: a, rehearse: {m: 3}, inputs: [y], needs: []}]\n"
+    project = merged(tmp_path, over, base)
+    assert project.resources
+    assert (project.resources.cpus, project.resources.memory) == ("2", "8g")
+    a = project.jobs[0]
+    assert (a.rehearse, a.inputs, a.needs) == ((("n", "1"), ("m", "3")), ("y",), ())
+
+
 def test_named_things_merge_by_name_at_their_place_and_new_ones_come_last(tmp_path: Path) -> None:
     over = """\
 jobs:
