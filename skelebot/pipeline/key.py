@@ -14,7 +14,7 @@ from skelebot.pipeline.contents import Contents
 from skelebot.project import needs
 from skelebot.project.sources import argv, class_source, job_params, script
 from skelebot.project.state import own_folder
-from skelebot.secret import Secret, Word, reveal
+from skelebot.secret import Secret, Word, reveal, reveal_all
 
 HASHED = "hmac-sha256:"  # before the hash of a secret
 
@@ -30,7 +30,7 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
     """
     program = argv(project, job, ())
     arguments = task.argv[len(program) :]
-    known = {**os.environ, **{name: reveal(word, os.environ) for name, word in task.env}}
+    known = {**os.environ, **reveal_all(task.env, os.environ)}
     made = {
         need.name: contents.outputs(project.root, need).fingerprint() for need in needs.needed(project, job)
     }
