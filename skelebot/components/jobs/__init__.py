@@ -7,6 +7,10 @@ from skelebot.model import Arg, Job, Param, Project
 from skelebot.options import Values
 from skelebot.project.sources import class_source, job_params
 
+_OF_WHY = (
+    Arg("job", help="The job"),
+    Arg("values", help="Its arguments and options (default: its defaults)", optional=True),
+)
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 
 
@@ -17,7 +21,7 @@ class Jobs(Component):
         names = tuple(job.name for job in project.jobs)
         one = Arg("job", (), "Only what this job needs (default: all jobs)", optional=True, offered=names)
         questions = (
-            Command("why", "Show why a job would run, given its values", _never, bind=_why),
+            Command("why", "Show why a job would run, given its values", _never, _OF_WHY, bind=_why),
             Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
         )
         jobs = [_command(project, job) for job in project.jobs]

@@ -3,10 +3,10 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 from skelebot import console, process
-from skelebot.errors import ProgramMissing, UsageError
+from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.model import WORKDIR, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
@@ -62,7 +62,9 @@ class Docker:
         return lines + [f"variable {name}" for name, _ in task.env]
 
     def surroundings(self, image: Image, task: Task) -> dict[str, str]:
-        base = None if image.dockerfile else self.client.inspect_quickly(image.base)
+        base = None
+        with suppress(SkelebotError):  # no engine is needed to know that there is nothing to do
+            base = None if image.dockerfile else self.client.inspect_quickly(image.base)
         return {"image": build_source.setup_digest(image), "base image": base.id if base else ""}
 
     @contextmanager
