@@ -24,7 +24,7 @@ from skelebot.image import written
 from skelebot.model import ALL_GPUS, Image, Limits, Place, Run, Step, Task
 from skelebot.project import state
 from skelebot.project.state import checkout_id
-from skelebot.runners.docker import cleanup, images, labels, runs
+from skelebot.runners.docker import Docker, cleanup, images, labels, runs
 from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.builder import Builder, has_buildkit
@@ -573,3 +573,12 @@ def test_what_has_gone_meanwhile_needs_no_end(fake: FakeClient) -> None:
     with pytest.raises(SkelebotError, match=r"`docker rm` failed \(Error: device or resource busy\)"):
         list(runs.remove(Client(None), [run]))
     assert list(runs.remove(Client(None), [])) == []
+
+
+def test_an_engine_that_does_not_answer_leaves_only_the_base_image_open(image: Image) -> None:
+    engine = Docker("unix:///nowhere/docker.sock")
+    found = engine.surroundings(image, Task("run", ("true",), image.context))
+    assert found.keys() == {"image", "base image"}
+    assert found["base image"] == ""
+    other = engine.surroundings(replace(image, base="another"), Task("run", ("true",), image.context))
+    assert other["image"] != found["image"]
