@@ -10,10 +10,10 @@ from skelebot.model import Arg, Param
 # other programs and other languages have to read it too.
 _FORMS = {
     "int": r"[+-]?[0-9]+",
-    "float": r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
+    "float": r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?",
     "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}",
     "path": r"(?s:.+)",
-    "file": r"(?s:.+)",
+    "file": r"(?s:.*[^/])",  # with a slash at its end, it would be a folder
 }
 NOUNS = {
     "text": "text",

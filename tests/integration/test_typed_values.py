@@ -52,8 +52,24 @@ def test_defaults_and_lists_are_checked_and_secrets_kept(sandbox: Sandbox) -> No
     assert refused(sandbox, "-n", "run").startswith("run: --conf: 'missing' does not exist in ")
     assert refused(sandbox, "-n", "run", "--conf", "a", "--many", "a", "b").startswith("run: --many: 'b' ")
     secret = refused(sandbox.with_env(KEY="geheim"), "-n", "run", "--conf", "a")
-    assert secret.startswith("run: --key: its file does not exist in ")
+    assert secret == "run: --key: expected a file that exists where the job runs"
     assert sandbox.ok("-n", "run", "--conf", "a", "--many", "a") == "--conf a --many a\n"
+
+
+def test_the_folder_in_which_a_file_is_missing(sandbox: Sandbox) -> None:
+    outside = sandbox.write("../outside/y.csv", "1\n").resolve().parent
+    project(sandbox, "n", job("cat", args=FILE, mappings=json.dumps([f"{outside}:/srv:ro"])))
+    assert refused(sandbox, "-n", "run", f"{outside}/no").endswith(f"/no' does not exist in {outside}")
+    assert refused(sandbox, "run", "/srv/no") == f"run: data: '/srv/no' does not exist in {outside}"
+
+
+def test_no_part_of_a_secret_path_is_shown(sandbox: Sandbox) -> None:
+    (sandbox.root / "link").symlink_to("/etc/geheim/key")
+    project(sandbox, "n", job("cat", params="[{name: key, type: file, secret: true}]"))
+    for path in ("/etc/geheim/key", "geheim/../link", "geheim"):
+        assert refused(sandbox, "run", "--key", path) == (
+            "run: --key: expected a file that exists where the job runs"
+        )
 
 
 def test_a_file_that_an_earlier_job_may_write(sandbox: Sandbox) -> None:

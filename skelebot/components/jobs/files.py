@@ -30,10 +30,11 @@ def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -
             path, problem = found.locate(posixpath.normpath(posixpath.join(WORKDIR, text)))
         if path and not problem and not any(_may_make(link, path) for link in earlier):
             problem = _missing(path, session.project.root)
+        if problem and is_secret:  # the reason would have parts of the path
+            raise UsageError(f"{job.name}: {name}: expected a file that exists where the job runs")
         if problem:
-            shown = "its file" if is_secret else repr(one_line(text))
-            hint = "" if is_secret else _hint(session.project.root, text)
-            raise UsageError(f"{job.name}: {name}: {shown} {problem}{hint}")
+            hint = _hint(session.project.root, text)
+            raise UsageError(f"{job.name}: {name}: {one_line(text)!r} {problem}{hint}")
 
 
 def _named(project: Project, job: Job, values: Values) -> Iterator[tuple[str, str, bool]]:
@@ -56,7 +57,8 @@ def _variables(project: Project, job: Job) -> dict[str, str]:
 def _missing(path: str, root: str) -> str | None:
     if os.path.isdir(path):
         return "is a folder; name a file"
-    return None if os.path.exists(path) else f"does not exist in {root}"
+    folder = root if is_below(path, root) else os.path.dirname(path)
+    return None if os.path.exists(path) else f"does not exist in {one_line(folder)}"
 
 
 def _hint(root: str, text: str) -> str:
