@@ -13,10 +13,20 @@ import os
 import sys
 
 
+# What a function gives that has run nothing of its body, by the name of its type.
+NOT_RUN = {
+    "coroutine": "is async, so it did not run; call asyncio.run in it",
+    "async_generator": "is async, so it did not run; call asyncio.run in it",
+    "generator": "has a `yield`, so it did not run; move that to another function and loop over it",
+}
+
+
 def parsed(kind: str, text: str) -> object:
     if kind == "date":
         import datetime
 
+        if not hasattr(datetime, "date"):
+            sys.exit(f"ERROR | {datetime.__file__} has the name of another module, datetime; rename the file")
         return datetime.date(*map(int, text.split("-")))
     return {"int": int, "float": float}.get(kind, str)(text)
 
@@ -86,8 +96,11 @@ def main(file: str, name: str, method: str, described: str, *words: str) -> None
     call = getattr(build(values), method, None)
     if not callable(call):
         sys.exit(f"ERROR | the class {name} in {file} has no method {method}")
-    if hasattr(call(), "__await__"):
-        sys.exit(f"ERROR | {name}.{method} in {file} is async, so it did not run; call asyncio.run in it")
+    result = call()
+    if type(result).__name__ in NOT_RUN:
+        if hasattr(result, "close"):
+            result.close()  # else Python warns of it as well
+        sys.exit(f"ERROR | {name}.{method} in {file} {NOT_RUN[type(result).__name__]}")
 
 
 if __name__ == "__main__":

@@ -275,6 +275,7 @@ def check_a_class(sandbox: Sandbox, *how: str) -> None:
         1,
         ["ERROR | Later.run in src/tasks.py is async, so it did not run; call asyncio.run in it"],
     )
+    assert "RuntimeWarning" not in later.err
 
 
 def test_a_class_runs_natively(sandbox: Sandbox) -> None:
@@ -318,6 +319,43 @@ def test_a_class_in_a_package_and_one_with_the_name_of_another_module(sandbox: S
     result = sandbox.run("-n", "c")
     assert result.code == 1
     assert result.errors == ["ERROR | src/sys.py has the name of another module, sys; rename the file"]
+
+
+def test_a_method_of_which_nothing_has_run_is_no_success(sandbox: Sandbox) -> None:
+    sandbox.write("t.py", """\
+        class T:
+            def __init__(self, values): ...
+            def run(self): yield print("ran")
+            async def validate(self): yield 1
+
+        class Remote:
+            def __init__(self, values): ...
+            def __await__(self): ...
+            def run(self): return self
+        """)  # fmt: skip
+    project(sandbox, "n", job("t.py:T", "a"), job("echo", "b", validate="t.py:T"), job("t.py:Remote", "c"))
+    result = sandbox.run("-n", "b")
+    assert (result.code, result.out) == (2, "")
+    assert result.errors[0] == (
+        "ERROR | T.validate in t.py is async, so it did not run; call asyncio.run in it"
+    )
+    sandbox.write("t.py", sandbox.read("t.py").replace("async def validate", "def check"))
+    result = sandbox.run("-n", "a")
+    assert (result.code, result.out) == (1, "")
+    assert result.errors == [
+        "ERROR | T.run in t.py has a `yield`, so it did not run; move that to another function and loop over it"
+    ]
+    assert sandbox.ok("-n", "c") == ""
+
+
+def test_a_module_of_the_project_with_the_name_of_one_that_is_needed(sandbox: Sandbox) -> None:
+    sandbox.write("src/datetime.py", "")
+    sandbox.write("t.py", "class T:\n    def __init__(self, v): ...\n    def run(self): print(1)\n")
+    project(sandbox, "n", job("t.py:T", params="[{name: d, type: date}]"))
+    assert sandbox.ok("-n", "run") == "1\n"
+    result = sandbox.run("-n", "run", "-d", "2024-01-31")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert "datetime.py has the name of another module, datetime; rename the file" in result.errors[0]
 
 
 # --- validation ---
