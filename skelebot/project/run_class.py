@@ -12,12 +12,11 @@ from __future__ import annotations
 import os
 import sys
 
-
 # What a function gives that has run nothing of its body, by the name of its type.
 NOT_RUN = {
     "coroutine": "is async, so it did not run; call asyncio.run in it",
     "async_generator": "is async, so it did not run; call asyncio.run in it",
-    "generator": "has a `yield`, so it did not run; move that to another function and loop over it",
+    "generator": "has a `yield`, so it did not run; call a generator in it",
 }
 
 

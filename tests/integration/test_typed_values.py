@@ -342,9 +342,7 @@ def test_a_method_of_which_nothing_has_run_is_no_success(sandbox: Sandbox) -> No
     sandbox.write("t.py", sandbox.read("t.py").replace("async def validate", "def check"))
     result = sandbox.run("-n", "a")
     assert (result.code, result.out) == (1, "")
-    assert result.errors == [
-        "ERROR | T.run in t.py has a `yield`, so it did not run; move that to another function and loop over it"
-    ]
+    assert result.errors == ["ERROR | T.run in t.py has a `yield`, so it did not run; call a generator in it"]
     assert sandbox.ok("-n", "c") == ""
 
 

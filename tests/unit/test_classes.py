@@ -78,15 +78,16 @@ def problem(
 @pytest.mark.parametrize(
     "text",
     [
-        "class Train:\n    def run(self): ...\n",
-        "class Train:\n    run = print\n",
-        "class Train:\n    if True:\n        def run(self): ...\n",
-        "if True:\n    class Train:\n        def run(self): ...\n",
-        "try:\n    import x\nexcept ImportError:\n    class Train:\n        def run(self): ...\n",
-        "class Base:\n    def run(self): ...\nclass Train(Base): ...\n",
+        "class Train:\n    def __init__(self, v): ...\n    def run(self): ...\n",
+        "class Train:\n    __init__ = run = print\n",
+        "class Train:\n    def __new__(cls, v): ...\n    if True:\n        def run(self): ...\n",
+        "if True:\n    class Train:\n        def __init__(self, v): ...\n        def run(self): ...\n",
+        "try:\n    import x\nexcept ImportError:\n    class Train:\n        run = __init__ = print\n",
+        "class Base:\n    run = print\n    def __init__(self, v): ...\nclass Train(Base): ...\n",
         "from base import Base\nclass Train(Base): ...\n",
         "import base\nclass Train(base.Base): ...\n",
         "@decorated\nclass Train: ...\n",
+        "@dataclass\nclass Train:\n    values: dict\n    def run(self): ...\n",
         "class Train(metaclass=Meta): ...\n",
         "class Train(Train): ...\n",
         "from other import Train\n",
@@ -118,6 +119,10 @@ def test_what_may_be_a_class_with_a_method(tmp_path: Path, text: str) -> None:
             "the class Train in t.py has no method run; add one",
         ),
         ("class Base: ...\nclass Train(Base): ...\n", "the class Train in t.py has no method run; add one"),
+        (
+            "class Base:\n    def run(self): ...\nclass Train(Base): ...\n",
+            "the class Train in t.py takes no values; add `def __init__(self, values)`",
+        ),
         ("class A(Train): ...\nclass Train(A): ...\n", None),
     ],
 )
@@ -127,7 +132,7 @@ def test_what_is_sure_to_be_wrong(tmp_path: Path, text: str, wrong: str | None) 
 
 
 def test_a_name_with_a_dot_cannot_be_imported(tmp_path: Path) -> None:
-    text = "class Train:\n    def run(self): ...\n"
+    text = "class Train:\n    __init__ = run = print\n"
     assert "has a dot" in str(problem(tmp_path, text, file="tasks.v2.py"))
     assert problem(tmp_path, text, file="my-tasks.py") is None
 
@@ -144,7 +149,38 @@ def test_a_name_with_a_dot_cannot_be_imported(tmp_path: Path) -> None:
     ],
 )
 def test_whether_a_class_validates(tmp_path: Path, text: str, has: bool) -> None:
-    assert classes.has_validate(str(write(tmp_path, text, "t.py")), ClassSource("t.py", "Train")) is has
+    write(tmp_path, text, "t.py")
+    assert classes.has_validate(str(tmp_path), ClassSource("t.py", "Train")) is has
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from base import Base\nclass Train(Base): ...\n",
+        "from base import Base as B\nclass A(B): ...\nclass Train(object, A): ...\n",
+        "from .base import Base\nclass Train(Base): ...\n",
+        "from . import base\nclass Train(base.Base): ...\n",
+        "from .. import Base\nclass Train(Base): ...\n",
+        "from ..pkg.base import Base\nclass Train(Base): ...\n",
+        "import common.top as up\nclass Train(up.Base): ...\n",
+        "import common.top\nclass Train(common.top.Base): ...\n",
+        "from common import top\nclass Train(top.Base): ...\n",
+        "from common.again import Again\nclass Train(Again): ...\n",
+        "from base import Base as Train\n",
+        "from base import Base\nclass Train(Base[int]): ...\n",
+        "try:\n    import fast\nexcept ImportError:\n    from base import Base\nclass Train(Base): ...\n",
+    ],
+)
+def test_a_validation_that_is_inherited_from_another_file(tmp_path: Path, text: str) -> None:
+    for file in ("src/pkg/base.py", "src/__init__.py", "common/top.py"):
+        write(tmp_path, "class Base:\n    def validate(self): ...\n", file)
+    write(tmp_path, "import common.top as t\nclass Again(t.Base, Again): ...\n", "common/again.py")
+    write(tmp_path, text, "src/pkg/t.py")
+    assert classes.has_validate(str(tmp_path), ClassSource("src/pkg/t.py", "Train"))
+    write(tmp_path, "class Base: ...\n", "src/pkg/base.py")
+    write(tmp_path, "class Base: ...\n", "src/__init__.py")
+    write(tmp_path, "class Base: ...\n", "common/top.py")
+    assert not classes.has_validate(str(tmp_path), ClassSource("src/pkg/t.py", "Train"))
 
 
 # --- the values ---

@@ -1,6 +1,5 @@
 """Validate a job's values before any job of a chain runs: by a source of its own, or its class's method."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -48,7 +47,7 @@ def _validation(project: Project, job: Job) -> Job | None:
     source = job.validate
     if source is None:
         named = class_source(project.root, job.source)
-        if not named or not classes.has_validate(os.path.join(project.root, named.file), named):
+        if not named or not classes.has_validate(project.root, named):
             return None
         source = job.source
     return replace(job, source=source, params=job_params(project, job), method="validate", mode="i", ports=())
