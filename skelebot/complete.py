@@ -136,14 +136,19 @@ def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
             yield from _paths_below(str(root), word)
 
 
-def _paths_below(root: str, word: str) -> Iterator[Candidate]:
-    """Yield the files that fit a path from the root; the shell lists those of the current folder."""
+def _paths_below(root: str, word: str) -> list[Candidate]:
+    """Return the files that fit a path from the root; the shell lists those of the current folder.
+
+    Of a folder that alone fits, what is in it, as the shell puts a blank after a single candidate.
+    """
     folder, name = os.path.split(word)
+    paths = []
     with suppress(OSError), os.scandir(os.path.join(root, folder)) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
-            if name[:1] == "." or entry.name[0] != ".":
-                end = "/" if entry.is_dir() else ""
-                yield Candidate(os.path.join(folder, entry.name) + end)
+            if entry.name.startswith(name) and (name or entry.name[0] != "."):
+                paths.append(os.path.join(folder, entry.name) + ("/" if entry.is_dir() else ""))
+    below = _paths_below(root, paths[0]) if len(paths) == 1 and paths[0].endswith("/") else []
+    return below or [Candidate(path) for path in paths]
 
 
 def _environments() -> list[str]:

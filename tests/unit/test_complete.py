@@ -352,7 +352,13 @@ def test_in_a_subfolder_paths_are_offered_from_the_root(
     for name in ("data/a.csv", "data/b/c.csv", "data/.hidden", "sub/d.csv"):
         write(tmp_path, "", name)
     monkeypatch.chdir(tmp_path / "sub")
-    assert found("train --data", "da") == ["data/"]
+    (tmp_path / "empty").mkdir()
+    assert found("train --data", "") == ["data/", "empty/", "skelebot.yaml", "sub/"]
+    assert found("train --data", "da") == ["data/a.csv", "data/b/"]
+    assert found("train --data", "s") == ["skelebot.yaml", "sub/"]
+    assert found("train --data", "su") == ["sub/d.csv"]
+    assert found("train --data", "e") == ["empty/"]
+    assert found("train --data", "data/.") == ["data/.hidden"]
     assert found("train --data", "data/") == ["data/a.csv", "data/b/"]
     assert found("train", "--data=data/b/") == ["--data=data/b/c.csv"]
     assert found("train --data", "nowhere/") == []
