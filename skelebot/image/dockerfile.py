@@ -387,7 +387,7 @@ def command_of(project: Project, job: Job) -> tuple[str, ...]:
             referenced = True
             shell.append(f'${{{param.reference}+{add(param.flag)} "${param.reference}"}}')
         else:
-            shell += [add(w) for w in plan.param_words(param, plan.default(param, {}), of_class)]
+            shell += [add(w) for w in plan.param_words(param, plan.default(job.name, param, {}), of_class)]
     if not referenced:
         return tuple(words)
     return ("sh", "-c", "exec " + " ".join(shell), job.name, *words)

@@ -93,7 +93,7 @@ def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> 
     for param in job_params(project, job):
         if param.name in values:
             given += param_words(param, values[param.name], of_class)
-        elif (value := default(param, env)) is not None:
+        elif (value := default(job.name, param, env)) is not None:
             secret = param.secret and param.reference
             given += (
                 [param.flag, Secret("variable", secret)] if secret else param_words(param, value, of_class)
@@ -101,13 +101,13 @@ def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> 
     return tuple(given)
 
 
-def default(param: Param, env: Mapped[str, str]) -> Value | None:
-    """Return the value of a param that was not given; None if it is not passed."""
+def default(job: str, param: Param, env: Mapped[str, str]) -> Value | None:
+    """Return the value of a param of a job that was not given; None if it is not passed."""
     if param.reference:
         value = env.get(param.reference)
         if value is not None and (expected := mismatch(param, value)):
             found = "another value" if param.secret else repr(value)
-            raise UsageError(f"{param.flag}: ${param.reference} is {found}, expected {expected}")
+            raise UsageError(f"{job}: {param.flag}: ${param.reference} is {found}, expected {expected}")
         return value
     if param.accepts == "boolean":
         return param.on

@@ -150,12 +150,12 @@ def test_an_arg_is_checked_before_anything_runs(
 
 def test_a_value_of_the_environment_is_checked_too() -> None:
     of = Param("rate", type="float", max="1", default="$RATE")
-    assert plan.default(of, {"RATE": "0.5"}) == "0.5"
-    assert plan.default(of, {}) is None
-    with pytest.raises(UsageError, match=re.escape("--rate: $RATE is '', expected a number of at most 1")):
-        plan.default(of, {"RATE": ""})
-    with pytest.raises(UsageError, match=r"--rate: \$RATE is another value, expected"):
-        plan.default(Param("rate", type="int", default="$RATE", secret=True), {"RATE": "x"})
+    assert plan.default("a", of, {"RATE": "0.5"}) == "0.5"
+    assert plan.default("a", of, {}) is None
+    with pytest.raises(UsageError, match=re.escape("a: --rate: $RATE is '', expected a number of at most 1")):
+        plan.default("a", of, {"RATE": ""})
+    with pytest.raises(UsageError, match=r"a: --rate: \$RATE is another value, expected"):
+        plan.default("a", Param("rate", type="int", default="$RATE", secret=True), {"RATE": "x"})
 
 
 # --- in the configuration ---

@@ -45,7 +45,7 @@ def _named(project: Project, job: Job, values: Values) -> Iterator[tuple[str, st
     params = [param for param in job_params(project, job) if param.type == "file"]
     known = _variables(project, job) if any(param.reference for param in params) else {}
     for param in params:
-        value = values[param.name] if param.name in values else plan.default(param, known)
+        value = values[param.name] if param.name in values else plan.default(job.name, param, known)
         for text in (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ():
             yield param.flag, text, param.secret
 
