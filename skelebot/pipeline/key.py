@@ -3,15 +3,16 @@
 import hashlib
 import hmac
 import os
+import posixpath
 from contextlib import suppress
 from typing import Any
 
 from skelebot.errors import SkelebotError
 from skelebot.files import replace_file
-from skelebot.model import Arg, Job, Param, Project, Task
+from skelebot.model import WORKDIR, Arg, Job, Param, Project, Task
 from skelebot.pipeline import contents
 from skelebot.pipeline.contents import Contents
-from skelebot.project import needs
+from skelebot.project import needs, plan
 from skelebot.project.sources import argv, class_source, job_params, script
 from skelebot.project.state import own_folder
 from skelebot.secret import Secret, Word, reveal, reveal_all
@@ -43,7 +44,7 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
         ),
         "inputs": inputs.fingerprint(),
         "arguments": [_shown(project.root, word, known) for word in arguments],
-        **_files_of_values(project, job, arguments),
+        **_files_of_values(project, job, task, arguments, known),
         "variables": {name: _shown(project.root, word, known) for name, word in task.env},
         "mappings": [
             [os.path.relpath(mount.source, project.root), mount.target, mount.read_only]
@@ -54,13 +55,44 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
     }
 
 
-def _files_of_values(project: Project, job: Job, arguments: tuple[Word, ...]) -> dict[str, str]:
+def _files_of_values(
+    project: Project, job: Job, task: Task, arguments: tuple[Word, ...], known: dict[str, str]
+) -> dict[str, str]:
     """Return the content of the files that values of type `file` name, whether they are inputs or not."""
     typed: tuple[Arg | Param, ...] = (*job.args, *job_params(project, job))
     if not any(of.type == "file" for of in typed):
         return {}
-    words = (word for word in arguments if isinstance(word, str))
-    return {"files of values": contents.named(project.root, words).fingerprint()}
+    plain = [_on_this_machine(project, task, word) for word in arguments if isinstance(word, str)]
+    # The cache of `contents` would store the path of a secret one.
+    secret = [
+        _content_of_secret(project.root, _on_this_machine(project, task, reveal(word, known)))
+        for word in arguments
+        if isinstance(word, Secret)
+    ]
+    return {"files of values": ":".join((contents.named(project.root, plain).fingerprint(), *secret))}
+
+
+def _on_this_machine(project: Project, task: Task, text: str) -> str:
+    """Return where a path that the job sees is for Skelebot. Raises SkelebotError if that is unknown."""
+    if task.place.is_native:
+        return os.path.join(project.root, text)
+    path = posixpath.normpath(posixpath.join(WORKDIR, text))
+    if mount := plan.covering(project.root, task.mounts, path):
+        return os.path.join(mount.source, posixpath.relpath(path, mount.target))
+    if home := next((mount.target for mount in task.mounts if mount.target.startswith("~")), None):
+        raise SkelebotError(f"a value names a file that may be below {home}, whose changes are not seen")
+    return path
+
+
+def _content_of_secret(root: str, path: str) -> str:
+    """Return a keyed hash of a file whose name is a secret; empty if it is not a file."""
+    if not os.path.isfile(path):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return _keyed_hash(root, file.read())
+    except OSError as error:
+        raise SkelebotError(f"the file of a secret value cannot be read: {error.strerror}") from None
 
 
 def _content_of_script(project: Project, job: Job) -> tuple[str, ...]:
@@ -87,8 +119,11 @@ def _shown(root: str, word: Word, known: dict[str, str]) -> str:
     """Return a word as it may be stored: of a secret a hash that only this checkout can make."""
     if not isinstance(word, Secret):
         return word
-    text = reveal(word, known).encode("utf-8", "surrogateescape")
-    return f"{HASHED}{hmac.new(_hash_key(root), text, hashlib.sha256).hexdigest()}"
+    return HASHED + _keyed_hash(root, reveal(word, known).encode("utf-8", "surrogateescape"))
+
+
+def _keyed_hash(root: str, content: bytes) -> str:
+    return hmac.new(_hash_key(root), content, hashlib.sha256).hexdigest()
 
 
 def _hash_key(root: str) -> bytes:

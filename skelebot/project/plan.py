@@ -162,6 +162,16 @@ def mount(root: str, text: str) -> Mount:
     return Mount(source, posixpath.normpath(mapping.container), mapping.read_only)
 
 
+def covering(root: str, mounts: tuple[Mount, ...], path: str) -> Mount | None:
+    """Return what a path of the container is below: a mount, or the project in the image; or None."""
+    known = (*mounts, Mount(root, WORKDIR))
+    return max(
+        (mount for mount in known if f"{path}/".startswith(f"{mount.target}/")),
+        key=lambda each: len(each.target),
+        default=None,
+    )
+
+
 def targets(job: Job) -> tuple[str, ...]:
     """Return where the job's mappings are in the container."""
     return tuple(posixpath.normpath(Mapping.parse(text).container) for text in job.mappings)

@@ -178,6 +178,35 @@ def test_the_content_of_a_file_and_the_type_of_a_value_keep_nothing_up_to_date(s
     assert sandbox.ok("-n", "why", "run") == "source: changed\n"
 
 
+def test_the_content_of_a_file_with_a_secret_name_keeps_nothing_up_to_date(sandbox: Sandbox) -> None:
+    sandbox.write("geheim.key", "1\n")
+    project(
+        sandbox, "n",
+        job('cat "$2" > out/y', params="[{name: key, type: file, secret: true}]", inputs="[skelebot.yaml]",
+            outputs="[out/]"),
+    )  # fmt: skip
+    sandbox.ok("-n", "run", "--key", "geheim.key")
+    assert "run is up to date" in sandbox.run("-n", "run", "--key", "geheim.key").err
+    sandbox.write("geheim.key", "2\n")
+    assert sandbox.ok("-n", "why", "run", "--key", "geheim.key") == "files of values: changed\n"
+    for path in (sandbox.root / ".skelebot").rglob("*"):
+        assert not path.is_file() or b"geheim" not in path.read_bytes()
+
+
+@pytest.mark.engine
+def test_the_content_of_a_mapped_file_keeps_nothing_up_to_date(sandbox: Sandbox, name: str) -> None:
+    file = sandbox.write("../outside/x.csv", "1\n").resolve()
+    for target, shown in (("/srv", "/srv/x.csv"), ("~/srv", "/root/srv/x.csv")):
+        mappings = json.dumps([f"{file.parent}:{target}:ro"])
+        project(sandbox, name, job("cp $2 out/", params=FILE, outputs="[out/]", mappings=mappings))
+        sandbox.ok("run", "--data", shown)
+        if target == "/srv":
+            assert "run is up to date" in sandbox.run("run", "--data", shown).err
+        sandbox.write("../outside/x.csv", f"2 {target}\n")
+        sandbox.ok("run", "--data", shown)
+        assert sandbox.read("out/x.csv") == f"2 {target}\n"
+
+
 def test_a_job_that_is_up_to_date_is_not_validated(sandbox: Sandbox) -> None:
     sandbox.write("in/a", "1\n")
     more = {"inputs": "[in/]", "outputs": "[out/]", "validate": "'echo validated'"}

@@ -92,16 +92,17 @@ class _Container:
 
         The file is empty if it cannot be known.
         """
-        top, target, is_mapped = self._top(path)
-        if not target and any(mount.target.startswith("~") for mount in self._mounts):
+        covering = plan.covering(self._root, self._mounts, path)
+        if not covering and any(mount.target.startswith("~") for mount in self._mounts):
             return "", None  # whose home that is, the image says
-        if not target:
+        if not covering:
             folder = posixpath.dirname(path)
             mapping = f", such as {folder}:ro" if folder != "/" else ""
             return path, f"is not in the image; add a mapping of its folder{mapping}"
+        top, target = covering.source, covering.target
         below = posixpath.relpath(path, target)
         link = next(filter(lambda each: os.path.islink(os.path.join(top, each)), _parts(below)), None)
-        if not is_mapped and self._left_out and self._left_out.excludes(link or below):
+        if covering not in self._mounts and self._left_out and self._left_out.excludes(link or below):
             return path, "is not in the image, as the ignores leave it out; add a mapping of its folder"
         if link is None or not links:
             return os.path.normpath(os.path.join(top, below)), None
@@ -111,16 +112,6 @@ class _Container:
         )
         is_new = problem and not problem.startswith("is a link")
         return real, f"is a link to {one_line(goal[0])}, which {problem}" if is_new else problem
-
-    def _top(self, path: str) -> tuple[str, str, bool]:
-        """Return the folder here that a path is below, where the container has it, and whether it is mapped.
-
-        The first two are empty for a path that is neither below a mapping nor below the project.
-        """
-        if covering := [mount for mount in self._mounts if is_below(path, mount.target)]:
-            mount = max(covering, key=lambda each: len(each.target))
-            return mount.source, mount.target, True
-        return (self._root, WORKDIR, False) if is_below(path, WORKDIR) else ("", "", False)
 
 
 def _parts(path: str) -> Iterator[str]:
