@@ -51,9 +51,9 @@ def _imported(root: str, file: str, tree: ast.Module, name: str) -> Iterator[tup
         module, level = (node.module, node.level) if isinstance(node, ast.ImportFrom) else (None, 0)
         for alias in node.names:
             known = alias.asname or alias.name
-            if f"{name}.".startswith(f"{known}."):
-                target = (f"{module}." if module else "") + alias.name + name[len(known) :]
-                dotted, _, there = target.rpartition(".")
+            if known == "*" or f"{name}.".startswith(f"{known}."):
+                original = name if known == "*" else alias.name + name[len(known) :]
+                dotted, _, there = (f"{module}.{original}" if module else original).rpartition(".")
                 yield from ((path, there) for path in _module_files(root, file, dotted, level))
 
 

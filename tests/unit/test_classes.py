@@ -167,6 +167,7 @@ def test_whether_a_class_validates(tmp_path: Path, text: str, has: bool) -> None
         "from common import top\nclass Train(top.Base): ...\n",
         "from common.again import Again\nclass Train(Again): ...\n",
         "from base import Base as Train\n",
+        "from common.top import *\nclass Train(Base): ...\n",
         "from base import Base\nclass Train(Base[int]): ...\n",
         "try:\n    import fast\nexcept ImportError:\n    from base import Base\nclass Train(Base): ...\n",
     ],
