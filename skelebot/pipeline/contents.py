@@ -75,11 +75,12 @@ def inputs(root: str, job: Job, left_out: tuple[str, ...]) -> Contents:
     )
 
 
-def named(root: str, words: Iterable[str]) -> Contents:
-    """Return the files of the project that words of a command line name."""
-    paths = {os.path.normpath(os.path.join(root, word)) for word in words}
-    files = sorted(path for path in paths if os.path.isfile(path))
-    entries = tuple(ContextEntry(os.path.relpath(path, root), path, os.stat(path)) for path in files)
+def named(root: str, job: Job, words: Iterable[str]) -> Contents:
+    """Return the files that words of a command line name, less what the job makes itself."""
+    paths = {os.path.relpath(os.path.join(root, word), root): os.path.join(root, word) for word in words}
+    own = {path for path in paths if any(output.holds(path) for output in job.results)}
+    files = sorted(path for path in paths.keys() - own if os.path.isfile(paths[path]))
+    entries = tuple(ContextEntry(path, paths[path], os.stat(paths[path])) for path in files)
     return Contents(root, entries, _label("named", *files))
 
 

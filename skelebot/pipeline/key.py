@@ -69,7 +69,7 @@ def _files_of_values(
         for word in arguments
         if isinstance(word, Secret)
     ]
-    return {"files of values": ":".join((contents.named(project.root, plain).fingerprint(), *secret))}
+    return {"files of values": ":".join((contents.named(project.root, job, plain).fingerprint(), *secret))}
 
 
 def _on_this_machine(project: Project, task: Task, text: str) -> str:

@@ -193,6 +193,14 @@ def test_the_content_of_a_file_with_a_secret_name_keeps_nothing_up_to_date(sandb
         assert not path.is_file() or b"geheim" not in path.read_bytes()
 
 
+def test_a_value_that_names_an_output_is_no_input(sandbox: Sandbox) -> None:
+    params = "[{name: data, type: file}, {name: into, type: path, default: out/y}]"
+    project(sandbox, "n", job('date +%N > "$4"', params=params, inputs="[in]", outputs="[out/]"))
+    sandbox.write("in", "1\n")
+    sandbox.ok("-n", "run", "--data", "in")
+    assert sandbox.run("-n", "run", "--data", "in").err == "INFO  | run is up to date\n"
+
+
 @pytest.mark.engine
 def test_the_content_of_a_mapped_file_keeps_nothing_up_to_date(sandbox: Sandbox, name: str) -> None:
     file = sandbox.write("../outside/x.csv", "1\n").resolve()
