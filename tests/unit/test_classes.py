@@ -1,5 +1,6 @@
 """A class as a job's source: what counts as one, what its file says of it, and the values that it gets."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from skelebot.image import dockerfile
 from skelebot.model import Arg, Job, Param, Project
-from skelebot.project import classes
+from skelebot.project import classes, run_class
 from skelebot.project.run_class import read
 from skelebot.project.sources import ClassSource, class_source, job_params, script
 
@@ -185,6 +186,12 @@ def test_a_validation_that_is_inherited_from_another_file(tmp_path: Path, text: 
 
 
 # --- the values ---
+
+
+def test_an_old_python_reads_what_builds_the_class() -> None:
+    """An image may have one; what else it takes is tried with today's alone."""
+    ast.parse(Path(run_class.__file__).read_text(), feature_version=(3, 7))
+
 
 ARGS = (Arg("day", type="date"), Arg("text"))
 PARAMS = (
