@@ -7,7 +7,7 @@ from contextlib import suppress
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 
-OWN = ".skelebot"
+FOLDER = ".skelebot"
 
 
 def own_folder(root: str) -> str:
@@ -15,7 +15,7 @@ def own_folder(root: str) -> str:
 
     Where the caller cannot write there, it is one in the caller's cache. Raises SkelebotError.
     """
-    folder = os.path.join(root, OWN)
+    folder = os.path.join(root, FOLDER)
     try:
         _make(folder)
     except OSError as error:
@@ -23,7 +23,7 @@ def own_folder(root: str) -> str:
         try:
             _make(folder)
         except OSError:
-            raise SkelebotError(f"{os.path.join(root, OWN)} cannot be written: {reason(error)}") from None
+            raise SkelebotError(f"{os.path.join(root, FOLDER)} cannot be written: {reason(error)}") from None
     return folder
 
 
@@ -109,7 +109,7 @@ def _remember(root: str, name: str, line: str) -> None:
 def _lines(root: str, name: str) -> tuple[str, ...]:
     """The lines of a file of Skelebot's own, each once."""
     found: list[str] = []
-    for folder in (os.path.join(root, OWN), folder_in_cache(root)):
+    for folder in (os.path.join(root, FOLDER), folder_in_cache(root)):
         path = os.path.join(folder, name)
         with suppress(OSError), open(path, encoding="utf-8", errors="surrogateescape") as file:
             found += file.read().split("\n")[:-1]

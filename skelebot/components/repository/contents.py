@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from skelebot.errors import SkelebotError
 from skelebot.files import replace_file
-from skelebot.project.state import OWN, own_folder
+from skelebot.project.state import FOLDER, own_folder
 
 # The paths in a folder; of each file its size and when it was last written, which change with its content.
 Contents: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -86,4 +86,4 @@ def save(root: str, folder: str, contents: Contents) -> None:
 
 def _record(root: str, folder: str) -> str:
     name = hashlib.sha256(os.path.realpath(folder).encode(errors="surrogateescape")).hexdigest()[:32]
-    return os.path.join(root, OWN, "artifacts", f"{name}.json")
+    return os.path.join(root, FOLDER, "artifacts", f"{name}.json")

@@ -66,7 +66,7 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
         forget = (
             ""
             if runner.place.host in named
-            else f"; if it no longer exists, delete it from {state.OWN}/hosts"
+            else f"; if it no longer exists, delete it from {state.FOLDER}/hosts"
         )
         console.warn(f"{failure}{forget}")
     return found, list(failures)

@@ -15,7 +15,7 @@ from skelebot.components.scaffold.render import Answers, Renderer
 from skelebot.components.scaffold.templates import FILE, Template, TemplateFile, path_inside
 from skelebot.errors import ConfigError
 from skelebot.project import read
-from skelebot.project.state import OWN
+from skelebot.project.state import FOLDER
 
 VERSION = "0.1.0"
 KEEP = ".gitkeep"  # lets git keep an empty folder
@@ -103,7 +103,7 @@ def _path(text: str, place: str) -> str | None:
     path = posixpath.normpath(text)
     if not text.isprintable() or path.startswith(("/", "../")) or path in (".", ".."):
         raise ConfigError([f"{place}: expected a path inside the project, found {text!r}"])
-    if ".git" in path.lower().split("/") or path.split("/")[0] == OWN:
+    if ".git" in path.lower().split("/") or path.split("/")[0] == FOLDER:
         raise ConfigError([f"{place}: {path!r} belongs to git or to Skelebot; a template cannot write there"])
     return path
 

@@ -13,7 +13,7 @@ from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.image.written import own_dockerfile
 from skelebot.model import Image
-from skelebot.project.state import OWN, own_folder
+from skelebot.project.state import FOLDER, own_folder
 from skelebot.runners.docker.labels import CONTEXT_LABEL
 
 
@@ -62,7 +62,7 @@ class BuildSource:
 
 
 def _fingerprint_cache(image: Image) -> FingerprintCache:
-    folder = os.path.join(image.context, OWN)
+    folder = os.path.join(image.context, FOLDER)
     with suppress(SkelebotError):  # where nothing can be written, everything is read again each time
         folder = own_folder(image.context)
     return FingerprintCache(folder, image.tag.replace(":", "."))

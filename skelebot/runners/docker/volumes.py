@@ -21,7 +21,7 @@ from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.files import PART, locked, reason
 from skelebot.model import Mount, image_name
-from skelebot.project.state import OWN, checkout_id, own_folder
+from skelebot.project.state import FOLDER, checkout_id, own_folder
 from skelebot.runners.docker import sync
 from skelebot.runners.docker.client import Client, csv, explained
 from skelebot.runners.docker.exchange import TOP, Folder, exchange, unseen
@@ -150,7 +150,7 @@ class Volumes:
         return Folder(
             os.path.realpath(mount.source),
             os.path.join(self._state_folder(), f"{self._name(mount)}.{where:08x}.json"),
-            os.path.realpath(os.path.join(self.root, OWN)),
+            os.path.realpath(os.path.join(self.root, FOLDER)),
             self._part,
             is_in_use,
         )

@@ -14,7 +14,7 @@ from skelebot.errors import STOPPING, TIMED_OUT, SkelebotError
 from skelebot.files import reason
 from skelebot.model import NATIVE, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
-from skelebot.project.state import OWN as FOLDER
+from skelebot.project.state import FOLDER
 from skelebot.runners import limits
 from skelebot.runners.folders import make_folders
 from skelebot.runners.native import environment, records
