@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
-from skelebot.model import Image, Place, Project, Run, Task
+from skelebot.model import Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 
 # Entered for the moment in which a program begins, so that nothing comes between it and its run.
@@ -16,6 +16,14 @@ class Removed(NamedTuple):
 
     name: str
     size: int
+
+
+class Cleaned(NamedTuple):
+    """What `clean` has removed in one place; `is_complete` unless a job that runs may need the rest."""
+
+    runs: Sequence[Removed]
+    images: Sequence[Removed] = ()
+    is_complete: bool = True
 
 
 class Runner(Protocol):
@@ -62,6 +70,12 @@ class Runner(Protocol):
 
     def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
         """Remove runs that have ended, once their results are back."""
+
+    def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
+        """Remove those of the runs that do not run, and what no run of the project needs any more."""
+
+    def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step | None:
+        """The program that runs these words beside a run, as its user; None where a run has no inside."""
 
 
 def superseded(runs: Iterable[Run], task: Task) -> list[Run]:

@@ -120,6 +120,15 @@ def test_no_component_imports_another() -> None:
             assert of_others == [], parts
 
 
+def test_the_commands_for_runs_know_no_place_of_their_own() -> None:
+    """A new kind of place joins without a change there: they ask what every runner answers."""
+    for parts in FILES:
+        if parts[:2] == ("components", "runs"):
+            assert [
+                o for o in own_imports(parts) if o[:2] in (("runners", "docker"), ("runners", "native"))
+            ] == []
+
+
 def test_only_one_file_runs_programs() -> None:
     wanted = {"subprocess", "pty", "os.system", "os.popen"}
     assert [parts for parts in FILES if wanted & set(imports(parts)) and parts != ("process",)] == []

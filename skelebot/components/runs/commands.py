@@ -12,9 +12,7 @@ from skelebot.files import sweep
 from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Project, Run, Task
 from skelebot.options import Values
 from skelebot.project import plan, state
-from skelebot.project.state import checkout_id
-from skelebot.runners.docker import Docker, cleanup
-from skelebot.runners.runner import Removed, Runner
+from skelebot.runners.runner import Cleaned, Runner
 
 # bash where the image has it
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
@@ -58,7 +56,8 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
             known.update(run.id for run in found[runner])
         except SkelebotError as error:
             failures[runner] = error
-    if failures and not known and not any(isinstance(runner, Docker) for runner in found):
+    # This machine's processes can always be asked, so that they say nothing about the rest.
+    if failures and not known and all(runner.place.is_native for runner in found):
         raise next(iter(failures.values()))
     root, named = session.project.root, _named_hosts(session.project)
     failures = {runner: error for runner, error in failures.items() if _is_used(runner.place, root)}
@@ -156,14 +155,13 @@ def stop(session: Session, values: Values) -> int:
 def open_shell(session: Session, values: Values) -> int:
     """Open a shell in a container that runs, or else in a new one."""
     found, silent = _of_job(session, values)
-    running = [(runner, run) for runner, run in found if run.is_running and isinstance(runner, Docker)]
-    if not running:
+    user = session.project.user
+    shells = ((run, runner.shell(run, user, _SHELL)) for runner, run in found if run.is_running)
+    run, step = next(((run, step) for run, step in shells if step), (None, None))
+    if run is None or step is None:
         return _shell_in_new(session, values, silent)
-    runner, run = running[0]
     if values.get("map"):
         console.warn(f"{run.name} is already running; -m only applies to a new container")
-    assert isinstance(runner, Docker)
-    step = runner.shell(run, session.project.user, _SHELL)
     if session.flags.dry_run:
         console.out(process.display(step))
         return 0
@@ -203,38 +201,28 @@ def _shell_task(session: Session, job: Job | None) -> Task:
 
 def clean(session: Session, values: Values) -> int:
     every_checkout = bool(values.get("all"))
-    found, _ = by_runner(session, every_checkout)
-    ended = {runner: [run for run in runs if not run.is_running] for runner, runs in found.items()}
+    runs_of, _ = by_runner(session, every_checkout)
     if session.flags.dry_run:
-        for run in (run for runs in ended.values() for run in runs):
+        for run in (run for runs in runs_of.values() for run in runs if not run.is_running):
             console.out(f"remove {run.name}")
         return 0
-    of_jobs: list[Removed] = []
-    images: list[Removed] = []
-    for runner, runs in ended.items():
-        of_jobs += runner.remove([run for run in runs if run.state != "created"])
     image = launch.image(session)
-    with cleanup.alone(image) as alone:
-        if not alone:
-            console.info("a job of the project is running here, so what it may need is kept")
-        for runner, runs in ended.items() if alone else ():
-            # When nobody else is at it, a container that was only created is not about to start.
-            own = checkout_id(session.project.root)
-            begun = [run for run in runs if run.state == "created" and run.checkout in ("", own)]
-            of_jobs += runner.remove(begun)
-            if isinstance(runner, Docker):
-                images += runner.remove_superseded(image, every_checkout)
-    _report(of_jobs, images, bool(values.get("json")))
+    places = [runner.clean(image, runs, every_checkout) for runner, runs in runs_of.items()]
+    if not all(place.is_complete for place in places):
+        console.info("a job of the project is running here, so what it may need is kept")
+    _report(places, bool(values.get("json")))
     return 0
 
 
-def _report(of_jobs: Sequence[Removed], images: Sequence[Removed], as_json: bool) -> None:
-    freed = sum(each.size for each in (*of_jobs, *images))
+def _report(places: Sequence[Cleaned], as_json: bool) -> None:
+    runs = [run for place in places for run in place.runs]
+    images = [image for place in places for image in place.images]
+    freed = sum(each.size for each in (*runs, *images))
     if as_json:
-        names = {"containers": [r.name for r in of_jobs], "images": [r.name for r in images]}
+        names = {"containers": [run.name for run in runs], "images": [image.name for image in images]}
         console.out(json.dumps({**names, "bytes": freed}, indent=2))
         return
-    counts = ", ".join(_counted(len(each), what) for each, what in ((of_jobs, "run"), (images, "image")))
+    counts = ", ".join(_counted(len(each), what) for each, what in ((runs, "run"), (images, "image")))
     console.out(f"{counts}, {freed / 1e6:.1f} MB freed")
 
 

@@ -18,7 +18,7 @@ from skelebot.runners.docker.client import PATIENCE, Client, or_natively
 from skelebot.runners.docker.labels import PROJECT_LABEL
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
-from skelebot.runners.runner import Launch, Removed
+from skelebot.runners.runner import Cleaned, Launch, Removed
 from skelebot.secret import display_text, reveal, reveal_all
 
 
@@ -127,11 +127,17 @@ class Docker:
     def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step:
         return runs.shell(self.client, run, user, words)
 
-    def remove_superseded(self, image: Image, every_checkout: bool) -> list[Removed]:
-        """Remove images that nothing uses any more."""
-        sizes = self.client.own_sizes()
-        gone = cleanup.remove_superseded(self.client, image, every_checkout)
-        return [Removed(name, sizes.get(name, 0)) for name in gone]
+    def clean(self, image: Image, runs_of: Sequence[Run], every_checkout: bool) -> Cleaned:
+        removed = list(self.remove([run for run in runs_of if run.state == "exited"]))
+        with cleanup.alone(image) as is_alone:
+            if not is_alone:
+                return Cleaned(removed, is_complete=False)
+            # When nobody else is at it, a container that was only created is not about to start.
+            own = ("", checkout_id(image.context))
+            removed += self.remove([r for r in runs_of if r.state == "created" and r.checkout in own])
+            sizes = self.client.own_sizes()
+            names = cleanup.remove_superseded(self.client, image, every_checkout)
+        return Cleaned(removed, [Removed(name, sizes.get(name, 0)) for name in names])
 
 
 def _refuse_bytes(task: Task) -> None:

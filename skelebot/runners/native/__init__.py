@@ -21,7 +21,7 @@ from skelebot.runners.native import environment, records
 from skelebot.runners.native.environment import Environment
 from skelebot.runners.native.held import Held, hold
 from skelebot.runners.native.records import Record
-from skelebot.runners.runner import Launch, Removed, superseded
+from skelebot.runners.runner import Cleaned, Launch, Removed, superseded
 
 if TYPE_CHECKING:
     import threading
@@ -225,6 +225,12 @@ class Native:
     def remove(self, runs: Sequence[Run]) -> Iterator[Removed]:
         for run in runs:
             yield Removed(run.name, records.remove(run))
+
+    def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
+        return Cleaned(list(self.remove([run for run in runs if not run.is_running])))
+
+    def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> None:
+        """A native job has nothing around it that a shell could be opened in."""
 
 
 def _do_nothing(signum: int, frame: "FrameType | None") -> None: ...
