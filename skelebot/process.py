@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from skelebot import console
@@ -292,6 +292,14 @@ def in_thread(function: Callable[..., object], *args: object) -> "threading.Thre
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return thread
+
+
+def close_others(fds: Collection[int]) -> None:
+    """Close what a forked process has open beside its standard streams and these."""
+    for number in map(int, os.listdir("/dev/fd")):
+        if number > 2 and number not in fds:
+            with suppress(OSError):  # the listing itself was among them
+                os.close(number)
 
 
 # --- which process is meant ---

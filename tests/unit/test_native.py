@@ -493,6 +493,38 @@ def test_a_detached_run_outlives_its_starter(task: Task) -> None:
     assert records.runs(task.root) == []
 
 
+_DETACH_BESIDE_ANOTHER = """
+import json, os, sys
+from dataclasses import replace
+from skelebot.json_form import from_json
+from skelebot.model import Task
+from skelebot.runners.native import Native, records
+from skelebot.runners.native.environment import Environment
+runner, task = Native(), from_json(Task, json.loads(sys.argv[1]))
+other = runner.start(Environment(), task)
+environment = open("environment.lock", "w")
+run = runner.start(Environment(fds=(environment.fileno(),)), replace(task, mode="d"))
+print(records.lock_of(other), records.lock_of(run), records.process_of(run), flush=True)
+runner.wait(other)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_a_detached_run_holds_its_own_locks_alone(task: Task) -> None:
+    """Another run of the same process would seem to live for as long."""
+    long = replace(task, argv=("sh", "-c", "for i in $(seq 600); do [ -e go ] && break; sleep 0.05; done"))
+    argv = (sys.executable, "-c", _DETACH_BESIDE_ANOTHER, json.dumps(to_json(long)))
+    env = {**os.environ, "PYTHONPATH": str(Path(process.__file__).parents[1])}
+    with subprocess.Popen(argv, env=env, cwd=task.root, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout
+        of_other, of_run, supervisor = starter.stdout.readline().split()
+        fds = Path(f"/proc/{supervisor.partition('-')[0]}/fd")
+        held = {os.readlink(fd) for fd in fds.iterdir()}
+        Path(task.root, "go").touch()
+    assert of_other not in held
+    assert {of_run, os.path.join(task.root, "environment.lock")} <= held
+
+
 def test_a_detached_run_is_stopped_by_another_process(task: Task) -> None:
     run = detach(
         replace(task, argv=("sh", "-c", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done"))

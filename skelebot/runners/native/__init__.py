@@ -175,6 +175,8 @@ class Native:
         os.setsid()
         for number, stream in enumerate((os.open(os.devnull, os.O_RDWR), *output)):
             os.dup2(stream, number)
+        # The locks of this process's other runs are among them: those would seem to live as long.
+        process.close_others((*record.fds, *prepared.fds))
         for signum in STOPPING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, _do_nothing)  # not even while the end is noted

@@ -24,9 +24,10 @@ _LAYOUT = 2  # raised when environments are made in another way
 
 
 class Environment(NamedTuple):
-    """What puts the right `python` before a job."""
+    """What puts the right `python` before a job; `fds` hold the lock that keeps it from being replaced."""
 
     variables: tuple[tuple[str, str], ...] = ()
+    fds: tuple[int, ...] = ()
 
 
 def is_needed(task: Task) -> bool:
@@ -43,8 +44,8 @@ def check(task: Task) -> None:
 @contextmanager
 def ensure_environment(task: Task, verbose: bool) -> Iterator[Environment]:
     """The task's environment, made where the dependencies ask for it; it stays while the block lasts."""
-    with _python_variables(task, verbose) as variables:
-        yield Environment((*variables, *_import_path(task)))
+    with _python_environment(task, verbose) as python:
+        yield python._replace(variables=(*python.variables, *_import_path(task)))
 
 
 def _import_path(task: Task) -> tuple[tuple[str, str], ...]:
@@ -56,19 +57,20 @@ def _import_path(task: Task) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _python_variables(task: Task, verbose: bool) -> Iterator[tuple[tuple[str, str], ...]]:
-    """The variables that put the right `python` before a job."""
+def _python_environment(task: Task, verbose: bool) -> Iterator[Environment]:
+    """The environment without the import path."""
     path = reveal(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)), os.environ)
     active = _active()
     if active:
-        yield (("PATH", f"{active}/bin{os.pathsep}{path}"),)
+        yield Environment((("PATH", f"{active}/bin{os.pathsep}{path}"),))
     elif task.dependencies and _is_worth_an_environment(task):
-        with _venv(task, verbose) as venv:
-            yield (("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv))
+        with _venv(task, verbose) as (venv, lock):
+            variables = (("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv))
+            yield Environment(variables, (lock.fileno(),))
     elif shutil.which("python", path=path) is None:
-        yield (("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),)
+        yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
     else:
-        yield ()
+        yield Environment()
 
 
 def _is_worth_an_environment(task: Task) -> bool:
@@ -119,8 +121,8 @@ def _link(folder: str, target: str) -> str:
 
 
 @contextmanager
-def _venv(task: Task, verbose: bool) -> Iterator[str]:
-    """Return the path of the task's environment, created or replaced if the dependencies changed.
+def _venv(task: Task, verbose: bool) -> Iterator[tuple[str, IO[str]]]:
+    """The path of the task's environment, created or replaced if the dependencies changed, and its lock.
 
     Jobs share a lock on it while they run, so that it is never replaced under one of them.
     """
@@ -136,7 +138,7 @@ def _venv(task: Task, verbose: bool) -> Iterator[str]:
             if _mark_of(venv) != mark:
                 _replace(venv, task, wanted, mark, verbose, lock)
             take_lock(lock, shared=True)
-        yield venv
+        yield venv, lock
 
 
 def _say_waiting() -> None:
