@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from harness import wait_for
 
 from skelebot.component import Session
 from skelebot.components.jupyter import Jupyter
+from skelebot.components.jupyter import server as server_module
 from skelebot.components.jupyter import task as task_module
 from skelebot.components.jupyter.options import ServerOptions, joined
 from skelebot.components.jupyter.ports import free_ports, is_taken
@@ -442,6 +444,20 @@ def test_a_server_that_cannot_be_used_is_asked_to_stop(capsys: pytest.CaptureFix
     )
     assert "listens on 127.0.0.1:8888 instead" in problem(lambda path, token: 200, "http://127.0.0.1:8888/")
     assert capsys.readouterr().out == ""
+
+
+def test_a_server_that_goes_on_is_asked_to_stop_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter misses a signal that comes while it logs."""
+    monkeypatch.setattr(server_module, "_REPEAT", 0.1)
+    requests: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, _: requests.append(signum))
+    try:
+        with answering("127.0.0.1", lambda path, token: 403) as port:
+            server = started(port, "http://0.0.0.0:8888/")
+            wait_for(lambda: len(requests) == 3)
+            server.end()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_server_that_never_answers_where_it_listens() -> None:

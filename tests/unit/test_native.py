@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness import wait_for
 
 from skelebot import foreground, process
 from skelebot.errors import SkelebotError, UsageError
@@ -38,13 +38,6 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "p").mkdir()
     return Task("run", ("true",), str(tmp_path / "p"), project="demo", place=NATIVE)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # --- which Python ---

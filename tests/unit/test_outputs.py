@@ -1,5 +1,6 @@
 """Files that Skelebot writes for the user: whole or not at all, and left out of later images."""
 
+import errno
 import os
 import resource
 import stat
@@ -76,6 +77,20 @@ def test_no_room_is_told_with_the_files_name(tmp_path: Path) -> None:
     with pytest.raises(SkelebotError) as error, files.whole_file(str(target)) as file:
         file.write(b"x" * 2000)
     assert str(error.value) == f"{target} cannot be written: file too large"
+    assert (names(tmp_path), target.read_text()) == (["out.tar"], "old")
+
+
+def test_a_file_server_that_reports_a_full_disk_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS does: it takes what is written, and says only when asked that there is no room for it."""
+
+    def fsync(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = write(tmp_path, "old", "out.tar")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SkelebotError) as error, files.whole_file(str(target)) as file:
+        file.write(b"new")
+    assert str(error.value) == f"{target} cannot be written: no space left on device"
     assert (names(tmp_path), target.read_text()) == (["out.tar"], "old")
 
 

@@ -112,6 +112,23 @@ def test_a_plugin_whose_file_has_changed_is_imported_again(quiet: tuple[Plugin, 
     assert not idle.is_idle(plugin)
 
 
+def test_only_what_still_holds_stays_in_the_cache(quiet: tuple[Plugin, Path], tmp_path: Path) -> None:
+    plugin, file = quiet
+    lines = tmp_path / "cache" / "skelebot" / "idle-plugins"
+    component = type("Quiet", (Component,), {"__module__": "quiet"})
+    idle.remember(plugin, component)  # in place of the same line
+    assert lines.read_text().count("quiet:COMPONENT") == 1
+    file.write_text("# more")
+    idle.remember(plugin, component)  # in place of its former line
+    assert lines.read_text().count("quiet:COMPONENT") == 1
+    idle.remember(plugin._replace(target="quiet:Other"), component)  # beside it
+    assert idle.is_idle(plugin)
+    assert lines.read_text().count("\n") == 1
+    file.write_text("# still more")
+    idle.remember(plugin._replace(target="quiet:Third"), component)  # without those of the file as it was
+    assert [line.split("\t")[0] for line in lines.read_text().split("\n")] == ["quiet:Third"]
+
+
 # --- a package out of a zip file ---
 
 GOOD = {"seed/__init__.py": "COMPONENT = None\n", "seed/data/words.txt": "one\n"}
