@@ -223,7 +223,7 @@ def test_a_wrong_size_is_noticed(tmp_path: Path) -> None:
         archive.writestr("seed/zeros", b"\0" * 1_000_000)
     size = (1_000_000).to_bytes(4, "little")
     path.write_bytes(path.read_bytes().replace(size, (10).to_bytes(4, "little")))
-    with pytest.raises(SkelebotError, match="cannot be read"):
+    with pytest.raises(SkelebotError, match="is not a readable zip file"):
         unpacked(str(path), tmp_path)
     assert all(p.stat().st_size <= 10 for p in (tmp_path / "around").rglob("zeros"))
 
@@ -237,14 +237,14 @@ def test_an_encrypted_or_damaged_file_is_refused(flag: int, tmp_path: Path) -> N
     else:
         data[data.index(b"one\n")] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(SkelebotError, match="is encrypted" if flag else "cannot be read"):
+    with pytest.raises(SkelebotError, match="is encrypted" if flag else "is not a readable"):
         unpacked(str(path), tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no zip file at all", b"PK\3\4 and so on", b"PK\5\6" + b"\xff" * 18])
 def test_a_file_that_is_not_a_zip_file_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(SkelebotError, match="is not a zip file"):
+    with pytest.raises(SkelebotError, match="is not a readable zip file"):
         unpacked(str(tmp_path / "x.zip"), tmp_path)
 
 
@@ -287,14 +287,6 @@ def test_a_link_in_a_folder_is_refused(tmp_path: Path) -> None:
     (around / "seed" / "link").symlink_to("/etc")
     with pytest.raises(SkelebotError, match="link is neither a file nor a folder"):
         unpacked(str(around), tmp_path)
-
-
-def test_a_file_that_grows_meanwhile_is_refused(tmp_path: Path) -> None:
-    around = placed(tmp_path / "work", GOOD)
-    with package.opened(str(around)) as found:
-        write(around, GOOD["seed/data/words.txt"] + "two\n", "seed/data/words.txt")
-        with pytest.raises(SkelebotError, match="changed while it was read"):
-            found.write(str(tmp_path))
 
 
 def test_a_missing_path_is_a_usage_error(tmp_path: Path) -> None:

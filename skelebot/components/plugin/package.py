@@ -3,15 +3,16 @@
 import keyword
 import os
 import re
+import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO
+from typing import NamedTuple
 
 from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import private_folder
 
 MOST_FILES = 5_000
 MOST_BYTES = 100_000_000
@@ -20,34 +21,18 @@ _LEFT_OUT = ("__pycache__", ".git")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
-@dataclass(frozen=True)
-class File:
-    """A file of a package; `path` begins with the package's name."""
+class Package(NamedTuple):
+    """A package, and the folder that holds its files."""
 
-    path: str
-    size: int
-    open: Callable[[], IO[bytes]]
-
-
-@dataclass(frozen=True)
-class Package:
     name: str
-    files: tuple[File, ...]
+    folder: str
 
     def write(self, folder: str) -> None:
-        """Write the package into an empty folder. Raises SkelebotError and OSError."""
-        for file in self.files:
-            target = os.path.join(folder, file.path)
+        """Write the package into an empty folder. Raises OSError."""
+        for path in _files_below(self.folder):
+            target = os.path.join(folder, self.name, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            try:
-                with file.open() as source:
-                    data = source.read(file.size + 1)
-            except _DAMAGED as error:
-                raise SkelebotError(f"{file.path} cannot be read: {error}; make the zip file again") from None
-            if len(data) != file.size:
-                raise SkelebotError(f"{file.path} changed while it was read; run again")
-            with open(target, "xb") as written:
-                written.write(data)
+            shutil.copyfile(os.path.join(self.folder, path), target)
 
 
 @contextmanager
@@ -57,21 +42,15 @@ def opened(path: str) -> Iterator[Package]:
     Raises UsageError where there is none, and SkelebotError for one that must not be installed.
     """
     if os.path.isdir(path):
-        yield _package(path, *_of_folder(path))
+        yield _of_folder(path)
     elif os.path.isfile(path):
-        if os.path.getsize(path) > MOST_BYTES:
-            raise _too_large(path)
-        try:
-            archive = zipfile.ZipFile(path)
-        except _DAMAGED as error:
-            raise SkelebotError(f"{path} is not a zip file: {str(error).lower()}") from None
-        with archive:
-            yield _package(path, *_of_zip(path, archive))
+        with private_folder() as scratch:
+            yield _of_zip(path, scratch)
     else:
         raise UsageError(f"there is no zip file or folder {path}")
 
 
-def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
+def _checked_name(path: str, names: set[str]) -> str:
     if len(names) != 1:
         found = f"{len(names)}: {', '.join(sorted(names))}" if names else "none"
         raise SkelebotError(
@@ -80,28 +59,31 @@ def _package(path: str, names: set[str], files: Iterable[File]) -> Package:
     name = names.pop()
     if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
         raise SkelebotError(f"{path}: {name!r} cannot be the name of a package; rename the folder")
-    own = tuple(f for f in files if f.path.startswith(f"{name}/") and not _is_left_out(f.path))
-    if len(own) > MOST_FILES or sum(file.size for file in own) > MOST_BYTES:
-        raise _too_large(path)
-    return Package(name, own)
+    return name
 
 
-def _too_large(path: str) -> SkelebotError:
-    return SkelebotError(
-        f"{path}: a plugin may have at most {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; "
-        "leave out what it does not need"
-    )
-
-
-def _is_left_out(path: str) -> bool:
-    return any(part in _LEFT_OUT for part in path.split("/"))
+def _check_sizes(path: str, sizes: Sequence[int]) -> None:
+    if len(sizes) > MOST_FILES or sum(sizes) > MOST_BYTES:
+        raise SkelebotError(
+            f"{path}: a plugin may have at most {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; "
+            "leave out what it does not need"
+        )
 
 
 # --- zip files ---
 
 
-def _of_zip(path: str, archive: zipfile.ZipFile) -> tuple[set[str], list[File]]:
-    """The names of the packages, and all files. One doubtful name refuses the whole archive."""
+def _of_zip(path: str, scratch: str) -> Package:
+    """Unpack the package into an empty folder. One doubtful name refuses the whole archive."""
+    _check_sizes(path, [os.path.getsize(path)])
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _unpacked(path, archive, scratch)
+    except _DAMAGED as error:
+        raise SkelebotError(f"{path} is not a readable zip file: {error}; make it again") from None
+
+
+def _unpacked(path: str, archive: zipfile.ZipFile, scratch: str) -> Package:
     members = archive.infolist()
     for member in members:
         if doubt := _doubt(member):
@@ -110,11 +92,15 @@ def _of_zip(path: str, archive: zipfile.ZipFile) -> tuple[set[str], list[File]]:
     if len(set(paths)) != len(paths):
         raise SkelebotError(f"{path}: it contains a name twice; nothing was installed")
     tops = {name.split("/")[0] for name in paths if re.fullmatch(r"[^/]+/__init__\.py", name)}
-    return tops, [_member_file(archive, member) for member in members if not member.is_dir()]
+    name = _checked_name(path, tops)
+    own = [m for m in members if m.filename.startswith(f"{name}/") and not _is_left_out(m.filename)]
+    _check_sizes(path, [member.file_size for member in own])
+    archive.extractall(scratch, own)
+    return Package(name, os.path.join(scratch, name))
 
 
-def _member_file(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> File:
-    return File(member.filename, member.file_size, lambda: archive.open(member))
+def _is_left_out(path: str) -> bool:
+    return any(part in _LEFT_OUT for part in path.split("/"))
 
 
 def _doubt(member: zipfile.ZipInfo) -> str | None:
@@ -133,29 +119,28 @@ def _doubt(member: zipfile.ZipInfo) -> str | None:
 # --- folders ---
 
 
-def _of_folder(path: str) -> tuple[set[str], list[File]]:
-    """The same for a folder, which is a package itself or has one in it."""
-    if os.path.isfile(os.path.join(path, "__init__.py")):
-        found = [os.path.abspath(path)]
-    else:
-        below = [entry.path for entry in os.scandir(path)]
-        found = [one for one in below if os.path.isfile(os.path.join(one, "__init__.py"))]
-    names = {os.path.basename(one) for one in found}
-    return names, list(_files_below(found[0])) if len(found) == 1 else []
+def _of_folder(path: str) -> Package:
+    """The package that a folder is, or has in it."""
+    folders = [os.path.abspath(path)]
+    if not _is_package(path):
+        folders = [entry.path for entry in os.scandir(path) if _is_package(entry.path)]
+    name = _checked_name(path, {os.path.basename(folder) for folder in folders})
+    _check_sizes(path, [os.path.getsize(os.path.join(folders[0], file)) for file in _files_below(folders[0])])
+    return Package(name, folders[0])
 
 
-def _files_below(package: str) -> Iterator[File]:
-    above = os.path.dirname(package)
+def _is_package(folder: str) -> bool:
+    return os.path.isfile(os.path.join(folder, "__init__.py"))
+
+
+def _files_below(package: str) -> Iterator[str]:
+    """The paths of a package's files. Raises SkelebotError for what is neither a file nor a folder."""
     for folder, below, names in os.walk(package):
-        below[:] = sorted(set(below) - set(_LEFT_OUT))
-        for name in (*below, *sorted(names)):
-            full = os.path.join(folder, name)
-            found = os.lstat(full)
-            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-                raise SkelebotError(f"{full} is neither a file nor a folder; replace it with a file")
+        below[:] = set(below) - set(_LEFT_OUT)
+        for name in (*below, *names):
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise SkelebotError(f"{path} is neither a file nor a folder; replace it with a file")
             if name in names:
-                yield File(os.path.relpath(full, above), found.st_size, _opener(full))
-
-
-def _opener(path: str) -> Callable[[], IO[bytes]]:
-    return lambda: open(path, "rb")
+                yield os.path.relpath(path, package)
