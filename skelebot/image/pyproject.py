@@ -29,14 +29,15 @@ def dependencies(root: str, path: str, extras: set[str] | None) -> list[tuple[st
 
     Raises UsageError with the file and the key that is wrong.
     """
-    content = _load(root, path)
+    content = load(root, path)
     try:
         return _dependencies(content, extras)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _load(root: str, path: str) -> dict[str, Any]:
+def load(root: str, path: str) -> dict[str, Any]:
+    """Read the file. Raises UsageError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

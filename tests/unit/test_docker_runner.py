@@ -386,12 +386,11 @@ USED = '{"Id": "used", "RepoTags": ["demo:files-4"], "Config": {"Labels": {"skel
 def test_images_of_other_checkouts_and_those_in_use_stay(
     fake: FakeClient, image: Image, every_checkout: bool, gone: list[str]
 ) -> None:
-    """The first inspection is of the images that are built upon others, the second of those others."""
-    upon = '{"Id": "i", "Config": {"Labels": {"skelebot.files": "demo:files-4"}}}'
-    answers = "\n".join((MINE, THEIRS, OLD, USED)).replace("CHECKOUT", checkout_id(image.context))
+    """Of those with heavy files, the one that demo:latest is built upon is in use."""
+    upon = '{"RepoTags": ["demo:latest"], "Config": {"Labels": {"skelebot.files": "demo:files-4"}}}'
+    answers = "\n".join((MINE, THEIRS, OLD, USED, upon)).replace("CHECKOUT", checkout_id(image.context))
     fake.says("images", "", hook='case $* in *Tag*) printf "latest\\nfiles-%s\\n" 1 2 3 4 ;; esac')
-    hook = f"case $* in *files-1*) echo '{answers}' ;; *) echo '{upon}' ;; esac"
-    fake.says("image inspect", "", hook=hook)
+    fake.says("image inspect", answers)
     names = [f"demo:{tag}" for tag in gone]
     fake.says("rmi", "".join(f"Untagged: {name}\n" for name in names))
     assert cleanup.remove_superseded(Client(None), image, every_checkout) == names

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from skelebot import console
 from skelebot.components.scaffold import generate
 from skelebot.components.scaffold.scripts import SHARED, Script, find_scripts, make_targets
-from skelebot.errors import ConfigError
-from skelebot.image import dependencies
+from skelebot.errors import ConfigError, UsageError
+from skelebot.files import open_regular
+from skelebot.image import dependencies, pyproject
 
 LANGUAGES = {".py": "Python", ".r": "R"}
 # Packages that every R has: https://cran.r-project.org/doc/FAQ/R-FAQ.html#Add_002don-packages-in-R
@@ -36,15 +36,15 @@ class FolderContents:
 
 
 def discover(root: str) -> FolderContents:
-    pyproject, description = _pyproject(root), _description(root)
+    metadata, description = _pyproject(root), _description(root)
     skipped: list[str] = []
-    scripts = list(find_scripts(root, pyproject, skipped))
+    scripts = list(find_scripts(root, metadata, skipped))
     about = {
-        "name": pyproject.get("name") or description.get("Package"),
-        "description": pyproject.get("description") or description.get("Title"),
+        "name": metadata.get("name") or description.get("Package"),
+        "description": metadata.get("description") or description.get("Title"),
         "language": _language(root, [script.path for script in scripts]),
     }
-    version = pyproject.get("version") or description.get("Version")
+    version = metadata.get("version") or description.get("Version")
     return FolderContents(
         about={
             name: value for name, value in about.items() if isinstance(value, str) and value.isprintable()
@@ -92,18 +92,9 @@ def _r(root: str, description: dict[str, str]) -> Iterator[str]:
 
 
 def _pyproject(root: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    path = os.path.join(root, "pyproject.toml")
-    if not os.path.isfile(path):
-        return {}
     try:
-        with open(path, "rb") as file:
-            project = tomllib.load(file).get("project", {})
-    except (OSError, ValueError):
+        project = pyproject.load(root, "pyproject.toml").get("project", {})
+    except UsageError:
         return {}
     return project if isinstance(project, dict) else {}
 
@@ -113,12 +104,9 @@ def _description(root: str) -> dict[str, str]:
 
     https://cran.r-project.org/doc/manuals/R-exts.html#The-DESCRIPTION-file
     """
-    path = os.path.join(root, "DESCRIPTION")
-    if not os.path.isfile(path):
-        return {}
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            whole = re.sub(r"\n[ \t]+", " ", file.read())
+        with open_regular(os.path.join(root, "DESCRIPTION")) as file:
+            whole = re.sub(r"\n[ \t]+", " ", file.read().decode(errors="replace"))
     except OSError:
         return {}
     pairs = (line.partition(":") for line in whole.splitlines())

@@ -10,6 +10,7 @@ from typing import Any
 
 from skelebot.components.scaffold.script_options import Options, runs_at_import
 from skelebot.components.scaffold.script_options import options as read_options
+from skelebot.files import open_regular
 from skelebot.model import image_name
 
 _SCRIPTS = (".py", ".r", ".sh")
@@ -147,13 +148,11 @@ def _file_of(root: str, module: str) -> tuple[str, str]:
 
 def make_targets(root: str) -> Iterator[str]:
     """One line about the targets of a Makefile: https://www.gnu.org/software/make/manual/make.html#Rules"""
-    path = os.path.join(root, "Makefile")
-    if not os.path.isfile(path):
-        return
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            rules = re.findall(r"^([A-Za-z0-9][\w -]*):(?![=:])", file.read(), re.MULTILINE)
+        with open_regular(os.path.join(root, "Makefile")) as file:
+            text = file.read().decode(errors="replace")
     except OSError:
         return
+    rules = re.findall(r"^([A-Za-z0-9][\w -]*):(?![=:])", text, re.MULTILINE)
     if names := list(dict.fromkeys(" ".join(rules).split())):
         yield f"Makefile: {', '.join(names)}; a job for one has `source: make {names[0]}`"

@@ -120,11 +120,9 @@ def remove_superseded(client: Client, image: Image, every_checkout: bool = False
 
 def _abandoned_tags(client: Client, image: Image) -> list[str]:
     """The own tags of checkouts of this machine whose folders are gone."""
-    name = repository(image)
-    tags = client.query("images", "--format", "{{.Tag}}", name, timeout=PATIENCE).split()
-    own = [f"{name}:{tag}" for tag in tags if re.search("-[0-9a-f]{8}$", tag)]
-    named = ((tag, labels) for names, labels in _labels_of(client, own, "RepoTags") for tag in names)
-    return [tag for tag, labels in named if tag in own and _is_abandoned(tag, labels.get(ROOT_LABEL, ""))]
+    own = [tag for tag in _tags(client, image) if re.search("-[0-9a-f]{8}$", tag)]
+    labels = _labels_by_tag(client, own)
+    return [tag for tag in own if _is_abandoned(tag, labels.get(tag, {}).get(ROOT_LABEL, ""))]
 
 
 def _is_abandoned(tag: str, root: str) -> bool:
@@ -133,20 +131,13 @@ def _is_abandoned(tag: str, root: str) -> bool:
 
 def _unused_files_images(client: Client, image: Image, whose: str | None) -> list[str]:
     """The images with heavy files that no other image of the project is built upon."""
-    name = repository(image)
-    tags = client.query("images", "--format", "{{.Tag}}", name, timeout=PATIENCE).split()
-    files = [f"{name}:{tag}" for tag in tags if tag.startswith(FILES_TAG)]
+    tags = _tags(client, image)
+    files = [tag for tag in tags if tag.startswith(f"{repository(image)}:{FILES_TAG}")]
     if not files:
         return []
-    others = [f"{name}:{tag}" for tag in tags if not tag.startswith(FILES_TAG)]
-    used = {labels.get(FILES_LABEL) for _, labels in _labels_of(client, others)}
-    named = (
-        (tag, labels)
-        for tags, labels in _labels_of(client, files, "RepoTags")
-        for tag in tags
-        if tag in files
-    )
-    return [tag for tag, labels in named if tag not in used and _is_of(whose, labels)]
+    labels = _labels_by_tag(client, tags)
+    used = {of_image.get(FILES_LABEL) for tag, of_image in labels.items() if tag not in files}
+    return [tag for tag in files if tag in labels and tag not in used and _is_of(whose, labels[tag])]
 
 
 def _dangling(client: Client, image: Image, whose: str | None) -> list[str]:
@@ -155,7 +146,8 @@ def _dangling(client: Client, image: Image, whose: str | None) -> list[str]:
     ids = client.list_ids("images", "--filter", "dangling=true", "--filter", label, timeout=PATIENCE)
     if whose is None:
         return ids
-    return [id for id, labels in _labels_of(client, ids) if _is_of(whose, labels)]
+    labels = client.inspect_all(ids, lambda image: (image["Id"], _labels(image)), "image")
+    return [id for id, of_image in labels if _is_of(whose, of_image)]
 
 
 def _is_of(whose: str | None, labels: dict[str, str]) -> bool:
@@ -163,10 +155,21 @@ def _is_of(whose: str | None, labels: dict[str, str]) -> bool:
     return whose is None or labels.get(CHECKOUT_LABEL, whose) == whose
 
 
-def _labels_of(client: Client, names: list[str], by: str = "Id") -> list[tuple[Any, dict[str, str]]]:
-    return client.inspect_all(
-        names, lambda found: (found[by], dict(found["Config"].get("Labels") or {})), "image"
-    )
+def _tags(client: Client, image: Image) -> list[str]:
+    """All names of the project's images."""
+    name = repository(image)
+    tags = client.query("images", "--format", "{{.Tag}}", name, timeout=PATIENCE).split()
+    return [f"{name}:{tag}" for tag in tags]
+
+
+def _labels_by_tag(client: Client, tags: list[str]) -> dict[str, dict[str, str]]:
+    """The labels of the images with these names, by all of their names."""
+    images = client.inspect_all(tags, lambda image: (image["RepoTags"], _labels(image)), "image")
+    return {tag: labels for names, labels in images for tag in names}
+
+
+def _labels(image: dict[str, Any]) -> dict[str, str]:
+    return dict(image["Config"].get("Labels") or {})
 
 
 def _remove(client: Client, images: list[str]) -> list[str]:

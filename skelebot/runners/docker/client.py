@@ -151,13 +151,8 @@ class Client:
 
     def images_with(self, labels: dict[str, str]) -> list[str]:
         """The ids of the images that have all these labels."""
-        pairs = [f"{name}={value}" for name, value in labels.items()]
-        answer = self._ask("/images/json", label=pairs)
-        if isinstance(answer, list):
-            return self.read(
-                ("images",), json.dumps(answer), lambda found: [_text(each["Id"]) for each in found]
-            )
-        return self.list_ids("images", *(word for pair in pairs for word in ("--filter", f"label={pair}")))
+        filters = (("--filter", f"label={name}={value}") for name, value in labels.items())
+        return self.list_ids("images", *(word for each in filters for word in each))
 
     def created_containers(self, labels: dict[str, str], wanted: str) -> dict[str, str]:
         """The wanted label of each container with these labels that was never started, by its name."""
