@@ -33,10 +33,16 @@ def open_regular(path: str) -> IO[bytes]:
 
 def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
     """Write a whole file; if that fails, the old one stays. Raises OSError."""
+    with _replacement(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacement(path: str, mode: int = 0o666) -> Iterator[IO[bytes]]:
     fresh = f"{path}.{os.urandom(4).hex()}{PART}"
     try:
         with open(fresh, "xb", opener=lambda p, flags: os.open(p, flags, mode)) as file:
-            file.write(data)
+            yield file
         os.replace(fresh, path)
     except BaseException:
         with suppress(OSError):
@@ -50,17 +56,13 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
 
     The data is on the disk by then. Raises SkelebotError if the file cannot be written.
     """
-    fresh = os.path.join(os.path.dirname(path), f".{os.urandom(6).hex()}{PART}")
     try:
-        with open(fresh, "xb") as file:
+        with _replacement(path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # some file servers report only now that there is no room
-        os.replace(fresh, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(fresh)
-        if isinstance(error, OSError) and error.filename in (None, fresh):
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(PART):
             raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
         raise
 
@@ -81,6 +83,17 @@ def output_path(text: str) -> str:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{text} cannot be written: no permission to write in the folder {folder}")
     return path
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    import hashlib  # not for a run in which nothing has changed
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # --- locks ---

@@ -201,6 +201,20 @@ def job(source: str, name: str = "run", **keys: str) -> str:
     return f"{{name: {name}, source: {json.dumps(source)}, help: h{more}}}"
 
 
+# A job that takes a moment to clean up when it is asked to end.
+CLEANING = """
+import signal, sys, time
+def end(signum, frame):
+    time.sleep(0.7)
+    open("out/cleaned", "w").write(str(signum))
+    sys.exit(7)
+for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(s, end)
+open("out/ready", "w").close()
+time.sleep(60)
+"""
+
+
 # --- waiting and terminals ---
 
 

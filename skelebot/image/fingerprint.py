@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from skelebot.files import replace_file
+from skelebot.files import replace_file, sha256
 from skelebot.image.context import ContextEntry, unreadable
 
 # A file that changed this recently, in nanoseconds, may change again without its times showing it.
@@ -124,15 +124,9 @@ def _kind(entry: ContextEntry) -> str:
 
 
 def _file_hash(entry: ContextEntry) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
     try:
-        with open(entry.file, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256(entry.file)
     except FileNotFoundError:
         return _GONE
     except OSError as error:
         raise unreadable(entry.path, error) from None
-    return digest.hexdigest()

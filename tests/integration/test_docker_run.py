@@ -11,7 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import BASE, CLIENTS, SKELEBOT, Sandbox, Terminal, containers, docker, job, project, wait_for
+from harness import (
+    BASE,
+    CLEANING,
+    CLIENTS,
+    SKELEBOT,
+    Sandbox,
+    Terminal,
+    containers,
+    docker,
+    job,
+    project,
+    wait_for,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -99,19 +111,7 @@ def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox, name: str, client: st
     assert containers(name) == []
 
 
-# --- signals ---
-
-CLEANING = """
-import signal, sys, time
-def end(signum, frame):
-    time.sleep(1.0)
-    open("out/cleaned", "w").write(str(signum))
-    sys.exit(7)
-for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(s, end)
-open("out/ready", "w").close()
-time.sleep(60)
-"""
+# --- terminals ---
 
 
 def test_a_terminal_only_where_all_three_streams_are_one(sandbox: Sandbox, name: str) -> None:
@@ -134,9 +134,6 @@ def test_a_shell_is_usable_on_a_terminal(sandbox: Sandbox, name: str) -> None:
     screen.send(b"echo $((40+2)); exit 5\r")
     screen.expect("42")
     assert screen.close() == 5
-
-
-# --- streams ---
 
 
 # --- files and users ---

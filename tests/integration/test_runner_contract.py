@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from harness import SKELEBOT, Result, Sandbox, Terminal, job, make_sandbox, project, wait_for
+from harness import CLEANING, SKELEBOT, Result, Sandbox, Terminal, job, make_sandbox, project, wait_for
 
 from skelebot import catalog, launch, runners
 from skelebot.component import Session
@@ -120,18 +120,6 @@ def test_a_missing_program_is_127(place: Place) -> None:
 
 
 # --- signals and time ---
-
-CLEANING = """
-import signal, sys, time
-def end(signum, frame):
-    time.sleep(0.7)
-    open("out/cleaned", "w").write(str(signum))
-    sys.exit(7)
-for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(s, end)
-open("out/ready", "w").close()
-time.sleep(60)
-"""
 
 
 @pytest.mark.parametrize("source", ["clean.py", "python clean.py && echo no", "true; python clean.py"])

@@ -1,6 +1,5 @@
 """What a mapped folder here and its volume on another machine differ in, and how each file crosses over."""
 
-import hashlib
 import os
 import stat
 import tarfile
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple, cast
 
 from skelebot.errors import SkelebotError
-from skelebot.files import PART, reason
+from skelebot.files import PART, reason, sha256
 
 
 class FileState(NamedTuple):
@@ -173,11 +172,7 @@ def _decimal(nanoseconds: int) -> str:
 def checksum(path: str) -> str:
     """SHA-256 of a file, in hexadecimal; of one that is not there, nothing. Raises SkelebotError."""
     try:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256(path)
     except FileNotFoundError:
         return ""
     except OSError as error:
