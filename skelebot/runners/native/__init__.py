@@ -176,7 +176,7 @@ class Native:
         for number, stream in enumerate((os.open(os.devnull, os.O_RDWR), *output)):
             os.dup2(stream, number)
         # The locks of this process's other runs are among them: those would seem to live as long.
-        process.close_others((*record.fds, *prepared.fds))
+        process.close_others((*record.fds, *prepared.fds, *held.open_fds))
         for signum in STOPPING:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 signal.signal(signum, _do_nothing)  # not even while the end is noted

@@ -41,6 +41,11 @@ class Held(NamedTuple):
         """What the job's processes inherit."""
         return (*(self.devices.fds if self.devices else ()), *(self.memory.fds if self.memory else ()))
 
+    @property
+    def open_fds(self) -> tuple[int, ...]:
+        """What Skelebot has open for them."""
+        return (*(self.devices.fds if self.devices else ()), *(self.memory.open_fds if self.memory else ()))
+
     def step(self, task: Task, prepared: Environment) -> Step:
         """The program to start for the task. Raises ProgramMissing."""
         env = (*_threads(task), *task.env, *prepared.variables)

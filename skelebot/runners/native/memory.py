@@ -24,6 +24,7 @@ class Group(Protocol):
     """A group with a limit, for one run.
 
     words: what stands before the job's own words, and puts the job into the group. fds: what it inherits.
+    open_fds: what Skelebot has open for it.
     """
 
     @property
@@ -31,6 +32,9 @@ class Group(Protocol):
 
     @property
     def fds(self) -> tuple[int, ...]: ...
+
+    @property
+    def open_fds(self) -> tuple[int, ...]: ...
 
     def end(self) -> bool:
         """Whether one of the job's processes was killed for its memory; the group goes."""
@@ -63,6 +67,8 @@ class Folder:
     @property
     def fds(self) -> tuple[int, ...]:
         return ()
+
+    open_fds = fds
 
     def end(self) -> bool:
         killed = _has_killed(_read(f"{self.path}/{self.counter}"))
@@ -186,6 +192,10 @@ class Scope:
     def fds(self) -> tuple[int, ...]:
         return self.ask[0], self.tell[1]
 
+    @property
+    def open_fds(self) -> tuple[int, ...]:
+        return (*self.ask, *self.tell)
+
     def end(self) -> bool:
         for number in self.fds:
             os.close(number)
@@ -196,7 +206,7 @@ class Scope:
             return _has_killed(file.read())
 
     def forget(self) -> None:
-        for number in (*self.ask, *self.tell):
+        for number in self.open_fds:
             os.close(number)
 
 
