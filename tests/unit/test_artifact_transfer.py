@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -401,11 +402,15 @@ def test_the_checksum_of_a_file_that_arrives(tmp_path: Path, counts: list[int]) 
         assert checksum.sha256() == hashlib.sha256(content).hexdigest()
 
 
-def test_the_checksum_of_blocks(tmp_path: Path) -> None:
-    content = os.urandom(3_000_000)
-    (tmp_path / "part").write_bytes(content)
-    with Checksum(str(tmp_path / "part")) as checksum:
+def test_the_checksum_is_computed_while_the_file_arrives(tmp_path: Path) -> None:
+    content, part, others = os.urandom(3_000_000), tmp_path / "part", set(threading.enumerate())
+    with Checksum(str(part)) as checksum:
+        checksum.add(0)  # a download reports that there is nothing yet
+        time.sleep(0.05)
+        part.write_bytes(content)
         checksum.add(1_000_000)
-        for start in range(1_000_000, 3_000_000, 10_000):  # more than wait in memory
-            checksum.add(content[start : start + 10_000])
-        assert checksum.sha256() == hashlib.sha256(content).hexdigest()
+        checksum.add(2_000_000)
+    for thread in set(threading.enumerate()) - others:
+        thread.join()
+    part.write_bytes(bytes(3_000_000))  # would be read now if anything were left to read
+    assert checksum.sha256() == hashlib.sha256(content).hexdigest()

@@ -171,7 +171,7 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _ignore(data: bytes | int) -> None:
+def _ignore(count: int) -> None:
     """Nobody follows these bytes."""
 
 
@@ -184,7 +184,7 @@ def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_
             dst.flush()
             at += len(block)
             on_bytes(len(block))
-            on_prefix(block)
+            on_prefix(len(block))
     return at - start
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from skelebot.errors import SkelebotError
 
 OnBytes = Callable[[int], None]  # called with each number of further bytes
-OnPrefix = Callable[[bytes | int], None]  # called with further bytes from the beginning, or their number
+OnPrefix = Callable[[int], None]  # called with each number of further bytes, complete from the beginning
 
 BLOCK = 1 << 20
 

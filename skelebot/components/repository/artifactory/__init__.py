@@ -176,7 +176,7 @@ class ArtifactoryStore:
             further = end - reported
             if further > 0:  # not if a server without ranges sends it again
                 on_bytes(further)
-                on_prefix(block[-further:])
+                on_prefix(further)
                 reported = end
 
         while fruitless < _TRIES:

@@ -33,7 +33,7 @@ class Body:
         if not block and at < self._upload.size:
             raise self._upload.change_error()  # the server would wait for the rest
         if at > self._reported:  # not if it is sent again
-            self._checksum.add(block[self._reported - at :])
+            self._checksum.add(at - self._reported)
             self._on_bytes(at - self._reported)
             self._reported = at
         return block
