@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from skelebot.errors import did_you_mean
 from skelebot.model import Arg, Job, Packages, Param, Project, place_of
 from skelebot.project import needs
-from skelebot.project.sources import class_source, job_params
+from skelebot.project.sources import class_source, has_root_params, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
 
 MOST_RETRIES = 100
@@ -18,19 +18,20 @@ _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 def problems(project: Project) -> Iterator[str]:
     """Return the problems between the parts of a configuration, with their places."""
     seen: dict[str, Job] = {}
+    inherited = _flag_names(project.params)
     for job in project.jobs:
         if job.name and job.name in seen:
             yield f"{place_of(job, 'name')}: there is already a job named {job.name!r}"
         seen[job.name] = job
         yield from _check_args(project, job)
         yield from _check_retries(job)
-        yield from _check_flags(job_params(project, job), job.params)
+        yield from _check_flags(job.params, inherited if has_root_params(project, job) else {})
         yield from _check_rehearsal(project, job)
         for param in job.params:
             yield from _check_param(param)
     yield from needs.problems(project)
     yield from _check_languages(project)
-    yield from _check_flags(project.params, project.params)
+    yield from _check_flags(project.params, {})
     for param in project.params:
         yield from _check_param(param)
     if project.primary_job and project.primary_job not in seen:
@@ -77,6 +78,8 @@ def _check_args(project: Project, job: Job) -> Iterator[str]:
 
 def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
     """Each value for a rehearsal is one of the job's."""
+    if not job.rehearse:
+        return
     values: tuple[Arg | Param, ...] = (*job.args, *job_params(project, job))
     known = {value.name: value for value in values}
     at = place_of(job, "rehearse")
@@ -89,18 +92,33 @@ def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
             yield f"{at}.{name}: {problem}"
 
 
-def _check_flags(params: tuple[Param, ...], own: tuple[Param, ...]) -> Iterator[str]:
-    """Every flag has one meaning; a clash with a root's param is reported at the job's own."""
+def _check_flags(params: Sequence[Param], inherited: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Every flag has one meaning.
+
+    inherited: the flags of the root's params, which are checked once rather than with each job.
+    """
+    own = {param.name for param in params}
     owners = {"-h": "help", "--help": "help"}
-    own_names = {param.name: param for param in reversed(own)}
     for param in filter(lambda p: p.name, params):
-        claims = {*param.flags, *([param.off] if param.off else [])}
-        for flag in sorted(claims & owners.keys()):
-            at = param if param.name in own_names else own_names.get(owners[flag], param)
-            other = owners[flag] if at is param else param.name
-            where = dict(at.elsewhere).get("alt") if flag not in (at.flag, at.off) else None
-            yield f"{where or at.place}: {flag} already belongs to {other!r}; choose another name or alt"
-        owners |= dict.fromkeys(claims, param.name)
+        for flag in sorted(_claims(param)):
+            others = (name for name in inherited.get(flag, ()) if name not in own)
+            if other := owners.get(flag) or next(others, None):
+                where = dict(param.elsewhere).get("alt") if flag not in (param.flag, param.off) else None
+                yield f"{where or param.place}: {flag} already belongs to {other!r}; choose another name or alt"
+            owners[flag] = param.name
+
+
+def _claims(param: Param) -> set[str]:
+    return {*param.flags, *([param.off] if param.off else [])}
+
+
+def _flag_names(params: Sequence[Param]) -> dict[str, list[str]]:
+    """The names of the params that have each flag; more than one where they clash."""
+    names: dict[str, list[str]] = {}
+    for param in filter(lambda p: p.name, params):
+        for flag in _claims(param):
+            names.setdefault(flag, []).append(param.name)
+    return names
 
 
 def _check_param(param: Param) -> Iterator[str]:

@@ -54,10 +54,14 @@ def class_source(root: str, source: str) -> ClassSource | None:
 
 def job_params(project: Project, job: Job) -> tuple[Param, ...]:
     """Return a job's params: its own and, for a script, those of the root that it does not replace."""
-    if not project.params or script(project.root, job.source) is None:
+    if not has_root_params(project, job):
         return job.params
     own = {param.name for param in job.params}
     return job.params + tuple(param for param in project.params if param.name not in own)
+
+
+def has_root_params(project: Project, job: Job) -> bool:
+    return bool(project.params) and script(project.root, job.source) is not None
 
 
 def import_folders(root: str) -> tuple[str, ...]:

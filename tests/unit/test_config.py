@@ -2,12 +2,15 @@
 
 import os
 import re
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from skelebot.components.jobs import Jobs
 from skelebot.errors import ConfigError, UsageError
-from skelebot.project import read
+from skelebot.project import checks, read
 from skelebot.project.nodes import Report, in_order
 
 from .helpers import load, problems, read_all, run_cli, warnings, write
@@ -466,3 +469,24 @@ def test_hints_end_where_no_more_problems_are_shown() -> None:
     assert report.hint("nme", ["name"]) == "; did you mean `name`?"
     report.problems |= {str(number): None for number in range(101)}
     assert report.hint("nme", ["name"]) == ""
+
+
+def test_the_work_grows_with_the_file_and_not_with_jobs_times_params(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("")
+
+    def work(count: int) -> int:
+        """The calls that it takes to check a project and to list its commands."""
+        params = "".join(f"  - {{name: p{i}, default: x}}\n" for i in range(count))
+        own = "".join(
+            f"  - {{name: j{i}, source: a.py, help: A, params: [name: own]}}\n" for i in range(count)
+        )
+        project, calls = load(tmp_path, f"name: demo\nparams:\n{params}jobs:\n{own}"), Counter[str]()
+        sys.setprofile(lambda frame, event, arg: calls.update([event]))
+        try:
+            assert list(checks.problems(project)) == []
+            assert len(list(Jobs().commands(project))) == count
+        finally:
+            sys.setprofile(None)
+        return calls["call"]
+
+    assert work(80) < 3 * work(40)

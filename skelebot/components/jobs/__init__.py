@@ -1,6 +1,8 @@
 """The project's jobs as commands, and what there is to ask about them."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 from skelebot.component import Command, Component, Link, Session
 from skelebot.model import Arg, Job, Param, Project
@@ -58,12 +60,29 @@ def _command(project: Project, job: Job) -> Command:
         job.help,
         run,
         job.args,
-        job_params(project, job),
+        _Params(project, job),
         check,
         job,
         is_up_to_date if job.outputs else None,
         validate=validation if job.validate or class_source(project.root, job.source) else None,
     )
+
+
+class _Params(Sequence[Param]):
+    """A job's params, listed only for the job that is meant: each may have thousands from the root."""
+
+    def __init__(self, project: Project, job: Job) -> None:
+        self._project, self._job = project, job
+
+    @cached_property
+    def _listed(self) -> tuple[Param, ...]:
+        return job_params(self._project, self._job)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._listed[index]
+
+    def __len__(self) -> int:
+        return len(self._listed)
 
 
 def _never(session: Session, values: Values) -> int:
