@@ -158,7 +158,7 @@ def _plugged_in(
     def configured() -> Component | None:
         return _configured(cls, name, sections.get(name), report)
 
-    component = guard.attempt(configured, None)
+    component = guard.attempt("its settings", configured, None)
     return Guarded(component, guard) if component else None
 
 

@@ -22,10 +22,10 @@ def install_signal_handlers() -> None:
     """Make SIGTERM and SIGHUP unwind the program, as Ctrl-C does, instead of ending it at once."""
     for signum in STOPPING:
         if signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, _raise_interrupted)
+            signal.signal(signum, raise_interrupted)
 
 
-def _raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:
+def raise_interrupted(signum: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(signum)
 
 

@@ -19,8 +19,9 @@ from skelebot.component import Activation, Check, Command, Component, Link, Sess
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Image, Project, Task
 from skelebot.options import Values
-from skelebot.plugins import idle
+from skelebot.plugins import idle, limit
 from skelebot.plugins.find import Plugin
+from skelebot.plugins.limit import OutOfTime, time_limit
 from skelebot.plugins.load import load
 from skelebot.plugins.typecheck import instance_of, list_of
 
@@ -30,10 +31,13 @@ GRACE = 5.0  # seconds for a plugin's threads to end after the command
 
 
 class Guard:
-    """What a run knows of a plugin. off: why it is not active; clashes: whether a name of it is taken."""
+    """What a run knows of a plugin.
 
-    def __init__(self, plugin: Plugin, off: str | None = None) -> None:
-        self.plugin, self.off, self.clashes = plugin, off, False
+    off: why it is not active; clashes: whether a name of it is taken; seconds: the limit for each hook.
+    """
+
+    def __init__(self, plugin: Plugin, off: str | None = None, seconds: float = limit.SECONDS) -> None:
+        self.plugin, self.off, self.clashes, self._seconds = plugin, off, False, seconds
         self._class: type[Component] | None = None
 
     def is_idle(self) -> bool:
@@ -43,12 +47,12 @@ class Guard:
     def load(self) -> type[Component] | None:
         """The plugin's class, imported once; None where that fails."""
         if self._class is None:
-            self._class = self.attempt(lambda: load(self.plugin), None)
+            self._class = self.attempt("its import", lambda: load(self.plugin), None)
             if self._class and self._class.activation is Activation.CONFIGURED:
                 idle.remember(self.plugin, self._class)
         return self._class
 
-    def attempt(self, call: Callable[[], T], default: T, may_refuse: bool = False) -> T:
+    def attempt(self, hook: str, call: Callable[[], T], default: T, may_refuse: bool = False) -> T:
         """What `call` returns; `default` where it breaks, which switches the plugin off.
 
         may_refuse: let a SkelebotError pass, as the plugin's answer.
@@ -56,10 +60,17 @@ class Guard:
         if self.off is not None:
             return default
         try:
-            with _stdout_to_stderr(), _exit_raises():
+            with (
+                _stdout_to_stderr(),
+                _exit_raises(),
+                time_limit(f"{hook} of the plugin {self.plugin.name}", self._seconds),
+            ):
                 return call()
         except Interrupted:
             raise
+        except OutOfTime as error:
+            self.switch_off(f"{hook} has not ended after {self._seconds:g} s{_raised_at(error)}")
+            return default
         except BaseException as error:
             if may_refuse and isinstance(error, SkelebotError):
                 raise self.named(error) from None
@@ -168,25 +179,25 @@ class Guarded(Component):
             found = list_of(self._component.commands(project), Command)
             return [_guarded(_usable(command), self.guard) for command in found]
 
-        return self.guard.attempt(call, [])
+        return self.guard.attempt("commands", call, [])
 
     def image(self, image: Image, project: Project) -> Image:
         def call() -> Image:
             return instance_of(self._component.image(image, project), Image)
 
-        return self.guard.attempt(call, image, may_refuse=True)
+        return self.guard.attempt("image", call, image, may_refuse=True)
 
     def task(self, task: Task, project: Project) -> Task:
         def call() -> Task:
             return instance_of(self._component.task(task, project), Task)
 
-        return self.guard.attempt(call, task, may_refuse=True)
+        return self.guard.attempt("task", call, task, may_refuse=True)
 
     def checks(self, session: Session) -> Iterable[Check]:
         def call() -> list[Check]:
             return list_of(self._component.checks(session), Check)
 
-        return self.guard.attempt(call, [], may_refuse=True)
+        return self.guard.attempt("checks", call, [], may_refuse=True)
 
 
 def _usable(command: Command) -> Command:

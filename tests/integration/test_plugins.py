@@ -469,6 +469,19 @@ def test_a_plugin_that_ends_or_stops_everything_can_still_be_removed(sandbox: Sa
     assert "notes" not in sandbox.ok("-h")
 
 
+@pytest.mark.parametrize("loop", ["while True: pass", "sum(itertools.count())"])
+def test_ctrl_c_ends_a_plugin_that_never_returns(sandbox: Sandbox, loop: str) -> None:
+    sandbox.ok("plugin", "install", notes(sandbox))
+    hello(sandbox)
+    started = sandbox.root / "started"
+    code = f"import itertools\nopen({str(started)!r}, 'w').close()\n{loop}\n"
+    sandbox.write(f"{kept(sandbox)}/notes/__init__.py", code)
+    run = sandbox.start("-n", "hello", stderr=subprocess.DEVNULL)
+    wait_for(started.exists)
+    run.send_signal(signal.SIGINT)
+    assert run.wait() == -signal.SIGINT
+
+
 def test_plugins_are_looked_after_where_the_configuration_is_wrong(seed: Sandbox) -> None:
     seed.write("skelebot.yaml", "name: [\n")
     seed.ok("plugin", "install", "../work/seed")

@@ -51,7 +51,7 @@ ROOMS = {
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
     "runners": ("folders", "limits", "gpus", "runner", "docker", "native", "__init__"),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
-    "plugins": ("__init__", "find", "idle", "load", "typecheck", "guard", "probe", "worker"),
+    "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }
 
 FILES = sorted(path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))

@@ -3,11 +3,14 @@
 import importlib.metadata
 import itertools
 import os
+import signal
 import stat
+import subprocess
 import sys
 import types
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -395,9 +398,10 @@ HOOKS: dict[str, tuple[tuple[Any, ...], Any]] = {
 }
 
 
-def guarded(**hooks: Callable[..., Any]) -> Guarded:
+def guarded(seconds: Any = 60, **hooks: Callable[..., Any]) -> Guarded:
     made = type("Broken", (Component,), {name: staticmethod(hook) for name, hook in hooks.items()})
-    return Guarded(made(), Guard(Plugin("notes", "notes:COMPONENT", "/nosuch/notes", True)))
+    plugin = Plugin("notes", "notes:COMPONENT", "/nosuch/notes", True)
+    return Guarded(made(), Guard(plugin, seconds=seconds))
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -437,6 +441,41 @@ def test_a_plugin_that_broke_takes_no_further_part(later: str, capsys: pytest.Ca
 def test_an_endless_hook_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     guarded(checks=BREAKS["endless values"]).checks(SESSION)
     assert "ValueError: a hook returned more than 1000 values" in capsys.readouterr().err
+
+
+def hanging(*words: Any) -> Any:
+    while True:
+        with suppress(Exception):
+            sum(range(1000))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_never_ends_is_announced_and_switched_off(
+    hook: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)]
+    given, otherwise = HOOKS[hook]
+    assert getattr(guarded(0.2, **{hook: hanging}), hook)(*given) == otherwise
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"INFO  | waiting for {hook} of the plugin notes"
+    off = f"WARN  | the plugin notes is switched off for this run: {hook} has not ended after 0.2 s"
+    assert second.startswith(f"{off} (unit/test_plugins.py:")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == handlers
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_c_code_that_never_returns_ends_the_process() -> None:
+    code = """
+import itertools
+from skelebot.plugins.limit import time_limit
+with time_limit("commands of the plugin notes", 0.2):
+    sum(itertools.count())
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert 'File "<string>", line 5 in <module>' in done.stderr
 
 
 def test_a_process_that_a_hook_forks_ends_as_it_wants() -> None:
