@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from skelebot.errors import Interrupted, SkelebotError
@@ -183,7 +183,7 @@ class _Lines:
         self._what, self._total, self._gone = what, total, 0
         self._clock, self._lock = time.monotonic, threading.Lock()
         self._next = self._clock() + 10
-        info(f"{what} ({total / 1e6:.1f} MB)")
+        info(f"{what} ({size(total)})")
 
     def add(self, count: int) -> None:
         with self._lock:
@@ -191,6 +191,40 @@ class _Lines:
             if self._clock() >= self._next and self._total:
                 self._next = self._clock() + 10
                 info(f"{self._what}: {100 * self._gone // self._total} %")
+
+
+# --- how things are worded ---
+
+
+def counted(count: float, what: str) -> str:
+    """A number with its noun, which has a regular plural: 1 image, 0.5 seconds, 2,000 files."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {what}" if count == 1 else f"{number} {what}s"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: 41 B, 3.5 kB, 120 MB."""
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while count >= 999.5 and unit != "GB":
+        count, unit = count / 1000, next(units)
+    return f"{count:.{0 if unit == 'B' or count >= 99.95 else 1}f} {unit}"
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], bare: bool = False) -> None:
+    """Print rows in columns on stdout, each value on one line; nothing without rows.
+
+    bare: without titles if stdout is not a terminal, as programs read it.
+    """
+    has_titles = rows and not (bare and not is_stdout_terminal())
+    lines = [[one_line(cell) for cell in row] for row in ([titles] if has_titles else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        out("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def is_stdout_terminal() -> bool:
+    return bool(sys.stdout and sys.stdout.isatty())
 
 
 def is_terminal() -> bool:

@@ -31,10 +31,8 @@ def _envs(session: Session, values: Values) -> int:
         keys = ("name", "file", "active")
         _print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return 0
-    width = max(len(console.one_line(name)) for name, _, _ in rows)
-    for name, file, active in rows:
-        mark = "*" if active else " "
-        console.out(f"{mark} {console.one_line(name):<{width}}  {console.one_line(file)}")
+    marked = [(f"{'*' if active else ' '} {name}", file) for name, file, active in rows]
+    console.table(("  NAME", "FILE"), marked, bare=True)
     return 0
 
 

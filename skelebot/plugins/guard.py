@@ -69,7 +69,8 @@ class Guard:
         except Interrupted:
             raise
         except OutOfTime as error:
-            self.switch_off(f"{hook} has not ended after {self._seconds:g} s{_raised_at(error)}")
+            seconds = console.counted(self._seconds, "second")
+            self.switch_off(f"{hook} has not ended after {seconds}{_raised_at(error)}")
             return default
         except BaseException as error:
             if may_refuse and isinstance(error, SkelebotError):

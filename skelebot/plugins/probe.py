@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from skelebot import process
+from skelebot import console, process
 from skelebot.component import Activation, Check
 from skelebot.model import Flags, Step
 from skelebot.plugins.find import Plugin
@@ -47,6 +47,6 @@ def probe(
         checks = tuple(Check(**check) for check in answer["checks"])
         return Probe(answer["off"], answer["loads"], Activation[answer["activation"]], checks)
     except TimeoutError:
-        return Probe(f"it has not finished after {seconds:g} seconds")
+        return Probe(f"it has not finished after {console.counted(seconds, 'second')}")
     except (ValueError, TypeError, KeyError):
         return Probe(f"it ended Python, with exit code {code}")

@@ -103,8 +103,9 @@ def _check_flags(params: Sequence[Param], inherited: Mapping[str, Sequence[str]]
         for flag in sorted(_claims(param)):
             others = (name for name in inherited.get(flag, ()) if name not in own)
             if other := owners.get(flag) or next(others, None):
-                where = dict(param.elsewhere).get("alt") if flag not in (param.flag, param.off) else None
-                yield f"{where or param.place}: {flag} already belongs to {other!r}; choose another name or alt"
+                of_alt = dict(param.elsewhere).get("alt") if flag not in (param.flag, param.off) else None
+                at = of_alt or param.place
+                yield f"{at}: {flag} already belongs to {other!r}; choose another name or alt"
             owners[flag] = param.name
 
 

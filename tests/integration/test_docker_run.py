@@ -107,7 +107,7 @@ def test_a_timeout_lets_the_job_clean_up(sandbox: Sandbox, name: str, client: st
     project(sandbox, name, job("bash slow.sh && echo no", timeout="1"))
     result = sandbox.with_env(SKELEBOT_DOCKER=client).run("run")
     assert (result.code, result.out) == (124, "cleaned\n")
-    assert "longer than its timeout of 1 seconds" in result.errors[0]
+    assert "longer than its timeout of 1 second" in result.errors[0]
     assert containers(name) == []
 
 

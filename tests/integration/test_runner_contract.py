@@ -172,7 +172,7 @@ def test_a_timeout_lets_the_job_clean_up(place: Place) -> None:
     place.write(job("bash slow.sh && echo no", timeout="1"))
     result = place.run("run")
     assert (result.code, result.out) == (124, "cleaned\n")
-    assert "longer than its timeout of 1 seconds" in result.errors[0]
+    assert "longer than its timeout of 1 second" in result.errors[0]
 
 
 def test_a_timeout_ends_a_job_that_ignores_it(place: Place) -> None:

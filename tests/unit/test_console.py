@@ -31,3 +31,51 @@ def test_a_password_in_an_address_is_masked(
         shown
     ] * 3
     assert printed.out == f"{shown}\n"
+
+
+# --- how things are worded ---
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (41, "41 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (3499, "3.5 kB"),
+        (99_949, "99.9 kB"),
+        (99_951, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (1_000_000_000_000, "1000 GB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert console.size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 files"),
+        (1, "1 file"),
+        (2, "2 files"),
+        (2000, "2,000 files"),
+        (0.5, "0.5 files"),
+        (1.0, "1 file"),
+    ],
+)
+def test_a_number_with_its_noun(count: float, text: str) -> None:
+    assert console.counted(count, "file") == text
+
+
+@pytest.mark.parametrize(("bare", "titles"), [(False, ["NAME    FILE"]), (True, [])])
+def test_a_table(bare: bool, titles: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(("NAME", "FILE"), [("a", "x\ny"), ("longer", "")], bare)
+    assert capsys.readouterr().out.splitlines() == [*titles, "a       x\\ny", "longer"]
+
+
+def test_a_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(("NAME",), [])
+    assert capsys.readouterr().out == ""

@@ -214,7 +214,7 @@ def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(tmp_path
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
     files = {f"seed/{i}": "" for i in range(package.MOST_FILES)}
-    with pytest.raises(SkelebotError, match="5000 files"):
+    with pytest.raises(SkelebotError, match="5,000 files"):
         unpacked(zipped(tmp_path / "x.zip", GOOD | files), tmp_path)
 
 
@@ -458,7 +458,7 @@ def test_a_hook_that_never_ends_is_announced_and_switched_off(
     assert getattr(guarded(0.2, **{hook: hanging}), hook)(*given) == otherwise
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"INFO  | waiting for {hook} of the plugin notes"
-    off = f"WARN  | the plugin notes is switched off for this run: {hook} has not ended after 0.2 s"
+    off = f"WARN  | the plugin notes is switched off for this run: {hook} has not ended after 0.2 seconds"
     assert second.startswith(f"{off} (unit/test_plugins.py:")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == handlers
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
@@ -681,7 +681,7 @@ def test_a_probe_survives_whatever_a_plugin_does(code: str, off: str, tmp_path: 
     ],
 )
 def test_a_probe_ends_in_time(code: str, tmp_path: Path) -> None:
-    assert probed(tmp_path, code, 1).off == "it has not finished after 1 seconds"
+    assert probed(tmp_path, code, 1).off == "it has not finished after 1 second"
 
 
 def test_a_probe_in_a_project_calls_the_hooks(tmp_path: Path) -> None:

@@ -166,8 +166,11 @@ def test_a_registry_that_cannot_be_asked(client: MakeClient) -> None:
         "overwritten because the repository is immutable.",
         "unknown: Failed to process request due to 'demo:1.0.0' configured as immutable.",
         "denied: cannot update tag 1.0.0. The repository has enabled tag immutability",
+        "denied: Immutable tags cannot be replaced",
+        "TAG_INVALID: the tag exists",
+        "unknown: Repository does not allow updating assets: docker-hosted",
     ],
-    ids=["Amazon", "Harbor", "Google"],
+    ids=["Amazon", "Harbor", "Google", "a capital", "the code alone", "Nexus"],
 )
 def test_an_immutable_registry_names_the_remedy(line: str) -> None:
     error = push.explained([line], SERVER, NAME, "")

@@ -70,7 +70,7 @@ def _run_all(parts: list[Part]) -> Iterator[Check]:
             thread.join(max(end - time.monotonic(), 0))
             yield from tuple(checks)
             if thread.is_alive():
-                yield Check(name, f"no answer in {SECONDS:g} seconds", _SILENT)
+                yield Check(name, f"no answer in {console.counted(SECONDS, 'second')}", _SILENT)
     finally:
         _give_up([thread for thread in threads if thread.is_alive()])
 

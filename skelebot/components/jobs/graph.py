@@ -28,12 +28,7 @@ def graph(session: Session, values: Values) -> int:
     if values.get("json"):
         console.out(json.dumps(rows, indent=2))
         return 0
-    widths = [
-        max((len(text) for text in column), default=0) for column in zip(*map(_columns, rows), strict=True)
-    ]
-    for row in rows:
-        name, needed, reason = _columns(row)
-        console.out(f"{name:<{widths[0]}}  {needed:<{widths[1]}}  {reason}".rstrip())
+    console.table(("JOB", "NEEDS", "STATE"), [_columns(row) for row in rows], bare=True)
     return 0
 
 

@@ -47,8 +47,12 @@ def _list(as_json: bool) -> int:
         rows = [{"name": p.name, "origin": p.origin, "target": p.target, "owned": p.owned} for p in found]
         console.out(json.dumps(rows, indent=2))
         return 0
-    for plugin in found:
-        console.out(f"{plugin.name} {plugin.origin}")
+    pairs = [(plugin.name, plugin.origin) for plugin in found]
+    if console.is_stdout_terminal():
+        console.table(("NAME", "ORIGIN"), pairs)
+    else:
+        for pair in pairs:
+            console.out(" ".join(pair))
     if not found:
         console.info("no plugins are installed; see `skelebot plugin -h`")
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import private_folder
 
@@ -64,9 +65,9 @@ def _checked_name(path: str, names: set[str]) -> str:
 
 def _check_sizes(path: str, sizes: Sequence[int]) -> None:
     if len(sizes) > MOST_FILES or sum(sizes) > MOST_BYTES:
+        limits = f"{console.counted(MOST_FILES, 'file')} and {console.size(MOST_BYTES)}"
         raise SkelebotError(
-            f"{path}: a plugin may have at most {MOST_FILES} files and {MOST_BYTES // 10**6} MB, unpacked; "
-            "leave out what it does not need"
+            f"{path}: a plugin may have at most {limits}, unpacked; leave out what it does not need"
         )
 
 

@@ -7,6 +7,7 @@ import zlib
 from stat import S_ISREG
 from typing import Any
 
+from skelebot import console
 from skelebot.components.repository.store import BLOCK, Unusable
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
@@ -111,7 +112,7 @@ def _announced_size(tar: tarfile.TarFile) -> int | None:
 
 
 def _too_large(limit: int) -> Unusable:
-    return Unusable(f"the archive unpacks to more than {limit / 1e6:.1f} MB; it is refused, push it again")
+    return Unusable(f"the archive unpacks to more than {console.size(limit)}; it is refused, push it again")
 
 
 # Python's own check, in the versions that have it: https://docs.python.org/3/library/tarfile.html

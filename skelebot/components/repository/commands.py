@@ -111,26 +111,14 @@ def list_artifacts(
     if as_json:
         console.out(json.dumps(rows, indent=2))
         return 0
-    lines = [("NAME", "VERSION", "SIZE", "STORED"), *map(_cells, rows)] if rows else []
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line, row in zip(lines, (None, *rows), strict=False):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        console.out(f"{cells}  (LATEST)" if row and row["latest"] else cells.rstrip())
+    console.table(("NAME", "VERSION", "SIZE", "STORED", ""), [_cells(row) for row in rows])
     return 0
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     stored = row["modified"][:16].replace("T", " ")
-    return row["name"], row["version"] or "-", readable_size(row["size"]), stored
-
-
-def readable_size(size: float) -> str:
-    """A size for people: 41 B, 3.5 kB, 120 MB."""
-    units = iter(("B", "kB", "MB", "GB"))
-    unit = next(units)
-    while size >= 999.5 and unit != "GB":
-        size, unit = size / 1000, next(units)
-    return f"{size:.{0 if unit == 'B' or size >= 99.95 else 1}f} {unit}"
+    mark = "(LATEST)" if row["latest"] else ""
+    return row["name"], row["version"] or "-", console.size(row["size"]), stored, mark
 
 
 def _rows(

@@ -108,11 +108,7 @@ def ps(session: Session, values: Values) -> int:
     if not rows:
         console.info("no runs")
         return 0
-    titles = list(rows[0])
-    widths = [max(len(title), *(len(row[title]) for row in rows)) for title in titles]
-    for row in ({title: title.upper() for title in titles}, *rows):
-        cells = (row[title].ljust(width) for title, width in zip(titles, widths, strict=True))
-        console.out("  ".join(cells).rstrip())
+    console.table([title.upper() for title in rows[0]], [list(row.values()) for row in rows])
     return 0
 
 
@@ -222,9 +218,5 @@ def _report(places: Sequence[Cleaned], as_json: bool) -> None:
         names = {"containers": [run.name for run in runs], "images": [image.name for image in images]}
         console.out(json.dumps({**names, "bytes": freed}, indent=2))
         return
-    counts = ", ".join(_counted(len(each), what) for each, what in ((runs, "run"), (images, "image")))
-    console.out(f"{counts}, {freed / 1e6:.1f} MB freed")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    counts = f"{console.counted(len(runs), 'run')}, {console.counted(len(images), 'image')}"
+    console.out(f"{counts}, {console.size(freed)} freed")

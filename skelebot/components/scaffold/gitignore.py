@@ -2,7 +2,7 @@
 
 import os
 
-from skelebot import files
+from skelebot import console, files
 from skelebot.components.scaffold.generate import Files, NewFile
 
 GITIGNORE = ".gitignore"
@@ -34,5 +34,5 @@ def with_own_lines(root: str) -> tuple[Files, dict[str, str]]:
         return {}, {}
     start = before if not before or before.endswith(b"\n") else before + b"\n"
     text = "".join(f"{line}\n" for line in ("# written by Skelebot", *own))
-    lines = "1 line" if len(own) == 1 else f"{len(own)} lines"
+    lines = console.counted(len(own), "line")
     return {GITIGNORE: NewFile(start + text.encode())}, {GITIGNORE: f"{lines} added"}

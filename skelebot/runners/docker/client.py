@@ -72,8 +72,9 @@ class Client:
         try:
             return process.capture(self.step(*words), timeout)
         except TimeoutError:
+            seconds = console.counted(timeout or 0, "second")
             raise SkelebotError(
-                f"no Docker engine answers at {self.where} in {timeout:g} seconds; check that it is up, "
+                f"no Docker engine answers at {self.where} in {seconds}; check that it is up, "
                 "and that ssh needs no password for it (ssh-agent)"
             ) from None
 

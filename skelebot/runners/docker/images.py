@@ -150,5 +150,5 @@ def _base(client: Client, image: Image, task: Task) -> BuiltImage | None:
 def _warn_if_large(entries: list[ContextEntry]) -> None:
     total = sum(size for path, size in sizes.folder_sizes(entries).items() if "/" not in path)
     if total > _LARGE:
-        named = ", ".join(f"{path} ({size / 1e6:.0f} MB)" for path, size in sizes.largest(entries))
-        console.warn(f"the image gets {total / 1e6:.0f} MB of files; leave some out with `ignores`: {named}")
+        named = ", ".join(f"{path} ({console.size(size)})" for path, size in sizes.largest(entries))
+        console.warn(f"the image gets {console.size(total)} of files; leave some out with `ignores`: {named}")

@@ -155,7 +155,8 @@ if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%
 fi
 
 if [ -n "$_sk_late" ]; then
-    echo "ERROR | the job was ended: it took longer than its timeout of $_sk_limit seconds" >&2
+    case $_sk_limit in 1) _sk_unit=second ;; *) _sk_unit=seconds ;; esac
+    echo "ERROR | the job was ended: it took longer than its timeout of $_sk_limit $_sk_unit" >&2
     _sk_code=124
 fi
 exit "$_sk_code"

@@ -149,7 +149,7 @@ def check_login(client: Client, server: str, repository: str, env: Env) -> None:
         code, _, said = process.capture(client.step("pull", reference, env=env), _PATIENCE)
     except TimeoutError:
         raise SkelebotError(
-            f"{server} did not answer within {_PATIENCE:g} seconds; check that it is up"
+            f"{server} did not answer within {console.counted(_PATIENCE, 'second')}; check that it is up"
         ) from None
     if code != 0 and not _is_missing(said):
         raise explained(said.splitlines(), server, repository, "{server} could not be asked")
@@ -157,8 +157,10 @@ def check_login(client: Client, server: str, repository: str, env: Env) -> None:
 
 # --- what a registry's answer means ---
 
-# Of Amazon ECR, Harbor, Google's Artifact Registry and Docker Hub.
-_IMMUTABLE = r"immutab"
+# Amazon ECR, Harbor, Google's Artifact Registry, Docker Hub and Mirantis use the word; Nexus has its own.
+# TAG_INVALID is the code of Amazon's answer, of which clients show either spelling. The others answer with
+# codes that mean other refusals too, and the client shows no HTTP status.
+_IMMUTABLE = r"immutab|\btag[ _]invalid\b|does not allow updating"
 
 _MEANINGS = (
     (
@@ -206,7 +208,7 @@ def explained(lines: Sequence[str], server: str, reference: str, otherwise: str)
     said = last.removeprefix("Error response from daemon: ")
     if "no basic auth credentials" in said:
         return Refused(f"{server} requires a login ({said})")
-    if _is_refusal(said) and not re.search(_IMMUTABLE, said):
+    if _is_refusal(said) and not re.search(_IMMUTABLE, said.lower()):
         return Refused(f"{server} refuses {reference} ({said}); check the user, the password and the rights")
     if any("Retrying in" in line for line in lines):
         text = "the push of {reference} was cut off; run again: {server} keeps what has arrived"

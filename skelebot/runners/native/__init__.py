@@ -123,7 +123,8 @@ class Native:
         if live.asked or live.timed_out:
             live.tree.settle()
         if live.timed_out and not live.asked:
-            console.error(f"the job was ended: it took longer than its timeout of {live.timeout:g} seconds")
+            limit = console.counted(live.timeout, "second")
+            console.error(f"the job was ended: it took longer than its timeout of {limit}")
             code = TIMED_OUT
         if live.held.end() and code and not live.asked and not live.timed_out:
             console.error(limits.out_of_memory(live.record.task))
