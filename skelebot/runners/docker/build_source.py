@@ -80,7 +80,7 @@ def text(image: Image) -> str:
 
 
 def setup_digest(image: Image) -> str:
-    """Return the hash of all that an image is made of, less the project's files. Raises SkelebotError."""
+    """Return the hash of all that a job finds in its image besides the project. Raises SkelebotError."""
     import hashlib
 
     # Labels and what the bare image runs make no difference to a job.
@@ -90,8 +90,11 @@ def setup_digest(image: Image) -> str:
             try:
                 with open_regular(os.path.join(image.context, path)) as file:
                     digest.update(hashlib.sha256(file.read()).digest())
-            except PermissionError as error:
-                raise SkelebotError(f"{path} cannot be read: {reason(error)}") from None
+            except OSError as error:
+                raise context.unreadable(path, error) from None
+    if image.dockerfile or image.lines:  # whose commands may make anything of the project's files
+        entries = context.walk(image.context, Ignores((*image.ignores, *own_dockerfile(image))))
+        digest.update(_fingerprint_cache(image).fingerprint("", entries, "files").encode())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from skelebot import console, process
@@ -162,19 +163,38 @@ def digest(task: Task) -> str:
     import hashlib
 
     if active := _active():
-        facts = [active, *_packages(active)]
+        facts = [active, *_packages(f"{active}/bin/python")]
     else:
-        facts = [_fingerprint(task, _wanted(task))] if task.dependencies else []
-        program = shutil.which("python" if task.argv[:1] == ("bash",) else str(task.argv[0])) or ""
-        facts += [os.path.realpath(program), *_stamp(program)]
+        path = reveal(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)), os.environ)
+        program = "python" if task.argv[:1] == ("bash",) else str(task.argv[0])
+        # A program of the project's own is a part of the source.
+        found = shutil.which(program, path=path) if "/" not in program else None
+        if task.dependencies:
+            facts = [_fingerprint(task, _wanted(task))]
+        else:
+            facts = _packages(found or shutil.which("python3", path=path) or sys.executable)
+        facts += [os.path.realpath(found), *_stamp(found)] if found else []
     return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _packages(active: str) -> list[str]:
-    """The names and versions of what is installed in an environment, by their folders."""
+def _packages(python: str) -> list[str]:
+    """The names and versions of what is installed for a Python, by their folders."""
     import glob
 
-    return sorted(map(os.path.basename, glob.glob(f"{glob.escape(active)}/lib/python*/site-packages/*-info")))
+    prefix = glob.escape(os.path.dirname(os.path.dirname(python)))
+    found = []
+    # https://docs.python.org/3/library/site.html; dist-packages is Debian's.
+    for above in {prefix, f"{prefix}/local", os.path.expanduser("~/.local")}:
+        for folder in glob.glob(f"{above}/lib/python3*/*-packages"):
+            with suppress(OSError):
+                found += _infos(folder, os.stat(folder).st_mtime_ns)
+    return sorted(found)
+
+
+@cache
+def _infos(folder: str, changed: int) -> list[str]:
+    """List the folders that say what is installed, anew when the time of the folder has changed."""
+    return [name for name in os.listdir(folder) if name.endswith("-info")]
 
 
 def _stamp(program: str) -> tuple[str, ...]:
