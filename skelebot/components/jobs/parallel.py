@@ -42,10 +42,11 @@ class _Group:
         """Run all of them."""
         graph = {name: [n for n in _needs(link) if n in self._links] for name, link in self._links.items()}
         waiting, running, code = list(graph), 0, 0
+        broken: BaseException | None = None
         done: set[str] = set()
         while waiting or running:
             ready = [name for name in waiting if done.issuperset(graph[name])]
-            for name in ready[: self._limit - running] if not code and not self._signum else ():
+            for name in ready[: self._limit - running] if not (code or broken or self._signum) else ():
                 waiting.remove(name)
                 running += 1
                 threading.Thread(target=self._run, args=(name,), daemon=True).start()
@@ -53,10 +54,13 @@ class _Group:
                 break
             name, outcome = self._next()
             running -= 1
-            if isinstance(outcome, BaseException):
-                raise outcome
-            done.add(name)
-            code = code or outcome
+            if isinstance(outcome, BaseException):  # such as that nobody reads stdout any more
+                broken = broken or outcome
+            else:
+                done.add(name)
+                code = code or outcome
+        if broken:
+            raise broken
         return code
 
     def _next(self) -> tuple[str, int | BaseException]:
@@ -86,7 +90,7 @@ class _Group:
 
     def _code_of(self, link: Link) -> int:
         command, name = link.command, link.command.name
-        sinks = [_Lines(stream, name, self._width, self._output) for stream in (sys.stdout, sys.stderr)]
+        sinks = [self._sink(name, stream) for stream in (sys.stdout, sys.stderr)]
         streams = Streams(b"", *sinks)
         session = link.session._replace(aside=Aside(streams, self._attend, self._pause))
         try:
@@ -106,6 +110,13 @@ class _Group:
         finally:
             for sink in sinks:
                 sink.finish()
+
+    def _sink(self, name: str, stream: IO[str] | None) -> "_Lines":
+        label = f"{name:<{self._width}} | "
+        if stream and stream.isatty() and not os.environ.get("NO_COLOR"):
+            colour = _COLOURS[list(self._links).index(name) % len(_COLOURS)]
+            label = f"\x1b[{colour}m{label}\x1b[0m"
+        return _Lines(stream.fileno() if stream else None, console.printable(label).encode(), self._output)
 
     def _attend(
         self,
@@ -142,14 +153,13 @@ def _needs(link: Link) -> tuple[str, ...]:
 
 
 class _Lines:
-    """Where a stream of a job goes: to the same one of Skelebot's own, each line after the job's name."""
+    """Where a stream of a job goes: to the same one of Skelebot's own, each line after a label.
 
-    def __init__(self, stream: IO[str], name: str, width: int, lock: threading.Lock) -> None:
-        self._to, self._lock, self._rest = stream.fileno(), lock, b""
-        label = f"{name:<{width}} | "
-        if os.isatty(self._to) and not os.environ.get("NO_COLOR"):
-            label = f"\x1b[{_COLOURS[hash(name) % len(_COLOURS)]}m{label}\x1b[0m"
-        self._label = console.printable(label).encode()
+    fd: None where that is closed.
+    """
+
+    def __init__(self, fd: int | None, label: bytes, lock: threading.Lock) -> None:
+        self._fd, self._label, self._lock, self._rest = fd, label, lock, b""
 
     def __call__(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -164,5 +174,5 @@ class _Lines:
     def _write(self, lines: list[bytes]) -> None:
         data = b"".join(self._label + line + b"\n" for line in lines)
         with self._lock:
-            while data:
-                data = data[os.write(self._to, data) :]
+            while data and self._fd is not None:
+                data = data[os.write(self._fd, data) :]
