@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-from skelebot.errors import SkelebotError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.image import context
 from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import DEFAULTS, Ignores, literal
-from skelebot.model import Job, Output, project_path
+from skelebot.model import Job, Output, Project, place_of, project_path
+from skelebot.project import needs
+from skelebot.project.sources import script
 from skelebot.project.state import own_folder
 
 
@@ -35,25 +37,53 @@ class Contents(NamedTuple):
         """Return the hash of each file, by its path."""
         return self._cache().by_file(self._files())
 
-    def marks(self) -> tuple[object, ...]:
-        """Return what changes whenever somebody writes to one of the files, or adds or removes one."""
-        return tuple(
-            (e.path, e.stat.st_size, e.stat.st_mtime_ns, e.stat.st_ctime_ns, e.stat.st_ino)
+    def marks(self) -> dict[str, object]:
+        """Return, by path, what changes whenever somebody writes to a file, though it is changed back."""
+        return {
+            e.path: (e.stat.st_size, e.stat.st_mtime_ns, e.stat.st_ctime_ns, e.stat.st_ino)
             for e in self._files()
-        )
-
-    def has_files(self) -> bool:
-        return bool(self._files())
+        }
 
     def _files(self) -> list[ContextEntry]:
-        return [entry for entry in self.entries if not stat.S_ISDIR(entry.stat.st_mode)]
+        return [entry for entry in self.entries if not _is_folder(entry)]
 
     def _cache(self) -> FingerprintCache:
         return FingerprintCache(own_folder(self.root), "files")
 
 
+class Read(NamedTuple):
+    """What there is on the disk that decides what a job makes. needed: the outputs of what it needs."""
+
+    script: Contents
+    inputs: Contents
+    needed: dict[str, Contents]
+
+    def marks(self) -> dict[str, object]:
+        """Return, by path, what changes whenever somebody writes to a file, though it is changed back."""
+        return {
+            path: mark
+            for each in (*self.needed.values(), self.script, self.inputs)
+            for path, mark in each.marks().items()
+        }
+
+
+def read_by(project: Project, job: Job, left_out: tuple[str, ...]) -> Read:
+    """Return what a job reads. left_out: the patterns of what its image leaves out.
+
+    Raises SkelebotError for what cannot be read.
+    """
+    root = project.root
+    made = {need.name: outputs(root, need) for need in needs.needed(project, job)}
+    return Read(_script(root, job), inputs(root, job, left_out), made)
+
+
+_generation = 0  # which walks count; one that began before `forget` is not to be found after it
+
+
 def forget() -> None:
     """Look at the files again next time, because a job may have changed them."""
+    global _generation
+    _generation += 1
     _all_files.cache_clear()
     _matching.cache_clear()
 
@@ -61,18 +91,31 @@ def forget() -> None:
 # --- what a job reads ---
 
 
-def inputs(root: str, job: Job, left_out: tuple[str, ...]) -> Contents:
-    """Return the job's inputs: those it declares, or else all that its image holds.
+def _script(root: str, job: Job) -> Contents:
+    """Return the script that the job's source names, or nothing for a command line."""
+    path = script(root, job.source)
+    if path is None:
+        return Contents(root, (), "")
+    file = os.path.join(root, path)
+    try:
+        return Contents(root, (ContextEntry(path, file, os.stat(file)),), _label("source", path))
+    except FileNotFoundError:
+        return Contents(root, (), "")
+    except OSError as error:
+        raise context.unreadable(path, error) from None
 
-    left_out: the patterns of what the image leaves out. Raises SkelebotError for what cannot be read.
+
+def inputs(root: str, job: Job, left_out: tuple[str, ...]) -> Contents:
+    """Return the files that are the job's inputs: those it declares, or else all that its image holds.
+
+    Folders do not count: git does not keep empty ones, and those above outputs are made by the first run.
     """
     if not job.inputs:
-        return Contents(root, _all_files(root, left_out), _label("all", *left_out))
+        return Contents(root, _all_files(root, left_out, _generation), _label("all", *left_out))
     entries = {entry.path: entry for text in job.inputs for entry in matching(root, job, text)}
     own = tuple(str(output) for output in job.results)
-    return Contents(
-        root, tuple(entries[path] for path in sorted(entries)), _label("of", *job.inputs, "", *own)
-    )
+    found = tuple(entry for _, entry in sorted(entries.items()) if not _is_folder(entry))
+    return Contents(root, found, _label("of", *job.inputs, "", *own))
 
 
 def named(root: str, job: Job, words: Iterable[str]) -> Contents:
@@ -85,9 +128,14 @@ def named(root: str, job: Job, words: Iterable[str]) -> Contents:
 
 
 def matching(root: str, job: Job, text: str) -> tuple[ContextEntry, ...]:
-    """Return the files and folders that one of the job's inputs names."""
+    """Return the files and folders that one of the job's inputs names. Raises UsageError for no pattern."""
     own = tuple(literal(output.path) for output in job.results)
-    return _matching(root, project_path(text), own)
+    path = project_path(text)
+    try:
+        return _matching(root, path, own, _generation)
+    except UsageError:
+        place = f"{place_of(job, 'inputs')}[{job.inputs.index(text)}]"
+        raise UsageError(f"{place}: {text!r} is not a pattern; close the bracket, or write \\[") from None
 
 
 def fixed_part(path: str) -> str:
@@ -98,48 +146,75 @@ def fixed_part(path: str) -> str:
 
 
 @cache
-def _all_files(root: str, left_out: tuple[str, ...]) -> tuple[ContextEntry, ...]:
-    return tuple(_behind_links(root, context.walk(root, Ignores(left_out)), set()))
+def _all_files(root: str, left_out: tuple[str, ...], generation: int) -> tuple[ContextEntry, ...]:
+    ignores = Ignores(left_out)
+    entries = _with_targets(root, context.walk(root, ignores), ignores, os.path.realpath(root))
+    return tuple(entry for entry in entries if not _is_folder(entry))
 
 
 @cache
-def _matching(root: str, path: str, own: tuple[str, ...]) -> tuple[ContextEntry, ...]:
+def _matching(root: str, path: str, own: tuple[str, ...], generation: int) -> tuple[ContextEntry, ...]:
     fixed = fixed_part(path)
+    pattern = Ignores((path,)) if path != fixed else None
     top = os.path.join(root, fixed)
     try:
         found = [ContextEntry(fixed, top, os.lstat(top))] if fixed else []
     except (FileNotFoundError, NotADirectoryError):
         return ()
+    except OSError as error:
+        raise context.unreadable(fixed, error) from None
     ignores = Ignores((*DEFAULTS, *own))
     if os.path.isdir(top):
         found += context.walk(root, ignores, below=fixed)
-    if path != fixed:
-        pattern = Ignores((path,))
+    if pattern:
         found = [entry for entry in found if pattern.excludes(entry.path)]
-    return tuple(_behind_links(root, found, {os.path.realpath(top)}))
+    walked = os.path.realpath(top) if not pattern and os.path.isdir(top) else None
+    return tuple(_with_targets(root, found, ignores, walked))
 
 
-def _behind_links(root: str, entries: Iterable[ContextEntry], seen: set[str]) -> Iterator[ContextEntry]:
+def _with_targets(
+    root: str,
+    entries: Iterable[ContextEntry],
+    ignores: Ignores,
+    walked: str | None,
+    seen: set[str] | None = None,
+) -> Iterator[ContextEntry]:
     """Yield the entries, each link followed by what it leads to, which a native job reads through it.
 
-    Raises SkelebotError for a link to a folder outside the project, which may be a whole disk.
+    walked: the folder whose files are among the entries, each once. Raises SkelebotError for a link to a
+    folder outside the project, which may be a whole disk.
     """
+    seen = set() if seen is None else seen
     for entry in entries:
         yield entry
         if not stat.S_ISLNK(entry.stat.st_mode):
             continue
         target = os.path.realpath(entry.file)
-        if target in seen or not os.path.exists(target):
-            continue
-        seen.add(target)
-        yield ContextEntry(f"{entry.path}/", target, os.stat(target))
-        if os.path.isdir(target):
-            if not f"{target}/".startswith(f"{os.path.realpath(root)}/"):
-                raise SkelebotError(
-                    f"the link {entry.path} leads out of the project; name it in `inputs`, or in `ignores`"
-                )
-            below = context.walk(target, Ignores(DEFAULTS))
-            yield from _behind_links(root, (e._replace(path=f"{entry.path}/{e.path}") for e in below), seen)
+        if target not in seen and not (walked and context.is_below(target, (walked,))):
+            seen.add(target)
+            yield from _with_targets(root, _behind(root, entry.path, target, ignores), ignores, walked, seen)
+
+
+def _behind(root: str, link: str, target: str, ignores: Ignores) -> list[ContextEntry]:
+    """Return what a link leads to, less what is ignored; nothing for one that leads nowhere."""
+    try:
+        entry = ContextEntry(f"{link}/", target, os.stat(target))
+    except OSError:  # whoever reads through it fails, too
+        return []
+    inside = os.path.relpath(target, os.path.realpath(root))
+    is_inside = inside.split(os.sep)[0] != os.pardir
+    if is_inside and ignores.excludes(inside):
+        return []
+    if not _is_folder(entry):
+        return [entry]
+    if not is_inside:
+        raise SkelebotError(
+            f"the link {link} leads to a folder outside the project; move that into the project, or name the "
+            "link in `inputs` or `ignores`"
+        )
+    path = "" if inside == "." else inside
+    below = context.walk(root, ignores, below=path)
+    return [entry, *(e._replace(path=f"{link}/{e.path[len(path) :].lstrip('/')}") for e in below)]
 
 
 # --- what a job makes ---
@@ -147,8 +222,11 @@ def _behind_links(root: str, entries: Iterable[ContextEntry], seen: set[str]) ->
 
 def outputs(root: str, job: Job) -> Contents:
     """Return what there is of the job's outputs. Raises SkelebotError for what cannot be read."""
-    entries = tuple(entry for output in job.results for entry in made(root, output))
-    return Contents(root, entries, _label("made", *map(str, job.results)))
+    entries: list[ContextEntry] = []
+    for output in job.results:
+        top = os.path.realpath(os.path.join(root, output.path))
+        entries += _with_targets(root, made(root, output), Ignores(DEFAULTS), top)
+    return Contents(root, tuple(entries), _label("made", *map(str, job.results)))
 
 
 def made(root: str, output: Output) -> list[ContextEntry]:
@@ -158,6 +236,8 @@ def made(root: str, output: Output) -> list[ContextEntry]:
         entry = ContextEntry(output.path, top, os.stat(top))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise context.unreadable(str(output), error) from None
     below = context.walk(root, Ignores(()), below=output.path) if os.path.isdir(top) else []
     return [entry, *below]
 
@@ -168,9 +248,13 @@ def missing(root: str, job: Job) -> list[Output]:
 
 
 def _exists(root: str, output: Output) -> bool:
-    files = [entry for entry in made(root, output) if not stat.S_ISDIR(entry.stat.st_mode)]
+    files = [entry for entry in made(root, output) if not _is_folder(entry)]
     is_file = len(files) == 1 and files[0].path == output.path
     return bool(files) and is_file is not output.is_folder
+
+
+def _is_folder(entry: ContextEntry) -> bool:
+    return stat.S_ISDIR(entry.stat.st_mode)
 
 
 def _label(*words: str) -> str:

@@ -11,9 +11,9 @@ from skelebot.errors import SkelebotError
 from skelebot.files import replace_file
 from skelebot.model import WORKDIR, Arg, Job, Param, Project, Task
 from skelebot.pipeline import contents
-from skelebot.pipeline.contents import Contents
-from skelebot.project import needs, plan
-from skelebot.project.sources import argv, class_source, job_params, script
+from skelebot.pipeline.contents import Read
+from skelebot.project import plan
+from skelebot.project.sources import argv, class_source, job_params
 from skelebot.project.state import own_folder
 from skelebot.secret import Secret, Word, reveal, reveal_all
 
@@ -23,7 +23,7 @@ HASHED = "hmac-sha256:"  # before the hash of a secret
 Key = dict[str, Any]
 
 
-def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: dict[str, str]) -> Key:
+def key(project: Project, job: Job, task: Task, read: Read, surroundings: dict[str, str]) -> Key:
     """Return the key of a job as it would run now.
 
     task: before components amend it. surroundings: what the runner says of the image or the environment.
@@ -32,27 +32,29 @@ def key(project: Project, job: Job, task: Task, inputs: Contents, surroundings: 
     program = argv(project, job, ())
     arguments = task.argv[len(program) :]
     known = {**os.environ, **reveal_all(task.env, os.environ)}
-    made = {
-        need.name: contents.outputs(project.root, need).fingerprint() for need in needs.needed(project, job)
-    }
     return {
         # The program of a class ends in the types of its values.
         "source": _digest(
             job.source,
-            *_content_of_script(project, job),
+            read.script.fingerprint() if read.script.entries else "",
             *(map(str, program[-1:]) if class_source(project.root, job.source) else ()),
         ),
-        "inputs": inputs.fingerprint(),
+        "inputs": read.inputs.fingerprint(),
         "arguments": [_shown(project.root, word, known) for word in arguments],
         **_files_of_values(project, job, task, arguments, known),
         "variables": {name: _shown(project.root, word, known) for name, word in task.env},
         "mappings": [
-            [os.path.relpath(mount.source, project.root), mount.target, mount.read_only]
-            for mount in task.mounts
+            [_in_project(project.root, mount.source), mount.target, mount.read_only] for mount in task.mounts
         ],
         **surroundings,
-        "needed outputs": made,
+        "needed outputs": {name: made.fingerprint() for name, made in read.needed.items()},
     }
+
+
+def _in_project(root: str, path: str) -> str:
+    """Return a path from the project's root, or, outside the project, the whole path."""
+    inside = os.path.relpath(path, root)
+    return path if inside.split(os.sep)[0] == os.pardir else inside
 
 
 def _files_of_values(
@@ -93,19 +95,6 @@ def _content_of_secret(root: str, path: str) -> str:
             return _keyed_hash(root, file.read())
     except OSError as error:
         raise SkelebotError(f"the file of a secret value cannot be read: {error.strerror}") from None
-
-
-def _content_of_script(project: Project, job: Job) -> tuple[str, ...]:
-    path = script(project.root, job.source)
-    if path is None:
-        return ()
-    try:
-        with open(os.path.join(project.root, path), "rb") as file:
-            return (hashlib.sha256(file.read()).hexdigest(),)
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise SkelebotError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _digest(*texts: str) -> str:

@@ -1,13 +1,13 @@
 """Why a job runs: what has changed since its last success, one line for each part of its key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skelebot.pipeline.key import HASHED, Key
 
 _MOST = 5  # files or variables that a line names
 
-Hashes = dict[str, str]
+Hashes = Mapping[str, object]  # of files by path, or of variables by name
 
 
 def changed_parts(before: Key, now: Key) -> list[str]:

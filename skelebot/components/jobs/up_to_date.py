@@ -10,21 +10,17 @@ from skelebot.files import reason
 from skelebot.image import written
 from skelebot.model import Image, Job, Task, place_of
 from skelebot.pipeline import contents, key, reasons, record
-from skelebot.pipeline.contents import Contents
+from skelebot.pipeline.contents import Read
 from skelebot.pipeline.key import Key
-from skelebot.pipeline.record import Success
+from skelebot.pipeline.record import Attempt, Success
 
 
 class State(NamedTuple):
-    """How things stand before a job: its key, the files that it reads, and where it would run.
-
-    left_out: the patterns of what no input is.
-    """
+    """How things stand before a job: its key, the files that it reads, and where it would run."""
 
     key: Key
-    inputs: Contents
+    read: Read
     place: str
-    left_out: tuple[str, ...]
 
 
 def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list[str]:
@@ -50,22 +46,22 @@ def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[]
 
     Raises SkelebotError if it ends with 0 and has not made what it declares.
     """
-    root, now = session.project.root, None
+    root, before = session.project.root, None
     try:
-        now = None if session.flags.skip_build else _state(session, job, image, task)
+        before = None if session.flags.skip_build else _state(session, job, image, task)
     except SkelebotError as error:
         console.warn(f"{job.name} will run again each time: {error}")
-    record.begin(root, job, task.place.kind)
-    code = start()
-    launch.forget_files()
-    if code == 0:
-        if lacking := contents.missing(root, job):
-            names = ", ".join(map(str, lacking))
-            raise SkelebotError(
-                f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}"
-            )
-        if now:
-            _remember(root, job, now)
+    with record.attempt(root, job) as attempt:
+        code = start()
+        launch.forget_files()
+        if code == 0:
+            if lacking := contents.missing(root, job):
+                names = ", ".join(map(str, lacking))
+                raise SkelebotError(
+                    f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}"
+                )
+            if before:
+                _remember(job, before, lambda: _state(session, job, image, task), attempt)
     return code
 
 
@@ -76,9 +72,9 @@ def _state(session: Session, job: Job, image: Image, task: Task) -> State:
     """Raise SkelebotError for files that cannot be read."""
     project = session.project
     left_out = (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
-    inputs = contents.inputs(project.root, job, left_out)
+    read = contents.read_by(project, job, left_out)
     surroundings = runners.at(task.place, session.flags).surroundings(image, task)
-    return State(key.key(project, job, task, inputs, surroundings), inputs, task.place.kind, left_out)
+    return State(key.key(project, job, task, read, surroundings), read, task.place.kind)
 
 
 def _changes(root: str, job: Job, now: State) -> list[str]:
@@ -92,23 +88,28 @@ def _changes(root: str, job: Job, now: State) -> list[str]:
     if not parts and is_intact:
         return []
     then = record.files(root, job, now.place)
-    inputs = now.inputs.by_file() if "inputs" in parts else {}
+    inputs = now.read.inputs.by_file() if "inputs" in parts else {}
     lines = list(reasons.describe(parts, before.key, now.key, then.get("inputs", {}), inputs))
     if not is_intact:
         lines.append(f"outputs: {reasons.differences(then.get('outputs', {}), made.by_file()) or 'changed'}")
     return lines
 
 
-def _remember(root: str, job: Job, before: State) -> None:
-    """Record the success; what cannot be recorded costs one more run."""
+def _remember(job: Job, before: State, look: Callable[[], State], attempt: Attempt) -> None:
+    """Record the success; what cannot be recorded costs one more run.
+
+    look: gives the state of now. It is the one that counts, as only now every image has been seen.
+    """
     try:
-        inputs = contents.inputs(root, job, before.left_out)
-        if inputs.marks() != before.inputs.marks():
-            console.info(f"{job.name} will run again: files that it reads have changed while it ran")
+        root, now = before.read.inputs.root, look()
+        changed = reasons.differences(before.read.marks(), now.read.marks())
+        if changed or reasons.changed_parts(before.key, now.key):
+            what = changed or ", ".join(reasons.changed_parts(before.key, now.key))
+            console.info(f"{job.name} will run again, because this changed while it ran: {what}")
             return
         made = contents.outputs(root, job)
-        files = {"inputs": inputs.by_file(), "outputs": made.by_file()}
-        record.succeeded(root, job, before.place, Success(before.key, made.fingerprint()), files)
+        files = {"inputs": now.read.inputs.by_file(), "outputs": made.by_file()}
+        record.succeeded(root, job, now.place, attempt, Success(now.key, made.fingerprint()), files)
     except (OSError, SkelebotError) as error:
         why = reason(error) if isinstance(error, OSError) else error
         console.warn(f"{job.name} will run again, because its success could not be recorded: {why}")
