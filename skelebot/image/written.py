@@ -18,13 +18,13 @@ def _header(body: str) -> str:
 def _is_written(root: str) -> bool | None:
     """Whether the project's Dockerfile is Skelebot's, unchanged; None where there is no such file."""
     try:
-        with open(os.path.join(root, "Dockerfile"), encoding="utf-8", errors="surrogateescape") as file:
-            first, body = file.readline(), file.read()
+        with files.open_regular(os.path.join(root, "Dockerfile")) as file:
+            first, _, body = file.read().decode("utf-8", "surrogateescape").partition("\n")
     except FileNotFoundError:
         return False if os.path.islink(os.path.join(root, "Dockerfile")) else None
     except OSError:
         return False
-    return first == _header(body)
+    return f"{first}\n" == _header(body)
 
 
 def own_dockerfile(image: Image) -> tuple[str, ...]:

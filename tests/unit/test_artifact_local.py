@@ -72,6 +72,16 @@ def test_what_is_not_a_file_is_not_an_object(tmp_path: Path) -> None:
     assert [store.head(key) for key in ("absent", "folder", "file/below")] == [None] * 3
 
 
+def test_pipes_in_a_store_are_no_objects_and_no_checksums(tmp_path: Path) -> None:
+    push(tmp_path, "m", b"content")
+    store = LocalStore(str(tmp_path / "store"))
+    (tmp_path / "store/m.sha256").unlink()
+    for name in ("pipe", "m.sha256"):
+        os.mkfifo(tmp_path / "store" / name)
+    assert [(stored.key, stored.sha256) for stored in store.list("")] == [("m", None)]
+    assert store.head("pipe") is None
+
+
 def test_a_pull_resumes(tmp_path: Path) -> None:
     push(tmp_path, "m", b"0123456789")
     (tmp_path / "part").write_bytes(b"0123")

@@ -330,3 +330,8 @@ def test_a_link_that_leads_out_through_another_that_is_left_out(
     (project / "a").symlink_to("up/secret")
     configure(project, "{ignores: [up]}")
     assert "a is a link out of the project, to up/secret" in refused(capsys)
+
+
+def test_a_pipe_called_dockerfile_is_not_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(project / "Dockerfile")
+    assert "Dockerfile is not a file, folder or link" in refused(capsys)

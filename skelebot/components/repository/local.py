@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from stat import S_IXUSR
+from stat import S_ISREG, S_IXUSR
 
 from skelebot.components.repository.store import (
     BLOCK,
@@ -21,7 +21,7 @@ from skelebot.components.repository.store import (
     make_executable,
 )
 from skelebot.errors import SkelebotError
-from skelebot.files import PART, reason
+from skelebot.files import PART, open_regular, reason
 
 _SUM = ".sha256"  # the checksum of an object is in a file beside it, as sha256sum writes it
 
@@ -76,16 +76,17 @@ class LocalStore:
     def _stored(self, key: str, pending: Sequence[str]) -> Stored | None:
         path = self._path(key)
         try:
-            stat = os.stat(path)
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise SkelebotError(f"{path} cannot be read: {reason(error)}") from None
-        if os.path.isdir(path):
+        if not S_ISREG(status.st_mode):
             return None
-        modified = datetime.fromtimestamp(stat.st_mtime, timezone.utc).isoformat(timespec="seconds")
-        tag = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
-        return Stored(key, stat.st_size, modified, _sum_of(path, pending), tag, bool(stat.st_mode & S_IXUSR))
+        modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat(timespec="seconds")
+        tag = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+        sha256, is_executable = _sum_of(path, pending), bool(status.st_mode & S_IXUSR)
+        return Stored(key, status.st_size, modified, sha256, tag, is_executable)
 
     def _path(self, key: str) -> str:
         path = os.path.normpath(os.path.join(self._folder, key))
@@ -177,7 +178,7 @@ def _ignore(count: int) -> None:
 
 def _copy(source: str, target: str, start: int, end: int, on_bytes: OnBytes, on_prefix: OnPrefix) -> int:
     at = start
-    with open(source, "rb") as src, open(target, "ab" if start else "wb") as dst:
+    with open_regular(source) as src, open(target, "ab" if start else "wb") as dst:
         src.seek(start)
         while block := src.read(min(BLOCK, end - at)):
             dst.write(block)
@@ -223,8 +224,8 @@ def _sum_of(path: str, pending: Sequence[str]) -> str | None:
 
 
 def _read_sum(file: str) -> str | None:
-    with contextlib.suppress(OSError, ValueError), open(file, encoding="ascii") as opened:
-        text = opened.read(64).lower()
+    with contextlib.suppress(OSError, ValueError), open_regular(file) as opened:
+        text = opened.read(64).decode("ascii").lower()
         return text if re.fullmatch("[0-9a-f]{64}", text) else None
     return None
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from skelebot.errors import SkelebotError
+from skelebot.files import open_regular
 
 OnBytes = Callable[[int], None]  # called with each number of further bytes
 OnPrefix = Callable[[int], None]  # called with each number of further bytes, complete from the beginning
@@ -132,7 +133,7 @@ def make_executable(path: str) -> None:
 
 def file_sha256(path: str) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
