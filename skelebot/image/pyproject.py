@@ -108,12 +108,24 @@ def _check(project: object) -> None:
     for key in project:
         if key in dynamic:
             raise UsageError(f"project.{key}: the key is in project.dynamic too; remove it from one of them")
-    if project and not _NAME.fullmatch(project.get("name", "")):
-        raise UsageError(f"project.name: expected a name, found {project.get('name', 'none')!r}")
+    if project and not _NAME.fullmatch(name := project.get("name", "")):
+        raise UsageError(f"project.name: expected a name, found {repr(name) if name else 'none'}")
+    _check_extras(project.get("optional-dependencies", {}))
     if project and "version" not in {*project, *dynamic}:
         raise UsageError(
             "project.version: expected a version, or 'version' in project.dynamic; found neither"
         )
+
+
+def _check_extras(extras: dict[str, Any]) -> None:
+    """Each extra has a name, and no two the same; `-`, `_` and `.` are one."""
+    seen: dict[str, str] = {}
+    for name in extras:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"project.optional-dependencies: expected a name, found {name!r}")
+        if other := seen.get(normalized(name)):
+            raise UsageError(f"project.optional-dependencies: {other} and {name} are one name; rename one")
+        seen[normalized(name)] = name
 
 
 def _check_form(value: object, form: str, key: str) -> None:

@@ -352,7 +352,15 @@ def test_brackets_choose_the_extras(tmp_path: Path, brackets: str, words: str) -
         (HEAD + "license = 1", "project.license: expected a text or table of text, found 1"),
         (HEAD + "authors = ['a']", "project.authors[0]: expected a table of text, found 'a'"),
         ("project = 'a'", "project: expected a table, found 'a'"),
-        ("[project]\nversion = '1'\ndependencies = ['six']", "project.name: expected a name, found 'none'"),
+        ("[project]\nversion = '1'\ndependencies = ['six']", "project.name: expected a name, found none"),
+        (
+            HEAD + "[project.optional-dependencies]\n'a b' = ['six']",
+            "project.optional-dependencies: expected a name, found 'a b'",
+        ),
+        (
+            HEAD + "[project.optional-dependencies]\na-b = ['six']\nA_B = ['idna']",
+            "project.optional-dependencies: a-b and A_B are one name; rename one",
+        ),
         ("[project]\nname = 'a b'\nversion = '1'", "project.name: expected a name, found 'a b'"),
         ("[project]\nname = 'a'\ndependencies = ['six']", "project.version: expected a version"),
         (HEAD + "dynamic = ['version']", "project.version: the key is in project.dynamic too"),
