@@ -20,6 +20,8 @@ _PLAIN_TAGS = {TAG + t for t in _PLAIN}
 _BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
+_BELOW_COMPONENTS = "is ignored here; move it below `components:`"
+
 # Keys of former versions that nothing reads any more, and what to do with each. A file that has them loads.
 FORMER: dict[type, dict[str, str]] = {
     Project: {
@@ -27,8 +29,7 @@ FORMER: dict[type, dict[str, str]] = {
         "skelebotVersion": "is ignored; remove it",
         "env": "is ignored; the option -e names the environment",
         "artifacts": "is ignored here; move it below `repository:` below `components:`",
-        "jupyter": "is ignored here; move it below `components:`",
-        "kerberos": "is ignored here; move it below `components:`",
+        **dict.fromkeys(("jupyter", "kerberos", "registry", "repository"), _BELOW_COMPONENTS),
         "plugins": "is ignored; put the settings of each plugin below `components:`, by its name",
         "copy": "is ignored; share files with a job through its `mappings`",
     },
