@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,6 +167,15 @@ def test_the_environments_own_pip_comes_first(installer: Sandbox) -> None:
     project(installer, "n", job(script), dependencies="[six]")
     venv = f"{installer.root.resolve()}/.skelebot/venv/"
     assert [venv in line for line in installer.ok("-n", "run").splitlines()] == [True, True]
+
+
+def test_the_environments_own_pip_installs_the_packages(installer: Sandbox) -> None:
+    # Machines have old ones: pip knows this option of a line since 23.1.
+    installer.write("needs.txt", "six --config-settings=a=b\n")
+    project(installer, "n", job("true"), dependencies="['req:needs.txt']")
+    result = installer.run("-n", "-V", "run")
+    assert result.code == 0, result.err
+    assert re.search(r"^\+ \S+/\.skelebot/venv/bin/python -m pip install .*needs\.txt$", result.err, re.M)
 
 
 def test_a_job_without_dependencies_waits_for_none(sandbox: Sandbox) -> None:

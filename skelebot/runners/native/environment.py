@@ -268,11 +268,11 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
             pip = (sys.executable, "-m", "pip", "--python", python)
     if reason and shutil.which("uv"):
         console.info(f"pip installs them, as uv does not read this as pip does: {reason}")
-    install = installer.command(python, uv, pip)
     for step, failure in (
         (make, "the environment could not be created; install uv or another Python"),
-        ((*install, "pip"), "pip could not be installed"),  # which jobs may call
-        ((*install, *words), "the dependencies could not be installed"),
+        # Jobs may call pip; and it is newer than Skelebot's own, as that of an image is.
+        ((*installer.command(python, uv, pip), "pip"), "pip could not be installed"),
+        ((*installer.command(python, uv), *words), "the dependencies could not be installed"),
     ):
         process.trace(verbose, Step(step))
         code, lines = process.tee(Step(step, cwd=task.root), console.detail, pass_fds=(lock.fileno(),))
