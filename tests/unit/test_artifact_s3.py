@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,22 @@ def test_a_web_page_is_not_a_store(tmp_path: Path, fake: Server, page: bytes) ->
     for ask in (store.check, lambda: list(store.list("m")), lambda: store.head("m"), store.check_write):
         with pytest.raises(SkelebotError, match="does not answer as S3 does; check `endpoint`"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        ("socks5h://me:secret@127.0.0.1:9", "S3 cannot be reached through a SOCKS proxy; fix HTTPS_PROXY or"),
+        ("http://127.0.0.1:9", 'Failed to connect to proxy URL: "http://127.0.0.1:9"; fix HTTPS_PROXY or'),
+    ],
+)
+def test_a_proxy_that_cannot_be_used(
+    fake: Server, monkeypatch: pytest.MonkeyPatch, proxy: str, problem: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(SkelebotError, match=f"the store cannot be used: {re.escape(problem)}"):
+        list(S3Store(replace(of(fake), endpoint="http://store.example.org")).list(""))
 
 
 def test_a_store_that_cannot_be_written(fake: Server) -> None:

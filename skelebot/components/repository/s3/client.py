@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 
 import botocore.session  # not boto3, which would bring a transfer manager of its own
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    ProxyConnectionError,
+)
 from botocore.parsers import ResponseParserError
 
 from skelebot.components.repository.parts import AT_ONCE
@@ -154,6 +160,11 @@ def explained(bucket: str) -> Iterator[None]:
         ) from None
     except ResponseParserError:
         raise protocol_error() from None
+    except ProxyConnectionError as error:
+        is_socks = "://socks" in str(error)
+        problem = "S3 cannot be reached through a SOCKS proxy" if is_socks else _line(error)
+        hint = "fix HTTPS_PROXY or HTTP_PROXY, or add the host to NO_PROXY"
+        raise SkelebotError(f"the store cannot be used: {problem}; {hint}") from None
     except (BotoCoreError, ValueError) as error:  # the latter for a malformed endpoint
         hint = "check the network, `region`, `profile` and `endpoint`"
         raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None
