@@ -707,8 +707,12 @@ def test_a_rewritten_history_names_the_way_on(rewritten: Path, capsys: pytest.Ca
     )
 
 
-def test_from_scratch_compares_with_the_nearest_version(rewritten: Path) -> None:
+def test_from_scratch_compares_with_the_nearest_version(
+    rewritten: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
     assert update("--from-scratch") == 0
+    assert "is the closest" not in capsys.readouterr().err
     assert Path("a.txt").read_text() == lines("a", _1="third", _9="mine")
     assert record()["commit"] == git(rewritten, "rev-parse", "HEAD")
     before = contents()
@@ -725,10 +729,13 @@ def test_the_nearest_version_is_not_one_that_only_adds(rewritten: Path) -> None:
     assert Path("sub/b.txt").read_text() == lines("b", _5="third") + "added\n"
 
 
-def test_from_scratch_records_the_commit_also_if_it_is_the_nearest(rewritten: Path) -> None:
+def test_from_scratch_records_the_commit_also_if_it_is_the_nearest(
+    rewritten: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("a.txt").write_text(lines("a", _1="third"))
     Path("sub/b.txt").write_text(lines("b", _5="third"))
     assert update("--from-scratch") == 0
+    assert "is the closest: what differs counts as your change" in capsys.readouterr().err
     assert record()["commit"] == git(rewritten, "rev-parse", "HEAD")
 
 

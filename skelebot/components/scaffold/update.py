@@ -37,6 +37,8 @@ def update(root: str, asker: Asker, to: str | None, from_scratch: bool, dry_run:
         commit = fetch.resolve(folder, now)
         given = {name: value or "" for name, value in record.answers}
         base = _nearest(root, folder, commit, now, given) if from_scratch else _recorded(folder, was, record)
+        if from_scratch and base == commit:
+            console.info(f"the newest version of {now} is the closest: what differs counts as your change")
         fetch.check_out(folder, base, was)
         before = generate.project_files(templates.load(folder), given)
         before[RECORD] = NewFile(record_text(was, record.commit, given))
