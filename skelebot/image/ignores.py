@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from skelebot.errors import UsageError
 from skelebot.files import PART, open_regular, reason
@@ -115,11 +116,13 @@ _Matcher = Callable[[str], object]
 _IN_FOLDER, _FOLDERS, _ALL = "[^/]*", "(?:.*/)?", ".*"
 
 
+@cache  # each job of a pipeline has the default patterns
 def _has_many_stars(path: str) -> bool:
     """Tell whether a regular expression takes too long: its time grows to the power of the stars."""
     return sum(part in (_IN_FOLDER, _FOLDERS) for part in _parts(path)) > 2
 
 
+@cache
 def _compiled(path: str) -> _Matcher:
     """Return what finds a cleaned pattern in a path, or in the path of a folder above it."""
     try:

@@ -4,6 +4,7 @@ import codecs
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -98,17 +99,22 @@ def env_files(root: str) -> set[str]:
 
     Raises ConfigError for a file that is not YAML.
     """
+    names = (FILE, *(f"skelebot-{env}.yaml" for env in environments(root)))
+    return {path for name in names for path in _env_files_in(name, read_file(root, name))}
+
+
+@cache  # as all jobs of a pipeline ask for them
+def _env_files_in(name: str, data: bytes) -> frozenset[str]:
     found: set[str] = set()
-    for name in (FILE, *(f"skelebot-{env}.yaml" for env in environments(root))):
-        data, report = read_file(root, name), Report()
-        node = nodes.parse(name, data, report)
-        if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
-            why = "fix it, because its envFile could otherwise get into an image"
-            raise ConfigError([f"{problem}; {why}" for problem in report.problems])
-        for key, value in _scalars(node, set()) if node else ():
-            found |= {value} if key == "envFile" else set()
-            found |= {DOTENV} if key == "dotenv" and value.lower() in ("true", "yes", "on") else set()
-    return found
+    report = Report()
+    node = nodes.parse(name, data, report)
+    if node is None and re.search(rb"(?m)^\s*[^#\s]", data.removeprefix(codecs.BOM_UTF8)):
+        why = "fix it, because its envFile could otherwise get into an image"
+        raise ConfigError([f"{problem}; {why}" for problem in report.problems])
+    for key, value in _scalars(node, set()) if node else ():
+        found |= {value} if key == "envFile" else set()
+        found |= {DOTENV} if key == "dotenv" and value.lower() in ("true", "yes", "on") else set()
+    return frozenset(found)
 
 
 def _scalars(node: yaml.Node, seen: set[int]) -> Iterator[tuple[Any, str]]:

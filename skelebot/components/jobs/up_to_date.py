@@ -8,7 +8,7 @@ from skelebot.component import Session
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 from skelebot.image import written
-from skelebot.model import Image, Job, Task, place_of
+from skelebot.model import Image, Job, Project, Task, place_of
 from skelebot.pipeline import contents, key, reasons, record
 from skelebot.pipeline.contents import Read
 from skelebot.pipeline.key import Key
@@ -71,10 +71,14 @@ def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[]
 def _state(session: Session, job: Job, image: Image, task: Task) -> State:
     """Raise SkelebotError for files that cannot be read."""
     project = session.project
-    left_out = (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
+    left_out = () if job.inputs else _left_out(project, job, image)
     read = contents.read_by(project, job, left_out)
     surroundings = runners.at(task.place, session.flags).surroundings(image, task)
     return State(key.key(project, job, task, read, surroundings), read, task.place.kind)
+
+
+def _left_out(project: Project, job: Job, image: Image) -> tuple[str, ...]:
+    return (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
 
 
 def _changes(root: str, job: Job, now: State) -> list[str]:
