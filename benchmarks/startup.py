@@ -32,7 +32,14 @@ class Command:
         """How long one run takes. Raises CalledProcessError when it fails."""
         environment = {k: v for k, v in os.environ.items() if k not in _OTHERS_SETTINGS} | dict(self.env)
         start = time.perf_counter()
-        subprocess.run(self.argv, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            self.argv,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
         return time.perf_counter() - start
 
 
@@ -80,13 +87,13 @@ def commands(folder: str) -> list[Command]:
         Command(HELP, (*skelebot, "-h"), small),
         Command(HELP_500, (*skelebot, "-h"), large),
         Command(NATIVE, (*skelebot, "-n", "trivial"), small),
-        Command(TAB, skelebot, small, _COMPLETING),
-        Command(TAB_500, skelebot, large, _COMPLETING),
+        Command(TAB, skelebot, small, COMPLETING),
+        Command(TAB_500, skelebot, large, COMPLETING),
     ]
 
 
 # What a shell asks, when TAB follows `skelebot job-7 --le`.
-_COMPLETING = (
+COMPLETING = (
     ("_SKELEBOT_COMPLETE", "bash_complete"),
     ("COMP_WORDS", "skelebot\njob-7\n--le"),
     ("COMP_CWORD", "2"),
