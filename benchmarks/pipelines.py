@@ -108,8 +108,8 @@ def skelebot(
 
 # --- the projects ---
 
-STEP = "mkdir -p made-{number}; cat src/x made-{before}/x 2>/dev/null >made-{number}/x; true"
-DIRECTLY = "\n".join(f"bash -c '{STEP.format(number=n, before=n - 1)}'" for n in range(JOBS))
+STEP = "mkdir -p made-{number}; cp src/x made-{number}/x"
+DIRECTLY = "\n".join(f"bash -c '{STEP.format(number=n)}'" for n in range(JOBS))
 
 
 def chain(folder: str, name: str) -> str:
@@ -138,11 +138,7 @@ def others(folder: str) -> list[Command]:
 
 def each(text: str, link: str) -> str:
     return "".join(
-        text.format(
-            number=n,
-            step=STEP.format(number=n, before=n - 1),
-            link=link.format(before=n - 1) if n else "",
-        )
+        text.format(number=n, step=STEP.format(number=n), link=link.format(before=n - 1) if n else "")
         for n in range(JOBS)
     )
 
