@@ -271,7 +271,7 @@ run_example() {
 }
 
 run_jobs() {
-    "$BIN/skelebot" "$@" load + train forest + score || die "the example failed (exit code $?); see above"
+    "$BIN/skelebot" "$@" score || die "the example failed (exit code $?); see above"
 }
 
 # Succeeds and prints the reason, or fails and prints the base image.

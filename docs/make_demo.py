@@ -20,7 +20,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "iris"
-COMMANDS = ("skelebot -h", "skelebot load + train forest + score")
+COMMANDS = ("skelebot -h", "skelebot score")
 BUILT = "\x1b[2m(the image is built)\x1b[0m"
 
 COLUMNS = 92

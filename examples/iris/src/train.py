@@ -33,7 +33,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("model", choices=["logistic", "forest", "neighbours"])
+    parser.add_argument("--model", choices=["logistic", "forest", "neighbours"], default="logistic")
     parser.add_argument("--test-share", type=float, default=0.3)
     parser.add_argument("--features", nargs="+", choices=FEATURES, default=FEATURES)
     parser.add_argument("--scale", action="store_true")
