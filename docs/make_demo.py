@@ -53,7 +53,9 @@ def run(command: str, project: Path) -> tuple[list[str], bool]:
     with tempfile.TemporaryFile() as errors:
         # Without a terminal as stdin, as a job with a whole terminal would mix stderr into stdout.
         streams = {"stdin": subprocess.DEVNULL, "stdout": terminal, "stderr": errors}
-        child = subprocess.Popen(command.split(), cwd=project, **streams)
+        # The terminal says how wide it is, whatever the caller's is.
+        env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        child = subprocess.Popen(command.split(), cwd=project, env=env, **streams)
         os.close(terminal)
         text = read(ours)
         code = child.wait()
