@@ -161,11 +161,13 @@ class _Loaded(NamedTuple):
 class Loader:
     """Read the project once for each environment in the chain.
 
-    command: the only command of the line, if it has one.
+    command: the only command of the line, if it has one. warned: the warnings that were printed, each of
+    them once.
     """
 
-    def __init__(self, root: str | None, command: str = "") -> None:
+    def __init__(self, root: str | None, command: str = "", warned: set[str] | None = None) -> None:
         self._root, self._command = root, command
+        self._warned: set[str] = set() if warned is None else warned
         self._known: dict[str | None, _Loaded] = {}
         self._plugins: list[Guard] | None = None
         self._described: set[str] = set()
@@ -177,9 +179,13 @@ class Loader:
             self._known[flags.env] = self._read(flags.env)
         known = self._known[flags.env]
         if _needs_valid_config(command, known.session.optional_project):
-            self._known[flags.env] = known = _without_problems(known)
+            self._known[flags.env] = known = _without_problems(known, self._warned)
         session = known.session._replace(flags=flags, described=self._described, outdated=self._outdated)
         return known._replace(session=session)
+
+    def at(self, root: str) -> "Loader":
+        """Return a loader for a copy of the project."""
+        return Loader(root, self._command, self._warned)
 
     def forget(self) -> None:
         """Read the project again next time, because its files have changed."""
@@ -235,10 +241,12 @@ def _loaded(
     return _Loaded(session, catalog.commands(project, components))
 
 
-def _without_problems(loaded: _Loaded) -> _Loaded:
-    """Print the warnings. Raises ConfigError if there are problems."""
+def _without_problems(loaded: _Loaded, warned: set[str]) -> _Loaded:
+    """Print the warnings that are not in `warned`, and add them. Raises ConfigError if there are problems."""
     for warning in loaded.session.warnings:
-        console.warn(warning)
+        if warning not in warned:
+            console.warn(warning)
+    warned.update(loaded.session.warnings)
     if loaded.session.problems:
         raise ConfigError(list(loaded.session.problems))
     return loaded._replace(session=loaded.session._replace(warnings=()))
@@ -259,19 +267,24 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     links = _links(chain, flags, loader)
     if isinstance(links, Command):  # its help is wanted
         return _show(help.of_command(links))
-    if flags.rehearse and not flags.dry_run:
-        return _rehearse(links, chain, flags)
+    if flags.rehearse:
+        return _rehearse(links, chain, flags, loader)
     if flags.watch:
-        return _watch(chain, flags, loader)
+        return _watch(links, chain, flags, loader)
     return _run_links(links, loader)
 
 
-def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags) -> int:
+def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     """Run the chain in a copy of the project, with the values that its jobs name for that."""
     from skelebot.components.jobs import rehearsal
 
+    if flags.watch:
+        raise UsageError("--rehearse and --watch do not go together; leave out one of them")
+    _check_attended(links, "--rehearse")
+    if flags.dry_run:
+        return _run_links([link._replace(values=rehearsal.values(link)) for link in links], loader)
     with rehearsal.workspace(links) as root:
-        loader = Loader(root)
+        loader = loader.at(root)
         copies = _links(chain, flags, loader)
         assert not isinstance(copies, Command)  # nobody has asked for help before
         code = _run_links([link._replace(values=rehearsal.values(link)) for link in copies], loader)
@@ -280,18 +293,32 @@ def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags) -> int:
     return code
 
 
-def _watch(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+def _watch(links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+    """Run the chain, and again after each change of a file that its jobs read."""
     from skelebot.components.jobs import watch
 
-    def links() -> list[Link]:
+    def parse() -> list[Link]:
         loader.forget()
         parsed = _links(chain, flags, loader)
         assert not isinstance(parsed, Command)  # nobody has asked for help before
+        _check_attended(parsed, "--watch")
         return parsed
 
-    if not all(link.command.job for link in links()):
-        raise UsageError("--watch runs jobs alone; leave out the other commands")
-    return watch.watch(links()[0].session.project.root, links, lambda each: _run_links(list(each), loader))
+    _check_attended(links, "--watch")
+    if flags.dry_run:
+        return _run_links(links, loader)
+    return watch.watch(links[0].session.project.root, parse, lambda each: _run_links(list(each), loader))
+
+
+def _check_attended(links: list[Link], option: str) -> None:
+    """Raise UsageError unless all links are jobs that Skelebot waits for."""
+    for link in links:
+        if link.command.job is None:
+            raise UsageError(f"{option} runs jobs alone; leave out {link.command.name}")
+        if link.command.job.mode == "d":
+            raise UsageError(
+                f"{option} waits for each job, and {link.command.name} has mode: d; leave it out"
+            )
 
 
 def _run_links(links: list[Link], loader: Loader) -> int:
@@ -436,7 +463,7 @@ def _announced(link: Link, at: int, count: int) -> Iterator[None]:
 def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link | Command:
     """Return a link with the values of its arguments, or the command alone if its help is wanted."""
     given, rest = options.parse_options(OPTIONS, words)
-    for name in ("help", "version", "contact"):
+    for name in ("help", "version", "contact", "rehearse", "watch"):
         if not first and name in given:
             raise UsageError(f"--{name} goes before the first command of a chain")
     loaded = loader.load(with_options(flags, given), rest[0] if rest else "")

@@ -163,7 +163,7 @@ def private_folder() -> Iterator[str]:
     try:
         yield folder
     finally:
-        _remove_tree(folder)
+        remove_tree(folder)
         os.close(number)
 
 
@@ -206,7 +206,7 @@ def _sweep(folder: str) -> None:
         try:
             if os.fstat(number).st_uid == os.getuid():
                 fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_tree(folder)
+                remove_tree(folder)
         finally:
             os.close(number)
 
@@ -215,7 +215,14 @@ def _temporary_folder() -> str:
     return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - each folder there is private
 
 
-def _remove_tree(path: str) -> None:
+def remove_tree(path: str) -> None:
+    """Remove a folder of our own as far as possible, with folders in it that nobody may write to."""
     import shutil
 
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            inside = os.path.join(folder, name)
+            if not os.path.islink(inside) and not os.access(inside, os.W_OK | os.X_OK):
+                with suppress(OSError):
+                    os.chmod(inside, 0o700)
     shutil.rmtree(path, ignore_errors=True)

@@ -60,7 +60,7 @@ def attend(
     as SIGKILL.
     """
     relay = _Relay(send, raw_terminal)
-    with _handled(relay.on_signal, STOPPING), _handled(relay.on_other, _PASSED_ON):
+    with handled(relay.on_signal, STOPPING), handled(relay.on_other, _PASSED_ON):
         run = start(relay.launch)
         relay.started(run)
         code = wait(run)
@@ -70,7 +70,7 @@ def attend(
 def begin(start: Callable[[Callable[[], AbstractContextManager[None]]], R]) -> tuple[R, int | None]:
     """Start something that goes on alone; gives it, and the signal that came once it had begun."""
     relay: _Relay[R] = _Relay(lambda run, signum, delivered: None, False)
-    with _handled(relay.on_signal, STOPPING):
+    with handled(relay.on_signal, STOPPING):
         return start(relay.launch), relay.signal
 
 
@@ -121,9 +121,10 @@ _PASSED_ON = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 @contextmanager
-def _handled(
+def handled(
     handler: Callable[[int, FrameType | None], None], signums: Iterable[signal.Signals]
 ) -> Iterator[None]:
+    """Handle the signals in the block, except those that are ignored."""
     before = {}
     try:
         for signum in signums:

@@ -80,7 +80,7 @@ def test_a_killed_rehearsal_is_swept_by_the_next(sandbox: Sandbox) -> None:
     project(sandbox, "r", job("echo > out/x; [ -e go ] || sleep 600", outputs="[out/]"))
     child = sandbox.start("-n", "--rehearse", "run", start_new_session=True)
     copy = sandbox.root / ".skelebot/rehearsal"
-    wait_for((copy / "out/x").exists)
+    wait_for(lambda: list(copy.rglob("out/x")))
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert copy.exists()
@@ -111,3 +111,113 @@ def test_it_runs_in_the_same_image(sandbox: Sandbox) -> None:
     assert (result.code, result.out.split()) == (0, ["3", "/app"])
     assert "building" not in result.err
     assert sandbox.read("out/n").split() == ["1000"]
+
+
+def test_the_whole_project_can_be_mapped(sandbox: Sandbox) -> None:
+    project(sandbox, "r", job("echo new > notes.txt; cat notes.txt", mappings="[./]"))
+    sandbox.write("notes.txt", "old\n")
+    result = sandbox.run("-n", "--rehearse", "run")
+    assert (result.code, result.out) == (0, "new\n"), result
+    assert sandbox.read("notes.txt") == "old\n"
+
+
+@pytest.mark.parametrize("native", [True, pytest.param(False, marks=pytest.mark.engine)])
+def test_what_is_beside_the_project_is_found_and_no_secret_stays(sandbox: Sandbox, native: bool) -> None:
+    sandbox.write("../beside.env", "TOKEN=abc\n")
+    sandbox.write("../shared/x", "1\n")
+    source = 'echo "$TOKEN"; cat ../shared/x'
+    project(sandbox, "r-beside", job(source, mappings="['../shared:/shared:ro']"), envFile="../beside.env")
+    result = sandbox.run(*(["-n"] if native else []), "--rehearse", "run")
+    assert (result.code, result.out) == (0, "abc\n1\n"), result
+    assert not [path for path in sandbox.root.rglob("*.env") if path.name != "Dockerfile.env"]
+
+
+def test_outputs_in_a_folder_that_is_read_or_mapped_are_made_anew(sandbox: Sandbox) -> None:
+    sandbox.write("data/raw.csv", "1\n")
+    sandbox.write("data/features/f", "old\n")
+    sandbox.write("models/m.bin", "old\n")
+    project(
+        sandbox,
+        "r",
+        job("cp data/raw.csv data/features/f", "prepare", outputs="[data/features/]"),
+        job("cat data/features/f", "train", needs="[prepare]", inputs="[data/]", outputs="[models/m.bin]"),
+        job("echo >> data/raw.csv", "append", inputs="[data/]", mappings="[data/]"),
+        ignores="[data]",
+    )
+    before = files(sandbox.root)
+    result = sandbox.run("-n", "--rehearse", "append", "+", "train")
+    assert (result.code, result.out) == (1, "1\n\n"), result
+    assert "train ended with 0 but left nothing in models/m.bin" in result.err
+    assert files(sandbox.root) == before
+
+
+def test_files_that_values_name_are_there(sandbox: Sandbox) -> None:
+    sandbox.write("raw/a.csv", "1\n")
+    count = job("cat", "count", args="[{name: data, type: file}]", rehearse="{data: raw/a.csv}")
+    project(sandbox, "r", count, ignores="[raw]")
+    assert sandbox.run("-n", "--rehearse", "count", "skelebot.yaml").out == "1\n"
+
+
+def test_a_link_out_of_the_project_leads_to_the_same(sandbox: Sandbox) -> None:
+    sandbox.write("../shared/x", "1\n")
+    (sandbox.root / "data").symlink_to("../shared")
+    project(sandbox, "r", job("cat data/x"))
+    assert sandbox.run("-n", "--rehearse", "run").out == "1\n"
+
+
+def test_folders_that_nobody_may_write_to_are_removed_too(anyone: Sandbox) -> None:
+    project(anyone, "r", job("mkdir -p x/y; echo > x/y/z; chmod 500 x/y x"))
+    for _ in range(2):
+        assert anyone.run("-n", "--rehearse", "run").code == 0
+        assert not (anyone.root / ".skelebot/rehearsal").exists()
+
+
+def test_a_dry_run_shows_the_values_of_a_rehearsal(sandbox: Sandbox) -> None:
+    project(sandbox, "r", LOAD, job("true", "later", mode="d"))
+    sandbox.ok("-n", "load", "--rows", "3")
+    result = sandbox.run("-n", "--rehearse", "--dry-run", "load")
+    assert "--rows 3" in result.out
+    assert "up to date" not in result.out
+    assert sandbox.run("-n", "--rehearse", "--dry-run", "later").code == 2
+
+
+def test_a_warning_is_printed_once(sandbox: Sandbox) -> None:
+    project(sandbox, "r", job("true", mapped="[x/]"))
+    assert sandbox.run("-n", "--rehearse", "run").err.count("WARN") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "+", "--rehearse", "run"), "--rehearse goes before the first command of a chain"),
+        (("run", "+", "--watch", "run"), "--watch goes before the first command of a chain"),
+        (
+            ("--watch", "--rehearse", "run"),
+            "--rehearse and --watch do not go together; leave out one of them",
+        ),
+    ],
+)
+def test_neither_option_is_overlooked(sandbox: Sandbox, words: tuple[str, ...], message: str) -> None:
+    project(sandbox, "r", job("echo ran"))
+    result = sandbox.run("-n", *words)
+    assert (result.code, result.out, result.errors) == (2, "", [f"ERROR | {message}"])
+
+
+@pytest.mark.engine
+def test_inputs_that_the_image_holds_in_part_are_whole_in_the_container(sandbox: Sandbox) -> None:
+    sandbox.write("data/notes.txt", "notes\n")
+    sandbox.write("data/big/x.csv", "1\n")
+    source = "cat data/notes.txt data/big/x.csv | tee out/all"
+    read = job(source, inputs="[data/]", outputs="[out/]")
+    project(sandbox, "r-part", read, ignores="[data/big]")
+    result = sandbox.run("--rehearse", "run")
+    assert (result.code, result.out) == (0, "notes\n1\n"), result
+
+
+@pytest.mark.engine
+def test_a_mapping_that_is_not_copied_is_announced(sandbox: Sandbox) -> None:
+    outside = sandbox.root.parent / "outside"
+    project(sandbox, "r-outside", job("echo 1 > /outside/x", mappings=f"['{outside}:/outside']"))
+    result = sandbox.run("--rehearse", "run")
+    assert f"WARN  | run: {outside} is not copied; what the rehearsal writes there stays" in result.err
+    assert (outside / "x").exists()

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from harness import Sandbox, job, project, wait_for
 
 WAITING = "waiting for a change"
@@ -93,10 +94,57 @@ def test_a_change_during_a_run_starts_the_next(sandbox: Sandbox) -> None:
     assert "WARN  | trace: changes whenever the job runs; name it in outputs or ignores" in err()
 
 
-def test_only_jobs_are_watched(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("source", ["true", "sleep 60"])
+def test_a_signal_ends_it_with_its_own_exit_code(
+    sandbox: Sandbox, signum: signal.Signals, source: str
+) -> None:
+    project(sandbox, "w", job(f"touch out/begun; {source}", outputs="[out/]"))
+    with watching(sandbox, "run") as (child, err):
+        wait_for(lambda: WAITING in err() if source == "true" else (sandbox.root / "out/begun").exists())
+        child.send_signal(signum)
+        assert child.wait(30) == 128 + signum
+    assert "Traceback" not in err()
+
+
+def test_files_of_values_and_of_variables_are_watched(sandbox: Sandbox) -> None:
+    sandbox.write("raw/a.csv", "1")
+    sandbox.write(".env", "X=1\n")
+    source = 'cat "$1" >> out/log; echo "$X" >> out/log'
+    arg = "[{name: data, type: file}]"
+    project(sandbox, "w", job(source, args=arg, inputs="[src/]", outputs="[out/]"), dotenv="true")
+    sandbox.write("src/a.py", "")
+    with watching(sandbox, "run", "raw/a.csv") as (_, err):
+        wait_for(lambda: WAITING in err())
+        sandbox.write("raw/a.csv", "2")
+        wait_for(lambda: err().count(WAITING) == 2)
+        sandbox.write(".env", "X=2\n")
+        wait_for(lambda: err().count(WAITING) == 3)
+    assert sandbox.read("out/log").split() == ["11", "21", "22"]
+
+
+def test_a_warning_is_printed_once(sandbox: Sandbox) -> None:
+    project(sandbox, "w", job("true", mapped="[x/]"))
+    with watching(sandbox, "run") as (_, err):
+        wait_for(lambda: WAITING in err())
+        sandbox.write("a.txt", "")
+        wait_for(lambda: err().count(WAITING) == 2)
+        assert err().count("WARN") == 1
+
+
+def test_a_dry_run_is_shown_once(sandbox: Sandbox) -> None:
     project(sandbox, "w", job("true"))
-    result = sandbox.run("-n", "--watch", "run", "+", "ps")
-    assert (result.code, result.errors) == (
-        2,
-        ["ERROR | --watch runs jobs alone; leave out the other commands"],
-    )
+    assert sandbox.run("-n", "--watch", "--dry-run", "run", timeout=60).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "+", "ps"), "--watch runs jobs alone; leave out ps"),
+        (("later",), "--watch waits for each job, and later has mode: d; leave it out"),
+    ],
+)
+def test_what_cannot_be_watched(sandbox: Sandbox, words: tuple[str, ...], message: str) -> None:
+    project(sandbox, "w", job("true"), job("true", "later", mode="d"))
+    result = sandbox.run("-n", "--watch", *words)
+    assert (result.code, result.errors) == (2, [f"ERROR | {message}"])

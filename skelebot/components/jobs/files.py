@@ -18,12 +18,12 @@ from skelebot.secret import reveal_all
 
 def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -> None:
     """Raise UsageError for a value of type `file` that names none, unless an earlier link may write it."""
-    named = list(_named(session.project, job, values))
-    if not named:
+    texts = list(named(session.project, job, values))
+    if not texts:
         return
     is_native = plan.place(session.project, job, session.flags).is_native
     found = None if is_native else _Container(session, job, values)
-    for name, text, is_secret in named:
+    for name, text, is_secret in texts:
         path = os.path.normpath(os.path.join(session.project.root, text))
         problem = None
         if found:
@@ -37,7 +37,7 @@ def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -
             raise UsageError(f"{job.name}: {name}: {one_line(text)!r} {problem}{hint}")
 
 
-def _named(project: Project, job: Job, values: Values) -> Iterator[tuple[str, str, bool]]:
+def named(project: Project, job: Job, values: Values) -> Iterator[tuple[str, str, bool]]:
     """Yield what values of type `file` hold, with their names, and whether they are secrets."""
     for arg in job.args:
         if arg.type == "file":

@@ -4,20 +4,24 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import NamedTuple
 
 from skelebot import console, launch
 from skelebot.component import Link
-from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import locked, reason
+from skelebot.components.jobs import files, run
+from skelebot.components.jobs.run import is_below
+from skelebot.errors import SkelebotError
+from skelebot.files import locked, reason, remove_tree
 from skelebot.image import context
 from skelebot.image.ignores import Ignores
-from skelebot.model import Job, Project, project_path
+from skelebot.model import Job, project_path
 from skelebot.options import Values
 from skelebot.pipeline import contents
 from skelebot.project import plan
 from skelebot.project.read import env_files
-from skelebot.project.state import own_folder
+from skelebot.project.state import FOLDER, own_folder
 
 
 @contextmanager
@@ -27,30 +31,24 @@ def workspace(links: Sequence[Link]) -> Iterator[str]:
     It holds what images hold and what the jobs name: inputs and read-only mappings by links, so nothing large
     is copied, other mappings as copies, so that nothing is written to the project. Raises SkelebotError.
     """
-    for link in links:
-        if link.command.job is None:
-            raise UsageError(f"--rehearse runs jobs alone; leave out {link.command.name}")
-        if link.command.job.mode == "d":
-            raise UsageError(
-                f"--rehearse waits for each job, and {link.command.name} has mode: d; leave it out"
-            )
-    project = links[0].session.project
-    top = own_folder(project.root)
-    root = os.path.join(top, "rehearsal")  # always the same, as an engine takes each folder for a checkout
-    with locked(f"{root}.lock", on_wait=lambda: console.info("waiting for another rehearsal to end")):
-        shutil.rmtree(root, ignore_errors=True)  # a killed one may have left it
+    root = links[0].session.project.root
+    # Always the same, as an engine takes each folder for a checkout.
+    top = os.path.join(own_folder(root), "rehearsal")
+    with locked(f"{top}.lock", on_wait=lambda: console.info("waiting for another rehearsal to end")):
+        remove_tree(top)  # a killed one may have left it
         try:
-            _fill(project, links, top, root)
+            copy = _Copy(top, root, (os.path.join(root, FOLDER), *_made(links)))
+            _fill(copy, links)
             console.info("rehearsing in a copy of the project, which is removed afterwards")
-            yield root
+            yield copy.of(root)
         finally:
-            shutil.rmtree(root, ignore_errors=True)
+            remove_tree(top)
 
 
 def values(link: Link) -> Values:
     """Return the link's values, with those that its job names for a rehearsal."""
     job = link.command.job
-    assert job is not None  # `workspace` has seen to that
+    assert job is not None  # the command line has seen to that
     replaced = dict(link.values)
     by_name = {arg.name: arg.key for arg in job.args}
     for name, text in job.rehearse:
@@ -66,71 +64,141 @@ def values(link: Link) -> Values:
 # --- the copy ---
 
 
-def _fill(project: Project, links: Sequence[Link], top: str, root: str) -> None:
+def _made(links: Sequence[Link]) -> Iterator[str]:
+    """Yield the outputs of all jobs, which a rehearsal makes itself."""
+    for project in (link.session.project for link in links):
+        for job in project.jobs:
+            yield from (os.path.join(project.root, output.path) for output in job.results)
+
+
+def _fill(copy: "_Copy", links: Sequence[Link]) -> None:
+    """Copy what the jobs may write to; then link what they only read, and the native environments."""
+    jobs = [(link, link.command.job) for link in links if link.command.job]
     try:
-        os.mkdir(root, 0o700)
-        _copy(project, [link.command.job for link in links if link.command.job], root)
-        _share_environments(links, top, root)
+        os.mkdir(copy.top, 0o700)
+        for link, job in jobs:
+            for entry in context.walk(copy.root, Ignores(launch.left_out(link.session.project, job))):
+                copy.add_file(entry.file)
+            for path in _mapped(copy, link, job, read_only=False):
+                copy.add_tree(path)
+        for link, job in jobs:
+            for path in _read(copy, link, job):
+                copy.link(path)
+        _share_environments(copy, jobs)
     except OSError as error:
         raise SkelebotError(f"the project cannot be copied for a rehearsal: {reason(error)}") from None
 
 
-def _copy(project: Project, jobs: list[Job], root: str) -> None:
-    for job in jobs:
-        for entry in context.walk(project.root, Ignores(launch.left_out(project, job))):
-            _copy_file(entry.file, os.path.join(root, entry.path))
-    for name in env_files(project.root):
-        path = os.path.join(project.root, name)
-        if os.path.isfile(path) and not os.path.isabs(os.path.expanduser(name)):
-            _copy_file(path, os.path.join(root, name))
-    made = [output for each in project.jobs for output in each.results]
-    for job in jobs:
-        for text in job.inputs:
-            path = contents.fixed_part(project_path(text))
-            if path and not any(output.holds(path) for output in made):
-                _link(os.path.join(project.root, path), os.path.join(root, path))
-        for mount in plan.mounts(project, job):
-            path = os.path.relpath(mount.source, project.root)
-            if path.split(os.sep)[0] != os.pardir and not any(output.holds(path) for output in made):
-                (_link if mount.read_only else _copy_tree)(mount.source, os.path.join(root, path))
+def _mapped(copy: "_Copy", link: Link, job: Job, read_only: bool) -> Iterator[str]:
+    """Yield the folders of the job's mappings, except those with absolute paths, which are no others here."""
+    project, copied = link.session.project, replace(link.session.project, root=copy.of(copy.root))
+    is_native = plan.place(project, job, link.session.flags).is_native
+    for mount, inside in zip(plan.mounts(project, job), plan.mounts(copied, job), strict=True):
+        if mount.read_only is not read_only:
+            continue
+        if mount.source != inside.source:
+            yield mount.source
+        elif not read_only and not is_native:
+            console.warn(f"{job.name}: {mount.source} is not copied; what the rehearsal writes there stays")
 
 
-def _copy_file(source: str, target: str) -> None:
-    """Copy a file, a link, or a folder without what is in it; anything else, such as a pipe, is left out."""
-    mode = os.lstat(source).st_mode
-    if stat.S_ISDIR(mode):
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.lexists(target) and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copy2(source, target, follow_symlinks=False)
+def _read(copy: "_Copy", link: Link, job: Job) -> Iterator[str]:
+    """Yield what the job only reads, and images may leave out."""
+    project, root = link.session.project, copy.root
+    for text in job.inputs:
+        fixed = contents.fixed_part(project_path(text))
+        found = (entry.file for entry in contents.matching(root, job, text))
+        yield from (os.path.join(root, fixed),) if fixed else found
+    yield from _mapped(copy, link, job, read_only=True)
+    named = list(env_files(root))
+    if plan.place(project, job, link.session.flags).is_native:
+        named += (text for _, text, _ in files.named(project, job, values(link)))
+    for path in named:
+        if not os.path.isabs(os.path.expanduser(path)):
+            yield os.path.normpath(os.path.join(root, path))
 
 
-def _copy_tree(source: str, target: str) -> None:
-    for folder, names, files in os.walk(source):
-        inside = os.path.join(target, os.path.relpath(folder, source))
-        for name in (*names, *files):
-            _copy_file(os.path.join(folder, name), os.path.join(inside, name))
-
-
-def _link(source: str, target: str) -> None:
-    """Put a link where the copy lacks something; a folder that is there in part is completed."""
-    if os.path.isdir(target) and os.path.isdir(source):
-        for name in os.listdir(source):
-            _link(os.path.join(source, name), os.path.join(target, name))
-    elif os.path.exists(source) and not os.path.lexists(target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.symlink(os.path.realpath(source), target)
-
-
-def _share_environments(links: Sequence[Link], top: str, root: str) -> None:
+def _share_environments(copy: "_Copy", jobs: Sequence[tuple[Link, Job]]) -> None:
     """Prepare the native environments in the project, and let the copy use them."""
-    from skelebot.components.jobs import run
+    for link, job in jobs:
+        run.prepare_natively(link.session, job, values(link))
+    shared, own = own_folder(copy.root), os.path.join(copy.of(copy.root), FOLDER)
+    os.makedirs(own, exist_ok=True)
+    for name in os.listdir(shared):
+        if name.startswith("venv") and os.path.isdir(os.path.join(shared, name)):
+            os.symlink(os.path.join(shared, name), os.path.join(own, name))
 
-    own = os.path.join(root, os.path.basename(top))
-    os.makedirs(own)
-    for link in links:
-        if link.command.job:
-            run.prepare_natively(link.session, link.command.job, values(link))
-    for name in os.listdir(top):
-        if name.startswith("venv") and os.path.isdir(os.path.join(top, name)):
-            os.symlink(os.path.join(top, name), os.path.join(own, name))
+
+class _Copy(NamedTuple):
+    """A copy of some of this machine's files, each at its whole path below `top`, so that `../data` is there.
+
+    root: that of the project. left_out: files and folders that are not copied.
+    """
+
+    top: str
+    root: str
+    left_out: tuple[str, ...]
+
+    def of(self, path: str) -> str:
+        """Return where the copy of a path is."""
+        return f"{self.top}{path}"
+
+    def add_file(self, path: str) -> None:
+        """Copy a file, a link, or a folder without what is in it; leave out anything else, such as a pipe."""
+        target, mode = self.of(path), os.lstat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.makedirs(target, exist_ok=True)
+        elif not os.path.lexists(target) and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy2(path, target, follow_symlinks=False)
+        if stat.S_ISLNK(mode) and not os.path.isabs(goal := os.readlink(path)):
+            goal = os.path.normpath(os.path.join(os.path.dirname(path), goal))
+            if not is_below(goal, self.root):
+                self.link(goal)
+
+    def add_tree(self, path: str) -> None:
+        """Copy a file, or a folder with what is in it."""
+        if self._leaves_out(path):
+            return
+        if os.path.islink(self.of(path)):
+            os.unlink(self.of(path))  # what is written to it would be written to the project
+        if os.path.isfile(path):
+            self.add_file(path)
+        for folder, names, others in os.walk(path):
+            os.makedirs(self.of(folder), exist_ok=True)
+            names[:] = [name for name in names if not self._leaves_out(os.path.join(folder, name))]
+            for name in (*names, *others):
+                if not self._leaves_out(inside := os.path.join(folder, name)):
+                    self.add_file(inside)
+
+    def link(self, path: str, whole: bool = True) -> None:
+        """Let the copy have a file or folder that it lacks, without copying it.
+
+        A folder is one link, unless the copy has something of it, or may not have all of it. The files of
+        such a folder are hard links, which are right in a container too.
+        """
+        target = self.of(path)
+        is_folder = os.path.isdir(path) and (whole or not os.path.islink(path))
+        in_part = not whole or os.path.isdir(target) or any(is_below(each, path) for each in self.left_out)
+        if self._leaves_out(path) or not os.path.exists(path):
+            return
+        if is_folder and in_part:
+            os.makedirs(target, exist_ok=True)
+            for name in os.listdir(path):
+                self.link(os.path.join(path, name), whole=False)
+        elif not os.path.lexists(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if whole:
+                os.symlink(os.path.realpath(path), target)
+            else:
+                self._add_same_file(path)
+
+    def _add_same_file(self, path: str) -> None:
+        if not os.path.islink(path):
+            with suppress(OSError):  # on another disk, or somebody else's
+                os.link(path, self.of(path))
+                return
+        self.add_file(path)
+
+    def _leaves_out(self, path: str) -> bool:
+        return any(is_below(path, each) for each in self.left_out)

@@ -33,6 +33,8 @@ def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list
         return [f"{job.name} has no outputs, so it always runs"]
     if flags.force or flags.force_all:
         return [f"--force{'' if flags.force else '-all'}"]
+    if flags.rehearse:
+        return ["--rehearse runs every job"]
     if flags.skip_build:
         return ["-s runs the last image, whatever it holds"]
     try:

@@ -2,17 +2,22 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import watchfiles
 
-from skelebot import console, launch
+from skelebot import console, foreground, launch
 from skelebot.component import Link
+from skelebot.components.jobs.files import named as named_files
 from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
+from skelebot.files import reason
 from skelebot.image import ignores
 from skelebot.image.ignores import Ignores
 from skelebot.model import Job, Project, project_path
 from skelebot.project import needs
+from skelebot.project.read import env_files
 from skelebot.project.sources import script
 
 _STEP = 50  # milliseconds; changes that follow each other faster count as one
@@ -25,33 +30,47 @@ def watch(root: str, parse: Callable[[], Sequence[Link]], run: Callable[[Sequenc
     cannot watch the files.
     """
     files = _Files(root)
-    # An empty set each 50 ms without a change; those of the time in between are not lost.
-    changes = watchfiles.watch(
-        root,
-        watch_filter=files.is_read,
-        step=_STEP,
-        rust_timeout=_STEP,
-        yield_on_timeout=True,
-    )
+    changes = _changes(root, files)
     before: set[str] = set()
+    next(changes)  # from now on none is missed
+    while True:
+        _run_once(files, parse, run)
+        during = next(changes)
+        if often := during & before:  # otherwise it would never stop
+            console.warn(
+                f"{_names(root, often)}: changes whenever the job runs; name it in outputs or ignores"
+            )
+        before, changed = during, during - before
+        if not changed:
+            console.info("waiting for a change; Ctrl-C ends")
+            changed = next(filter(None, changes))
+        console.info(f"{_names(root, changed)} changed")
+
+
+def _changes(root: str, files: "_Files") -> Iterator[set[str]]:
+    """Yield what has changed, without end: nothing after 50 ms without a change.
+
+    What changes while nobody asks is not lost.
+    """
+    signums: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+        signums.append(signum)
+        raise Interrupted(signum)
+
+    watched = watchfiles.watch(
+        root, watch_filter=files.is_read, step=_STEP, rust_timeout=_STEP, yield_on_timeout=True
+    )
     try:
-        next(changes)
-        while True:
-            _run_once(files, parse, run)
-            during = {path for _, path in next(changes)}
-            if often := during & before:  # otherwise it would never stop
-                console.warn(
-                    f"{_names(root, often)}: changes whenever the job runs; name it in outputs or ignores"
-                )
-            before, changed = during, during - before
-            if not changed:
-                console.info("waiting for a change; Ctrl-C ends")
-                changed = next({path for _, path in each} for each in changes if each)
-            console.info(f"{_names(root, changed)} changed")
-    except KeyboardInterrupt:  # watchfiles' name for any signal
-        raise Interrupted(STOPPING[0]) from None
+        with foreground.handled(interrupt, STOPPING):
+            for changes in watched:
+                yield {path for _, path in changes}
+    except KeyboardInterrupt:  # what watchfiles makes of an exception in a handler
+        raise Interrupted(signums[0] if signums else STOPPING[0]) from None
     except OSError as error:
-        raise SkelebotError(f"{root} cannot be watched: {error}; set WATCHFILES_FORCE_POLLING=1") from None
+        raise SkelebotError(
+            f"{root} cannot be watched: {reason(error)}; set WATCHFILES_FORCE_POLLING=1"
+        ) from None
 
 
 def _run_once(
@@ -66,6 +85,10 @@ def _run_once(
     except SkelebotError as error:
         for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
             console.error(problem)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # such as a file that somebody is replacing
+        console.error(f"{error.filename}: {reason(error)}" if error.filename else reason(error))
     else:
         if code - 128 in STOPPING:
             raise Interrupted(code - 128)
@@ -89,7 +112,15 @@ class _Files:
         for link in links:
             if link.command.job:
                 jobs[link.command.name] = (link.session.project, link.command.job)
-        self._rules = [self._rule(project, job) for project, job in jobs.values()]
+        named = Ignores([ignores.literal(path) for path in self._named(links)])
+        self._rules = [(named, Ignores(())), *(self._rule(*each) for each in jobs.values())]
+
+    def _named(self, links: Sequence[Link]) -> Iterator[str]:
+        """Yield the files of variables, and those that the links' values name."""
+        yield from env_files(self._root)
+        for link in links:
+            if job := link.command.job:
+                yield from (text for _, text, _ in named_files(link.session.project, job, link.values))
 
     def _rule(self, project: Project, job: Job) -> tuple[Ignores | None, Ignores]:
         """Return the patterns of what a job reads, None for everything, and of what it does not."""
