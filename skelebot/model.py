@@ -154,9 +154,7 @@ _cpus = pattern(
     "a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m",
     lambda text: 0.01 <= units.cpus(text) <= 10_000,
 )
-_gpus = pattern(
-    r"all|\d{1,3}", "a number of GPUs from 1 to 999, or all", lambda text: text == "all" or int(text) > 0
-)
+_gpus = pattern(r"all|\d{1,3}", "a number of GPUs up to 999, or all")
 
 
 def _size(least: int) -> Pattern:

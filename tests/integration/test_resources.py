@@ -447,3 +447,12 @@ def test_ctrl_c_ends_those_that_run_at_once_for_good(sandbox: Sandbox, name: str
     out, err = child.communicate(timeout=30)
     assert (child.returncode, out) == (130, b"")
     assert b"attempt" not in err
+
+
+def test_a_job_whose_outputs_are_missing_is_tried_again(sandbox: Sandbox) -> None:
+    source = '[ "$SKELEBOT_ATTEMPT" = 1 ] || echo > out/x'
+    project(sandbox, "r", job(source, outputs="[out/]", retries="1"))
+    result = sandbox.run("-n", "run")
+    assert result.code == 0, result
+    assert "run ended with 0 but left nothing in out/; attempt 2 of 2 in 1 s" in result.err
+    assert "INFO  | run is up to date" in sandbox.run("-n", "run").err

@@ -43,7 +43,7 @@ def test_resources_become_numbers(tmp_path: Path, written: str, expected: Limits
 CPUS = "expected a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m"
 MEMORY = "expected a size from 6m to 1024t, such as 512m or 4g"
 SIZE = "expected a size from 1b to 1024t, such as 512m or 4g"
-GPUS = "expected a number of GPUs from 1 to 999, or all"
+GPUS = "expected a number of GPUs up to 999, or all"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ GPUS = "expected a number of GPUs from 1 to 999, or all"
         ),
         *(("shm", value, SIZE) for value in ("0", "-1", "1q", "2048t")),
         *(("disk", value, SIZE) for value in ("0g", "1 qb", "9999999999999999t")),
-        *(("gpus", value, GPUS) for value in ("0", "-1", "0.5", "1000", "none", "ALL")),
+        *(("gpus", value, GPUS) for value in ("-1", "0.5", "1000", "none", "ALL")),
     ],
 )
 def test_wrong_resources_are_reported_with_their_place(
@@ -100,6 +100,8 @@ def test_gpu_true_is_all_of_them_unless_resources_say_otherwise(tmp_path: Path) 
     project = load(tmp_path, f"name: demo\ngpu: true\n{job}")
     assert plan.limits(project, None).gpus == ALL_GPUS
     assert plan.limits(project, project.jobs[0]).gpus == 1
+    project = load(tmp_path, f"name: demo\ngpu: true\n{job.replace('gpus: 1', 'gpus: 0')}")
+    assert plan.limits(project, project.jobs[0]).gpus == 0
     project = load(tmp_path, "name: demo\ngpu: true\nresources: {gpus: 3}\n")
     assert plan.limits(project, None).gpus == 3
 

@@ -29,17 +29,20 @@ def run(session: Session, job: Job, values: Values) -> int:
     if session.flags.dry_run:
         return _describe(session, job, prepared, values)
 
-    def start() -> int:
-        pause = session.aside.pause if session.aside else time.sleep
-        attempt = partial(launch.start, session, prepared.image)
-        return with_retries(job, prepared.amended, attempt, pause)
-
+    pause = session.aside.pause if session.aside else time.sleep
+    attempt = partial(launch.start, session, prepared.image)
     if not job.outputs:
-        code = start()
+        code = with_retries(job, prepared.amended, attempt, pause)
         launch.forget_files()
         return code
     from skelebot.components.jobs import up_to_date  # only for a pipeline
 
+    def whole_attempt(task: Task) -> int:
+        if (code := attempt(task)) == 0:
+            up_to_date.check_outputs(session.project.root, job)
+        return code
+
+    start = partial(with_retries, job, prepared.amended, whole_attempt, pause)
     return up_to_date.run(session, job, prepared.image, prepared.task, start)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from skelebot import console, launch, runners
 from skelebot.component import Session
+from skelebot.components.jobs.retries import Incomplete
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 from skelebot.image import written
@@ -44,10 +45,7 @@ def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list
 
 
 def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[], int]) -> int:
-    """Run a job with outputs; return its exit code.
-
-    Raises SkelebotError if it ends with 0 and has not made what it declares.
-    """
+    """Run a job with outputs, and remember its success; return its exit code."""
     root, before = session.project.root, None
     try:
         before = None if session.flags.skip_build else _state(session, job, image, task)
@@ -56,15 +54,16 @@ def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[]
     with record.attempt(root, job) as attempt:
         code = start()
         launch.forget_files()
-        if code == 0:
-            if lacking := contents.missing(root, job):
-                names = ", ".join(map(str, lacking))
-                raise SkelebotError(
-                    f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}"
-                )
-            if before:
-                _remember(job, before, lambda: _state(session, job, image, task), attempt)
+        if code == 0 and before:
+            _remember(job, before, lambda: _state(session, job, image, task), attempt)
     return code
+
+
+def check_outputs(root: str, job: Job) -> None:
+    """Raise Incomplete if a job that ended with 0 has not made what it declares."""
+    if lacking := contents.missing(root, job):
+        names = ", ".join(map(str, lacking))
+        raise Incomplete(f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}")
 
 
 # --- the job's state ---
