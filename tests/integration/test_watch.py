@@ -123,6 +123,16 @@ def test_files_of_values_and_of_variables_are_watched(sandbox: Sandbox) -> None:
     assert sandbox.read("out/log").split() == ["11", "21", "22"]
 
 
+def test_a_folder_that_cannot_be_read_does_not_matter(anyone: Sandbox) -> None:
+    project(anyone, "w", job("cat a.txt", inputs="[a.txt]"))
+    anyone.write("a.txt", "1")
+    (anyone.root / "database").mkdir(mode=0)
+    with watching(anyone, "run") as (_, err):
+        wait_for(lambda: WAITING in err())
+        anyone.write("a.txt", "2")
+        wait_for(lambda: err().count(WAITING) == 2)
+
+
 def test_a_warning_is_printed_once(sandbox: Sandbox) -> None:
     project(sandbox, "w", job("true", mapped="[x/]"))
     with watching(sandbox, "run") as (_, err):

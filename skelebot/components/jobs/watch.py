@@ -59,7 +59,12 @@ def _changes(root: str, files: "_Files") -> Iterator[set[str]]:
         raise Interrupted(signum)
 
     watched = watchfiles.watch(
-        root, watch_filter=files.is_read, step=_STEP, rust_timeout=_STEP, yield_on_timeout=True
+        root,
+        watch_filter=files.is_read,
+        step=_STEP,
+        rust_timeout=_STEP,
+        yield_on_timeout=True,
+        ignore_permission_denied=True,  # what cannot be read is no input
     )
     try:
         with foreground.handled(interrupt, STOPPING):
