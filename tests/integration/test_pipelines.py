@@ -667,10 +667,21 @@ def test_a_wrong_number_of_jobs(box: Sandbox, value: str) -> None:
     project(box, job("true", "a"))
     result = box.run("-n", f"--jobs={value}", "a")
     assert result.code == 2
-    assert "-j: expected how many jobs run at once" in result.errors[0]
+    expected = f"--jobs: expected a whole number from 1 to 9999; found {value!r}"
+    assert result.errors == [f"ERROR | {expected}"]
 
 
 # --- questions ---
+
+
+def test_a_dry_run_shows_an_input_that_is_not_made_yet(box: Sandbox) -> None:
+    """Also of a job that the one which reads it does not need directly."""
+    first = job("true", "first", outputs="[data/]")
+    second = job("true", "second", needs="[first]", outputs="[mid/]")
+    project(box, first, second, job("true", "third", needs="[second]", inputs="[data/]"))
+    third = box.ok("--dry-run", "third").partition("\nthird\n")[2]
+    assert f"mapping  {box.root}/data -> /app/data:ro" in third
+    assert f"mapping  {box.root}/mid -> /app/mid:ro" in third
 
 
 def test_graph(rain: Sandbox) -> None:

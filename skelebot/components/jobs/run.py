@@ -14,7 +14,7 @@ from skelebot.errors import UsageError
 from skelebot.image import ignores
 from skelebot.model import WORKDIR, Image, Job, Mount, Project, Task, place_of, project_path
 from skelebot.options import Values
-from skelebot.project import classes, plan
+from skelebot.project import plan
 from skelebot.project.needs import needed
 from skelebot.project.sources import class_source, script
 from skelebot.runners.folders import is_missing, missing
@@ -106,7 +106,8 @@ def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Itera
     for text in job.inputs:
         absent = [e.path for e in contents.matching(project.root, job, text) if patterns.excludes(e.path)]
         folder = contents.fixed_part(project_path(text))
-        for path in [folder] if folder and absent else absent:
+        is_made = any(output.holds(folder) for each in project.jobs for output in each.results)
+        for path in [folder] if folder and (absent or is_made) else absent:
             mount = plan.mount_in_place(project.root, path, read_only=True)
             if not any(is_below(mount.target, target) for target in targets):
                 targets.add(mount.target)
@@ -173,9 +174,11 @@ def check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
         if any(may_write(link, file) for link in earlier):
             return
         raise UsageError(f"{at}: there is no file {path} in {project.root}")
-    named = class_source(project.root, job.source)
-    if named and (problem := classes.problem(file, named, job.method)):
-        raise UsageError(f"{at}: {problem}")
+    if named := class_source(project.root, job.source):
+        from skelebot.project import classes  # not for a script
+
+        if problem := classes.problem(file, named, job.method):
+            raise UsageError(f"{at}: {problem}")
     native = session.flags.native or job.native == "always"
     if not native and not project.dockerfile and _is_left_out(project, job, path):
         raise UsageError(f"{at}: {path} is left out of the image; add '!{path}' to the ignores of the job")
