@@ -1,7 +1,6 @@
 """Run a command line and return an exit code."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,16 @@ OPTIONS = (
     ),
     Param("skip-build", "s", accepts="boolean", help="Use the last image without building"),
     Param("native", "n", accepts="boolean", help="Run on this machine, without Docker"),
-    Param("jobs", "j", placeholder="N", help="Run up to N needed jobs at once (default: 1)"),
+    Param(
+        "jobs",
+        "j",
+        default="1",
+        type="int",
+        min="1",
+        max="9999",
+        placeholder="N",
+        help="Run up to N needed jobs at once",
+    ),
     Param("force", accepts="boolean", help="Run the named jobs even if they are up to date"),
     Param("force-all", accepts="boolean", help="Run the jobs that they need, too"),
     Param("no-needs", accepts="boolean", help="Leave out the jobs that the named ones need"),
@@ -132,21 +140,13 @@ def links_of(argv: list[str]) -> list[list[str]]:
     return links
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,3}", text, re.ASCII):
-        raise UsageError(
-            f"-j: expected how many jobs run at once, from 1 to 9999; found {console.one_line(text)!r}"
-        )
-    return int(text)
-
-
 def with_options(base: Flags, given: Values) -> Flags:
     """Return the flags changed by the options before a command."""
     changes: dict[str, Any] = {name.replace("-", "_"): value for name, value in given.items()}
     for name in ("help", "version", "contact"):
         changes.pop(name, None)
     if "jobs" in changes:
-        changes["jobs"] = _count(changes["jobs"])
+        changes["jobs"] = int(changes["jobs"])
     return base._replace(**changes)
 
 
@@ -365,8 +365,12 @@ def _needed(link: Link, earlier: list[Link], loader: Loader) -> Iterator[Link]:
 
 def _failed_validations(links: list[Link]) -> Iterator[str]:
     """Yield what the validations find wrong, except of links that will not run."""
-    for i, link in enumerate(links):
-        if link.command.validate and not all(map(_is_up_to_date, links[: i + 1])):
+    if not any(link.command.validate for link in links):
+        return
+    something_runs = False
+    for link in links:
+        something_runs = something_runs or not _is_up_to_date(link)
+        if link.command.validate and something_runs:
             yield from link.command.validate(link.session, link.values)
 
 
