@@ -31,19 +31,31 @@ class Jobs(Component):
 
 
 def _command(project: Project, job: Job) -> Command:
+    params = _Params(project, job)
+    is_validated = bool(job.validate or class_source(project.root, job.source))
+
+    def check_files(session: Session, values: Values, earlier: Sequence[Link]) -> None:
+        if any(value.type == "file" for value in (*job.args, *params)):
+            from skelebot.components.jobs import files
+
+            files.check(session, job, values, earlier)
+
     def run(session: Session, values: Values) -> int:
-        from skelebot.components.jobs import files, run  # only for a job
+        from skelebot.components.jobs import run  # only for a job
 
         if not session.flags.dry_run:
-            files.check(session, job, values, ())  # what an earlier link was to write
+            check_files(session, values, ())  # what an earlier link was to write
         return run.run(session, job, values)
 
     def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
-        from skelebot.components.jobs import files, run, validate
+        from skelebot.components.jobs import run
 
         run.check(session, job, values, earlier)
-        files.check(session, job, values, earlier)
-        validate.check(session, job, values)
+        check_files(session, values, earlier)
+        if is_validated:
+            from skelebot.components.jobs import validate
+
+            validate.check(session, job, values)
 
     def validation(session: Session, values: Values) -> Iterable[str]:
         from skelebot.components.jobs import validate
@@ -60,11 +72,11 @@ def _command(project: Project, job: Job) -> Command:
         job.help,
         run,
         job.args,
-        _Params(project, job),
+        params,
         check,
         job,
         is_up_to_date if job.outputs else None,
-        validate=validation if job.validate or class_source(project.root, job.source) else None,
+        validate=validation if is_validated else None,
     )
 
 
