@@ -113,12 +113,17 @@ def _job_name(text: str) -> str | None:
     return "a name that is not `+` and does not start with a dash" if text[0] in "+-" else None
 
 
-def mapping_text(text: str) -> str | None:
-    try:
-        Mapping.parse(text)
-    except ValueError as error:
-        return str(error)
-    return None
+def _read_by(parse: Callable[[str], object]) -> Validator:
+    """Return the validator of the texts that a function reads without a ValueError."""
+
+    def check(text: str) -> str | None:
+        try:
+            parse(text)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return check
 
 
 def seconds(text: str) -> float:
@@ -327,6 +332,9 @@ class Mapping(NamedTuple):
         return cls(local, container, mode == "ro")
 
 
+mapping_text = _read_by(Mapping.parse)
+
+
 def _resolve_dots(path: str) -> str:
     parts: list[str] = []
     for part in path.split("/"):
@@ -378,19 +386,9 @@ def project_path(text: str) -> str:
     return path
 
 
-def _output_text(text: str) -> str | None:
-    try:
-        Output.parse(text)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _input_text(text: str) -> str | None:
-    try:
-        return None if project_path(text) else "files, folders or patterns below the project's root"
-    except ValueError as error:
-        return str(error)
+def _input(text: str) -> None:
+    if not project_path(text):
+        raise ValueError("files, folders or patterns below the project's root")
 
 
 @dataclass(frozen=True)
@@ -439,9 +437,11 @@ class Job:
     inputs: tuple[str, ...] = key(
         (),
         help="Files, folders and patterns that the job reads; by default all of the image",
-        check=_input_text,
+        check=_read_by(_input),
     )
-    outputs: tuple[str, ...] = key((), help="Folders and files that the job makes", check=_output_text)
+    outputs: tuple[str, ...] = key(
+        (), help="Folders and files that the job makes", check=_read_by(Output.parse)
+    )
     rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
     method: Literal["run", "validate"] = "run"  # of the class, where the source is one
     place: str = ""
