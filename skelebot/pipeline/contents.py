@@ -124,7 +124,7 @@ def named(root: str, job: Job, words: Iterable[str]) -> Contents:
     own = {path for path in paths if any(output.holds(path) for output in job.results)}
     files = sorted(path for path in paths.keys() - own if os.path.isfile(paths[path]))
     entries = tuple(ContextEntry(path, paths[path], os.stat(paths[path])) for path in files)
-    return Contents(root, entries, _label("named", *files))
+    return Contents(root, entries, _label("named", job.name))  # not one for each value ever given
 
 
 def matching(root: str, job: Job, text: str) -> tuple[ContextEntry, ...]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from skelebot.errors import SkelebotError
-from skelebot.files import replace_file
+from skelebot.files import reason, replace_file
 from skelebot.model import WORKDIR, Arg, Job, Param, Project, Task
 from skelebot.pipeline import contents
 from skelebot.pipeline.contents import Read
@@ -94,7 +94,7 @@ def _content_of_secret(root: str, path: str) -> str:
         with open(path, "rb") as file:
             return _keyed_hash(root, file.read())
     except OSError as error:
-        raise SkelebotError(f"the file of a secret value cannot be read: {error.strerror}") from None
+        raise SkelebotError(f"the file of a secret value cannot be read: {reason(error)}") from None
 
 
 def _digest(*texts: str) -> str:
@@ -125,5 +125,5 @@ def _hash_key(root: str) -> bytes:
     try:
         replace_file(path, fresh, 0o600)
     except OSError as error:
-        raise SkelebotError(f"{path} cannot be written: {error.strerror}") from None
+        raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
     return fresh

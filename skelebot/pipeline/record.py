@@ -43,6 +43,8 @@ class Attempt(NamedTuple):
 def attempt(root: str, job: Job) -> Iterator[Attempt]:
     """Let the job have no success while it runs, nor after it unless it ends well: in no place."""
     doubt = ""
+    with suppress(OSError):  # whoever writes there finds out
+        os.makedirs(os.path.dirname(_path(root, job)), exist_ok=True)
     with ExitStack() as held:
         try:
             if not try_lock(held.enter_context(open_lock(_path(root, job, "+lock")))):
@@ -117,6 +119,4 @@ def _path(root: str, job: Job, end: str = ".json") -> str:
     folder = os.path.join(own_folder(root), "jobs")
     if os.path.isdir(folder) and not os.access(folder, os.W_OK):  # root has run a job here
         folder = os.path.join(folder_in_cache(root), "jobs")
-    with suppress(OSError):  # whoever writes finds out
-        os.makedirs(folder, exist_ok=True)
     return os.path.join(folder, f"{plan.tag(job.name)}{end}")
