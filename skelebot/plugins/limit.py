@@ -11,7 +11,7 @@ from types import FrameType
 from skelebot import console, foreground
 
 SECONDS = 60.0  # for hooks, which only describe
-_NOTICE = 5.0  # seconds after which the user is told who is slow
+_NOTICE = 5.0  # seconds after which a line names what is slow
 _GRACE = 5.0  # seconds after the limit in which the exception must have reached the hook
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import IO, NamedTuple
 
-from skelebot import process
+from skelebot import console, process
 from skelebot.errors import NOT_FOUND, ProgramMissing, SkelebotError
 from skelebot.files import open_lock, reason, take_lock, try_lock
 from skelebot.model import Step, Task
@@ -94,7 +94,7 @@ def _too_few(
 ) -> str:
     within = f" ({VISIBLE}={env[VISIBLE]})" if VISIBLE in env else ""
     held = "; ".join(f"device {d.number} is held by {holders[d]}" for d in allowed if d in holders)
-    needed = f"{task.limits.gpus} free GPU{'s' if task.limits.gpus > 1 else ''}"
+    needed = console.counted(task.limits.gpus, "free GPU")
     return (
         f"{task.name} needs {needed}, found {free} of {len(allowed)}{within}{held and f': {held}'}; "
         "wait for them, or see `nvidia-smi`"

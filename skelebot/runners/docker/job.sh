@@ -1,4 +1,4 @@
-# Runs a job inside its container, as the child of docker-init, which is told to pass signals on to
+# Runs a job inside its container, as the child of docker-init, which is set to pass signals on to
 # the whole process group: the job gets them itself, also behind `bash -c`. Started as root, it lets the
 # job run as whom it should, and hands what the job wrote to mapped folders over to the caller.
 #
