@@ -140,6 +140,22 @@ def test_a_published_image_can_be_pulled_and_run(
         docker("rmi", f"{repository}@{digest}")
 
 
+def test_what_jobs_make_is_published_though_no_image_of_a_run_holds_it(
+    caller: Sandbox, name: str, free: Registry
+) -> None:
+    repository = project(caller, name, free.port)
+    made = "{name: make, source: echo model > models/m, help: h, outputs: [models/]}"
+    look = "{name: look, source: 'ls', help: h}"
+    caller.write(
+        "skelebot.yaml", caller.read("skelebot.yaml").replace("jobs:\n", f"jobs:\n- {made}\n- {look}\n")
+    )
+    caller.ok("make")
+    assert "models" not in caller.ok("look").split()
+    caller.ok("publish")
+    assert docker("run", "--rm", f"{repository}:latest", "cat", "/app/models/m") == "model"
+    assert "models" not in caller.ok("look").split()
+
+
 def test_a_commit_changes_what_is_published_and_not_what_is_run(
     caller: Sandbox, name: str, free: Registry
 ) -> None:
