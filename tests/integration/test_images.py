@@ -289,7 +289,7 @@ def test_a_large_context_is_warned_about(sandbox: Sandbox, name: str) -> None:
     sandbox.write("models/two", b"\0" * 20_000_000)
     project(sandbox, name, job("true"))
     err = sandbox.run("run").err
-    assert re.search(r"WARN +\| the image gets 60 MB of files; .*: data \(40 MB\), models \(20 MB\)", err)
+    assert re.search(r"WARN +\| the image gets 60\.0 MB of files; .*: data \(40\.0 MB\), models \(20\.0 MB\)", err)
     assert "WARN" not in sandbox.run("run").err
 
 
