@@ -58,6 +58,48 @@ def _capture(
     return process.capture(step, timeout)
 
 
+# --- repositories of Skelebot's own ---
+
+# No settings but those of the repository itself; older versions of git look for them in HOME alone.
+_OWN = (
+    *(("GIT_CONFIG_GLOBAL", os.devnull), ("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_ATTR_NOSYSTEM", "1")),
+    *(("HOME", os.devnull), ("XDG_CONFIG_HOME", os.devnull), ("GIT_NO_REPLACE_OBJECTS", "1")),
+)
+
+
+def own_step(repository: str, *words: str, stdin: str | None = None) -> Step:
+    """Return the step that runs git in a bare repository of Skelebot's own, without the user's settings."""
+    argv = ("git", f"--git-dir={repository}", *_NO_PROGRAMS, *words)
+    env = (*_NO_PROMPTS, *_OFFLINE, *_OWN)
+    return Step(argv, cwd=repository, env=env, stdin=stdin, without="GIT_")
+
+
+def own_answer(repository: str, *words: str, stdin: str | None = None) -> str:
+    """Return git's output there. Raises SkelebotError with the last line of its error, and ProgramMissing."""
+    code, out, err = process.capture(own_step(repository, *words, stdin=stdin))
+    if code:
+        raise SkelebotError(_failure(repository, words, err.splitlines()))
+    return out
+
+
+def own_change(repository: str, *words: str, pass_fds: tuple[int, ...]) -> None:
+    """Run git there; its processes inherit `pass_fds`, and so a lock that must last as long as they do.
+
+    Raises SkelebotError and ProgramMissing.
+    """
+    code, lines = process.tee(own_step(repository, *words), lambda _: None, pass_fds=pass_fds)
+    if code:
+        raise SkelebotError(_failure(repository, words, lines))
+
+
+def _failure(repository: str, words: tuple[str, ...], lines: list[str]) -> str:
+    said = [line for line in lines if line.strip()] or ["it ended without a reason"]
+    return f"{repository}: git {words[0]} failed: {said[-1].removeprefix('fatal: ')}"
+
+
+# --- questions about a folder ---
+
+
 def answer(folder: str, *words: str, stdin: str | None = None) -> str:
     """Return git's output. Raises SkelebotError with the first line of its error, which may be empty."""
     code, out, err = ask(folder, *words, stdin=stdin)

@@ -570,12 +570,16 @@ NATIVE = Place("native")
 
 
 class Step(NamedTuple):
-    """One program to run, as words. `env` is added to Skelebot's own environment."""
+    """One program to run, as words.
+
+    `env` is added to Skelebot's own environment, less the variables whose names begin with `without`.
+    """
 
     argv: tuple[Word, ...]
     cwd: str | None = None
     env: tuple[tuple[str, Word], ...] = ()
     stdin: str | None = None
+    without: str | None = None
 
 
 @dataclass(frozen=True)

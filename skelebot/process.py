@@ -169,7 +169,8 @@ def _popen(step: Step, **options: Any) -> "subprocess.Popen[bytes]":
     """Start a program. Only here are the secrets in its arguments resolved."""
     import subprocess
 
-    env = dict(os.environ)
+    without = step.without
+    env = {k: v for k, v in os.environ.items() if without is None or not k.startswith(without)}
     env |= reveal_all(step.env, os.environ)
     argv = [reveal(word, env) for word in step.argv]
     try:

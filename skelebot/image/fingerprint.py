@@ -8,7 +8,7 @@ so that a gigabyte that has not changed is not read again.
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from skelebot.files import replace_file, sha256
@@ -34,15 +34,32 @@ class FingerprintCache:
 
     def fingerprint(self, text: str, entries: list[ContextEntry], shadows: str) -> str:
         """Return the fingerprint of a Dockerfile and a context; `shadows` names the paths left out of it."""
+        return self.remember(text, entries, shadows, lambda: self.hashed(text, entries))
+
+    def remember(
+        self,
+        text: str,
+        entries: Sequence[ContextEntry],
+        name: str,
+        make: Callable[[], str],
+        still_holds: Callable[[str], bool] = lambda _: True,
+    ) -> str:
+        """Return what `make` returned for the same text and entries the last time, or call it.
+
+        name: of the set of entries, of which the last state is remembered. still_holds: whether the
+        remembered value is still of use.
+        """
         stats = _stats(text, entries)
-        file = os.path.join(self._folder, f"{self._variant}.{shadows}.stats")
+        file = os.path.join(self._folder, f"{self._variant}.{name}.stats")
         with suppress(OSError), open(file, "rb") as known:
-            if (remembered := known.read()).partition(b"\n")[2] == stats:
-                return remembered[:64].decode("ascii", "replace")
-        fingerprint = self.hashed(text, entries)
-        if not _racy(entries):
-            self._write(file, fingerprint.encode() + b"\n" + stats)
-        return fingerprint
+            value, _, remembered = known.read().partition(b"\n")
+            if remembered == stats and still_holds(made := value.decode("ascii", "replace")):
+                return made
+        racy = _racy(entries)  # before the files are read, which may take longer than a change stays recent
+        made = make()
+        if not racy:
+            self._write(file, made.encode() + b"\n" + stats)
+        return made
 
     def hashed(self, text: str, entries: list[ContextEntry]) -> str:
         """Return the same from the content; files whose hash is known are not read again."""
@@ -52,7 +69,7 @@ class FingerprintCache:
         for entry in entries:
             fields = (entry.path, _kind(entry), self._content(entry))
             whole.update(b"\0" + "\0".join(fields).encode("utf-8", "surrogateescape"))
-        self._save()
+        self.save()
         return whole.hexdigest()
 
     def by_file(self, entries: list[ContextEntry]) -> dict[str, str]:
@@ -66,13 +83,19 @@ class FingerprintCache:
             return _GONE
         if not stat.S_ISREG(entry.stat.st_mode):
             return ""
-        mark = [entry.stat.st_size, entry.stat.st_mtime_ns, entry.stat.st_ctime_ns, entry.stat.st_ino]
+        known = self.recall(entry) or _file_hash(entry)
+        self.note(entry, known)
+        return known
+
+    def recall(self, entry: ContextEntry) -> str | None:
+        """Return the hash of a file that has not changed since it was noted."""
         known = self._known().get(entry.path)
-        if known is None or known[:4] != mark:
-            known = [*mark, _file_hash(entry)]
+        return str(known[4]) if known is not None and known[:4] == _mark(entry) else None
+
+    def note(self, entry: ContextEntry, content: str) -> None:
+        """Note the hash of a file, just read, for `save`; not if its next change may not show."""
         if not _racy([entry]):
-            self._fresh[entry.path] = known
-        return str(known[4])
+            self._fresh[entry.path] = [*_mark(entry), content]
 
     def _known(self) -> dict[str, list[object]]:
         if self._hashes is None:
@@ -83,7 +106,7 @@ class FingerprintCache:
                 self._hashes = {k: v for k, v in loaded.items() if isinstance(v, list) and len(v) == 5}
         return self._hashes
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Add the new hashes; those of other files stay, as another job may need them."""
         if any(self._known().get(path) != mark for path, mark in self._fresh.items()):
             text = json.dumps(self._known() | self._fresh)
@@ -99,7 +122,12 @@ class FingerprintCache:
             replace_file(path, data)
 
 
-def _stats(text: str, entries: list[ContextEntry]) -> bytes:
+def _mark(entry: ContextEntry) -> list[object]:
+    """Return what changes with the content of a file."""
+    return [entry.stat.st_size, entry.stat.st_mtime_ns, entry.stat.st_ctime_ns, entry.stat.st_ino]
+
+
+def _stats(text: str, entries: Iterable[ContextEntry]) -> bytes:
     """Describe the text and the entries, so that a change shows without reading a file."""
     lines = [
         f"{e.path}\0{s.st_mode} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"

@@ -15,7 +15,8 @@ ROOT = Path(skelebot.__file__).parent
 ORDER = (
     *("errors", "console", "files", "secret", "units", "model", "json_form", "process", "git", "foreground"),
     *("value_types", "options"),
-    *("project", "image", "runners", "pipeline", "component", "launch", "plugins", "components", "catalog"),
+    *("project", "image", "runners", "pipeline", "runs"),
+    *("component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
 )
 # The order within a room.
@@ -51,6 +52,7 @@ ROOMS = {
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
     "runners": ("folders", "limits", "gpus", "runner", "docker", "native", "__init__"),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
+    "runs": ("__init__", "snapshot"),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }
 
