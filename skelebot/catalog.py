@@ -35,10 +35,12 @@ class BuiltIn(NamedTuple):
         return cast(type[Component], getattr(importlib.import_module(f"skelebot.components.{module}"), name))
 
 
+_OF_RUNS = ("ps", "logs", "stop", "exec", "clean", "worker", "runs")
+
 BUILT_IN = (
-    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph")),
+    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue")),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
-    BuiltIn("runs", "runs:Runs", Activation.PROJECT, ("ps", "logs", "stop", "exec", "clean")),
+    BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),
     BuiltIn("prime", "prime:Prime", Activation.PROJECT, ("prime",)),
     BuiltIn("scaffold", "scaffold:Scaffold", Activation.ALWAYS, ("scaffold", "template")),

@@ -264,14 +264,54 @@ def _contact(session: Session) -> int:
 
 def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     """Parse and run a chain, or show the help of the command for which it is wanted."""
+    queue, chain = _before_chain(chain, flags, loader)
     links = _links(chain, flags, loader)
     if isinstance(links, Command):  # its help is wanted
         return _show(help.of_command(links))
+    if queue:
+        return _queue(queue, links, chain, flags, loader)
     if flags.rehearse:
         return _rehearse(links, chain, flags, loader)
     if flags.watch:
         return _watch(links, chain, flags, loader)
     return _run_links(links, loader)
+
+
+def _before_chain(
+    chain: list[list[str]], flags: Flags, loader: Loader
+) -> tuple[Link | None, list[list[str]]]:
+    """Return the command that stands before a chain, with its own options, and the chain without it."""
+    given, words = options.parse_options(OPTIONS, chain[0])
+    command = loader.load(with_options(flags, given), words[0]).commands.get(words[0]) if words else None
+    if command is None or command.queue is None or words[1:2] in (["-h"], ["--help"]):
+        return None, chain
+    try:
+        own, rest = options.parse_options(command.params, words[1:])
+    except UsageError as error:
+        raise UsageError(_with_usage(error, command)) from None
+    if not rest:
+        raise UsageError(f"{command.name}: a job is missing; usage: skelebot {help.usage(command)}")
+    before = chain[0][: len(chain[0]) - len(words)]
+    session = loader.load(with_options(flags, given), command.name).session
+    return Link(command, session, own, tuple(words)), [[*before, *rest], *chain[1:]]
+
+
+def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+    """Check all links, rehearse them if that is wanted, and hand them to the command before the chain."""
+    if flags.watch:
+        raise UsageError(f"{queue.command.name} and --watch do not go together; leave out one of them")
+    _check_attended(links, queue.command.name)
+    if flags.rehearse:
+        if code := _rehearse(links, chain, flags, loader):
+            return code
+        links = [link._replace(session=_not_rehearsing(link.session)) for link in links]
+    _check(links)
+    assert queue.command.queue
+    return queue.command.queue(queue.session, queue.values, links)
+
+
+def _not_rehearsing(session: Session) -> Session:
+    return session._replace(flags=session.flags._replace(rehearse=False))
 
 
 def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
@@ -323,11 +363,7 @@ def _check_attended(links: list[Link], option: str) -> None:
 
 def _run_links(links: list[Link], loader: Loader) -> int:
     """Check and validate every link before the first one runs; a failing link ends the chain."""
-    for i, link in enumerate(links):
-        if link.command.check:
-            link.command.check(link.session, link.values, links[:i])
-    if failures := list(_failed_validations(links)):
-        raise ConfigError(failures)
+    _check(links)
     at = 0
     while at < len(links):
         count = _at_once(links, at)
@@ -336,6 +372,15 @@ def _run_links(links: list[Link], loader: Loader) -> int:
         at += count
         links[at:] = _after(links[at - 1], links[at:], loader)
     return 0
+
+
+def _check(links: list[Link]) -> None:
+    """Raise ConfigError, or what a link raises, if one of them could not run or its values are not valid."""
+    for i, link in enumerate(links):
+        if link.command.check:
+            link.command.check(link.session, link.values, links[:i])
+    if failures := list(_failed_validations(links)):
+        raise ConfigError(failures)
 
 
 def _links(chain: list[list[str]], flags: Flags, loader: Loader) -> list[Link] | Command:
@@ -476,6 +521,8 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link |
     command = loaded.commands.get(rest[0])
     if command is None:
         raise help.unknown(rest[0], *loaded)
+    if verb := next((verb for verb in command.verbs() if rest[1:2] == [verb.name.partition(" ")[2]]), None):
+        command, rest = verb, rest[1:]
     if bind := command.bind if rest[1:2] not in (["-h"], ["--help"]) else None:
         return _bound(bind, rest, loaded.session, loader)
     try:

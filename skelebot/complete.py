@@ -9,8 +9,9 @@ used here, because its import takes longer than everything else.
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from skelebot import cli, options
@@ -100,11 +101,29 @@ def _where(words: Sequence[str]) -> Where:
     commands = cli.Loader(read.find_root(), name).load(cli.with_options(flags, values), name).commands
     if not rest:
         return Where(options=cli.OPTIONS, commands=tuple(commands.values()))
-    if commands[name].bind:  # a job and its values
+    command = commands[name]
+    if command.queue:
+        return _in_queued(command, rest[1:], commands)
+    if not rest[1:] and command.verbs():
+        verbs = (replace(verb, name=verb.name.partition(" ")[2]) for verb in command.verbs())
+        return _in_command(command, rest[1:])._replace(commands=tuple(verbs))
+    if verb := next((verb for verb in command.verbs() if rest[1:2] == [verb.name.partition(" ")[2]]), None):
+        return _in_command(verb, rest[2:])
+    if command.bind:  # a job and its values
         name, *rest = rest[1:] or [""]
         jobs = tuple(command for command in commands.values() if command.job)
         return _in_command(commands[name], rest) if name else Where(commands=jobs)
-    return _in_command(commands[name], rest[1:])
+    return _in_command(command, rest[1:])
+
+
+def _in_queued(command: Command, words: list[str], commands: Mapping[str, Command]) -> Where:
+    """What can follow in a link before whose job a command with options of its own stands."""
+    _, rest, param = options.upcoming(command.params, words, stop=True)
+    if param:
+        return Where(param)
+    if rest:
+        return _in_command(commands[rest[0]], rest[1:])
+    return Where(options=(*command.params, _HELP), commands=tuple(c for c in commands.values() if c.job))
 
 
 def _in_command(command: Command, words: list[str]) -> Where:

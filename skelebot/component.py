@@ -122,7 +122,9 @@ class Command:
     check: raises what would keep it from running, before any link of its chain runs. validate: gives what
     the job's own validation finds wrong, once all links have passed their checks. job: the one that
     it runs, of those that run one. is_up_to_date: whether there is nothing for it to do. bind: gives the
-    command for the job whose name and values follow it, as in `why train --rate 1`. changes: whether it
+    command for the job whose name and values follow it, as in `why train --rate 1`. queue: of a command that
+    stands before a chain: what it does with the chain's links. verbs: gives the commands by whose names it
+    goes on, as in `runs show`. changes: whether it
     changes the project's files, which the links after it read again. predicted_version: gives the
     project's version after it, for the links of a --dry-run.
     """
@@ -136,6 +138,8 @@ class Command:
     job: Job | None = None
     is_up_to_date: Callable[[Session, Values], bool] | None = None
     bind: Callable[["Link"], "Command"] | None = None
+    queue: Callable[[Session, Values, "Sequence[Link]"], int] | None = None
+    verbs: Callable[[], "Sequence[Command]"] = tuple
     changes: bool = False
     predicted_version: Callable[[Session, Values], str] | None = None
     validate: Callable[[Session, Values], Iterable[str]] | None = None

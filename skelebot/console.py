@@ -211,6 +211,18 @@ def size(count: float) -> str:
     return f"{count:.{0 if unit == 'B' or count >= 99.95 else 1}f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A time span with its two largest units, as in `3 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], bare: bool = False) -> None:
     """Print rows in columns on stdout, each value on one line; nothing without rows.
 

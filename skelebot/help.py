@@ -13,6 +13,7 @@ from skelebot.project.read import FILE, NO_PROJECT
 GROUPS = (
     ("pipelines", ("graph", "why")),
     ("running jobs", ("ps", "logs", "stop", "exec", "clean")),
+    ("experiments", ("queue", "worker", "runs")),
     ("artifacts", ("push", "pull", "artifacts")),
     ("images", ("prime", "publish")),
     ("notebooks", ("jupyter",)),
@@ -117,6 +118,9 @@ def of_command(command: Command) -> Iterator[str]:
         if part:
             yield f"\n{title}:"
             yield from options.table(part)
+    if verbs := command.verbs():
+        yield "\nand, each with -h for its own help:"
+        yield from options.table([(verb.name, verb.help) for verb in verbs])
 
 
 def usage(command: Command) -> str:

@@ -2,6 +2,7 @@
 
 import typing
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,8 @@ def from_json(kind: type[T], data: Any) -> T:
 
 def _decoded(kind: Any, data: Any) -> Any:
     origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return tuple(data) if isinstance(data, list) else data
     if origin in (Union, UnionType):
         return _decoded(_member(args, data), data)
     if origin is tuple:
@@ -45,13 +48,18 @@ def _decoded(kind: Any, data: Any) -> Any:
             raise TypeError(f"expected one of {args}, found {data!r}")
         return data
     if is_dataclass(kind) or hasattr(kind, "_fields"):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{name: _decoded(hints[name], given) for name, given in data.items()})
     if kind is float and type(data) is int:
         return float(data)
     if type(data) is not kind:
         raise TypeError(f"expected {kind.__name__}, found {data!r}")
     return data
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _member(members: tuple[Any, ...], data: Any) -> Any:

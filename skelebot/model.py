@@ -162,7 +162,7 @@ _cpus = pattern(
 _gpus = pattern(r"all|\d{1,3}", "a number of GPUs up to 999, or all")
 
 
-def _size(least: int) -> Pattern:
+def size_pattern(least: int) -> Pattern:
     return pattern(
         units.SIZE,
         f"a size from {units.size_text(least)} to 1024t, such as 512m or 4g",
@@ -225,7 +225,8 @@ Type = Literal["text", "int", "float", "date", "path", "file"]
 class Arg:
     """A required word that follows a command, by its position.
 
-    offered: what shell completion suggests where `choices` do not say all that is allowed.
+    offered: what shell completion suggests where `choices` do not say all that is allowed. is_rest: whether
+    it is all words from there on.
     """
 
     name: str = key(help="The argument's name in help and errors", check=_option_name)
@@ -236,6 +237,7 @@ class Arg:
     max: str | None = key(None, help="The greatest number, or the last date", check=one_line)
     pattern: str | None = key(None, help="A Python regular expression for a whole value", check=_regex)
     optional: bool = False
+    is_rest: bool = False
     offered: tuple[str, ...] = ()
     place: str = ""
     elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
@@ -265,6 +267,7 @@ class Param:
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
+    is_repeated: bool = False  # each use adds a value
     place: str = ""
     elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
@@ -306,20 +309,21 @@ def dashed(name: str) -> str:
 class Mapping(NamedTuple):
     """A folder of the host that a job sees in its container.
 
-    local: from the project root, from `~` or absolute. container: absolute, or from `~`.
+    local: from the project root, from `~` or absolute. container: absolute, or from `~`. is_shared: whether
+    it says that several runs may write there.
     """
 
     local: str
     container: str
     read_only: bool = False
+    is_shared: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Mapping":
-        """`data/`, `local:container`, either with a trailing `:ro`. Raises ValueError."""
+        """`data/`, `local:container`, either with a trailing `:ro` or `:rw`. Raises ValueError."""
         expected = "FOLDER or LOCAL:CONTAINER, with :ro at the end for read-only"
         parts = text.split(":")
-        read_only = len(parts) > 1 and parts[-1] in ("ro", "rw")
-        mode = parts.pop() if read_only else "rw"
+        mode = parts.pop() if len(parts) > 1 and parts[-1] in ("ro", "rw") else ""
         if len(parts) > 2 or not all(p.strip() for p in parts) or not text.isprintable():
             raise ValueError(expected)
         local, container = parts[0], parts[-1]
@@ -329,7 +333,7 @@ class Mapping(NamedTuple):
             container = f"/{container}"
         if _resolve_dots(container) in ("/", ""):
             raise ValueError("a folder of the container other than / itself")
-        return cls(local, container, mode == "ro")
+        return cls(local, container, mode == "ro", mode == "rw")
 
 
 mapping_text = _read_by(Mapping.parse)
@@ -397,10 +401,12 @@ class Resources:
 
     cpus: str | None = key(None, help="CPUs: a number, or thousandths such as 500m", check=_cpus)
     # Docker's least, with which hardly a program starts.
-    memory: str | None = key(None, help="The memory limit, such as 4g", check=_size(6 * units.M))
-    shm: str | None = key(None, help="The size of the container's /dev/shm, such as 1g", check=_size(1))
+    memory: str | None = key(None, help="The memory limit, such as 4g", check=size_pattern(6 * units.M))
+    shm: str | None = key(
+        None, help="The size of the container's /dev/shm, such as 1g", check=size_pattern(1)
+    )
     gpus: str | None = key(None, help="GPUs: a number, each for this job alone; or all", check=_gpus)
-    disk: str | None = key(None, help="Disk space that must be free at the start", check=_size(1))
+    disk: str | None = key(None, help="Disk space that must be free at the start", check=size_pattern(1))
 
 
 @dataclass(frozen=True)
@@ -591,7 +597,8 @@ class Image:
     lines. shared_setup: what is the same for all projects, so that they share its steps in the cache.
     inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
     the user to see. shadow_sets: for each kind of job the paths that its mappings lie over. user,
-    entrypoint, command: how the bare image runs; None where the base's own stand.
+    entrypoint, command: how the bare image runs; None where the base's own stand. pinned: the id of one
+    that was built before, to be used as it is.
     """
 
     tag: str
@@ -611,6 +618,7 @@ class Image:
     inherit: tuple[str, ...] = ()
     ephemeral: bool = False
     shadow_sets: tuple[tuple[str, ...], ...] = ()
+    pinned: str = ""
 
 
 @dataclass(frozen=True)
@@ -642,6 +650,17 @@ class Limits(NamedTuple):
     disk: int = 0
 
 
+class Attempt(NamedTuple):
+    """One try of a recorded run's task, which outlives whoever has started it.
+
+    folder: of its files: `lock`, which the job's processes hold, `run`, which process it is, and `code`,
+    which the job's side writes. token: what tells it from every other, on every engine.
+    """
+
+    folder: str
+    token: str
+
+
 # Which ended runs of a job stay: none, the last one (for its logs), or all of them.
 Keep = Literal["none", "last", "all"]
 
@@ -655,6 +674,7 @@ class Task:
     configuration. may_run_natively: whether a message may propose that. mode: `d` for detached.
     shadowed: the project's paths that the mounts lie over, whose content in the image nobody sees.
     keep: which ended runs of the job stay; None is the last of a detached one, and none otherwise.
+    attempt: of a recorded run. environments: the folder for Python environments; "" is the root's own.
     """
 
     name: str
@@ -676,6 +696,8 @@ class Task:
     venv: str = "venv"
     dependency_places: tuple[str, ...] = ()
     keep: Keep | None = None
+    attempt: Attempt | None = None
+    environments: str = ""
 
     @property
     def is_detached(self) -> bool:

@@ -47,11 +47,13 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
     if missing:
         what = "argument" if len(missing) == 1 else "arguments"
         raise UsageError(f"missing {what}: {', '.join(missing)}")
-    if len(rest) > len(args):
+    if len(rest) > len(args) and not (args and args[-1].is_rest):
         raise UsageError(f"unexpected argument {one_line(rest[len(args)])!r}")
     for arg, word in zip(args, rest, strict=False):
         _check(arg.name, arg, word)
         values[arg.key] = word
+    if args and args[-1].is_rest:
+        values[args[-1].key] = tuple(rest[len(args) - 1 :])
     return values
 
 
@@ -154,7 +156,7 @@ class _Reader:
         taken = value if value is not None else self._following(param, flag, words)
         for word in taken:
             _check(flag, param, word)
-        if param.accepts == "list":
+        if param.accepts == "list" or param.is_repeated:
             before = self.values.get(param.name, ())
             self.values[param.name] = (*before, *taken) if isinstance(before, tuple) else ()
         else:
@@ -193,6 +195,7 @@ def usage(args: Sequence[Arg], params: Sequence[Param]) -> str:
     words = ["[options]"] if params else []
     for arg in args:
         shown = _placeholder(arg.name, arg.choices)
+        shown += f" [{shown} ...]" if arg.is_rest and not arg.optional else " ..." if arg.is_rest else ""
         words.append(f"[{shown}]" if arg.optional else shown)
     return " ".join(words)
 

@@ -242,9 +242,9 @@ def made(root: str, output: Output) -> list[ContextEntry]:
     return [entry, *below]
 
 
-def missing(root: str, job: Job) -> list[Output]:
+def missing(root: str, outputs: Iterable[Output]) -> list[Output]:
     """Return the outputs that do not exist, or are folders without a file."""
-    return [output for output in job.results if not _exists(root, output)]
+    return [output for output in outputs if not _exists(root, output)]
 
 
 def _exists(root: str, output: Output) -> bool:

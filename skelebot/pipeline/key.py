@@ -112,12 +112,17 @@ def _shown(root: str, word: Word, known: dict[str, str]) -> str:
 
 
 def _keyed_hash(root: str, content: bytes) -> str:
-    return hmac.new(_hash_key(root), content, hashlib.sha256).hexdigest()
+    return keyed_hash(own_folder(root), content)
 
 
-def _hash_key(root: str) -> bytes:
-    """Return the checkout's own random key, which is made where it is missing."""
-    path = os.path.join(own_folder(root), "hash-key")
+def keyed_hash(folder: str, content: bytes) -> str:
+    """Return a hash that only those can make who read the key in the folder. Raises SkelebotError."""
+    return hmac.new(_hash_key(folder), content, hashlib.sha256).hexdigest()
+
+
+def _hash_key(folder: str) -> bytes:
+    """Return the folder's own random key, which is made where it is missing."""
+    path = os.path.join(folder, "hash-key")
     with suppress(FileNotFoundError), open(path, "rb") as file:
         if len(found := file.read()) == 32:
             return found

@@ -50,6 +50,15 @@ class Runner(Protocol):
     def start(self, prepared: Any, task: Task, streams: Streams = OWN, launch: Launch = nullcontext) -> Run:
         """Start the task and return at once."""
 
+    def pin(self, prepared: Any, name: str) -> str:
+        """Keep the image of a recorded run from being removed, by a tag of that name; gives its id or ""."""
+
+    def unpin(self, image: Image, name: str) -> None:
+        """Let the image of a recorded run be removed that has been pinned by that name."""
+
+    def adopt(self, task: Task) -> Run | None:
+        """The run of the task's attempt that another process has started; None where none of it is left."""
+
     def wait(self, run: Run) -> int:
         """The job's own exit code, once it has ended and its results are in place.
 

@@ -171,7 +171,16 @@ def test_help_lists_jobs_first_then_commands_by_their_groups(
     lines = output(capsys, "-h").splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == [
-        *("jobs:", "pipelines:", "running jobs:", "images:", "notebooks:", "the project:", "Skelebot:"),
+        *(
+            "jobs:",
+            "pipelines:",
+            "running jobs:",
+            "experiments:",
+            "images:",
+            "notebooks:",
+            "the project:",
+            "Skelebot:",
+        ),
         "options (before the command):",
     ]
     assert lines[lines.index("running jobs:") + 1].split()[0] == "ps"

@@ -264,7 +264,7 @@ def test_an_output_that_is_missing_or_empty(
             (tmp_path / name).mkdir(parents=True)
         else:
             write(tmp_path, "", name)
-    found = contents.missing(str(tmp_path), job(outputs=(text,)))
+    found = contents.missing(str(tmp_path), job(outputs=(text,)).results)
     assert found == ([Output.parse(text)] if is_missing else [])
 
 

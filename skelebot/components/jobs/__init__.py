@@ -16,6 +16,18 @@ _OF_WHY = (
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 
 
+_CHAIN = Arg("chain", help="The jobs with their values, with a + between them")
+_OF_QUEUE = (
+    Param("name", help="A name to find the run by"),
+    Param("tag", is_repeated=True, help="A word to find the run by; each use adds one"),
+    Param("note", placeholder="TEXT", help="What it is about"),
+    Param("priority", default="0", type="int", placeholder="N", help="Runs with a higher one go first"),
+    Param("after", placeholder="RUN,...", help="Start once these runs are done; if one fails, do not"),
+    Param("wait", accepts="boolean", help="Wait for a worker to run it, and show its output"),
+    Param("now", accepts="boolean", help="Run it at once, without a worker"),
+)
+
+
 class Jobs(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
         if project is None:
@@ -23,6 +35,14 @@ class Jobs(Component):
         names = tuple(job.name for job in project.jobs)
         one = Arg("job", (), "Only what this job needs (default: all jobs)", optional=True, offered=names)
         questions = (
+            Command(
+                "queue",
+                "Freeze a chain of jobs and queue it as a run",
+                _never,
+                (_CHAIN,),
+                _OF_QUEUE,
+                queue=_queue,
+            ),
             Command("why", "Show why a job would run, given its values", _never, _OF_WHY, bind=_why),
             Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
         )
@@ -99,6 +119,12 @@ class _Params(Sequence[Param]):
 
 def _never(session: Session, values: Values) -> int:
     raise AssertionError("it is bound to a job first")
+
+
+def _queue(session: Session, values: Values, links: Sequence[Link]) -> int:
+    from skelebot.components.jobs import queue
+
+    return queue.queue(session, values, links)
 
 
 def _why(link: Link) -> Command:

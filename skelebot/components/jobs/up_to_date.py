@@ -61,7 +61,7 @@ def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[]
 
 def check_outputs(root: str, job: Job) -> None:
     """Raise Incomplete if a job that ended with 0 has not made what it declares."""
-    if lacking := contents.missing(root, job):
+    if lacking := contents.missing(root, job.results):
         names = ", ".join(map(str, lacking))
         raise Incomplete(f"{place_of(job, 'outputs')}: {job.name} ended with 0 but left nothing in {names}")
 

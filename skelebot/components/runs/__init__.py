@@ -1,11 +1,12 @@
-"""`ps`, `logs`, `stop`, `exec` and `clean`: manage the project's runs."""
+"""`ps`, `logs`, `stop`, `exec` and `clean`: manage what runs; `worker` and `runs`: what was queued."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import cast
 
 from skelebot.component import Command, Component, Session
-from skelebot.model import Arg, Param, Project
+from skelebot.model import Arg, Param, Project, key, size_pattern
 from skelebot.options import Values
 
 _JOB = Arg("job", (), "The job")
@@ -14,27 +15,98 @@ _FOLLOW = Param("follow", "f", accepts="boolean", help="Follow the output")
 _MAP = Param("map", "m", accepts="boolean", help="Map the project folder into a new container")
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 _ALL = Param("all", "a", accepts="boolean", help="Include all checkouts of the project")
+_ALL_PROJECTS = Param("all", "a", accepts="boolean", help="Include all projects")
+_OF_WORKER = (
+    Param("jobs", "j", default="1", type="int", min="1", max="9999", placeholder="N", help="Runs at once"),
+    Param("drain", accepts="boolean", help="End when the queue is empty, with 1 if a run failed"),
+    Param("detach", "d", accepts="boolean", help="Work in the background"),
+    _ALL_PROJECTS,
+    Param("list", accepts="boolean", help="List the workers that there are"),
+    Param("stop", accepts="boolean", help="Ask the workers to take no more runs, and to end"),
+)
+_OF_LIST = (
+    _ALL_PROJECTS,
+    Param("name", help="Only runs of this name"),
+    Param("tag", help="Only runs with this tag"),
+    Param(
+        "state", help="Only runs in this state", choices=("queued", "running", "done", "failed", "stopped")
+    ),
+    Param("last", default="20", type="int", min="1", placeholder="N", help="The latest N runs"),
+    Param("csv", accepts="boolean", help="Print the table as CSV"),
+    _JSON,
+)
 
 
+@dataclass(frozen=True)
 class Runs(Component):
+    """The settings of `components.experiments`."""
+
+    record: bool = key(False, help="Record whatever jobs are run, also without `queue`")
+    keep_free: str | None = key(
+        None, help="Take no queued run below this much free disk, such as 2g", check=size_pattern(1)
+    )
+
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()
         one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
+        recorded = (
+            Command("worker", "Work off the queue of runs", _later("work", "work"), (), _OF_WORKER),
+            Command(
+                "runs",
+                "List what was queued and recorded",
+                _later("look", "table"),
+                (),
+                _OF_LIST,
+                verbs=_verbs,
+            ),
+        )
+        if project is None:
+            return recorded
         return (
-            Command("ps", "List the project's runs", _later("ps"), (), (_ALL, _JSON)),
-            Command("logs", "Show the output of a job's last run", _later("logs"), (one,), (_FOLLOW, _ALL)),
-            Command("stop", "Stop a job, or all of the project's runs", _later("stop"), (any_one,), (_ALL,)),
-            Command("exec", "Open a shell in a job's image", _later("open_shell"), (any_one,), (_MAP, _ALL)),
-            Command("clean", "Remove ended runs and outdated images", _later("clean"), (), (_ALL, _JSON)),
+            Command("ps", "List the project's runs", _later("commands", "ps"), (), (_ALL, _JSON)),
+            Command(
+                "logs",
+                "Show the output of a job's last run",
+                _later("commands", "logs"),
+                (one,),
+                (_FOLLOW, _ALL),
+            ),
+            Command(
+                "stop",
+                "Stop a job, or all of the project's runs",
+                _later("commands", "stop"),
+                (any_one,),
+                (_ALL,),
+            ),
+            Command(
+                "exec",
+                "Open a shell in a job's image",
+                _later("commands", "open_shell"),
+                (any_one,),
+                (_MAP, _ALL),
+            ),
+            Command(
+                "clean",
+                "Remove ended runs and outdated images",
+                _later("commands", "clean"),
+                (),
+                (_ALL, _JSON),
+            ),
+            *recorded,
         )
 
 
-def _later(name: str) -> Callable[[Session, Values], int]:
-    """The function of that name, whose file is not needed to list the commands."""
+def _later(file: str, name: str) -> Callable[[Session, Values], int]:
+    """The function of that name in a file that is not needed to list the commands."""
 
     def run(session: Session, values: Values) -> int:
-        from skelebot.components.runs import commands
-
-        return cast(int, getattr(commands, name)(session, values))
+        module = import_module(f"skelebot.components.runs.{file}")
+        return cast(int, getattr(module, name)(session, values))
 
     return run
+
+
+def _verbs() -> Sequence[Command]:
+    from skelebot.components.runs import verbs
+
+    return verbs.VERBS

@@ -7,15 +7,15 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from skelebot import console, process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
-from skelebot.model import WORKDIR, Image, Place, Project, Run, Step, Task
+from skelebot.model import WORKDIR, Attempt, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
 from skelebot.project.state import checkout_id
 from skelebot.runners import limits
 from skelebot.runners.docker import build_source, cleanup, images, runs
 from skelebot.runners.docker.attended import Attended
-from skelebot.runners.docker.client import PATIENCE, Client, or_natively
-from skelebot.runners.docker.labels import PROJECT_LABEL
+from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, or_natively
+from skelebot.runners.docker.labels import PROJECT_LABEL, repository
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
 from skelebot.runners.runner import Cleaned, Launch, Removed
@@ -29,6 +29,7 @@ class Docker:
         self.client = Client(host, verbose)
         self._skip_build = skip_build
         self._attended: dict[str, Attended] = {}
+        self._adopted: dict[str, Attempt] = {}
 
     @property
     def place(self) -> Place:
@@ -70,6 +71,9 @@ class Docker:
     @contextmanager
     def prepare(self, image: Image, task: Task) -> Iterator[Prepared]:
         """Build the image where something has changed; it is not removed while the block lasts."""
+        if image.pinned:
+            yield Prepared(image, self._pinned(image))
+            return
         try:
             if task.limits.disk and not self.client.is_remote:
                 # Podman has no such folder to tell of.
@@ -81,12 +85,27 @@ class Docker:
         except ProgramMissing as error:
             raise ProgramMissing(f"{error}; install it{or_natively(task)}") from None
 
+    def _pinned(self, image: Image) -> BuiltImage:
+        if built := self.client.inspect(image.pinned):
+            return built
+        raise SkelebotError(
+            f"the image {image.pinned} of the run is no longer at {self.client.where}; queue the run again"
+        )
+
+    def pin(self, prepared: Prepared, name: str) -> str:
+        self.client.query("tag", prepared.built.id, f"{repository(prepared.image)}:{name}")
+        return prepared.built.id
+
+    def unpin(self, image: Image, name: str) -> None:
+        self.client.capture("rmi", f"{repository(image)}:{name}", timeout=PATIENCE)
+
     def start(
         self, prepared: Prepared, task: Task, streams: Streams = OWN, launch: Launch = nullcontext
     ) -> Run:
         """Start a container; a detached one is on its own, any other is attached to the streams."""
         make_folders(task)
-        state.remember_host(task.root, self.client.host)
+        if not task.attempt:
+            state.remember_host(task.root, self.client.host)
         attended = start(self.client, prepared, task, streams, launch)
         name = attended.container.name
         self._attended[name] = attended
@@ -95,6 +114,8 @@ class Docker:
 
     def wait(self, run: Run) -> int:
         attended = self._attended.get(run.name)
+        if run.name in self._adopted:
+            return runs.wait_adopted(self.client, run, self._adopted[run.name])
         if attended is None or attended.program is None:
             return runs.wait(self.client, run)
         try:
@@ -104,9 +125,19 @@ class Docker:
         del self._attended[run.name]
         return code
 
+    def adopt(self, task: Task) -> Run | None:
+        assert task.attempt
+        run = runs.of_attempt(self.client, task.attempt)
+        if run:
+            self._adopted[run.name] = task.attempt
+        return run
+
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
         if attended := self._attended.get(run.name):
             attended.signal(signum, delivered)
+        elif run.name in self._adopted:
+            with suppress(SkelebotError):  # it has ended meanwhile
+                self.client.query("kill", "--signal", str(int(signum)), run.name)
 
     # --- the runs that there are ---
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from skelebot import foreground
 from skelebot.errors import STOPPING, SkelebotError
-from skelebot.model import Task
+from skelebot.model import Attempt, Place, Run, Task
 from skelebot.process import Program
+from skelebot.runners import attempts
 from skelebot.runners.docker.client import PATIENCE, Client
 from skelebot.runners.docker.container import Container
+from skelebot.runners.docker.runs import wait_adopted
 from skelebot.runners.gpus import Devices
 
 if TYPE_CHECKING:
@@ -47,8 +49,28 @@ class Attended:
         except BaseException:
             self.remove(patience=2)
             raise
+        if self.container.task.attempt and not self.asked:
+            return self._end_of_attempt(code, self.container.task.attempt)
         self._settle(code)
         return code
+
+    def _end_of_attempt(self, code: int, attempt: Attempt) -> int:
+        """The job's own code, noted. If the client was killed, the container goes on."""
+        name = self.container.name
+        if code and self._has_begun():
+            task, place = self.container.task, Place("docker", self.client.host)
+            run = Run(name, name, self.container.project, task.name, place, root=task.root)
+            return wait_adopted(self.client, run, attempt, is_log_complete=code < 128)
+        if code or self.volumes:
+            self._settle(code)
+        attempts.note(attempt, code)
+        self.client.remove_container(name)
+        return code
+
+    def _has_begun(self) -> bool:
+        words = ("container", "inspect", "--format", "{{.State.StartedAt}}", self.container.name)
+        code, out, _ = self.client.capture(*words, timeout=PATIENCE)
+        return code == 0 and not out.startswith("0001-")
 
     def _settle(self, code: int) -> None:
         """Bring results back, leave no container behind, and tell the engine's failure from the job's."""

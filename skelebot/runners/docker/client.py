@@ -179,27 +179,40 @@ class Client:
         None if the engine has no such socket; the client then finds another way or says why not.
         https://docs.docker.com/reference/api/engine/
         """
-        address = _socket_path(self.host)
-        if address is None:
-            return None
-        import socket  # not for native runs
-
         if filters:
             from urllib.parse import urlencode
 
             path += "?" + urlencode({"filters": json.dumps(filters), "all": int(all)})
         try:
+            return json.loads(self._request("GET", path).partition(b"\r\n\r\n")[2])
+        except ValueError:
+            return None
+
+    def _request(self, method: str, path: str) -> bytes:
+        """The engine's whole answer through its socket; nothing without one."""
+        address = _socket_path(self.host)
+        if address is None:
+            return b""
+        import socket  # not for native runs
+
+        try:
             with socket.socket(socket.AF_UNIX) as engine:
                 engine.settimeout(5)
                 engine.connect(address)
                 # HTTP/1.0: the answer ends with the connection, and comes in one piece.
-                engine.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+                engine.sendall(f"{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
                 data = b""
                 while block := engine.recv(1 << 16):
                     data += block
-            return json.loads(data.partition(b"\r\n\r\n")[2])
-        except (OSError, ValueError):
-            return None
+            return data
+        except OSError:
+            return b""
+
+    def remove_container(self, name: str) -> None:
+        """Remove a container that has ended, through the socket where there is one; nothing if it is gone."""
+        answer = self._request("DELETE", f"/containers/{name}?v=1&force=1")
+        if answer.split(b" ", 2)[1:2] not in ([b"204"], [b"404"]):
+            self.capture("rm", "--force", "--volumes", name)
 
 
 # Not a cached_property: a signal while its class is being made is a RuntimeError before Python 3.12.

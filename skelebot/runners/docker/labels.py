@@ -10,6 +10,7 @@ JOB_LABEL = "skelebot.job"
 CHECKOUT_LABEL = "skelebot.checkout"
 ROOT_LABEL = "skelebot.root"  # the folder of that checkout, for people
 MAKER_LABEL = "skelebot.maker"  # the process that made a container, see process.identity
+ATTEMPT_LABEL = "skelebot.attempt"  # of a recorded run's task: its token
 GPUS_LABEL = "skelebot.gpus"  # the lasting names of the devices that a container has for itself
 
 CONTEXT_LABEL = "skelebot.context"  # the fingerprint of what an image was built from

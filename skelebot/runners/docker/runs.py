@@ -2,27 +2,40 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from skelebot import console, foreground
+from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError
-from skelebot.model import WORKDIR, Place, Run, Step
+from skelebot.model import WORKDIR, Attempt, Place, Run, Step
 from skelebot.process import OWN, Streams
+from skelebot.runners import attempts
 from skelebot.runners.docker.client import PATIENCE, Client, explained
-from skelebot.runners.docker.labels import CHECKOUT_LABEL, GPUS_LABEL, JOB_LABEL, PROJECT_LABEL, ROOT_LABEL
+from skelebot.runners.docker.labels import (
+    ATTEMPT_LABEL,
+    CHECKOUT_LABEL,
+    GPUS_LABEL,
+    JOB_LABEL,
+    PROJECT_LABEL,
+    ROOT_LABEL,
+)
 from skelebot.runners.runner import Removed
 
 
 def runs(client: Client, wanted: dict[str, str]) -> list[Run]:
-    """The runs with these labels, the last one first."""
+    """The runs with these labels, the last one first; not those that are recorded elsewhere."""
     filters = [*(f"label={name}={value}" for name, value in wanted.items()), f"label={JOB_LABEL}"]
     words = [word for each in filters for word in ("--filter", each)]
     ids = client.list_ids("ps", "--all", *words, timeout=PATIENCE)
     place = Place("docker", client.host)
-    found = client.inspect_all(ids, lambda container: read_run(container, place))
-    return sorted(found, key=lambda run: run.began, reverse=True)
+    found = client.inspect_all(ids, lambda container: (_is_recorded(container), read_run(container, place)))
+    return sorted((run for is_recorded, run in found if not is_recorded), key=lambda r: r.began, reverse=True)
+
+
+def _is_recorded(found: dict[str, Any]) -> bool:
+    return ATTEMPT_LABEL in (found["Config"].get("Labels") or {})
 
 
 _STATES = {"created": "created", "paused": "paused"}
@@ -55,6 +68,38 @@ def wait(client: Client, run: Run) -> int:
     if not re.fullmatch(r"\d{1,3}", out.strip()):
         raise SkelebotError(f"`docker wait` gave no exit code for {run.name}: {console.one_line(out[:80])}")
     return int(out)
+
+
+# --- those of recorded runs ---
+
+
+def of_attempt(client: Client, attempt: Attempt) -> Run | None:
+    """The container of an attempt, once no client is about to start it; one that never began goes."""
+    place = Place("docker", client.host)
+    while True:
+        is_held = attempts.is_held(attempt)
+        ids = client.list_ids("ps", "--all", "--filter", f"label={ATTEMPT_LABEL}={attempt.token}")
+        found = client.inspect_all(ids, lambda container: read_run(container, place))
+        if started := [run for run in found if run.state != "created"]:
+            return started[0]
+        if not is_held:
+            for run in found:
+                client.remove_container(run.name)
+            return None
+        time.sleep(0.1)
+
+
+def wait_adopted(client: Client, run: Run, attempt: Attempt, is_log_complete: bool = False) -> int:
+    """The exit code of an attempt whose client was killed, noted, with all of its output in the log."""
+    code = wait(client, run)
+    if not is_log_complete:
+        path = os.path.join(attempt.folder, "log")
+        with open(f"{path}.new", "wb") as log:
+            process.start(client.step("logs", run.name), Streams(b"", log.fileno(), log.fileno())).wait()
+        os.replace(f"{path}.new", path)
+    attempts.note(attempt, code)
+    client.remove_container(run.name)
+    return code
 
 
 def logs(client: Client, run: Run, follow: bool = False, streams: Streams = OWN) -> int:

@@ -13,6 +13,7 @@ from skelebot.model import Image, Mount, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import checkout_id
 from skelebot.runners import gpus
+from skelebot.runners.attempts import held_lock
 from skelebot.runners.docker import labels, runs
 from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.client import BuiltImage, Client
@@ -38,14 +39,16 @@ def start(client: Client, prepared: Prepared, task: Task, streams: Streams, laun
         own = {PROJECT_LABEL: prepared.image.project, CHECKOUT_LABEL: checkout_id(task.root)}
         list(runs.remove(client, superseded(runs.runs(client, own), task)))
     # A name that nobody else has: should this fail, the container of that name is removed.
-    name = container_name(task, labels.repository(prepared.image), os.urandom(4).hex())
+    token = task.attempt.token if task.attempt else os.urandom(4).hex()
+    name = container_name(task, labels.repository(prepared.image), token)
     volumes = _volumes(client, prepared, task)
     container = _container(client, name, prepared, task, volumes, streams)
     attended = Attended(client, container, volumes)
     _remove_never_started(attended)
     try:
         _take_devices(attended)
-        attended.program = _launched(attended, streams, launch)
+        with held_lock(task) as lock:
+            attended.program = _launched(attended, streams, launch, lock)
         if task.is_detached:
             with foreground.uninterrupted():
                 attended.container = _with_plain_name(
@@ -105,11 +108,15 @@ def _container(
         () if volumes else _mounts(client, prepared, task),
         _user(prepared, task),
         f"{os.getuid()}:{os.getgid()}",
-        (*labels.of_checkout(task.root).items(), *maker, *of_volumes),
+        (*labels.of_checkout(task.root).items(), *maker, *_of_attempt(task), *of_volumes),
         not task.is_detached and streams == OWN and foreground.are_terminals(),
         volumes.arguments() if volumes else None,
         has_secrets(task.argv),
     )
+
+
+def _of_attempt(task: Task) -> tuple[tuple[str, str], ...]:
+    return ((labels.ATTEMPT_LABEL, task.attempt.token),) if task.attempt else ()
 
 
 def _user(prepared: Prepared, task: Task) -> str:
@@ -142,8 +149,10 @@ def _home(client: Client, image: str, user: str) -> str:
 # --- its beginning ---
 
 
-def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.Program | None:
-    """Start the container; None where it is on its own from then on."""
+def _launched(
+    attended: Attended, streams: Streams, launch: Launch, lock: tuple[int, ...]
+) -> process.Program | None:
+    """Start the container; None where it is on its own from then on. lock: that the client holds, too."""
     client, container, task = attended.client, attended.container, attended.container.task
     with ExitStack() as files:
         env = variables(task, files)
@@ -160,7 +169,7 @@ def _launched(attended: Attended, streams: Streams, launch: Launch) -> process.P
                 raise client.unreadable(("run",), "\n".join(said))
             return None
         with launch():
-            return process.start(step, streams, (*env.fds, *attended.devices.fds))
+            return process.start(step, streams, (*env.fds, *attended.devices.fds, *lock))
 
 
 def _how(task: Task) -> tuple[str, ...]:

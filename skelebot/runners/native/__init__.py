@@ -1,5 +1,6 @@
 """Run tasks on this machine, in the project's own Python environment."""
 
+import math
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ from skelebot.files import reason
 from skelebot.model import NATIVE, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import FOLDER
-from skelebot.runners import limits
+from skelebot.runners import attempts, limits
+from skelebot.runners.attempts import Lost
 from skelebot.runners.folders import make_folders
 from skelebot.runners.native import environment, records
 from skelebot.runners.native.environment import Environment
@@ -54,6 +56,7 @@ class Native:
     def __init__(self, verbose: bool = False) -> None:
         self._verbose = verbose
         self._live: dict[str, _Live] = {}
+        self._adopted: dict[str, Task] = {}
 
     @property
     def place(self) -> Place:
@@ -78,6 +81,11 @@ class Native:
         limits.check_disk(task, task.root)
         with environment.ensure_environment(task, self._verbose) as prepared:
             yield prepared
+
+    def pin(self, prepared: Environment, name: str) -> str:
+        return ""
+
+    def unpin(self, image: Image, name: str) -> None: ...
 
     # --- starting and waiting ---
 
@@ -113,10 +121,17 @@ class Native:
             live.ended = threading.Event()
             process.in_thread(_expire, live, live.ended)
 
+    def adopt(self, task: Task) -> Run | None:
+        attempt = task.attempt
+        if attempt is None or (attempts.code(attempt) is None and not attempts.is_held(attempt)):
+            return None
+        self._adopted[attempt.folder] = task
+        return Run(attempt.folder, attempt.folder, task.project, task.name, NATIVE, root=task.root)
+
     def wait(self, run: Run) -> int:
         live = self._live.get(run.id)
         if live is None:
-            return records.wait(run)
+            return self._wait_adopted(run) if run.id in self._adopted else records.wait(run)
         code = live.program.wait()
         if live.ended:
             live.ended.set()
@@ -132,10 +147,27 @@ class Native:
         live.record.end(code)
         return code
 
+    def _wait_adopted(self, run: Run) -> int:
+        """Wait for an attempt that another process started, and end it after its timeout."""
+        task, tree = self._adopted[run.id], _tree_of(run)
+        assert task.attempt
+        until = records.began(run) + task.timeout if task.timeout else math.inf
+        has_expired = False
+        while (code := attempts.code(task.attempt)) is None:
+            if not attempts.is_held(task.attempt) and attempts.code(task.attempt) is None:
+                raise Lost(f"it is unknown how {task.name} ended: its processes were killed")
+            if time.time() > until:
+                tree.send(signal.SIGKILL if has_expired else signal.SIGTERM)
+                has_expired, until = True, time.time() + foreground.GRACE
+            time.sleep(0.05)
+        return TIMED_OUT if has_expired else code
+
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
         """Send a signal to the job and to all that it has started, also behind a shell."""
         live = self._live.get(run.id)
         if live is None:
+            if run.id in self._adopted:
+                _tree_of(run).send(signum)
             return
         live.asked = live.asked or signum in (*STOPPING, signal.SIGKILL)
         if delivered:

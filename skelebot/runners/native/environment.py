@@ -129,7 +129,10 @@ def _venv(task: Task, verbose: bool) -> Iterator[tuple[str, IO[str]]]:
     """
     wanted = _wanted(task)
     mark = _fingerprint(task, wanted)
-    venv = os.path.join(own_folder(task.root), task.venv)
+    # That of a recorded run is never replaced by another's.
+    folder = os.path.join(task.environments, mark[:16]) if task.environments else own_folder(task.root)
+    os.makedirs(folder, exist_ok=True)
+    venv = os.path.join(folder, task.venv)
     if _mark_of(venv) != mark and not _is_replaceable(venv):
         venv = os.path.join(folder_in_cache(task.root), task.venv)
         os.makedirs(os.path.dirname(venv), exist_ok=True)

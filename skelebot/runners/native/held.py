@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from skelebot import console
 from skelebot.errors import ProgramMissing
 from skelebot.model import Step, Task
+from skelebot.runners.attempts import noting_words
 from skelebot.runners.native.environment import Environment
 from skelebot.secret import Word, reveal, reveal_all
 
@@ -50,10 +51,11 @@ class Held(NamedTuple):
         """The program to start for the task. Raises ProgramMissing."""
         env = (*_threads(task), *task.env, *prepared.variables)
         env += self.devices.variables if self.devices else ()
-        if self.memory is None:
-            return Step(task.argv, task.root, env)
-        _check_program(task.argv, {**os.environ, **reveal_all(env, os.environ)})
-        return Step((*self.memory.words, *task.argv), task.root, env)
+        words = self.memory.words if self.memory else ()
+        words += noting_words(task.attempt) if task.attempt else ()
+        if words:
+            _check_program(task.argv, {**os.environ, **reveal_all(env, os.environ)})
+        return Step((*words, *task.argv), task.root, env)
 
     def end(self) -> bool:
         """Give everything back; whether a process was killed for its memory."""

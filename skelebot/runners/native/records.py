@@ -18,6 +18,8 @@ from skelebot.files import open_lock, replace_file, try_lock
 from skelebot.model import NATIVE, Run, Task, image_name
 from skelebot.process import OWN, Streams
 from skelebot.project.state import folder_in_cache
+from skelebot.runners import attempts
+from skelebot.runners.attempts import Lost
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _OUTPUT = ("out", "err")
@@ -39,6 +41,8 @@ class Record:
     @classmethod
     def create(cls, task: Task, with_output: bool = False) -> "Record":
         """Begin the record of a run. Raises SkelebotError if it must hold the run's output and cannot."""
+        if task.attempt:
+            return cls(task.attempt.folder, task, task.attempt.folder, attempts.open_held_lock(task.attempt))
         id = f"{image_name(task.project) or 'run'}-{_file_name(task.name)}-{os.urandom(4).hex()}"
         try:
             folder = os.path.join(_runs_folder(task.root), id)
@@ -84,7 +88,8 @@ class Record:
 
     def end(self, code: int) -> None:
         """Note how the run ended; one that is not kept takes its record with it."""
-        if self.folder is None:
+        if self.folder is None or self.task.attempt:  # the job's side has noted its code
+            self._close()
             return
         if self.task.kept == "none" and not os.path.exists(os.path.join(self.folder, "out")):
             self.remove()
@@ -95,7 +100,7 @@ class Record:
         self._close()
 
     def remove(self) -> None:
-        if self.folder:
+        if self.folder and not self.task.attempt:
             _remove_folder(self.folder)
         self._close()
 
@@ -219,6 +224,13 @@ def process_of(run: Run) -> str:
     return ""
 
 
+def began(run: Run) -> float:
+    """When it was noted that the run has begun, in seconds since 1970."""
+    with suppress(OSError):
+        return os.stat(os.path.join(_folder_of(run), "run")).st_mtime
+    return time.time()
+
+
 def is_detached(run: Run) -> bool:
     return os.path.exists(os.path.join(_folder_of(run), "out"))
 
@@ -228,16 +240,17 @@ def lock_of(run: Run) -> str:
 
 
 def _folder_of(run: Run) -> str:
+    """The run's folder; that of an attempt is its id."""
     return os.path.join(_runs_folder(run.root), run.id)
 
 
 def wait(run: Run) -> int:
-    """The exit code of a run that another process supervises. Raises SkelebotError where it is not known."""
+    """The exit code of a run that another process supervises. Raises Lost where it is not known."""
     while is_alive(run):
         time.sleep(0.05)
     code, _ = _end_of(_folder_of(run))
     if code is None:
-        raise SkelebotError(f"it is unknown how {run.job} ended: the process that waited for it was killed")
+        raise Lost(f"it is unknown how {run.job} ended: the process that waited for it was killed")
     return code
 
 

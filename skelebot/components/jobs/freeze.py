@@ -1,0 +1,217 @@
+"""Freeze a chain: what was recorded is what runs, whatever happens to the checkout meanwhile."""
+
+import os
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from skelebot import git, launch, runners
+from skelebot.component import Link, Session
+from skelebot.components.jobs.run import is_below, prepare
+from skelebot.errors import ConfigError, SkelebotError, UsageError
+from skelebot.image import context
+from skelebot.image.fingerprint import FingerprintCache
+from skelebot.image.ignores import Ignores
+from skelebot.model import Image, Job, Mapping, Project, Task, place_of
+from skelebot.options import Value
+from skelebot.pipeline.key import keyed_hash
+from skelebot.project import plan
+from skelebot.project.sources import job_params
+from skelebot.project.state import own_folder
+from skelebot.runs import snapshot, workspace
+from skelebot.runs.record import RunRecord, TaskRecord
+from skelebot.runs.store import VARIABLE, Store
+from skelebot.secret import Secret, reveal_all
+
+
+def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
+    """Return the run of a chain, with its code and images kept. Raises ConfigError and SkelebotError."""
+    project = session.project
+    if is_below(os.path.realpath(store.folder), os.path.realpath(project.root)):
+        raise UsageError(f"the store {store.folder} is inside the project; set {VARIABLE} to another folder")
+    jobs = [(link, link.command.job) for link in links if link.command.job]
+    if problems := [problem for link, job in jobs for problem in _problems(link, job, jobs)]:
+        raise ConfigError(problems)
+    uid = os.urandom(16).hex()
+    prepared = [prepare(link.session, job, link.values) for link, job in jobs]
+    tasks = [
+        _task(store, link, job, each.image, each.amended)
+        for (link, job), each in zip(jobs, prepared, strict=True)
+    ]
+    tasks, images = _with_images(store, session, uid, tasks)
+    for (_, job), task in zip(jobs, tasks, strict=True):
+        if _tree(store, project, job, task.image) != task.tree:
+            raise SkelebotError(f"a file changed while {job.name} was being queued; queue it again")
+    workspace.keep(store, uid, tasks)
+    return RunRecord(
+        uid=uid,
+        project=project.name,
+        root=project.root,
+        chain=_chain(links),
+        tasks=tuple(tasks),
+        created=time.time(),
+        env=project.env or "",
+        images=tuple(images.items()),
+        variables=_variables(store, tasks),
+        data=_data(project, tasks),
+        where=", ".join(dict.fromkeys(str(task.task.place) for task in tasks)),
+        **_commit(project.root),
+    )
+
+
+def _chain(links: Sequence[Link]) -> tuple[str, ...]:
+    """Return the words of the chain as they were typed."""
+    typed = [link.words for link in links if not link.is_needed]
+    return tuple(word for words in typed for word in (*words, "+"))[:-1]
+
+
+# --- what cannot be queued ---
+
+
+def _problems(link: Link, job: Job, jobs: Sequence[tuple[Link, Job]]) -> Iterator[str]:
+    """Yield what keeps a job from being queued: folders that runs would share, secrets that were typed."""
+    made = [output.folder for _, each in jobs for output in each.results]
+    for number, text in enumerate(job.mappings):
+        mapping = Mapping.parse(text)
+        path = os.path.normpath(mapping.local)
+        if mapping.read_only or mapping.is_shared or any(is_below(path, each) for each in made):
+            continue
+        yield (
+            f"{place_of(job, 'mappings')}[{number}]: several runs would write to {text}; add it to the "
+            f"outputs of {job.name}, or write {text}:rw if they may share it"
+        )
+    for param in job_params(link.session.project, job):
+        if param.secret and (param.name in link.values or (param.default and not param.reference)):
+            yield (
+                f"{job.name}: {param.flag} is a secret, which is not stored; give it `default: $NAME`, set "
+                "NAME in the environment of the worker, and leave the option out"
+            )
+
+
+# --- the tasks ---
+
+
+def _task(store: Store, link: Link, job: Job, image: Image, task: Task) -> TaskRecord:
+    project = link.session.project
+    return TaskRecord(
+        job=job.name,
+        tree=_tree(store, project, job, image),
+        image=image,
+        task=replace(task, mode="i"),
+        params=tuple(_params(project, job, link)),
+        outputs=job.outputs,
+        retries=job.retries,
+    )
+
+
+def _tree(store: Store, project: Project, job: Job, image: Image) -> str:
+    """Return the snapshot of the files that the job's image holds, or would hold."""
+    launch.forget_files()
+    patterns = image.ignores or launch.left_out(project, job)
+    entries = context.walk(project.root, Ignores(patterns))
+    return snapshot.take(store.folder, entries, own_folder(project.root))
+
+
+def _params(project: Project, job: Job, link: Link) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a job gets, by name, without secrets."""
+    for arg in job.args:
+        yield arg.name, link.values[arg.key]
+    known = {**os.environ, **reveal_all(plan.environment(project, job, os.environ), os.environ)}
+    for param in job_params(project, job):
+        value: Value | None
+        if param.secret:
+            value = "***"
+        elif param.name in link.values:
+            value = link.values[param.name]
+        else:
+            value = plan.default(job.name, param, known)
+        if value is not None:
+            yield param.name, value
+
+
+def _with_images(
+    store: Store, session: Session, uid: str, tasks: list[TaskRecord]
+) -> tuple[list[TaskRecord], dict[str, str]]:
+    """Build what is missing, and tag each image; return the tasks with the images' ids, and these."""
+    launch.fetch_dependencies(session)
+    pinned: list[TaskRecord] = []
+    images: dict[str, str] = {}
+    try:
+        for record in tasks:
+            task = replace(record.task, environments=os.path.join(store.folder, "environments"))
+            runner = runners.at(task.place, session.flags)
+            with runner.prepare(record.image, task) as ready:
+                id = runner.pin(ready, workspace.tag(uid))
+            images |= {record.image.tag: id} if id else {}
+            pinned.append(replace(record, image=replace(record.image, pinned=id)))
+    except BaseException:
+        workspace.unpin(uid, pinned, session.flags)
+        raise
+    return pinned, images
+
+
+# --- the rest of what a run depends on ---
+
+
+def _variables(store: Store, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, str], ...]:
+    """Return what the tasks take from elsewhere, each with a keyed hash of its value."""
+    secrets: dict[str, Secret] = {}
+    for task in tasks:
+        secrets |= {name: word for name, word in task.task.env if isinstance(word, Secret)}
+        secrets |= {word.name: word for word in task.task.argv if isinstance(word, Secret)}
+    values = reveal_all(secrets.items(), os.environ)
+    hashed = {
+        name: keyed_hash(store.folder, value.encode("utf-8", "surrogateescape"))
+        for name, value in values.items()
+    }
+    return tuple(sorted(hashed.items()))
+
+
+def _data(project: Project, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, str], ...]:
+    """Return the fingerprint of each read-only mapping that no task makes."""
+    made = [os.path.join(project.root, path) for task in tasks for path in _folders(task)]
+    sources = {mount.source for task in tasks for mount in task.task.mounts if mount.read_only}
+    return tuple(
+        (source, fingerprint(project.root, source))
+        for source in sorted(sources)
+        if not any(is_below(source, folder) for folder in made)
+    )
+
+
+def _folders(task: TaskRecord) -> Iterator[str]:
+    yield from (output.folder for output in workspace.results(task))
+
+
+def fingerprint(root: str, source: str) -> str:
+    """Return the fingerprint of a mapped file or folder; "" where it is not there."""
+    if not os.path.exists(source):
+        return ""
+    entries = [context.ContextEntry("", source, os.stat(source))]
+    if os.path.isdir(source):
+        entries += context.walk(source, Ignores(()))
+    cache = FingerprintCache(own_folder(root), f"data-{zlib.crc32(os.fsencode(source)):08x}")
+    return cache.fingerprint("", entries, "mapping")
+
+
+def _commit(root: str) -> dict[str, Any]:
+    """Return the commit, the branch, the remote and whether files differ from the commit, as far as known."""
+    facts: dict[str, Any] = {}
+    with suppress(SkelebotError):
+        facts["commit"] = git.answer(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+        facts["dirty"] = git.has_changes(root)
+        _, branch, _ = git.ask(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+        _, remote, _ = git.ask(root, "config", "--get", "remote.origin.url")
+        facts["branch"], facts["remote"] = branch.strip(), without_password(remote.strip())
+    return facts
+
+
+def without_password(address: str) -> str:
+    """Return the address of a repository without the user and the password in it."""
+    parts = urlsplit(address)
+    if not parts.scheme or "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

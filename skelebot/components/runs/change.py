@@ -1,0 +1,206 @@
+"""Change what becomes of runs: stop, retry, remove them, and the words to find them by."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from skelebot import console, foreground, process
+from skelebot.component import Session
+from skelebot.components.runs.look import number_of
+from skelebot.errors import SkelebotError, UsageError, did_you_mean
+from skelebot.files import remove_tree
+from skelebot.model import Flags
+from skelebot.options import Values
+from skelebot.runs import store as stores
+from skelebot.runs import supervise, worker, workspace
+from skelebot.runs.record import RunRecord, TaskRecord
+from skelebot.runs.store import Store
+
+
+def _numbers(values: Values) -> list[int]:
+    given = values["<run>"]
+    return list(dict.fromkeys(int(each) for each in (given if isinstance(given, tuple) else (str(given),))))
+
+
+# --- stopping ---
+
+
+def stop(session: Session, values: Values) -> int:
+    """Stop runs: those that wait at once; those that run are asked to end, and ended after ten seconds."""
+    store = stores.opened()
+    for number in [store.get(number).number for number in _numbers(values)]:
+        if session.flags.dry_run:
+            console.out(f"stop run {number}")
+            continue
+        _stop(store, number, session.flags)
+    return 0
+
+
+def _stop(store: Store, number: int, flags: Flags) -> None:
+    def ask(run: RunRecord) -> RunRecord:
+        return run.becoming("stopped", "it was stopped") if run.state == "queued" else run.asked_to("stop")
+
+    run = store.update(number, ask)
+    if run.state == "running":
+        _end(store, number, flags)
+        run = store.get(number)
+    console.info(f"run {number} is {run.state}")
+
+
+def _end(store: Store, number: int, flags: Flags) -> None:
+    """Let the supervisor of a run end it; where that was killed, take its place."""
+    for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM):  # the third one ends the job at once
+        with suppress(OSError, ValueError):
+            _signal_supervisor(store, number, signum)
+        until = time.monotonic() + foreground.GRACE
+        while supervise.is_supervised(store, number) and time.monotonic() < until:
+            time.sleep(0.05)
+        if not supervise.is_supervised(store, number):
+            break
+    if (lock := supervise.take(store, number)) is None:
+        raise SkelebotError(
+            f"run {number} does not end; `fuser -v {store.run_folder(number)}/lock` lists why"
+        )
+    with lock:
+        if store.get(number).state == "running":
+            supervise.supervise(store, number, flags)
+
+
+def _signal_supervisor(store: Store, number: int, signum: int) -> None:
+    with open(os.path.join(store.run_folder(number), "supervisor"), encoding="ascii") as file:
+        who = file.read()
+    if process.is_alive(who):
+        os.kill(int(who.partition("-")[0]), signum)
+
+
+# --- trying again ---
+
+
+def retry(session: Session, values: Values) -> int:
+    """Queue runs again, to go on at the job that failed, with what the ones before it have left."""
+    store = stores.opened()
+    if values.get("failed"):
+        if values.get("<run>"):
+            raise UsageError("runs retry: name a run or write --failed, not both")
+        name, tag = values.get("name"), values.get("tag")
+        root = session.optional_project.root if session.optional_project else None
+        found = store.find(
+            root=root, name=str(name) if name else None, tag=str(tag) if tag else None, states=("failed",)
+        )
+        numbers = [run.number for run in reversed(found)]
+    elif values.get("<run>"):
+        numbers = [number_of(values)]
+    else:
+        raise UsageError("runs retry: name a run, or write --failed for all that failed")
+    for number in numbers:
+        run = store.update(number, lambda run: _again(run, values.get("from"), bool(values.get("now"))))
+        if values.get("clean"):
+            _clean(store, run)
+        if values.get("now"):
+            return _now(store, number, session.flags)
+        console.out(str(number))
+    if not numbers:
+        console.info("no run has failed")
+    return 0
+
+
+def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:
+    """Return a run that has ended, queued again. Raises UsageError for any other."""
+    if run.state == "done" and job is None:
+        raise UsageError(
+            f"run {run.number} is done; --from JOB runs it again from a job, `runs rerun` all of it anew"
+        )
+    if not run.has_ended:
+        raise UsageError(f"run {run.number} is {run.state}; only one that has ended can be tried again")
+    jobs = [task.job for task in run.tasks]
+    if job is not None and job not in jobs:
+        raise UsageError(f"run {run.number} has no job {job!r}{did_you_mean(str(job), jobs)}")
+    first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), 0)
+    at = min(first, jobs.index(str(job))) if job is not None else first
+    tasks = tuple(_fresh(task) if i >= at else task for i, task in enumerate(run.tasks))
+    fresh = replace(run, tasks=tasks, state="queued", reason="", ended=0.0, asked="")
+    return fresh.becoming("running") if at_once else fresh
+
+
+def _fresh(task: TaskRecord) -> TaskRecord:
+    return replace(task, state="queued", failures=0, lost=False, code=None)
+
+
+def _clean(store: Store, run: RunRecord) -> None:
+    """Remove the outputs of the tasks that are not done, as far as no task that is done has them too."""
+    kept = {path for task in run.tasks if task.state == "done" for path in task.outputs}
+    top = workspace.outputs_folder(store, run)
+    for task in run.tasks:
+        for output in workspace.results(task) if task.state != "done" and run.own else ():
+            if str(output) not in kept:
+                path = os.path.join(top, output.path)
+                remove_tree(path)
+                with suppress(OSError):
+                    os.unlink(path)
+
+
+def _now(store: Store, number: int, flags: Flags) -> int:
+    lock = supervise.take(store, number)
+    if lock is None:
+        raise SkelebotError(f"a worker has taken run {number}; `skelebot runs logs -f {number}` shows it")
+    console.info(f"run {number}")
+    with lock:
+        return supervise.exit_code(supervise.supervise(store, number, flags, in_front=True))
+
+
+# --- the rest ---
+
+
+def tag(session: Session, values: Values) -> int:
+    given = values.get("<tag>", ())
+    assert isinstance(given, tuple)
+    if not given:
+        raise UsageError("runs tag: a tag is missing; usage: skelebot runs tag RUN TAG [TAG ...]")
+
+    def add(run: RunRecord) -> RunRecord:
+        return replace(run, tags=tuple(dict.fromkeys((*run.tags, *given))))
+
+    stores.opened().update(number_of(values), add)
+    return 0
+
+
+def note(session: Session, values: Values) -> int:
+    stores.opened().update(number_of(values), lambda run: replace(run, note=str(values["<text>"])))
+    return 0
+
+
+def remove(session: Session, values: Values) -> int:
+    """Remove runs that have ended, all of them or none."""
+    store = stores.opened()
+    runs = [store.get(number) for number in _numbers(values)]
+    for run in runs:
+        if not run.has_ended:
+            raise UsageError(
+                f"run {run.number} is {run.state}; stop it first, with `skelebot runs stop {run.number}`"
+            )
+    for run in runs:
+        if session.flags.dry_run:
+            console.out(f"remove run {run.number}")
+            continue
+        store.remove(run.number)
+        workspace.release(store, run, session.flags)
+    return 0
+
+
+def pause(session: Session, values: Values) -> int:
+    stores.opened().set(worker.PAUSED, "somebody has paused it")
+    console.info("workers take no more runs; `skelebot runs resume` goes on")
+    return 0
+
+
+def resume(session: Session, values: Values) -> int:
+    stores.opened().set(worker.PAUSED, "")
+    return 0
+
+
+def rebuild(session: Session, values: Values) -> int:
+    count = stores.rebuild()
+    console.info(f"the database was made anew from {console.counted(count, 'run')}")
+    return 0

@@ -1,0 +1,68 @@
+"""What follows `runs`: its verbs, each with its own arguments and options."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import cast
+
+from skelebot.component import Command, Session
+from skelebot.model import Arg, Param
+from skelebot.options import Values
+
+_RUN = Arg("run", help="The number of the run", type="int", min="1")
+_RUNS = Arg("run", help="The number of the run", type="int", min="1", is_rest=True)
+_JSON = Param("json", accepts="boolean", help="Print the result as JSON")
+_NOW = Param("now", accepts="boolean", help="Run it at once, without a worker")
+
+
+def _verb(
+    name: str, help: str, where: str, args: tuple[Arg, ...] = (), params: tuple[Param, ...] = ()
+) -> Command:
+    return Command(f"runs {name}", help, _later(where), args, params)
+
+
+def _later(where: str) -> Callable[[Session, Values], int]:
+    """The function of a file, named as `file.function`, which is imported when it runs."""
+    file, _, name = where.partition(".")
+
+    def run(session: Session, values: Values) -> int:
+        return cast(int, getattr(import_module(f"skelebot.components.runs.{file}"), name)(session, values))
+
+    return run
+
+
+VERBS = (
+    _verb("show", "Show everything that is recorded of a run", "look.show", (_RUN,), (_JSON,)),
+    _verb(
+        "logs",
+        "Show what a run has written",
+        "look.logs",
+        (_RUN, Arg("job", help="Only this job's", optional=True)),
+        (
+            Param("follow", "f", accepts="boolean", help="Follow the output until the run ends"),
+            Param(
+                "attempt", type="int", min="1", placeholder="N", help="That of an attempt (default: the last)"
+            ),
+        ),
+    ),
+    _verb("stop", "Stop runs", "change.stop", (_RUNS,)),
+    _verb(
+        "retry",
+        "Go on with a run at the job that failed",
+        "change.retry",
+        (Arg("run", help="The number of the run", type="int", min="1", optional=True),),
+        (
+            Param("from", placeholder="JOB", help="Go on at this job, although it is done"),
+            Param("clean", accepts="boolean", help="Remove what the failed attempt wrote to its outputs"),
+            Param("failed", accepts="boolean", help="Retry all runs that failed"),
+            Param("name", help="With --failed: only runs of this name"),
+            Param("tag", help="With --failed: only runs with this tag"),
+            _NOW,
+        ),
+    ),
+    _verb("tag", "Add words to find a run by", "change.tag", (_RUN, Arg("tag", help="A word", is_rest=True))),
+    _verb("note", "Say what a run is about", "change.note", (_RUN, Arg("text", help="The note"))),
+    _verb("rm", "Remove runs that have ended, with all of their files", "change.remove", (_RUNS,)),
+    _verb("pause", "Let workers take no more runs", "change.pause"),
+    _verb("resume", "Let workers take runs again", "change.resume"),
+    _verb("rebuild", "Make the store's database anew from the files of the runs", "change.rebuild"),
+)

@@ -1,0 +1,96 @@
+"""`worker`: work off the queue of runs."""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from skelebot import console, foreground, units
+from skelebot.component import Session
+from skelebot.components.runs import Runs
+from skelebot.errors import UsageError
+from skelebot.options import Values
+from skelebot.project.read import NO_PROJECT
+from skelebot.runs import store as stores
+from skelebot.runs import worker
+from skelebot.runs.store import Store
+from skelebot.runs.worker import Plan
+
+
+def work(session: Session, values: Values) -> int:
+    store = stores.opened()
+    if values.get("list"):
+        return _list(store)
+    root = checkout(session, bool(values.get("all")))
+    if values.get("stop"):
+        return _stop(store, root)
+    plan = Plan(root, int(str(values.get("jobs", "1"))), bool(values.get("drain")), _keep_free(session))
+    if session.flags.dry_run:
+        console.out(f"take up to {plan.slots} at once of {store.counts(root).get('queued', 0)} queued runs")
+        return 0
+    if values.get("detach"):
+        return _detach(store, plan, session)
+    return worker.work(store, plan, session.flags)
+
+
+def checkout(session: Session, every: bool) -> str | None:
+    """Return the root whose runs are meant, or None for all. Raises UsageError outside a project."""
+    if every:
+        return None
+    if session.optional_project is None:
+        raise UsageError(f"{NO_PROJECT}; change into a project, or add --all")
+    return session.optional_project.root
+
+
+def _keep_free(session: Session) -> int:
+    own = next((each for each in session.components if isinstance(each, Runs)), None)
+    return units.size(own.keep_free) if own and own.keep_free else 0
+
+
+def _detach(store: Store, plan: Plan, session: Session) -> int:
+    """Work in a process of its own, in the background, whose messages go to a file of the store."""
+    folder = os.path.join(store.folder, "workers")
+    os.makedirs(folder, exist_ok=True)
+    sys.stdout.flush()
+    with foreground.uninterrupted():
+        pid = os.fork()
+    if pid:
+        console.info(f"the worker is process {pid}; its messages go to {folder}/{pid}.log")
+        console.out(str(pid))
+        return 0
+    os.setsid()
+    path = os.path.join(folder, f"{os.getpid()}.log")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
+        os.dup2(stream, number)
+    return worker.work(store, plan, session.flags)
+
+
+def _list(store: Store) -> int:
+    found = worker.workers(store)
+    if not found:
+        console.info("no worker is running; `skelebot worker -d` starts one")
+        return 0
+    rows = [
+        (str(each["pid"]), str(each["slots"]), _ago(each["started"]), str(each["root"] or "all projects"))
+        for each in found
+    ]
+    console.table(("PROCESS", "SLOTS", "SINCE", "RUNS OF"), rows)
+    return 0
+
+
+def _ago(began: object) -> str:
+    return console.duration(max(time.time() - float(str(began)), 0))
+
+
+def _stop(store: Store, root: str | None) -> int:
+    """Ask the workers of a checkout, or all, to end once their runs have."""
+    asked = [each for each in worker.workers(store) if root is None or each["root"] == root]
+    for each in asked:
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(str(each["pid"])), signal.SIGTERM)
+    console.info(
+        f"{console.counted(len(asked), 'worker')} asked to end; runs that have begun go on to their end"
+    )
+    return 0

@@ -1,0 +1,176 @@
+"""The facts of a run: what was frozen, and how far it is. Frozen values, stored as JSON."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from skelebot.model import Image, Task
+
+State = Literal["queued", "running", "done", "failed", "stopped", "pruned"]
+
+# What a run may become. A running one is queued again if its processes died.
+NEXT: dict[State, tuple[State, ...]] = {
+    "queued": ("running", "stopped"),
+    "running": ("done", "failed", "stopped", "pruned", "queued"),
+    "failed": ("queued",),
+    "stopped": ("queued",),
+    "pruned": ("queued",),
+    "done": (),
+}
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One link of a run's chain.
+
+    tree: the id of its files' snapshot. image, task: as they would run in the checkout. params: the values of
+    its arguments and options by name. attempt: the number of the last one; failures: how many of them failed,
+    of which it may have `retries` more. lost: whether one died with its processes. code: of the last attempt.
+    started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; taken_from:
+    the number of the run whose outputs it has taken over.
+    """
+
+    job: str
+    tree: str
+    image: Image
+    task: Task
+    params: tuple[tuple[str, Any], ...] = ()
+    outputs: tuple[str, ...] = ()
+    retries: int = 0
+    state: State = "queued"
+    attempt: int = 0
+    failures: int = 0
+    lost: bool = False
+    code: int | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    key: str = ""
+    taken_from: int = 0
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last attempt has taken, or takes so far."""
+        if not self.started:
+            return None
+        return max((self.ended or time.time()) - self.started, 0.0)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One execution of a chain with its values.
+
+    number: in this store; uid: in all of them. root: of the checkout that it was frozen from. chain: as
+    typed. env: as -e names it. after: the numbers of the runs that it waits for. parent: the number of the
+    run that it repeats. dirty: whether the checkout differed from the commit; None where that is unknown.
+    images: their ids, by their names. packages: what is installed in them or in the environments, as ids of
+    lists. variables: what the tasks take from elsewhere, with a keyed hash of each value. data: the
+    fingerprints of read-only mappings. asked: what a running one is asked to become. own: whether its
+    processes write to folders of its own; otherwise to the checkout.
+    """
+
+    uid: str
+    project: str
+    root: str
+    chain: tuple[str, ...]
+    tasks: tuple[TaskRecord, ...]
+    number: int = 0
+    name: str = ""
+    state: State = "queued"
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    after: tuple[int, ...] = ()
+    created: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    commit: str = ""
+    branch: str = ""
+    remote: str = ""
+    env: str = ""
+    dirty: bool | None = None
+    images: tuple[tuple[str, str], ...] = ()
+    packages: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    data: tuple[tuple[str, str], ...] = ()
+    where: str = ""
+    parent: int = 0
+    reason: str = ""
+    asked: Literal["", "stop", "queue"] = ""
+    own: bool = True
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in ("queued", "running")
+
+    @property
+    def shown_chain(self) -> str:
+        return " ".join(self.chain)
+
+    def with_task(self, at: int, **changes: Any) -> "RunRecord":
+        """Return the run with changes to one of its tasks."""
+        tasks = list(self.tasks)
+        tasks[at] = replace(tasks[at], **changes)
+        return replace(self, tasks=tuple(tasks))
+
+    def becoming(self, state: State, reason: str = "") -> "RunRecord":
+        """Return the run in another state. Raises ValueError for one that it cannot become."""
+        if state not in NEXT[self.state]:
+            raise ValueError(f"a run that is {self.state} cannot become {state}")
+        now = time.time()
+        ended = now if state not in ("queued", "running") else 0.0
+        started = self.started or (now if state == "running" else 0.0)
+        return replace(self, state=state, reason=reason, started=started, ended=ended, asked="")
+
+    def asked_to(self, what: Literal["stop", "queue"]) -> "RunRecord":
+        """Return a running run with what it is asked to become."""
+        return replace(self, asked=what) if self.state == "running" else self
+
+
+def iso(seconds: float) -> str | None:
+    """Return a time in ISO 8601, UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else None
+
+
+def view(run: RunRecord) -> dict[str, Any]:
+    """Return what `--json` and the Python API give of a run."""
+    return {
+        "run": run.number,
+        "uid": run.uid,
+        "project": run.project,
+        "name": run.name or None,
+        "state": run.state,
+        "chain": run.shown_chain,
+        "tags": list(run.tags),
+        "note": run.note or None,
+        "priority": run.priority,
+        "created": iso(run.created),
+        "started": iso(run.started),
+        "ended": iso(run.ended),
+        "seconds": seconds(run),
+        "commit": run.commit or None,
+        "dirty": run.dirty,
+        "tree": run.tasks[0].tree or None,
+        "image": next((id for _, id in run.images), None),
+        "where": run.where,
+        "parent": run.parent or None,
+        "params": {task.job: dict(task.params) for task in run.tasks},
+        "metrics": {},
+        "tasks": [
+            {
+                "job": task.job,
+                "state": task.state,
+                "attempt": task.attempt,
+                "code": task.code,
+                "seconds": None if task.seconds is None else round(task.seconds, 3),
+            }
+            for task in run.tasks
+        ],
+        "reason": run.reason or None,
+    }
+
+
+def seconds(run: RunRecord) -> float | None:
+    """Return how long a run has taken, or takes so far, in seconds."""
+    if not run.started:
+        return None
+    return round(max((run.ended or time.time()) - run.started, 0.0), 3)

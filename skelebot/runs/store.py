@@ -1,0 +1,385 @@
+"""The store of runs: a SQLite database, a folder for each run with all that is known of it, and their code.
+
+The database can be made anew from the folders. No connection outlives a function here, so none is open when a
+process forks. https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import reason, replace_file
+from skelebot.json_form import from_json, to_json
+from skelebot.runs.record import RunRecord, State
+
+VARIABLE = "SKELEBOT_STORE"
+_VERSION = 1
+_PATIENCE = 30  # seconds to wait for another writer
+
+_TABLES = """
+create table run(
+    number integer primary key autoincrement, uid text not null unique, project text not null,
+    root text not null, name text not null, state text not null, priority integer not null,
+    cpus real not null, memory integer not null, gpus integer not null, document text not null);
+create index waiting on run(state, priority desc, number);
+create index named on run(name) where name <> '';
+create table setting(name text primary key, value text not null);
+"""
+
+# The rest is written with the document.
+_INSERT = (
+    "insert into run(number, uid, project, root, name, state, priority, cpus, memory, gpus, document) "
+    "values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')"
+)
+
+# What SQLite's write-ahead log cannot be shared on: https://www.sqlite.org/wal.html#overview
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "glusterfs")
+
+
+class Slots(NamedTuple):
+    """What runs take of a machine at a time: CPUs, bytes of memory, GPUs."""
+
+    cpus: float = 0.0
+    memory: int = 0
+    gpus: int = 0
+
+    def plus(self, other: "Slots") -> "Slots":
+        return Slots(self.cpus + other.cpus, self.memory + other.memory, self.gpus + other.gpus)
+
+
+class Store(NamedTuple):
+    """A store, by its folder."""
+
+    folder: str
+
+    # --- where things are ---
+
+    @property
+    def _database(self) -> str:
+        return os.path.join(self.folder, "runs.db")
+
+    def run_folder(self, number: int) -> str:
+        """Return the folder of a run's files: `run.json`, `lock`, `tasks/`, `outputs/`."""
+        return os.path.join(self.folder, "runs", f"{number:06d}")
+
+    # --- writing ---
+
+    def add(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
+        """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError."""
+        added: list[RunRecord] = []
+        with self._writing() as database:
+            for run in runs:
+                number = database.execute(
+                    _INSERT, (None, run.uid, run.project, run.root, run.name, run.state, run.priority)
+                ).lastrowid
+                assert number
+                added.append(replace(run, number=number))
+                folder = self.run_folder(number)
+                shutil.rmtree(
+                    folder, ignore_errors=True
+                )  # of somebody who was killed before this number was taken
+                os.makedirs(folder)
+                self._write(database, added[-1])
+        return added
+
+    def update(self, number: int, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
+        """Store a run as changed from what it is now; return it. Raises UsageError for an unknown one."""
+        with self._writing() as database:
+            row = database.execute("select document from run where number = ?", (number,)).fetchone()
+            changed = change(_read(*_known(row, number)))
+            self._write(database, changed)
+        return changed
+
+    def remove(self, number: int) -> None:
+        """Remove a run and its files."""
+        with self._writing() as database:
+            database.execute("delete from run where number = ?", (number,))
+        shutil.rmtree(self.run_folder(number), ignore_errors=True)
+
+    def _write(self, database: sqlite3.Connection, run: RunRecord) -> None:
+        document, slots = json.dumps(to_json(run)), slots_of(run)
+        database.execute(
+            "update run set name = ?, state = ?, priority = ?, cpus = ?, memory = ?, gpus = ?, document = ? "
+            "where number = ?",
+            (run.name, run.state, run.priority, *slots, document, run.number),
+        )
+        replace_file(os.path.join(self.run_folder(run.number), "run.json"), document.encode("utf-8"))
+
+    def set(self, name: str, value: str) -> None:
+        """Keep a setting of the store."""
+        with self._writing() as database:
+            database.execute("replace into setting values (?, ?)", (name, value))
+
+    # --- reading ---
+
+    def get(self, number: int) -> RunRecord:
+        """Return a run. Raises UsageError if there is none of that number."""
+        with self._reading() as database:
+            row = database.execute("select document from run where number = ?", (number,)).fetchone()
+        return _read(*_known(row, number))
+
+    def find(
+        self,
+        project: str | None = None,
+        root: str | None = None,
+        name: str | None = None,
+        tag: str | None = None,
+        states: Iterable[str] = (),
+        last: int | None = None,
+    ) -> list[RunRecord]:
+        """Return the runs that meet all conditions, the latest first."""
+        states = tuple(states)
+        conditions = {
+            "project = ?": project,
+            "root = ?": root,
+            "name = ?": name,
+            "exists (select 1 from json_each(document, '$.tags') where value = ?)": tag,
+        }
+        given = {text: value for text, value in conditions.items() if value is not None}
+        texts = [*given, *([f"state in ({', '.join('?' * len(states))})"] if states else [])]
+        where = f"where {' and '.join(texts)}" if texts else ""
+        limit = f"limit {int(last)}" if last is not None else ""
+        query = f"select document, number from run {where} order by number desc {limit}"  # noqa: S608 - no values
+        with self._reading() as database:
+            rows = database.execute(query, (*given.values(), *states)).fetchall()
+        return [_read(document, str(number)) for document, number in rows]
+
+    def counts(self, root: str | None = None) -> dict[str, int]:
+        """Return how many runs there are in each state, of a checkout or of all."""
+        where, values = ("where root = ?", (root,)) if root is not None else ("", ())
+        with self._reading() as database:
+            rows = database.execute(f"select state, count(*) from run {where} group by state", values)  # noqa: S608
+            return dict(rows.fetchall())
+
+    def numbers(self, state: State, root: str | None = None) -> list[int]:
+        """Return the numbers of the runs in a state, those that go first before the others."""
+        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
+        query = f"select number from run where state = ? {where} order by priority desc, number"  # noqa: S608
+        with self._reading() as database:
+            return [number for (number,) in database.execute(query, (state, *values))]
+
+    def states(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the state of each of these runs that there is."""
+        with self._reading() as database:
+            found = {
+                n: database.execute("select state from run where number = ?", (n,)).fetchone()
+                for n in numbers
+            }
+        return {number: row[0] for number, row in found.items() if row}
+
+    def taken(self) -> Slots:
+        """Return what all running runs take of the machine."""
+        query = "select total(cpus), total(memory), total(gpus) from run where state = 'running'"
+        with self._reading() as database:
+            cpus, memory, gpus = database.execute(query).fetchone()
+        return Slots(cpus, int(memory), int(gpus))
+
+    def setting(self, name: str) -> str:
+        """Return a setting; "" where it has never been set."""
+        with self._reading() as database:
+            row = database.execute("select value from setting where name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def mark(self) -> tuple[int, ...]:
+        """Return what changes whenever somebody has written to the database, without opening it."""
+        marks: list[int] = []
+        for name in (self._database, f"{self._database}-wal"):
+            with suppress(OSError):
+                status = os.stat(name)
+                marks += (status.st_ino, status.st_size, status.st_mtime_ns)
+        return tuple(marks)
+
+    # --- the database ---
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection in a transaction that no other writer comes into."""
+        with self._connection("rw") as database:
+            database.execute("begin immediate")
+            try:
+                yield database
+            except BaseException:
+                database.rollback()
+                raise
+            database.commit()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._connection("ro") as database:
+            yield database
+
+    @contextmanager
+    def _connection(self, mode: str) -> Iterator[sqlite3.Connection]:
+        from urllib.parse import quote
+
+        try:
+            address = f"file:{quote(self._database)}?mode={mode}"
+            database = sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
+            try:
+                # What has ended well is on the disk when it is reported.
+                database.execute("pragma synchronous = full")
+                yield database
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise _explained(self.folder, error) from None
+        except OSError as error:
+            raise SkelebotError(f"the store {self.folder} cannot be written: {reason(error)}") from None
+
+
+def _known(row: tuple[str] | None, number: int) -> tuple[str, str]:
+    if row is None:
+        raise UsageError(f"there is no run {number}; `skelebot runs --all` lists those that there are")
+    return row[0], str(number)
+
+
+def _read(document: str, what: str) -> RunRecord:
+    try:
+        return from_json(RunRecord, json.loads(document))
+    except (ValueError, RecursionError) as error:
+        raise SkelebotError(
+            f"the record of run {what} is damaged ({error}); `skelebot runs rebuild` makes the database anew"
+        ) from None
+
+
+def slots_of(run: RunRecord) -> Slots:
+    """Return what a run takes: its tasks run one after the other."""
+    limits = [task.task.limits for task in run.tasks]
+    return Slots(
+        max((limit.cpus for limit in limits), default=0.0),
+        max((limit.memory for limit in limits), default=0),
+        max((max(limit.gpus, 0) for limit in limits), default=0),
+    )
+
+
+def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
+    text = str(error)
+    if "malformed" in text or "not a database" in text:
+        return SkelebotError(
+            f"the database of the store {folder} is damaged; `skelebot runs rebuild` makes it anew"
+        )
+    if "full" in text:
+        return SkelebotError(f"the disk of the store {folder} is full; free some space")
+    return SkelebotError(f"the store {folder} cannot be used: {text}")
+
+
+# --- opening it ---
+
+
+def default_folder() -> str:
+    """Return where the user's store is: $SKELEBOT_STORE, or a folder of the user's data."""
+    if given := os.environ.get(VARIABLE):
+        return os.path.abspath(given)
+    above = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(above, "skelebot", "experiments")
+
+
+def opened(folder: str | None = None) -> Store:
+    """Return the store, made or migrated where that is needed. Raises SkelebotError."""
+    store = Store(folder or default_folder())
+    try:
+        os.makedirs(store.folder, mode=0o700, exist_ok=True)
+        status = os.stat(store.folder)
+    except OSError as error:
+        raise SkelebotError(
+            f"the store {store.folder} cannot be made: {reason(error)}; set {VARIABLE} to another folder"
+        ) from None
+    if status.st_uid != os.geteuid():
+        raise SkelebotError(
+            f"the store {store.folder} belongs to another user; set {VARIABLE} to a folder of your own"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        os.chmod(store.folder, 0o700)
+    if not os.path.exists(store._database):
+        _check_place(store.folder)
+    _ensure_tables(store)
+    return store
+
+
+def _ensure_tables(store: Store) -> None:
+    """Make the tables where there are none. Raises SkelebotError for those of a later version."""
+    try:
+        database = sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)
+        try:
+            (version,) = database.execute("pragma user_version").fetchone()
+            if version > _VERSION:
+                raise SkelebotError(
+                    f"the store {store.folder} is of a later version of Skelebot (its format is {version}, "
+                    f"this one knows {_VERSION}); upgrade Skelebot, or set {VARIABLE} to another folder"
+                )
+            if version == 0:
+                database.execute("pragma journal_mode = wal")
+                database.execute("begin immediate")
+                if database.execute("pragma user_version").fetchone() == (0,):  # nobody else was faster
+                    for statement in _TABLES.split(";"):
+                        database.execute(statement)
+                    database.execute(f"pragma user_version = {_VERSION}")
+                database.execute("commit")
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise _explained(store.folder, error) from None
+
+
+def _check_place(folder: str) -> None:
+    """Raise SkelebotError for a network file system, whose locks SQLite cannot rely on."""
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        kind = kind_of_file_system(file.read(), os.path.realpath(folder))
+        if kind in _NETWORK or kind.startswith("fuse."):
+            raise SkelebotError(
+                f"the store {folder} is on a network file system ({kind}), which would damage its database; "
+                f"set {VARIABLE} to a folder of this machine"
+            )
+
+
+def kind_of_file_system(mounts: str, path: str) -> str:
+    """Return the type of the file system of a path, by the text of mountinfo: proc_pid_mountinfo(5)."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) < 5 or not right:
+            continue
+        point = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
+        if f"{path}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    return kind
+
+
+# --- making it anew ---
+
+
+def rebuild(folder: str | None = None) -> int:
+    """Make the database anew from the folders of the runs; return their count. Raises SkelebotError."""
+    store = Store(folder or default_folder())
+    found = list(_documents(store))
+    aside = f"{store._database}.damaged"
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(store._database + suffix, aside + suffix)
+    opened(store.folder)
+    with store._writing() as database:
+        for run in found:
+            database.execute(
+                _INSERT, (run.number, run.uid, run.project, run.root, run.name, run.state, run.priority)
+            )
+            store._write(database, run)
+    return len(found)
+
+
+def _documents(store: Store) -> Iterator[RunRecord]:
+    """Yield the runs of all folders that hold a whole record."""
+    top = os.path.join(store.folder, "runs")
+    for name in sorted(os.listdir(top) if os.path.isdir(top) else ()):
+        with suppress(OSError, ValueError, SkelebotError):
+            with open(os.path.join(top, name, "run.json"), encoding="utf-8") as file:
+                run = _read(file.read(), name)
+            if name == f"{run.number:06d}":
+                yield run

@@ -1,0 +1,296 @@
+"""Run a recorded run to its end, from wherever it stands.
+
+Whoever supervises a run holds its lock. An attempt is noted before it begins, holds a lock of its own while
+it lives, and leaves its exit code even if nobody waits for it. So it is always known whether a task has run,
+runs, or never began, and a supervisor that takes the place of a killed one goes on where that one was.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO
+
+from skelebot import console, foreground, process, runners
+from skelebot.errors import STOPPING, Interrupted, SkelebotError
+from skelebot.files import open_lock, reason, replace_file, try_lock
+from skelebot.model import Attempt, Flags, Run, Task
+from skelebot.pipeline import contents
+from skelebot.process import Streams
+from skelebot.runners import attempts
+from skelebot.runners.attempts import Lost
+from skelebot.runners.runner import Launch
+from skelebot.runs import workspace
+from skelebot.runs.record import RunRecord, State
+from skelebot.runs.store import Store
+
+_VARIABLE = "SKELEBOT_ATTEMPT"  # which attempt it is, from 1
+
+
+class Asked(Exception):
+    """The run was asked to end."""
+
+
+def take(store: Store, number: int) -> IO[str] | None:
+    """Return the lock of a run, held; None if somebody supervises it. Raises SkelebotError."""
+    path = os.path.join(store.run_folder(number), "lock")
+    try:
+        lock = open_lock(path)
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be opened: {reason(error)}") from None
+    if try_lock(lock):
+        return lock
+    lock.close()
+    return None
+
+
+def is_supervised(store: Store, number: int) -> bool:
+    """Tell whether somebody holds the lock of a run."""
+    path = os.path.join(store.run_folder(number), "lock")
+    with suppress(OSError), open(path, encoding="ascii") as lock:
+        return not try_lock(lock, shared=True)
+    return False
+
+
+def supervise(store: Store, number: int, flags: Flags, in_front: bool = False) -> RunRecord:
+    """Run the tasks of a run that are not done; return the run as it ended. The caller holds its lock.
+
+    in_front: whether the output goes to this process's streams besides each attempt's own log; otherwise
+    those streams become the log's.
+    """
+    note = process.identity(os.getpid()).encode("ascii")
+    with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
+        replace_file(os.path.join(store.run_folder(number), "supervisor"), note)
+    run = store.get(number)
+    try:
+        for at, task in enumerate(run.tasks):
+            if task.state != "done":
+                run = _Supervision(store, number, at, flags, in_front).task_to_end()
+                if run.tasks[at].state != "done":
+                    return _end(store, number, run.tasks[at].state, f"{task.job} failed: {run.reason}")
+        return _end(store, number, "done", "")
+    except (Asked, Interrupted):
+        return store.update(number, _as_asked)
+
+
+def exit_code(run: RunRecord) -> int:
+    """Return the exit code of a run that has ended: that of the task at which it did."""
+    codes = [task.code for task in run.tasks if task.code]
+    return 0 if run.state == "done" else codes[-1] if codes else 130 if run.state == "stopped" else 1
+
+
+def _end(store: Store, number: int, state: State, why: str) -> RunRecord:
+    return store.update(number, lambda run: run.becoming(state, "" if state == "done" else why))
+
+
+def _as_asked(run: RunRecord) -> RunRecord:
+    """Return the run stopped if somebody asked for that, and queued otherwise, as when the machine ends."""
+    at = next((at for at, task in enumerate(run.tasks) if task.state != "done"), None)
+    state: State = "stopped" if run.asked == "stop" else "queued"
+    if at is not None:
+        run = run.with_task(at, state=state, ended=time.time())
+    return run.becoming(state, "it was stopped" if state == "stopped" else run.reason)
+
+
+class _Supervision:
+    """One task of a run, and its attempts until it is done or has failed for good."""
+
+    def __init__(self, store: Store, number: int, at: int, flags: Flags, in_front: bool) -> None:
+        self._store, self._number, self._at = store, number, at
+        self._flags, self._in_front = flags, in_front
+        self._streams, self._asked = process.OWN, False
+
+    def task_to_end(self) -> RunRecord:
+        """Run the task's attempts, or go on with the one that another supervisor began. Raises Asked."""
+        run = self._store.get(self._number)
+        goes_on = run.tasks[self._at].state == "running"
+        while True:
+            self._check_asked(run)
+            if not goes_on:
+                run = self._begin()
+            self._open_log(run)
+            try:
+                code, why = self._adopted(run) if goes_on else self._attempt(run)
+                run = self._ended(code, why)
+            except Lost as error:
+                run = self._lost(str(error))
+            task, goes_on = run.tasks[self._at], False
+            if task.state in ("done", "failed"):
+                return run
+            if task.code and not task.lost:
+                time.sleep(min(2 ** (task.failures - 1), 60))
+
+    # --- one attempt ---
+
+    def _begin(self) -> RunRecord:
+        """Note that an attempt begins."""
+
+        def begin(run: RunRecord) -> RunRecord:
+            attempt = run.tasks[self._at].attempt + 1
+            return run.with_task(
+                self._at, state="running", attempt=attempt, code=None, started=time.time(), ended=0.0
+            )
+
+        run = self._store.update(self._number, begin)
+        os.makedirs(self._folder(run), exist_ok=True)
+        return run
+
+    def _folder(self, run: RunRecord) -> str:
+        return workspace.attempt_folder(self._store, run, self._at, run.tasks[self._at].attempt)
+
+    def _open_log(self, run: RunRecord) -> None:
+        """Let this process write to the attempt's log, before anything can go wrong that belongs there."""
+        os.makedirs(self._folder(run), exist_ok=True)
+        log = os.open(os.path.join(self._folder(run), "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._in_front:
+            self._streams = Streams(None, _both(1, log), _both(2, log))
+            return
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, stream in enumerate((nothing, log, log)):
+            os.dup2(stream, number)
+        os.close(log)
+        os.close(nothing)
+
+    def _attempt(self, run: RunRecord) -> tuple[int, str]:
+        """Run an attempt to its end; return its exit code, and why it failed. Raises Lost and Asked."""
+        try:
+            image, task = workspace.prepared(self._store, run, self._at)
+            number = str(run.tasks[self._at].attempt)
+            task = replace(task, env=(*task.env, (_VARIABLE, number)))
+            runner = runners.at(task.place, self._flags)
+            with runner.prepare(image, task) as ready:
+
+                def start(launch: Launch) -> Run:
+                    return runner.start(ready, task, self._streams, launch)
+
+                code = self._attend(start, runner.wait, runner.signal)
+        except Lost:
+            raise
+        except SkelebotError as error:
+            console.error(str(error))
+            return error.code, str(error)
+        self._end_leftovers(task)
+        return self._checked(run, code)
+
+    def _adopted(self, run: RunRecord) -> tuple[int, str]:
+        """Wait for an attempt that another supervisor began. Raises Lost and Asked."""
+        record = run.tasks[self._at]
+        folder = self._folder(run)
+        token = f"{run.uid}-{self._at + 1}-{record.attempt}"
+        task = replace(record.task, attempt=Attempt(folder, token))
+        assert task.attempt
+        code = attempts.code(task.attempt)
+        if code is None:
+            runner = runners.at(task.place, self._flags)
+            adopted = runner.adopt(task)
+            if adopted is None:
+                code = attempts.code(task.attempt)  # it may have ended since
+                if code is None:
+                    raise Lost(
+                        "" if not _has_begun(folder) else f"{task.name} and all of its processes were killed"
+                    )
+            else:
+                code = self._attend(lambda launch: adopted, runner.wait, runner.signal)
+        self._end_leftovers(task)
+        return self._checked(run, code)
+
+    def _attend(
+        self,
+        start: Callable[[Launch], Run],
+        wait: Callable[[Run], int],
+        send: Callable[[Run, int, bool], None],
+    ) -> int:
+        """Wait for a run, and pass signals on. Raises Asked if one of them asked it to end."""
+
+        def passed_on(run: Run, signum: int, delivered: bool) -> None:
+            self._asked = self._asked or signum in STOPPING
+            send(run, signum, delivered)
+
+        code = foreground.attend(start, wait, passed_on)
+        if self._asked:
+            raise Asked
+        return code
+
+    def _checked(self, run: RunRecord, code: int) -> tuple[int, str]:
+        """Return the code, or 1 where a task that ended with 0 has not made what it declares."""
+        task = run.tasks[self._at]
+        if code:
+            return code, f"it ended with exit code {code}"
+        top = workspace.outputs_folder(self._store, run)
+        if lacking := contents.missing(top, workspace.results(task)):
+            why = f"it ended with 0 but left nothing in {', '.join(map(str, lacking))}"
+            console.error(f"{task.job}: {why}")
+            return 1, why
+        return 0, ""
+
+    def _end_leftovers(self, task: Task) -> None:
+        """End what a native job has left running, which would hold what the next run needs."""
+        assert task.attempt
+        for signum in (signal.SIGTERM, signal.SIGKILL) if task.place.is_native else ():
+            until = time.monotonic() + 1
+            while attempts.is_held(task.attempt):
+                _signal_session(signum)
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.02)
+
+    # --- its end ---
+
+    def _ended(self, code: int, why: str) -> RunRecord:
+        """Note how an attempt ended: the task is done, has failed, or is tried again."""
+
+        def end(run: RunRecord) -> RunRecord:
+            task = run.tasks[self._at]
+            failures = task.failures + (code != 0)
+            state: State = "done" if code == 0 else "failed" if failures > task.retries else "queued"
+            changed = run.with_task(self._at, state=state, code=code, failures=failures, ended=time.time())
+            return replace(changed, reason=why)
+
+        return self._store.update(self._number, end)
+
+    def _lost(self, why: str) -> RunRecord:
+        """Note that an attempt died unseen; it is repeated once. why: "" if it never began."""
+
+        def lose(run: RunRecord) -> RunRecord:
+            task = run.tasks[self._at]
+            state: State = "failed" if why and task.lost else "queued"
+            changed = run.with_task(self._at, state=state, lost=task.lost or bool(why), ended=time.time())
+            return replace(changed, reason=why)
+
+        if why:
+            console.warn(why)
+        return self._store.update(self._number, lose)
+
+    def _check_asked(self, run: RunRecord) -> None:
+        if run.asked:
+            raise Asked
+
+
+def _both(own: int, log: int) -> Callable[[bytes], None]:
+    """Return what writes to a stream of this process and to a log."""
+
+    def write(data: bytes) -> None:
+        for number in (log, own):
+            rest = data
+            while rest:
+                rest = rest[os.write(number, rest) :]
+
+    return write
+
+
+def _has_begun(folder: str) -> bool:
+    """Tell whether somebody noted which process an attempt is."""
+    return os.path.exists(os.path.join(folder, "run"))
+
+
+def _signal_session(signum: int) -> None:
+    """Send a signal to the other processes of this session."""
+    import psutil
+
+    own = os.getsid(0)
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if pid != os.getpid() and os.getsid(pid) == own:
+                os.kill(pid, signum)

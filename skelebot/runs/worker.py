@@ -1,0 +1,315 @@
+"""Work a queue off: each run in a process of its own, as many at once as there are slots."""
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import FrameType
+from typing import IO, NamedTuple
+
+from skelebot import console, foreground, process
+from skelebot.errors import STOPPING, SkelebotError
+from skelebot.files import open_lock, try_lock
+from skelebot.model import Flags
+from skelebot.runs.record import RunRecord, State
+from skelebot.runs.store import Slots, Store, slots_of
+from skelebot.runs.supervise import supervise, take
+
+PAUSED = "paused"  # the setting that keeps all workers from taking a run: why
+
+_TICK = 0.1  # seconds between two looks at whether somebody has queued a run
+_QUICK, _IN_A_ROW = 10.0, 5  # so many runs in a row that fail within so many seconds end the taking
+
+
+class Plan(NamedTuple):
+    """What a worker does. root: of the checkout whose runs it takes; None: all. keep_free: bytes of disk."""
+
+    root: str | None
+    slots: int = 1
+    drain: bool = False
+    keep_free: int = 0
+
+
+def work(store: Store, plan: Plan, flags: Flags) -> int:
+    """Take runs until a signal ends it, or, to drain, until none is left; return the exit code."""
+    with _registered(store, plan), _woken() as wake:
+        return _Worker(store, plan, flags).run(wake)
+
+
+class _Child(NamedTuple):
+    number: int
+    began: float
+
+
+class _Worker:
+    def __init__(self, store: Store, plan: Plan, flags: Flags) -> None:
+        self._store, self._plan, self._flags = store, plan, flags
+        self._children: dict[int, _Child] = {}
+        self._requests = self._quick_failures = 0
+        self._has_failed = False
+        self._seen: tuple[int, ...] | None = None
+
+    def run(self, wake: Callable[[float], object]) -> int:
+        with foreground.handled(self._on_signal, STOPPING):
+            while True:
+                ended = self._reap()
+                is_idle = self._take(ended)
+                if not self._children and (self._requests or (self._plan.drain and is_idle)):
+                    break
+                self._stop_if_asked()
+                wake(_TICK)
+        # A worker that was asked to end has done what it was asked for.
+        return int(self._has_failed) if self._plan.drain else 0
+
+    # --- starting ---
+
+    def _take(self, ended: bool) -> bool:
+        """Start what there is room for; tell whether nothing can be started even with room."""
+        mark = self._store.mark()
+        if self._requests or (mark == self._seen and not ended):
+            return bool(self._requests) or len(self._children) < self._plan.slots
+        self._seen = mark
+        for number, lock in _unattended(self._store, self._plan.root):
+            console.info(f"going on with run {number}")
+            self._start(number, lock)
+        while len(self._children) < self._plan.slots:
+            if self._is_paused():
+                return True
+            claimed = claim(self._store, self._plan.root)
+            if claimed is None:
+                return True
+            self._start(*claimed)
+        return False
+
+    def _is_paused(self) -> bool:
+        if self._store.setting(PAUSED):
+            return True
+        status = os.statvfs(self._store.folder)
+        if status.f_bavail * status.f_frsize < self._plan.keep_free:
+            free = console.size(status.f_bavail * status.f_frsize)
+            self._pause(f"only {free} of the disk are free")
+            return True
+        return False
+
+    def _pause(self, why: str) -> None:
+        self._store.set(PAUSED, why)
+        console.error(f"the queue is paused: {why}; `skelebot runs resume` goes on")
+        self._has_failed = True
+
+    def _start(self, number: int, lock: IO[str]) -> None:
+        """Fork the process that supervises a run. No database is open here."""
+        with foreground.uninterrupted():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(_supervise(self._store, number, self._flags, lock.fileno()))
+        self._children[pid] = _Child(number, time.monotonic())
+        lock.close()  # the child has it
+
+    # --- what has ended ---
+
+    def _reap(self) -> bool:
+        """Note which supervisors have ended; tell whether any has."""
+        any_ended = False
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if child := self._children.pop(pid, None):
+                any_ended = True
+                self._note(child, os.waitstatus_to_exitcode(status))
+        return any_ended
+
+    def _note(self, child: _Child, code: int) -> None:
+        console.info(f"run {child.number}: {_WORDS.get(code, 'its supervisor was killed')}")
+        self._has_failed = self._has_failed or code == _CODES["failed"]
+        is_quick = code != 0 and time.monotonic() - child.began < _QUICK
+        self._quick_failures = self._quick_failures + 1 if is_quick else 0
+        if self._quick_failures >= _IN_A_ROW:
+            self._quick_failures = 0
+            self._pause(
+                f"{_IN_A_ROW} runs in a row failed within {_QUICK:.0f} seconds, the last was {child.number}"
+            )
+
+    # --- ending ---
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._requests += 1
+
+    def _stop_if_asked(self) -> None:
+        """At the second request, stop the runs and queue them again."""
+        if self._requests == 1:
+            self._requests = 2
+            if self._children:
+                runs = console.counted(len(self._children), "run")
+                console.info(f"waiting for {runs}; Ctrl-C once more stops them and queues them again")
+        elif self._requests > 2:
+            self._requests = 2
+            for pid, child in self._children.items():
+                self._store.update(child.number, lambda run: run.asked_to("queue"))
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+
+# --- the process of a run ---
+
+_CODES: dict[State, int] = {"done": 0, "failed": 1, "stopped": 3, "queued": 4, "pruned": 5}
+_WORDS = {0: "done", 1: "failed", 3: "stopped", 4: "queued again", 5: "pruned"}
+
+
+def _supervise(store: Store, number: int, flags: Flags, lock: int) -> int:
+    """Supervise a run in a forked process, as the leader of a session of its own; return the exit code."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        process.close_others((lock,))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for signum in STOPPING:
+            signal.signal(signum, foreground.raise_interrupted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        return _CODES[supervise(store, number, flags).state]
+    except SkelebotError as error:
+        console.error(f"run {number}: {error}")
+    except BaseException as error:  # nothing may unwind into the worker's own code
+        console.error(f"run {number}: its supervisor ended: {type(error).__name__}: {error}")
+    return 70
+
+
+# --- which run is next ---
+
+
+def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
+    """Take the next run that can start; return its number and its lock, held. None if there is none.
+
+    A run that has to wait for CPUs, memory or GPUs keeps its place: what it needs is not given to later ones.
+    """
+    taken = store.taken()
+    for number in store.numbers("queued", root):
+        run = store.get(number)
+        if not _may_start(store, run):
+            continue
+        needed = slots_of(run)
+        fits = not any(needed) or _fits(needed, taken)
+        taken = taken.plus(needed)
+        lock = take(store, number) if fits else None
+        if lock is None:
+            continue
+        try:
+            store.update(number, lambda run: run.becoming("running"))
+        except ValueError:  # somebody else was faster
+            lock.close()
+            continue
+        return number, lock
+    return None
+
+
+def _may_start(store: Store, run: RunRecord) -> bool:
+    """Tell whether the runs that a run comes after are done; where one is not to be, it becomes stopped."""
+    states = store.states(run.after)
+    for number in run.after:
+        state = states.get(number, "removed")
+        if state in ("failed", "stopped", "pruned", "removed"):
+            why = f"run {number}, which it comes after, is {state}"
+            with suppress(ValueError):
+                store.update(run.number, partial(RunRecord.becoming, state="stopped", reason=why))
+            return False
+    return all(state == "done" for state in states.values())
+
+
+def _fits(needed: Slots, taken: Slots) -> bool:
+    """Tell whether the machine has that much left. What it never has may try when nothing else runs."""
+    if not any(taken):
+        return True
+    machine = _machine(needed)
+    return all(n == 0 or t + n <= m for n, t, m in zip(needed, taken, machine, strict=True))
+
+
+def _machine(needed: Slots) -> Slots:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = 0
+    if needed.gpus:
+        from skelebot.runners import gpus as devices
+
+        with suppress(SkelebotError):  # the run will say what is wrong
+            gpus = len(devices.visible(devices.devices(), os.environ.get(devices.VISIBLE)))
+    return Slots(os.cpu_count() or 1, memory, gpus)
+
+
+def _unattended(store: Store, root: str | None) -> Iterator[tuple[int, IO[str]]]:
+    """Yield the runs whose supervisor has died, with their locks, held."""
+    for number in store.numbers("running", root):
+        lock = take(store, number)
+        if lock is None:
+            continue
+        run = store.get(number)
+        if run.state != "running":
+            lock.close()
+        elif run.own:
+            yield number, lock
+        else:
+            store.update(number, lambda run: run.becoming("failed", "the process that ran it was killed"))
+            lock.close()
+
+
+# --- which workers there are ---
+
+
+@contextmanager
+def _registered(store: Store, plan: Plan) -> Iterator[None]:
+    """Note this worker while the block lasts."""
+    folder = os.path.join(store.folder, "workers")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, str(os.getpid()))
+    with open_lock(path) as lock:
+        try_lock(lock)
+        os.ftruncate(lock.fileno(), 0)
+        facts = {"pid": os.getpid(), "root": plan.root, "slots": plan.slots, "started": time.time()}
+        lock.write(json.dumps(facts))
+        lock.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def workers(store: Store) -> list[dict[str, object]]:
+    """Return what the living workers have noted: their process, checkout, slots and when they began."""
+    folder, found = os.path.join(store.folder, "workers"), []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        path = os.path.join(folder, name)
+        with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+            if try_lock(file, shared=True):
+                os.unlink(path)  # of one that was killed
+            else:
+                found.append(json.loads(file.read()))
+    return found
+
+
+@contextmanager
+def _woken() -> Iterator[Callable[[float], object]]:
+    """Yield what waits for some seconds, or until a child ends or a signal comes."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def wait(seconds: float) -> None:
+        if select.select([reading], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                os.read(reading, 4096)
+
+    before = signal.set_wakeup_fd(writing)
+    try:
+        with foreground.handled(_do_nothing, (signal.SIGCHLD,)):
+            yield wait
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None: ...

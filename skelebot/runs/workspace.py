@@ -1,0 +1,146 @@
+"""Where a recorded run works: its own outputs, and natively its own copy of the project's files."""
+
+import os
+import posixpath
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from skelebot import runners
+from skelebot.errors import SkelebotError
+from skelebot.files import reason, remove_tree
+from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
+from skelebot.runs import snapshot
+from skelebot.runs.record import RunRecord, TaskRecord
+from skelebot.runs.store import Store
+
+
+def outputs_folder(store: Store, run: RunRecord) -> str:
+    """Return the folder that stands for the project's root where the run's outputs are."""
+    return os.path.join(store.run_folder(run.number), "outputs") if run.own else run.root
+
+
+def attempt_folder(store: Store, run: RunRecord, at: int, attempt: int) -> str:
+    """Return the folder of a task's attempt: `log`, `lock`, `run`, `code`."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "-" for c in run.tasks[at].job)[:60]
+    return os.path.join(store.run_folder(run.number), "tasks", f"{at + 1}-{name}.{attempt}")
+
+
+def results(task: TaskRecord) -> tuple[Output, ...]:
+    return tuple(map(Output.parse, task.outputs))
+
+
+def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
+    """Return what to run for a task, in the run's own folders, which are made. Raises SkelebotError."""
+    record = run.tasks[at]
+    folder, token = attempt_folder(store, run, at, record.attempt), f"{run.uid}-{at + 1}-{record.attempt}"
+    task = replace(record.task, attempt=Attempt(folder, token), keep="all", mode="i")
+    if not run.own:
+        return record.image, task
+    mounts = tuple(_own_mount(store, run, mount) for mount in task.mounts)
+    try:
+        for mount in mounts:
+            if mount.output:
+                os.makedirs(mount.source, exist_ok=True)
+        if task.place.is_native:
+            root = _work_folder(store, run, at, mounts)
+            task = replace(task, environments=os.path.join(store.folder, "environments"))
+        else:
+            root = os.path.join(store.run_folder(run.number), "engine")
+            os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        raise SkelebotError(f"the folders of the run cannot be made: {named}{reason(error)}") from None
+    return record.image, replace(task, root=root, mounts=mounts)
+
+
+def _own_mount(store: Store, run: RunRecord, mount: Mount) -> Mount:
+    """Return the mount of an output in the run's folder; of anything else as it is."""
+    inside = os.path.relpath(mount.source, run.root)
+    made = (output.folder for task in run.tasks for output in results(task))
+    if mount.output or (mount.read_only and any(_is_below(inside, folder) for folder in made)):
+        return replace(mount, source=os.path.join(outputs_folder(store, run), inside))
+    return mount
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+# --- what is kept for a run ---
+
+
+def keep(store: Store, uid: str, tasks: Sequence[TaskRecord]) -> None:
+    """Keep the code of a run's tasks."""
+    for number, tree in enumerate(_trees(tasks)):
+        snapshot.keep(store.folder, tree, f"{uid}-{number}")
+
+
+def tag(uid: str) -> str:
+    """Return the tag by which a run keeps its images. No checkout's own tag ends in so many digits."""
+    return f"run-{uid[:12]}"
+
+
+def unpin(uid: str, tasks: Sequence[TaskRecord], flags: Flags) -> None:
+    """Let the images of a run go."""
+    for task in tasks:
+        with suppress(SkelebotError):
+            runners.at(task.task.place, flags).unpin(task.image, tag(uid))
+
+
+def release(store: Store, run: RunRecord, flags: Flags) -> None:
+    """Let the code and the images of a run go."""
+    unpin(run.uid, run.tasks, flags)
+    for number, _ in enumerate(_trees(run.tasks)):
+        snapshot.forget(store.folder, f"{run.uid}-{number}")
+
+
+def _trees(tasks: Sequence[TaskRecord]) -> list[str]:
+    return list(dict.fromkeys(task.tree for task in tasks))
+
+
+# --- natively ---
+
+
+def _work_folder(store: Store, run: RunRecord, at: int, mounts: tuple[Mount, ...]) -> str:
+    """Return the root of a fresh copy of the run's files, with links to what is mapped. Raises OSError.
+
+    Everything is at its whole path below one folder, so that a mapping of `../data` is found.
+    """
+    top = os.path.join(store.run_folder(run.number), "work")
+    remove_tree(top)
+    root = f"{top}{run.root}"
+    os.makedirs(root)
+    snapshot.restore(store.folder, run.tasks[at].tree, root)
+    mapped = ((mount.source, f"{top}{place}") for mount, place in _places(run, at, mounts))
+    for source, target in sorted(mapped, key=lambda pair: len(pair[1])):
+        _link(source, target, top)
+    return root
+
+
+def _places(run: RunRecord, at: int, mounts: tuple[Mount, ...]) -> Iterator[tuple[Mount, str]]:
+    """Yield the mounts that a native job finds by a path from its root, with the path in the checkout."""
+    for before, mount in zip(run.tasks[at].task.mounts, mounts, strict=True):
+        inside = os.path.relpath(before.source, run.root)
+        above = inside.split(os.sep).count(os.pardir)
+        if inside != "." and above < len(run.root.split(os.sep)) - 1:
+            yield mount, before.source
+
+
+def _link(source: str, target: str, top: str) -> None:
+    """Let a path of the copy lead to a mapped folder, in place of what is there."""
+    for parent in _parents(target, top):
+        if os.path.islink(parent):
+            return  # it is below a mapped folder already
+    if os.path.isdir(target) and not os.path.islink(target):
+        shutil.rmtree(target)
+    elif os.path.lexists(target):
+        os.unlink(target)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    os.symlink(source, target)
+
+
+def _parents(path: str, top: str) -> Iterator[str]:
+    while (path := posixpath.dirname(path)) not in (top, "/"):
+        yield path
