@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO
+from typing import IO, NamedTuple
 
 from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, Interrupted, SkelebotError
@@ -54,15 +54,34 @@ def is_supervised(store: Store, number: int) -> bool:
     return False
 
 
-def supervise(store: Store, number: int, flags: Flags, in_front: bool = False) -> RunRecord:
+class Supervisor(NamedTuple):
+    """The process that supervises a run, and the one that has started it, by their `process.identity`."""
+
+    own: str
+    worker: str = ""
+
+
+def supervisor(store: Store, number: int) -> Supervisor | None:
+    """Return who supervises a run; None if nobody does, or has noted it."""
+    with suppress(OSError, TypeError), open(_note(store, number), encoding="ascii") as file:
+        who = Supervisor(*file.read().split("\n"))
+        return who if process.is_alive(who.own) else None
+    return None
+
+
+def _note(store: Store, number: int) -> str:
+    return os.path.join(store.run_folder(number), "supervisor")
+
+
+def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, worker: str = "") -> RunRecord:
     """Run the tasks of a run that are not done; return the run as it ended. The caller holds its lock.
 
     in_front: whether the output goes to this process's streams besides each attempt's own log; otherwise
-    those streams become the log's.
+    those streams become the log's. worker: the identity of the process that has started this one.
     """
-    note = process.identity(os.getpid()).encode("ascii")
+    who = Supervisor(process.identity(os.getpid()), worker)
     with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
-        replace_file(os.path.join(store.run_folder(number), "supervisor"), note)
+        replace_file(_note(store, number), "\n".join(who).encode("ascii"))
     run = store.get(number)
     try:
         for at, task in enumerate(run.tasks):

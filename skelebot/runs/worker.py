@@ -17,11 +17,12 @@ from skelebot.files import open_lock, try_lock
 from skelebot.model import Flags
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Slots, Store, slots_of
-from skelebot.runs.supervise import supervise, take
+from skelebot.runs.supervise import is_supervised, supervise, supervisor, take
 
 PAUSED = "paused"  # the setting that keeps all workers from taking a run: why
 
 _TICK = 0.1  # seconds between two looks at whether somebody has queued a run
+_LOOK = 5.0  # seconds after which it looks anyway
 _QUICK, _IN_A_ROW = 10.0, 5  # so many runs in a row that fail within so many seconds end the taking
 
 
@@ -49,21 +50,34 @@ class _Worker:
     def __init__(self, store: Store, plan: Plan, flags: Flags) -> None:
         self._store, self._plan, self._flags = store, plan, flags
         self._children: dict[int, _Child] = {}
+        self._adopted: set[int] = set()
+        self._who = process.identity(os.getpid())
         self._requests = self._quick_failures = 0
         self._has_failed = False
         self._seen: tuple[int, ...] | None = None
+        self._looked = 0.0
 
     def run(self, wake: Callable[[float], object]) -> int:
         with foreground.handled(self._on_signal, STOPPING):
             while True:
-                ended = self._reap()
+                ended = self._reap() or self._has_to_look()
                 is_idle = self._take(ended)
-                if not self._children and (self._requests or (self._plan.drain and is_idle)):
+                if not self._count and (self._requests or (self._plan.drain and is_idle)):
                     break
                 self._stop_if_asked()
                 wake(_TICK)
         # A worker that was asked to end has done what it was asked for.
         return int(self._has_failed) if self._plan.drain else 0
+
+    @property
+    def _count(self) -> int:
+        """How many slots are in use."""
+        return len(self._children) + len(self._adopted)
+
+    def _has_to_look(self) -> bool:
+        """Tell whether runs may have lost their supervisor, of which the database knows nothing."""
+        is_late = time.monotonic() - self._looked > _LOOK
+        return is_late or any(not is_supervised(self._store, number) for number in self._adopted)
 
     # --- starting ---
 
@@ -71,12 +85,13 @@ class _Worker:
         """Start what there is room for; tell whether nothing can be started even with room."""
         mark = self._store.mark()
         if self._requests or (mark == self._seen and not ended):
-            return bool(self._requests) or len(self._children) < self._plan.slots
-        self._seen = mark
+            return bool(self._requests) or self._count < self._plan.slots
+        self._seen, self._looked = mark, time.monotonic()
         for number, lock in _unattended(self._store, self._plan.root):
             console.info(f"going on with run {number}")
             self._start(number, lock)
-        while len(self._children) < self._plan.slots:
+        self._adopted = set(_orphans(self._store, self._plan.root))
+        while self._count < self._plan.slots:
             if self._is_paused():
                 return True
             claimed = claim(self._store, self._plan.root)
@@ -105,7 +120,7 @@ class _Worker:
         with foreground.uninterrupted():
             pid = os.fork()
             if pid == 0:
-                os._exit(_supervise(self._store, number, self._flags, lock.fileno()))
+                os._exit(_supervise(self._store, number, self._flags, lock.fileno(), self._who))
         self._children[pid] = _Child(number, time.monotonic())
         lock.close()  # the child has it
 
@@ -163,7 +178,7 @@ _CODES: dict[State, int] = {"done": 0, "failed": 1, "stopped": 3, "queued": 4, "
 _WORDS = {0: "done", 1: "failed", 3: "stopped", 4: "queued again", 5: "pruned"}
 
 
-def _supervise(store: Store, number: int, flags: Flags, lock: int) -> int:
+def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) -> int:
     """Supervise a run in a forked process, as the leader of a session of its own; return the exit code."""
     try:
         os.setsid()
@@ -173,7 +188,7 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int) -> int:
         for signum in STOPPING:
             signal.signal(signum, foreground.raise_interrupted)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-        return _CODES[supervise(store, number, flags).state]
+        return _CODES[supervise(store, number, flags, worker=worker).state]
     except SkelebotError as error:
         console.error(f"run {number}: {error}")
     except BaseException as error:  # nothing may unwind into the worker's own code
@@ -255,6 +270,14 @@ def _unattended(store: Store, root: str | None) -> Iterator[tuple[int, IO[str]]]
         else:
             store.update(number, lambda run: run.becoming("failed", "the process that ran it was killed"))
             lock.close()
+
+
+def _orphans(store: Store, root: str | None) -> Iterator[int]:
+    """Yield the runs whose worker has died and whose supervisor lives; they take slots, too."""
+    for number in store.numbers("running", root):
+        who = supervisor(store, number)
+        if who and who.worker and not process.is_alive(who.worker):
+            yield number
 
 
 # --- which workers there are ---

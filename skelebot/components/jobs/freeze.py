@@ -4,7 +4,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -13,7 +13,7 @@ from skelebot import git, launch, runners
 from skelebot.component import Link, Session
 from skelebot.components.jobs.run import is_below, prepare
 from skelebot.errors import ConfigError, SkelebotError, UsageError
-from skelebot.image import context
+from skelebot.image import context, written
 from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.model import Image, Job, Mapping, Project, Task, place_of
@@ -42,11 +42,11 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
         _task(store, link, job, each.image, each.amended)
         for (link, job), each in zip(jobs, prepared, strict=True)
     ]
-    tasks, images = _with_images(store, session, uid, tasks)
-    for (_, job), task in zip(jobs, tasks, strict=True):
-        if _tree(store, project, job, task.image) != task.tree:
-            raise SkelebotError(f"a file changed while {job.name} was being queued; queue it again")
-    workspace.keep(store, uid, tasks)
+    with _pinned(store, session, uid, tasks) as (tasks, images):
+        for (_, job), task in zip(jobs, tasks, strict=True):
+            if _tree(store, project, job, task.image) != task.tree:
+                raise SkelebotError(f"a file changed while {job.name} was being queued; queue it again")
+        workspace.keep(store, uid, tasks)
     return RunRecord(
         uid=uid,
         project=project.name,
@@ -111,7 +111,7 @@ def _task(store: Store, link: Link, job: Job, image: Image, task: Task) -> TaskR
 def _tree(store: Store, project: Project, job: Job, image: Image) -> str:
     """Return the snapshot of the files that the job's image holds, or would hold."""
     launch.forget_files()
-    patterns = image.ignores or launch.left_out(project, job)
+    patterns = (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
     entries = context.walk(project.root, Ignores(patterns))
     return snapshot.take(store.folder, entries, own_folder(project.root))
 
@@ -133,10 +133,14 @@ def _params(project: Project, job: Job, link: Link) -> Iterator[tuple[str, Any]]
             yield param.name, value
 
 
-def _with_images(
+@contextmanager
+def _pinned(
     store: Store, session: Session, uid: str, tasks: list[TaskRecord]
-) -> tuple[list[TaskRecord], dict[str, str]]:
-    """Build what is missing, and tag each image; return the tasks with the images' ids, and these."""
+) -> Iterator[tuple[list[TaskRecord], dict[str, str]]]:
+    """Build what is missing, and tag each image; yield the tasks with the images' ids, and these.
+
+    If the block raises an exception, the tags go.
+    """
     launch.fetch_dependencies(session)
     pinned: list[TaskRecord] = []
     images: dict[str, str] = {}
@@ -148,10 +152,10 @@ def _with_images(
                 id = runner.pin(ready, workspace.tag(uid))
             images |= {record.image.tag: id} if id else {}
             pinned.append(replace(record, image=replace(record.image, pinned=id)))
+        yield pinned, images
     except BaseException:
         workspace.unpin(uid, pinned, session.flags)
         raise
-    return pinned, images
 
 
 # --- the rest of what a run depends on ---

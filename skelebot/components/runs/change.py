@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from skelebot import console, foreground, process
+from skelebot import console, foreground
 from skelebot.component import Session
 from skelebot.components.runs.look import number_of
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
@@ -52,8 +52,9 @@ def _stop(store: Store, number: int, flags: Flags) -> None:
 def _end(store: Store, number: int, flags: Flags) -> None:
     """Let the supervisor of a run end it; where that was killed, take its place."""
     for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM):  # the third one ends the job at once
-        with suppress(OSError, ValueError):
-            _signal_supervisor(store, number, signum)
+        if who := supervise.supervisor(store, number):
+            with suppress(OSError):
+                os.kill(int(who.own.partition("-")[0]), signum)
         until = time.monotonic() + foreground.GRACE
         while supervise.is_supervised(store, number) and time.monotonic() < until:
             time.sleep(0.05)
@@ -66,13 +67,6 @@ def _end(store: Store, number: int, flags: Flags) -> None:
     with lock:
         if store.get(number).state == "running":
             supervise.supervise(store, number, flags)
-
-
-def _signal_supervisor(store: Store, number: int, signum: int) -> None:
-    with open(os.path.join(store.run_folder(number), "supervisor"), encoding="ascii") as file:
-        who = file.read()
-    if process.is_alive(who):
-        os.kill(int(who.partition("-")[0]), signum)
 
 
 # --- trying again ---
