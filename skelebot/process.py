@@ -54,6 +54,11 @@ def trace(verbose: bool, step: Step) -> None:
         console.detail(f"+ {display(step)}")
 
 
+def load() -> None:
+    """Import what starting programs takes, for processes that are forked from this one."""
+    import subprocess  # noqa: F401
+
+
 # --- programs whose output Skelebot reads ---
 
 

@@ -158,12 +158,16 @@ class Store(NamedTuple):
             rows = database.execute(f"select state, count(*) from run {where} group by state", values)  # noqa: S608
             return dict(rows.fetchall())
 
-    def numbers(self, state: State, root: str | None = None) -> list[int]:
-        """Return the numbers of the runs in a state, those that go first before the others."""
+    def numbers(self, state: State, root: str | None = None, most: int = -1, after: int = 0) -> list[int]:
+        """Return the numbers of the runs in a state, those that go first before the others.
+
+        most: how many of them, `after` so many others.
+        """
         where, values = ("and root = ?", (root,)) if root is not None else ("", ())
-        query = f"select number from run where state = ? {where} order by priority desc, number"  # noqa: S608
+        order = "order by priority desc, number limit ? offset ?"
+        query = f"select number from run where state = ? {where} {order}"  # noqa: S608 - no values
         with self._reading() as database:
-            return [number for (number,) in database.execute(query, (state, *values))]
+            return [number for (number,) in database.execute(query, (state, *values, most, after))]
 
     def states(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the state of each of these runs that there is."""
