@@ -364,6 +364,22 @@ def _check_attended(links: list[Link], option: str) -> None:
 def _run_links(links: list[Link], loader: Loader) -> int:
     """Check and validate every link before the first one runs; a failing link ends the chain."""
     _check(links)
+    if _are_recorded(links):
+        from skelebot.components.jobs.recorded import recorded
+
+        with recorded(links) as recording:
+            return _run_each(recording, loader)
+    return _run_each(links, loader)
+
+
+def _are_recorded(links: list[Link]) -> bool:
+    """Whether the project records what it runs, and something of the chain is."""
+    components, flags = links[0].session.components, links[0].session.flags
+    is_wanted = any(getattr(component, "record", False) is True for component in components)
+    return is_wanted and not flags.dry_run and not flags.rehearse and any(link.command.job for link in links)
+
+
+def _run_each(links: list[Link], loader: Loader) -> int:
     at = 0
     while at < len(links):
         count = _at_once(links, at)
@@ -466,7 +482,8 @@ def _again(link: Link, loader: Loader) -> Link:
     command = loaded.commands.get(link.command.name)
     if command is None:
         raise help.unknown(link.command.name, *loaded)
-    return link._replace(command=command, session=loaded.session)
+    session = loaded.session._replace(record=link.session.record)
+    return link._replace(command=command, session=session)
 
 
 def _run_link(links: list[Link], at: int) -> int:

@@ -88,6 +88,7 @@ class Session(NamedTuple):
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
+    record: runs a job by what is given to it, and records that. log: a file that gets the output as well.
     """
 
     optional_project: Project | None
@@ -100,6 +101,8 @@ class Session(NamedTuple):
     reserved_names: frozenset[str] = frozenset()
     schema: Callable[[], dict[str, Any]] = dict
     aside: "Aside | None" = None
+    record: "Callable[[Callable[[Session], int]], int] | None" = None
+    log: str = ""
 
     @property
     def project(self) -> Project:

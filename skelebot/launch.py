@@ -168,16 +168,19 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
         return 0
     sweep()
     streams, attend = session.aside[:2] if session.aside else (streams, foreground.attend)
-    with runner.prepare(image, task) as prepared:
+    with (
+        runner.prepare(image, task) as prepared,
+        process.logged(streams or process.OWN, session.log) as logged,
+    ):
         if task.is_detached:
             run, signum = foreground.begin(lambda launch: runner.start(prepared, task, process.OWN, launch))
             console.out(run.name)
             return 128 + signum if signum else 0
 
         def begin(launch: "Launch") -> Run:
-            return runner.start(prepared, task, streams or process.OWN, launch)
+            return runner.start(prepared, task, logged, launch)
 
-        is_raw = streams is None and foreground.are_terminals() and not task.place.is_native
+        is_raw = logged == process.OWN and foreground.are_terminals() and not task.place.is_native
         return attend(begin, runner.wait, runner.signal, is_raw)
 
 

@@ -37,6 +37,40 @@ class Streams(NamedTuple):
 OWN = Streams()
 
 
+@contextmanager
+def logged(streams: Streams, log: str) -> Iterator[Streams]:
+    """Yield streams whose output goes to the end of a file as well; without one, as they are."""
+    if not log:
+        yield streams
+        return
+    number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        yield with_log(streams, number)
+    finally:
+        os.close(number)
+
+
+def with_log(streams: Streams, log: int) -> Streams:
+    """Return streams whose output goes to an open file as well."""
+    return streams._replace(stdout=_both(streams.stdout, 1, log), stderr=_both(streams.stderr, 2, log))
+
+
+def _both(sink: Sink, own: int, log: int) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        _write_all(log, data)
+        if callable(sink):
+            sink(data)
+        else:
+            _write_all(own if sink is None else sink, data)
+
+    return write
+
+
+def _write_all(number: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(number, data) :]
+
+
 def display(step: Step) -> str:
     """Return the step as shell text, without secrets."""
     import shlex  # like subprocess, only where a program is run

@@ -53,6 +53,9 @@ class Runner(Protocol):
     def pin(self, prepared: Any, name: str) -> str:
         """Keep the image of a recorded run from being removed, by a tag of that name; gives its id or ""."""
 
+    def packages(self, prepared: Any, task: Task) -> list[str]:
+        """What is installed in the image or the environment: NAME==VERSION, sorted."""
+
     def unpin(self, image: Image, name: str) -> None:
         """Let the image of a recorded run be removed that has been pinned by that name."""
 

@@ -26,8 +26,8 @@ class TaskRecord:
     tree: the id of its files' snapshot. image, task: as they would run in the checkout. params: the values of
     its arguments and options by name. attempt: the number of the last one; failures: how many of them failed,
     of which it may have `retries` more. lost: whether one died with its processes. code: of the last attempt.
-    started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; taken_from:
-    the number of the run whose outputs it has taken over.
+    started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; made: their
+    fingerprint once it is done; taken_from: the number of the run whose outputs it has taken over.
     """
 
     job: str
@@ -45,6 +45,7 @@ class TaskRecord:
     started: float = 0.0
     ended: float = 0.0
     key: str = ""
+    made: str = ""
     taken_from: int = 0
 
     @property

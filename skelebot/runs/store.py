@@ -4,6 +4,7 @@ The database can be made anew from the folders. No connection outlives a functio
 process forks. https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -69,7 +70,21 @@ class Store(NamedTuple):
         """Return the folder of a run's files: `run.json`, `lock`, `tasks/`, `outputs/`."""
         return os.path.join(self.folder, "runs", f"{number:06d}")
 
+    def packages_file(self, id: str) -> str:
+        """Return the file with the list of packages of an image or an environment, a line for each."""
+        return os.path.join(self.folder, "packages", id.partition(":")[2] or id)
+
     # --- writing ---
+
+    def packages(self, image: str, find: Callable[[], list[str]]) -> str:
+        """Keep a list of packages; return its id: that of the image, whose packages are found once, or its own."""
+        if image and os.path.exists(self.packages_file(image)):
+            return image
+        data = "".join(f"{line}\n" for line in find()).encode("utf-8", "surrogateescape")
+        id = image or f"sha256:{hashlib.sha256(data).hexdigest()}"
+        os.makedirs(os.path.dirname(self.packages_file(id)), exist_ok=True)
+        replace_file(self.packages_file(id), data)
+        return id
 
     def add(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
         """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError."""

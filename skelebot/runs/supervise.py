@@ -18,7 +18,6 @@ from skelebot.errors import STOPPING, Interrupted, SkelebotError
 from skelebot.files import open_lock, reason, replace_file, try_lock
 from skelebot.model import Attempt, Flags, Run, Task
 from skelebot.pipeline import contents
-from skelebot.process import Streams
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
 from skelebot.runners.runner import Launch
@@ -164,7 +163,7 @@ class _Supervision:
         os.makedirs(self._folder(run), exist_ok=True)
         log = os.open(os.path.join(self._folder(run), "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._in_front:
-            self._streams = Streams(None, _both(1, log), _both(2, log))
+            self._streams = process.with_log(process.OWN, log)
             return
         nothing = os.open(os.devnull, os.O_RDONLY)
         for number, stream in enumerate((nothing, log, log)):
@@ -285,18 +284,6 @@ class _Supervision:
     def _check_asked(self, run: RunRecord) -> None:
         if run.asked:
             raise Asked
-
-
-def _both(own: int, log: int) -> Callable[[bytes], None]:
-    """Return what writes to a stream of this process and to a log."""
-
-    def write(data: bytes) -> None:
-        for number in (log, own):
-            rest = data
-            while rest:
-                rest = rest[os.write(number, rest) :]
-
-    return write
 
 
 def _has_begun(folder: str) -> bool:

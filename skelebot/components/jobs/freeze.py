@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -42,11 +43,41 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
         _task(store, link, job, each.image, each.amended)
         for (link, job), each in zip(jobs, prepared, strict=True)
     ]
-    with _pinned(store, session, uid, tasks) as (tasks, images):
+    with _pinned(store, session, uid, tasks) as (tasks, images, packages):
         for (_, job), task in zip(jobs, tasks, strict=True):
             if _tree(store, project, job, task.image) != task.tree:
                 raise SkelebotError(f"a file changed while {job.name} was being queued; queue it again")
         workspace.keep(store, uid, tasks)
+    run = _record(store, project, uid, links, tasks)
+    return replace(run, images=tuple(images.items()), packages=tuple(packages))
+
+
+def in_place(store: Store, links: Sequence[Link]) -> RunRecord:
+    """Return the run of a chain that is run in the checkout, with its code kept. Raises SkelebotError."""
+    jobs = [(link, link.command.job) for link in links if link.command.job]
+    project, uid = jobs[0][0].session.project, os.urandom(16).hex()
+    prepared = [prepare(link.session, job, link.values) for link, job in jobs]
+    tasks = [
+        _task(store, link, job, each.image, each.amended)
+        for (link, job), each in zip(jobs, prepared, strict=True)
+    ]
+    tasks = [replace(task, task=without_typed(task.task)) for task in tasks]
+    workspace.keep(store, uid, tasks)
+    return replace(_record(store, project, uid, links, tasks), own=False)
+
+
+def without_typed(task: Task) -> Task:
+    """Return the task without secrets that were typed, which are not stored."""
+    return replace(task, argv=tuple("***" if _is_typed(word) else word for word in task.argv))
+
+
+def _is_typed(word: object) -> bool:
+    return isinstance(word, Secret) and word.kind == "typed"
+
+
+def _record(
+    store: Store, project: Project, uid: str, links: Sequence[Link], tasks: Sequence[TaskRecord]
+) -> RunRecord:
     return RunRecord(
         uid=uid,
         project=project.name,
@@ -55,7 +86,6 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
         tasks=tuple(tasks),
         created=time.time(),
         env=project.env or "",
-        images=tuple(images.items()),
         variables=_variables(store, tasks),
         data=_data(project, tasks),
         where=", ".join(dict.fromkeys(str(task.task.place) for task in tasks)),
@@ -64,9 +94,18 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
 
 
 def _chain(links: Sequence[Link]) -> tuple[str, ...]:
-    """Return the words of the chain as they were typed."""
-    typed = [link.words for link in links if not link.is_needed]
+    """Return the words of the chain as they were typed, without secrets."""
+    typed = [list(_words(link)) for link in links if not link.is_needed]
     return tuple(word for words in typed for word in (*words, "+"))[:-1]
+
+
+def _words(link: Link) -> Iterator[str]:
+    given = (link.values.get(param.name) for param in link.command.params if param.secret)
+    secrets = {text for value in given for text in (value if isinstance(value, tuple) else (value,)) if text}
+    for word in link.words:
+        for secret in secrets:
+            word = word.replace(str(secret), "***")
+        yield word
 
 
 # --- what cannot be queued ---
@@ -136,23 +175,26 @@ def _params(project: Project, job: Job, link: Link) -> Iterator[tuple[str, Any]]
 @contextmanager
 def _pinned(
     store: Store, session: Session, uid: str, tasks: list[TaskRecord]
-) -> Iterator[tuple[list[TaskRecord], dict[str, str]]]:
-    """Build what is missing, and tag each image; yield the tasks with the images' ids, and these.
+) -> Iterator[tuple[list[TaskRecord], dict[str, str], list[str]]]:
+    """Build what is missing, and tag each image.
 
-    If the block raises an exception, the tags go.
+    Yields the tasks with the images' ids, these by name, and the lists of their packages. If the block
+    raises an exception, the tags go.
     """
     launch.fetch_dependencies(session)
     pinned: list[TaskRecord] = []
     images: dict[str, str] = {}
+    packages: dict[str, None] = {}
     try:
         for record in tasks:
             task = replace(record.task, environments=os.path.join(store.folder, "environments"))
             runner = runners.at(task.place, session.flags)
             with runner.prepare(record.image, task) as ready:
                 id = runner.pin(ready, workspace.tag(uid))
+                packages[store.packages(id, partial(runner.packages, ready, task))] = None
             images |= {record.image.tag: id} if id else {}
             pinned.append(replace(record, image=replace(record.image, pinned=id)))
-        yield pinned, images
+        yield pinned, images, list(packages)
     except BaseException:
         workspace.unpin(uid, pinned, session.flags)
         raise

@@ -21,6 +21,14 @@ from skelebot.runners.folders import make_folders
 from skelebot.runners.runner import Cleaned, Launch, Removed
 from skelebot.secret import display_text, reveal, reveal_all
 
+# What each of them lists is in the image or is not; none says a word where it is missing.
+_PACKAGES = r"""
+python -m pip freeze --all || python3 -m pip freeze --all
+dpkg-query -W -f '${Package}==${Version}\n' ||
+    rpm -qa --queryformat '%{NAME}==%{VERSION}-%{RELEASE}\n' || apk info -v
+Rscript -e 'p <- installed.packages(); cat(paste0(p[, "Package"], "==", p[, "Version"], "\n"), sep = "")'
+"""
+
 
 class Docker:
     """The containers of one engine."""
@@ -95,6 +103,10 @@ class Docker:
     def pin(self, prepared: Prepared, name: str) -> str:
         self.client.query("tag", prepared.built.id, f"{repository(prepared.image)}:{name}")
         return prepared.built.id
+
+    def packages(self, prepared: Prepared, task: Task) -> list[str]:
+        words = ("run", "--rm", "--entrypoint", "/bin/sh", prepared.built.id, "-c", _PACKAGES)
+        return sorted(set(self.client.capture(*words)[1].splitlines()))
 
     def unpin(self, image: Image, name: str) -> None:
         self.client.capture("rmi", f"{repository(image)}:{name}", timeout=PATIENCE)

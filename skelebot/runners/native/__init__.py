@@ -85,6 +85,9 @@ class Native:
     def pin(self, prepared: Environment, name: str) -> str:
         return ""
 
+    def packages(self, prepared: Environment, task: Task) -> list[str]:
+        return environment.packages(prepared)
+
     def unpin(self, image: Image, name: str) -> None: ...
 
     # --- starting and waiting ---

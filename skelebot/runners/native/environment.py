@@ -194,6 +194,14 @@ def _packages(python: str) -> list[str]:
     return sorted(found)
 
 
+def packages(prepared: Environment) -> list[str]:
+    """Return what is installed for the `python` of an environment, each as NAME==VERSION."""
+    path = dict(prepared.variables).get("PATH", os.environ.get("PATH", os.defpath))
+    python = shutil.which("python", path=path) or sys.executable
+    infos = (info.rpartition(".")[0].partition("-") for info in _packages(python))
+    return sorted({f"{name}=={version.removesuffix('-info')}" for name, _, version in infos})
+
+
 @cache
 def _infos(folder: str, changed: int) -> list[str]:
     """List the folders that say what is installed, anew when the time of the folder has changed."""
