@@ -449,6 +449,7 @@ class Job:
         (), help="Folders and files that the job makes", check=_read_by(Output.parse)
     )
     rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
+    cache: bool = key(False, help="Whether a queued run takes over what another has made from the same")
     method: Literal["run", "validate"] = "run"  # of the class, where the source is one
     place: str = ""
     elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)

@@ -26,6 +26,7 @@ class TaskRecord:
     tree: the id of its files' snapshot. image, task: as they would run in the checkout. params: the values of
     its arguments and options by name. attempt: the number of the last one; failures: how many of them failed,
     of which it may have `retries` more. lost: whether one died with its processes. code: of the last attempt.
+    cache: whether it takes over the outputs of the same task of another run.
     started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; made: their
     fingerprint once it is done; taken_from: the number of the run whose outputs it has taken over.
     """
@@ -37,6 +38,7 @@ class TaskRecord:
     params: tuple[tuple[str, Any], ...] = ()
     outputs: tuple[str, ...] = ()
     retries: int = 0
+    cache: bool = False
     state: State = "queued"
     attempt: int = 0
     failures: int = 0

@@ -759,20 +759,13 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-_FICLONE = 0x40049409  # ioctl_ficlone(2)
-
-
 def _copy(source: IO[bytes], target: str, mode: int) -> str:
     """Copy an open file to a new one, and return the copy's SHA-256.
 
     Where the file system can, both share their blocks.
     """
-    import fcntl
-
     with open(target, "xb", buffering=0, opener=_private) as copy:
-        try:
-            fcntl.ioctl(copy.fileno(), _FICLONE, source.fileno())
-        except OSError:
+        if not files.share_blocks(source, copy):
             while block := source.read(1 << 20):
                 _write_all(copy, block)
         ident = files.sha256(target)  # while it may be read

@@ -31,6 +31,7 @@ create table run(
     cpus real not null, memory integer not null, gpus integer not null, document text not null);
 create index waiting on run(state, priority desc, number);
 create index named on run(name) where name <> '';
+create table made(key text primary key, number integer not null, task integer not null);
 create table setting(name text primary key, value text not null);
 """
 
@@ -77,7 +78,7 @@ class Store(NamedTuple):
     # --- writing ---
 
     def packages(self, image: str, find: Callable[[], list[str]]) -> str:
-        """Keep a list of packages; return its id: that of the image, whose packages are found once, or its own."""
+        """Keep a list of packages, found once for each image; return its id: the image's or its own."""
         if image and os.path.exists(self.packages_file(image)):
             return image
         data = "".join(f"{line}\n" for line in find()).encode("utf-8", "surrogateescape")
@@ -86,8 +87,11 @@ class Store(NamedTuple):
         replace_file(self.packages_file(id), data)
         return id
 
-    def add(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
-        """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError."""
+    def add(self, runs: Sequence[RunRecord], outputs: str = "") -> list[RunRecord]:
+        """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError.
+
+        outputs: a folder of the store that becomes the first one's outputs.
+        """
         added: list[RunRecord] = []
         with self._writing() as database:
             for run in runs:
@@ -101,6 +105,8 @@ class Store(NamedTuple):
                     folder, ignore_errors=True
                 )  # of somebody who was killed before this number was taken
                 os.makedirs(folder)
+                if outputs and len(added) == 1:
+                    os.rename(outputs, os.path.join(folder, "outputs"))
                 self._write(database, added[-1])
         return added
 
@@ -126,6 +132,18 @@ class Store(NamedTuple):
             (run.name, run.state, run.priority, *slots, document, run.number),
         )
         replace_file(os.path.join(self.run_folder(run.number), "run.json"), document.encode("utf-8"))
+
+    def note_made(self, key: str, number: int, at: int) -> None:
+        """Note which task of which run has made what belongs to a key."""
+        with self._writing() as database:
+            database.execute("replace into made values (?, ?, ?)", (key, number, at))
+
+    def made(self, key: str) -> tuple[int, int] | None:
+        """Return which task of which run has made what belongs to a key; None if none has, or it is gone."""
+        query = "select made.number, task from made join run using (number) where key = ?"
+        with self._reading() as database:
+            found: tuple[int, int] | None = database.execute(query, (key,)).fetchone()
+        return found
 
     def set(self, name: str, value: str) -> None:
         """Keep a setting of the store."""

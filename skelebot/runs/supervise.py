@@ -21,7 +21,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
 from skelebot.runners.runner import Launch
-from skelebot.runs import workspace
+from skelebot.runs import cache, workspace
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
@@ -173,10 +173,16 @@ class _Supervision:
 
     def _attempt(self, run: RunRecord) -> tuple[int, str]:
         """Run an attempt to its end; return its exit code, and why it failed. Raises Lost and Asked."""
+        record = run.tasks[self._at]
         try:
+            run = self._store.update(self._number, self._with_data)
+            key = cache.key(self._store, run, self._at) if record.cache and run.own else ""
+            if key and (number := cache.take_over(self._store, run, self._at, key)):
+                console.info(f"{record.job} has been done by run {number}, whose outputs are taken over")
+                self._store.update(self._number, lambda run: run.with_task(self._at, taken_from=number))
+                return self._checked(run, 0, key)
             image, task = workspace.prepared(self._store, run, self._at)
-            number = str(run.tasks[self._at].attempt)
-            task = replace(task, env=(*task.env, (_VARIABLE, number)))
+            task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt))))
             runner = runners.at(task.place, self._flags)
             with runner.prepare(image, task) as ready:
 
@@ -190,7 +196,16 @@ class _Supervision:
             console.error(str(error))
             return error.code, str(error)
         self._end_leftovers(task)
-        return self._checked(run, code)
+        return self._checked(run, code, key)
+
+    def _with_data(self, run: RunRecord) -> RunRecord:
+        """Return the run with the fingerprints of what the task reads as it is now."""
+        mounted = {mount.source for mount in run.tasks[self._at].task.mounts}
+        now = {path: workspace.fingerprint(self._store, path) for path, _ in run.data if path in mounted}
+        for path, mark in run.data:
+            if now.get(path, mark) != mark:
+                console.warn(f"{path} has changed since the run was queued")
+        return replace(run, data=tuple((path, now.get(path, mark)) for path, mark in run.data))
 
     def _adopted(self, run: RunRecord) -> tuple[int, str]:
         """Wait for an attempt that another supervisor began. Raises Lost and Asked."""
@@ -231,8 +246,11 @@ class _Supervision:
             raise Asked
         return code
 
-    def _checked(self, run: RunRecord, code: int) -> tuple[int, str]:
-        """Return the code, or 1 where a task that ended with 0 has not made what it declares."""
+    def _checked(self, run: RunRecord, code: int, key: str = "") -> tuple[int, str]:
+        """Return the code, or 1 where a task that ended with 0 has not made what it declares.
+
+        key: by which other runs find what it has made.
+        """
         task = run.tasks[self._at]
         if code:
             return code, f"it ended with exit code {code}"
@@ -241,6 +259,10 @@ class _Supervision:
             why = f"it ended with 0 but left nothing in {', '.join(map(str, lacking))}"
             console.error(f"{task.job}: {why}")
             return 1, why
+        if key:
+            made = workspace.made(self._store, run, self._at)
+            self._store.update(self._number, lambda run: run.with_task(self._at, key=key, made=made))
+            self._store.note_made(key, self._number, self._at)
         return 0, ""
 
     def _end_leftovers(self, task: Task) -> None:

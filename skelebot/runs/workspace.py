@@ -1,15 +1,22 @@
 """Where a recorded run works: its own outputs, and natively its own copy of the project's files."""
 
+import hashlib
+import json
 import os
 import posixpath
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from skelebot import runners
 from skelebot.errors import SkelebotError
-from skelebot.files import reason, remove_tree
+from skelebot.files import clone, reason, remove_tree
+from skelebot.image import context
+from skelebot.image.context import ContextEntry
+from skelebot.image.fingerprint import FingerprintCache
+from skelebot.image.ignores import Ignores
 from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
 from skelebot.runs import snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
@@ -40,9 +47,8 @@ def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
         return record.image, task
     mounts = tuple(_own_mount(store, run, mount) for mount in task.mounts)
     try:
-        for mount in mounts:
-            if mount.output:
-                os.makedirs(mount.source, exist_ok=True)
+        for output in {output.folder for each in run.tasks for output in results(each)}:
+            os.makedirs(os.path.join(outputs_folder(store, run), output), exist_ok=True)
         if task.place.is_native:
             root = _work_folder(store, run, at, mounts)
             task = replace(task, environments=os.path.join(store.folder, "environments"))
@@ -66,6 +72,57 @@ def _own_mount(store: Store, run: RunRecord, mount: Mount) -> Mount:
 
 def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
+
+
+# --- what a run reads and makes ---
+
+
+def data(store: Store, root: str, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, str], ...]:
+    """Return the fingerprint of each read-only mapping that no task makes. Raises SkelebotError."""
+    made = [os.path.join(root, output.folder) for task in tasks for output in results(task)]
+    sources = {mount.source for task in tasks for mount in task.task.mounts if mount.read_only}
+    return tuple(
+        (source, fingerprint(store, source))
+        for source in sorted(sources)
+        if not any(_is_below(source, folder) for folder in made)
+    )
+
+
+def fingerprint(store: Store, path: str) -> str:
+    """Return the fingerprint of a file or folder; "" where there is none. Raises SkelebotError."""
+    try:
+        entries = [ContextEntry("", path, os.stat(path))]
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise context.unreadable(path, error) from None
+    if os.path.isdir(path):
+        entries += context.walk(path, Ignores(()))
+    folder = os.path.join(store.folder, "fingerprints")
+    os.makedirs(folder, exist_ok=True)
+    return FingerprintCache(folder, f"{zlib.crc32(os.fsencode(path)):08x}").fingerprint("", entries, "all")
+
+
+def made(store: Store, run: RunRecord, at: int) -> str:
+    """Return the fingerprint of what a task has made."""
+    top = outputs_folder(store, run)
+    found = {str(o): fingerprint(store, os.path.join(top, o.path)) for o in results(run.tasks[at])}
+    return hashlib.sha256(json.dumps(sorted(found.items())).encode("ascii")).hexdigest()
+
+
+def copy_outputs(store: Store, run: RunRecord, at: int, top: str) -> None:
+    """Copy the outputs of a run's task below another folder. Raises SkelebotError."""
+    for output in results(run.tasks[at]):
+        source = os.path.join(outputs_folder(store, run), output.path)
+        target = os.path.join(top, output.path)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if os.path.isdir(source):
+                shutil.copytree(source, target, symlinks=True, copy_function=clone, dirs_exist_ok=True)
+            else:
+                clone(source, target)
+        except (OSError, shutil.Error) as error:
+            raise SkelebotError(f"the outputs of run {run.number} cannot be copied: {error}") from None
 
 
 # --- what is kept for a run ---
@@ -113,14 +170,20 @@ def _work_folder(store: Store, run: RunRecord, at: int, mounts: tuple[Mount, ...
     root = f"{top}{run.root}"
     os.makedirs(root)
     snapshot.restore(store.folder, run.tasks[at].tree, root)
-    mapped = ((mount.source, f"{top}{place}") for mount, place in _places(run, at, mounts))
+    top_of_outputs = outputs_folder(store, run)
+    mapped = ((mount.source, f"{top}{place}") for mount, place in _places(run, at, mounts, top_of_outputs))
     for source, target in sorted(mapped, key=lambda pair: len(pair[1])):
         _link(source, target, top)
     return root
 
 
-def _places(run: RunRecord, at: int, mounts: tuple[Mount, ...]) -> Iterator[tuple[Mount, str]]:
-    """Yield the mounts that a native job finds by a path from its root, with the path in the checkout."""
+def _places(run: RunRecord, at: int, mounts: tuple[Mount, ...], outputs: str) -> Iterator[tuple[Mount, str]]:
+    """Yield the mounts that a native job finds by a path from its root, with the path in the checkout.
+
+    The outputs of all tasks are among them, as a native job sees them in a checkout, too.
+    """
+    for output in {output.folder for task in run.tasks for output in results(task)}:
+        yield Mount(os.path.join(outputs, output), ""), os.path.join(run.root, output)
     for before, mount in zip(run.tasks[at].task.mounts, mounts, strict=True):
         inside = os.path.relpath(before.source, run.root)
         above = inside.split(os.sep).count(os.pardir)

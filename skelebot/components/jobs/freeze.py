@@ -2,7 +2,6 @@
 
 import os
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,7 +14,6 @@ from skelebot.component import Link, Session
 from skelebot.components.jobs.run import is_below, prepare
 from skelebot.errors import ConfigError, SkelebotError, UsageError
 from skelebot.image import context, written
-from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.model import Image, Job, Mapping, Project, Task, place_of
 from skelebot.options import Value
@@ -87,7 +85,7 @@ def _record(
         created=time.time(),
         env=project.env or "",
         variables=_variables(store, tasks),
-        data=_data(project, tasks),
+        data=workspace.data(store, project.root, tasks),
         where=", ".join(dict.fromkeys(str(task.task.place) for task in tasks)),
         **_commit(project.root),
     )
@@ -144,6 +142,7 @@ def _task(store: Store, link: Link, job: Job, image: Image, task: Task) -> TaskR
         params=tuple(_params(project, job, link)),
         outputs=job.outputs,
         retries=job.retries,
+        cache=job.cache,
     )
 
 
@@ -215,32 +214,6 @@ def _variables(store: Store, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, st
         for name, value in values.items()
     }
     return tuple(sorted(hashed.items()))
-
-
-def _data(project: Project, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, str], ...]:
-    """Return the fingerprint of each read-only mapping that no task makes."""
-    made = [os.path.join(project.root, path) for task in tasks for path in _folders(task)]
-    sources = {mount.source for task in tasks for mount in task.task.mounts if mount.read_only}
-    return tuple(
-        (source, fingerprint(project.root, source))
-        for source in sorted(sources)
-        if not any(is_below(source, folder) for folder in made)
-    )
-
-
-def _folders(task: TaskRecord) -> Iterator[str]:
-    yield from (output.folder for output in workspace.results(task))
-
-
-def fingerprint(root: str, source: str) -> str:
-    """Return the fingerprint of a mapped file or folder; "" where it is not there."""
-    if not os.path.exists(source):
-        return ""
-    entries = [context.ContextEntry("", source, os.stat(source))]
-    if os.path.isdir(source):
-        entries += context.walk(source, Ignores(()))
-    cache = FingerprintCache(own_folder(root), f"data-{zlib.crc32(os.fsencode(source)):08x}")
-    return cache.fingerprint("", entries, "mapping")
 
 
 def _commit(root: str) -> dict[str, Any]:

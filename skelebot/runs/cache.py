@@ -1,0 +1,58 @@
+"""Take over what the same task of another run has made: `cache: true`."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from skelebot.json_form import to_json
+from skelebot.model import Mount
+from skelebot.pipeline.key import keyed_hash
+from skelebot.runs import workspace
+from skelebot.runs.record import RunRecord
+from skelebot.runs.store import Store
+from skelebot.secret import Secret, Word, reveal, reveal_all
+
+
+def key(store: Store, run: RunRecord, at: int) -> str:
+    """Return the key of a task as it would run now: all that decides what it makes. Raises SkelebotError."""
+    record = run.tasks[at]
+    task = record.task
+    known = {**os.environ, **reveal_all(task.env, os.environ)}
+    data = dict(run.data)
+
+    def shown(word: Word) -> str:
+        if not isinstance(word, Secret):
+            return word
+        return keyed_hash(store.folder, reveal(word, known).encode("utf-8", "surrogateescape"))
+
+    def mapped(mount: Mount) -> list[Any]:
+        source = os.path.relpath(mount.source, run.root)
+        return [source, mount.target, mount.read_only, mount.output, data.get(mount.source, "")]
+
+    parts = {
+        "job": record.job,
+        "tree": record.tree,
+        "image": record.image.pinned or run.packages,
+        "argv": [shown(word) for word in task.argv],
+        "env": [[name, shown(word)] for name, word in task.env],
+        "mounts": [mapped(mount) for mount in task.mounts],
+        "user": task.user,
+        "place": to_json(task.place),
+        "outputs": record.outputs,
+        "before": [workspace.made(store, run, i) for i in range(at)],
+    }
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def take_over(store: Store, run: RunRecord, at: int, key: str) -> int:
+    """Copy what another run has made for that key; return its number, or 0 if none has, or it has changed."""
+    found = store.made(key)
+    if found is None:
+        return 0
+    number, place = found
+    other = store.get(number)
+    if not other.tasks[place].made or workspace.made(store, other, place) != other.tasks[place].made:
+        return 0  # a later task of that run has changed it
+    workspace.copy_outputs(store, other, place, workspace.outputs_folder(store, run))
+    return number
