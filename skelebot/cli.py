@@ -236,7 +236,16 @@ def _loaded(
 ) -> _Loaded:
     names, schema = catalog.names(), catalog.whole_schema
     session = Session(
-        project, components, Flags(), set(), set(), tuple(problems), tuple(warnings), names, schema
+        project,
+        components,
+        Flags(),
+        set(),
+        set(),
+        tuple(problems),
+        tuple(warnings),
+        names,
+        schema,
+        main=_main,
     )
     return _Loaded(session, catalog.commands(project, components))
 

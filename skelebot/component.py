@@ -88,7 +88,8 @@ class Session(NamedTuple):
     problems: what is wrong with the configuration, in which case there is no project; warnings: what
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
-    record: runs a job by what is given to it, and records that. log: a file that gets the output as well.
+    main: runs another command line. record: runs a job by what is given to it, and records that. log: a file
+    that gets the output as well.
     """
 
     optional_project: Project | None
@@ -101,6 +102,7 @@ class Session(NamedTuple):
     reserved_names: frozenset[str] = frozenset()
     schema: Callable[[], dict[str, Any]] = dict
     aside: "Aside | None" = None
+    main: Callable[[list[str]], int] = len
     record: "Callable[[Callable[[Session], int]], int] | None" = None
     log: str = ""
 

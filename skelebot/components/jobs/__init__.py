@@ -23,6 +23,14 @@ _OF_QUEUE = (
     Param("note", placeholder="TEXT", help="What it is about"),
     Param("priority", default="0", type="int", placeholder="N", help="Runs with a higher one go first"),
     Param("after", placeholder="RUN,...", help="Start once these runs are done; if one fails, do not"),
+    Param(
+        "take-over",
+        type="int",
+        min="1",
+        placeholder="RUN",
+        help="Keep what the run's finished jobs have made",
+    ),
+    Param("anyway", accepts="boolean", help="Keep it even if what these jobs read has changed"),
     Param("wait", accepts="boolean", help="Wait for a worker to run it, and show its output"),
     Param("now", accepts="boolean", help="Run it at once, without a worker"),
 )

@@ -10,7 +10,9 @@ from typing import IO
 from skelebot import console
 from skelebot.component import Link, Session
 from skelebot.components.jobs import freeze
+from skelebot.components.jobs.take_over import take_over
 from skelebot.errors import Interrupted, UsageError
+from skelebot.files import remove_tree
 from skelebot.options import Values
 from skelebot.runs import store as stores
 from skelebot.runs import supervise, workspace
@@ -34,11 +36,16 @@ def queue(session: Session, values: Values, links: Sequence[Link]) -> int:
         priority=int(str(values.get("priority", "0"))),
         after=after,
     )
-    if values.get("now"):
-        run = run.becoming("running")
+    outputs = ""
     try:
-        (run,) = store.add([run])
+        if values.get("take-over"):
+            earlier = store.get(int(str(values["take-over"])))
+            run, outputs = take_over(store, run, earlier, links, bool(values.get("anyway")))
+        if values.get("now"):
+            run = run.becoming("running")
+        (run,) = store.add([run], outputs)
     except BaseException:
+        remove_tree(outputs)
         workspace.release(store, run, session.flags)
         raise
     if values.get("now"):

@@ -89,6 +89,10 @@ def retry(session: Session, values: Values) -> int:
     else:
         raise UsageError("runs retry: name a run, or write --failed for all that failed")
     for number in numbers:
+        if values.get("code"):
+            if code := _with_todays_code(session, store.get(number), values):
+                return code
+            continue
         run = store.update(number, lambda run: _again(run, values.get("from"), bool(values.get("now"))))
         if values.get("clean"):
             _clean(store, run)
@@ -98,6 +102,29 @@ def retry(session: Session, values: Values) -> int:
     if not numbers:
         console.info("no run has failed")
     return 0
+
+
+def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
+    """Queue the chain of a run anew, in the project as it is, with what its finished jobs have made."""
+    project = session.optional_project
+    if project is None or project.name != run.project:
+        raise UsageError(f"run {run.number} is of the project {run.project}; change into it")
+    if run.state == "done" or not run.has_ended:
+        raise UsageError(
+            f"run {run.number} is {run.state}; --code now is for one that has failed or was stopped"
+        )
+    tags = (word for tag in run.tags for word in ("--tag", tag))
+    kept = [*(("--name", run.name) if run.name else ()), *tags, *(("--note", run.note) if run.note else ())]
+    own = [f"--{name}" for name in ("anyway", "now") if values.get(name)]
+    return session.main([*_flags(run), "queue", *kept, *own, "--take-over", str(run.number), *run.chain])
+
+
+def _flags(run: RunRecord) -> list[str]:
+    """Return Skelebot's options for the environment and the place of a run."""
+    place = run.tasks[0].task.place
+    where = ["-n"] if all(task.task.place.is_native for task in run.tasks) else []
+    host = ["-d", place.host] if place.host else []
+    return [*(["-e", run.env] if run.env else []), *(where or host)]
 
 
 def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:

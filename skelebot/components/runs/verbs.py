@@ -52,6 +52,12 @@ VERBS = (
         (Arg("run", help="The number of the run", type="int", min="1", optional=True),),
         (
             Param("from", placeholder="JOB", help="Go on at this job, although it is done"),
+            Param("code", choices=("now",), help="now: a new run with today's files"),
+            Param(
+                "anyway",
+                accepts="boolean",
+                help="With --code now: even if what finished jobs read has changed",
+            ),
             Param("clean", accepts="boolean", help="Remove what the failed attempt wrote to its outputs"),
             Param("failed", accepts="boolean", help="Retry all runs that failed"),
             Param("name", help="With --failed: only runs of this name"),

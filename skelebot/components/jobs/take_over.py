@@ -1,0 +1,84 @@
+"""Take over the finished links of an earlier run, when a chain is queued again with other code."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from skelebot import console
+from skelebot.component import Link
+from skelebot.errors import SkelebotError
+from skelebot.files import remove_tree
+from skelebot.image import ignores
+from skelebot.image.ignores import Ignores
+from skelebot.model import Job, Project, project_path
+from skelebot.project.sources import script
+from skelebot.runs import snapshot, workspace
+from skelebot.runs.record import RunRecord, TaskRecord
+from skelebot.runs.store import Store
+
+
+def take_over(
+    store: Store, run: RunRecord, earlier: RunRecord, links: Sequence[Link], anyway: bool
+) -> tuple[RunRecord, str]:
+    """Return the run with the finished links of an earlier one, and a folder with copies of their outputs.
+
+    Says which links these are, and what has changed since. Raises SkelebotError if one of them reads a file
+    that has changed, unless `anyway`.
+    """
+    jobs = [link.command.job for link in links if link.command.job]
+    project = links[0].session.project
+    taken = list(_finished(run.tasks, earlier.tasks))
+    for at in taken:
+        changed = _changed(store, run.tasks[at].tree, earlier.tasks[at].tree)
+        own = [path for path in changed if _reads(project, jobs[at], path)]
+        if own and not anyway:
+            raise SkelebotError(
+                f"{jobs[at].name} of run {earlier.number} cannot be taken over, as this changed since: "
+                f"{_listed(own)}; queue the chain anew, or add --anyway"
+            )
+        since = f"; changed since: {_listed(changed)}" if changed else ""
+        console.info(f"{jobs[at].name} is taken over from run {earlier.number}{since}")
+    if not taken:
+        console.info(f"no link of run {earlier.number} can be taken over; all of them run")
+    top = os.path.join(store.folder, f"taken-{run.uid}")
+    try:
+        os.makedirs(top)
+        for at in taken:
+            workspace.copy_outputs(store, earlier, at, top)
+            run = run.with_task(at, state="done", code=0, taken_from=earlier.number)
+    except BaseException:
+        remove_tree(top)
+        raise
+    return replace(run, parent=earlier.number), top
+
+
+def _finished(tasks: Sequence[TaskRecord], earlier: Sequence[TaskRecord]) -> Iterator[int]:
+    """Yield the places of the first links that are done and have the same values."""
+    for at, (now, before) in enumerate(zip(tasks, earlier, strict=False)):
+        if before.state != "done" or (now.job, now.params, now.outputs) != (
+            before.job,
+            before.params,
+            before.outputs,
+        ):
+            return
+        yield at
+
+
+def _changed(store: Store, now: str, before: str) -> list[str]:
+    """Return the paths that differ between two snapshots."""
+    if now == before:
+        return []
+    a, b = snapshot.contents(store.folder, now), snapshot.contents(store.folder, before)
+    return sorted(path for path in a.keys() | b.keys() if a.get(path) != b.get(path))
+
+
+def _reads(project: Project, job: Job, path: str) -> bool:
+    """Tell whether a file is one that a job names: its script or one of its inputs."""
+    source = script(project.root, job.source)
+    named = (*map(project_path, job.inputs), *([ignores.literal(os.path.normpath(source))] if source else []))
+    return Ignores(named).excludes(path)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(console.one_line, paths[:3])) + more
