@@ -127,6 +127,8 @@ class _Worker:
 
     def _start(self, number: int, lock: IO[str]) -> None:
         """Fork the process that supervises a run. No database is open here."""
+        for task in self._store.get(number).tasks:
+            runners.at(task.task.place, self._flags)  # imported once for all processes
         with foreground.uninterrupted():
             pid = os.fork()
             if pid == 0:
