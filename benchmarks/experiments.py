@@ -4,8 +4,8 @@ usage: python benchmarks/experiments.py [RUNS] [DOCKER_IMAGE]
 
 RUNS: how many trivial runs are worked off (default: 100). DOCKER_IMAGE: a base for the runs in Docker, which
 are left out without it. DVC and GNU parallel are measured where they are on PATH, Hydra where HYDRA_PYTHON
-names a Python that has it. Times are CPU seconds of all processes where nothing else is said, as other work on
-the machine counts less in those.
+names a Python that has it. Times are CPU seconds of all processes where nothing else is said, as other work
+on the machine counts less in those.
 """
 
 import os
@@ -139,15 +139,16 @@ opened.add([replace(run, uid=os.urandom(16).hex()) for _ in range(int(sys.argv[1
 def docker(folder: str, env: dict[str, str], image: str) -> list[bool]:
     """Trivial runs in Docker, and `docker run` of the same image in turns. In wall time: the engine works."""
     text = TRIVIAL.replace(", native: always", "").replace("jobs:", f"baseImage: {image}\njobs:")
-    path, runs, rounds = project(folder, "docker", 3, text), 4, 4
+    path, runs, rounds = project(folder, "docker", 3, text), 8, 5
     cost((*SKELEBOT, "queue", "--now", "trivial"), path, env)
     direct = ("bash", "-c", f"for i in $(seq {runs}); do docker run --rm --init benchmark:latest true; done")
     over = []
     for _ in range(rounds):
         for _ in range(runs):
             cost((*SKELEBOT, "queue", "trivial"), path, env)
-        whole = cost((*SKELEBOT, "worker", "--drain"), path, env).wall
-        over.append((whole - cost(direct, path, env).wall) / runs)
+        worker = (*SKELEBOT, "worker", "--drain")
+        whole, empty = cost(worker, path, env).wall, cost(worker, path, env).wall
+        over.append((whole - empty - cost(direct, path, env).wall) / runs)
     print(f"{runs} trivial runs in Docker, one worker:")
     return [report("a run, over docker run", 1000 * sorted(over)[rounds // 2], "ms", 60)]
 
