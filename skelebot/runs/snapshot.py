@@ -39,7 +39,8 @@ LARGE = 10_000_000  # bytes from which a file is stored beside the repository
 YOUNG = 24 * 3600  # seconds for which a snapshot stays though no run keeps it yet
 
 _PENDING = 64_000_000  # bytes of new objects that are held in memory
-_TRIES = 3  # times that a file is read which changes meanwhile
+_TRIES = 10  # times that a file is read which changes meanwhile
+_TICK = 0.02  # seconds in which a file may change twice without its times showing it
 _HEADER = b"skelebot manifest 1"
 _KINDS = {"tree": 2, "blob": 3}  # their numbers in a pack
 _CONFIG = """\
@@ -144,6 +145,9 @@ def _store_file(objects: "_Objects", entry: ContextEntry) -> tuple[ContextEntry,
     """Store a file's content as it was at one moment; returns what it was then, and the id."""
     for _ in range(_TRIES):
         before = _status(entry)
+        if 0 <= time.time() - before.st_ctime < _TICK:
+            time.sleep(_TICK)
+            continue
         add = objects.add_large if before.st_size >= LARGE else objects.add_file
         ident, size = add(entry)
         if size == before.st_size and _moment(before) == _moment(_status(entry)):
@@ -421,7 +425,8 @@ def _sweep(store: str, used: Collection[str]) -> None:
     garbage += [os.path.join(temporary, name) for name in os.listdir(temporary)]
     garbage += [_blob(store, name) for name in _blobs(store) if name not in used]
     for path in garbage:
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # the git of a killed process has just ended
+            os.unlink(path)
     for name in os.listdir(store):
         if name.startswith("code.git.") and name.endswith(files.PART):
             files.remove_tree(os.path.join(store, name))
@@ -467,13 +472,13 @@ def restore(store: str, tree: str, folder: str) -> None:
 
 
 def _restore(reader: "_Reader", store: str, found: dict[str, Entry], folder: str) -> None:
-    """Write the entries: links last, so that nothing is written through one."""
+    """Write the entries: folders first, so that nothing is written through a link."""
     small = {p: e for p, e in found.items() if not stat.S_ISDIR(e.mode) and not e.is_large}
     reader.request(entry.id for entry in small.values())
     folders = [path for path, entry in _sorted(found) if stat.S_ISDIR(entry.mode)]
     for path in folders:
         os.makedirs(os.path.join(folder, path), 0o700)
-    made, links = {"", *folders}, {}
+    made = {"", *folders}
     for path, entry in found.items():
         if (above := path.rpartition("/")[0]) not in made and not stat.S_ISDIR(entry.mode):
             os.makedirs(os.path.join(folder, above), exist_ok=True)
@@ -485,11 +490,9 @@ def _restore(reader: "_Reader", store: str, found: dict[str, Entry], folder: str
         elif path in small:
             data = reader.read(entry.id, "blob", path)
             if stat.S_ISLNK(entry.mode):
-                links[target] = data
+                os.symlink(data, os.fsencode(target))
             else:
                 _write(target, data, stat.S_IMODE(entry.mode))
-    for target, data in links.items():
-        os.symlink(data, os.fsencode(target))
     for path in reversed(folders):
         os.chmod(os.path.join(folder, path), stat.S_IMODE(found[path].mode))
 
@@ -583,7 +586,7 @@ def _read(store: str, use: Callable[[_Reader], T]) -> T:
 def difference(store: str, a: str, b: str, stat_only: bool = False, colour: bool = False) -> str:
     """Return git's diff of two snapshots, and a line for each difference that it cannot show."""
     shape = ("--stat",) if stat_only else ("--patch",)
-    how = ("--no-ext-diff", "--no-textconv", "--find-renames", f"--color={'always' if colour else 'never'}")
+    how = ("--find-renames", f"--color={'always' if colour else 'never'}")
     before, after = contents(store, a), contents(store, b)
     shown = git.own_answer(_repository(store), "diff", *how, *shape, f"{a}:files", f"{b}:files", "--")
     return shown + "".join(f"{line}\n" for line in _unshown(before, after))

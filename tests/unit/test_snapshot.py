@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -9,13 +10,16 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skelebot import files
 from skelebot.errors import ProgramMissing, SkelebotError
 from skelebot.image.context import ContextEntry, walk
 from skelebot.image.ignores import Ignores
@@ -400,6 +404,23 @@ def test_a_damaged_reference_keeps_everything(store: Store, root: Path) -> None:
 # --- damage and bad input ---
 
 
+def test_content_of_another_id_is_damage(store: Store, root: Path) -> None:
+    """Git compares no ids when it reads."""
+    write(root, "a", "a")
+    tree = store.take(root)
+    (pack,) = store.packs()
+    pack.with_suffix(".idx").unlink()
+    unpack = ["git", f"--git-dir={store.path}/code.git", "unpack-objects", "-q"]
+    subprocess.run(unpack, input=pack.read_bytes(), check=True)
+    assert state(store.restore(tree)) == state(root)
+    ident = snapshot.contents(store.path, tree)["a"].id
+    loose = Path(store.path, "code.git/objects", ident[:2], ident[2:])
+    loose.chmod(0o600)
+    loose.write_bytes(zlib.compress(b"blob 1\0b"))
+    with pytest.raises(SkelebotError, match="a of this snapshot is damaged or missing"):
+        store.restore(tree)
+
+
 @pytest.mark.parametrize("collected", [False, True])
 def test_a_damaged_object_is_never_restored_as_something_else(
     store: Store, root: Path, collected: bool
@@ -505,7 +526,7 @@ def test_a_file_is_never_kept_half_written(store: Store, root: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
         try:
             refused = 0
-            for _ in range(200):
+            for _ in range(10):
                 try:
                     taken = snapshot.contents(store.path, store.take(root))["a"]
                 except SkelebotError as error:
@@ -515,6 +536,42 @@ def test_a_file_is_never_kept_half_written(store: Store, root: Path) -> None:
         finally:
             writer.kill()
     assert refused
+
+
+def test_a_file_of_one_size_is_never_kept_half_written(store: Store, root: Path) -> None:
+    """All its bytes are the same whenever nobody writes to it."""
+    size = 4_000_000
+    code = (
+        "import os, sys, time\nf = os.open(sys.argv[1], os.O_RDWR)\nwhile True:\n"
+        f" for c in b'abc':\n  os.pwrite(f, bytes([c]) * {size}, 0); time.sleep(0.04)\n"
+    )
+    (root / "a").write_bytes(b"a" * size)
+    with subprocess.Popen([sys.executable, "-c", code, str(root / "a")]) as writer:
+        try:
+            for _ in range(60):
+                with suppress(SkelebotError):
+                    content = (store.restore(store.take(root)) / "a").read_bytes()
+                    assert len(set(content)) == 1
+        finally:
+            writer.kill()
+
+
+def test_git_keeps_the_lock_when_whoever_collects_is_killed(
+    store: Store, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("git")
+    slow = f'#!/bin/sh\ncase "$*" in *repack*) touch {tmp_path}/began; sleep 1;; esac\nexec {real} "$@"\n'
+    write(tmp_path, slow, "bin/git").chmod(0o755)
+    store.take(root)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    code = TAKE.replace("print(take())", "snapshot.collect(sys.argv[1])")
+    with subprocess.Popen([sys.executable, "-c", code, store.path, str(root)]) as collector:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        collector.kill()
+    with files.open_lock(f"{store.path}/code.lock") as lock:
+        assert not files.try_lock(lock, shared=True)
+        files.take_lock(lock, shared=True)
 
 
 def test_many_at_once(store: Store, tmp_path: Path) -> None:
@@ -593,7 +650,11 @@ def test_a_kill_at_any_moment(store: Store, tmp_path: Path, root: Path, action: 
         assert store.take(root) == first
         assert state(store.restore(first)) == state(root)
     snapshot.keep(store.path, first, "a")
-    snapshot.collect(store.path, NOW)
+    for _ in range(50):  # the git of a killed process may still be at work
+        snapshot.collect(store.path, NOW)
+        if not store.unfinished():
+            break
+        time.sleep(0.1)
     assert store.unfinished() == []
     assert len(store.packs()) == 1
     assert len(os.listdir(f"{store.path}/code.git/objects/pack")) == 2
@@ -647,6 +708,10 @@ def test_what_git_does_not_show(compare: Compare, root: Path) -> None:
     )
 
 
+def test_a_link_differs_as_a_link(compare: Compare, root: Path) -> None:
+    assert "new file mode 120000\n" in compare(lambda: (root / "link").symlink_to("a.py"))
+
+
 @pytest.mark.usefixtures("large")
 def test_a_large_file_differs_in_a_line(compare: Compare, root: Path) -> None:
     text = compare(lambda: (root / "large").write_bytes(b"a" * snapshot.LARGE))
@@ -691,3 +756,49 @@ def test_a_damaged_export_is_refused(store: Store, root: Path, tmp_path: Path) -
         snapshot.import_tree(store.path, NO_TREE, str(export))
     with pytest.raises(SkelebotError, match="cannot be read: no such file"):
         snapshot.import_tree(store.path, tree, str(tmp_path / "nowhere"))
+
+
+def forge(store: Store, files_of: str, manifest_of: str) -> str:
+    """Make a snapshot whose files for git are those of another."""
+    shown = store.git("rev-parse", f"{files_of}:files")
+    manifest = store.git("rev-parse", f"{manifest_of}:manifest")
+    made = subprocess.run(
+        ["git", f"--git-dir={store.path}/code.git", "mktree"],
+        input=f"040000 tree {shown}\tfiles\n100644 blob {manifest}\tmanifest\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tree = made.stdout.strip()
+    Path(store.path, "code.git/refs/trees", tree).write_text(f"{tree}\n")
+    return tree
+
+
+def test_an_export_that_shows_other_files_than_it_restores_is_refused(
+    store: Store, root: Path, tmp_path: Path
+) -> None:
+    write(root, "a", "a")
+    shown = store.take(root)
+    write(root, "b", "a")
+    forged = forge(store, shown, store.take(root))
+    snapshot.export_tree(store.path, forged, str(tmp_path / "export"))
+    with pytest.raises(SkelebotError, match="damaged"):
+        snapshot.import_tree(store.path, forged, str(tmp_path / "export"))
+
+
+def test_an_export_that_lacks_an_object_is_refused(store: Store, root: Path, tmp_path: Path) -> None:
+    write(root, "a", "a")
+    tree = store.take(root)
+    objects = [tree, *(store.git("rev-parse", f"{tree}:{path}") for path in ("manifest", "files/a"))]
+    (tmp_path / "export").mkdir()
+    subprocess.run(
+        ["git", f"--git-dir={store.path}/code.git", "pack-objects", "-q", f"{tmp_path}/export/code"],
+        input="".join(f"{ident}\n" for ident in objects),
+        text=True,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    other = Store(write(tmp_path, "", "other/x").parent)
+    with pytest.raises(SkelebotError, match="index-pack failed"):
+        snapshot.import_tree(other.path, tree, str(tmp_path / "export"))
+    assert other.packs() == []
