@@ -1,0 +1,195 @@
+"""Queued runs in containers: what was frozen runs, and nothing is lost whatever is killed."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from harness import Sandbox, containers, docker, job, project, wait_for
+from remote_engine import by_tcp, there
+
+pytestmark = pytest.mark.engine
+
+# Says that it has begun, and ends once it is let go.
+SLOW = (
+    "echo begun; echo E >&2; touch /trace/begun; "
+    "while [ ! -e /trace/go ]; do sleep 0.05; done; echo ended; exit 7"
+)
+
+
+@pytest.fixture
+def trace(sandbox: Sandbox) -> Path:
+    """A folder beside the project by which a test and its jobs know of each other."""
+    path = sandbox.root.parent / "trace"
+    path.mkdir()
+    return path
+
+
+def slow(sandbox: Sandbox, name: str, trace: Path) -> None:
+    """Queue a job that waits for a file."""
+    project(sandbox, name, job(SLOW, mappings=f"['{trace}:/trace:rw']"))
+    assert sandbox.ok("queue", "run") == "1\n"
+
+
+def run_folder(sandbox: Sandbox) -> Path:
+    return Path(sandbox.env["HOME"]) / ".local/share/skelebot/experiments/runs/000001"
+
+
+def supervisor(sandbox: Sandbox) -> int:
+    return int((run_folder(sandbox) / "supervisor").read_text().partition("-")[0])
+
+
+def log(sandbox: Sandbox) -> str:
+    return sandbox.ok("runs", "logs", "1")
+
+
+def test_what_was_frozen_runs_whatever_happens_to_the_project(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("say.sh", "echo before; cat more.txt\n")
+    sandbox.write("more.txt", "untracked\n")
+    project(sandbox, name, job("say.sh"))
+    sandbox.ok("queue", "run")
+    sandbox.write("say.sh", "echo after\n")
+    (sandbox.root / "more.txt").unlink()
+    assert sandbox.ok("run") == "after\n"  # an image of its own, after which the first would go
+    sandbox.ok("clean")
+    assert sandbox.run("worker", "--drain").code == 0
+    assert log(sandbox) == "before\nuntracked\n"
+    assert containers(name) == []
+    sandbox.ok("runs", "rm", "1")
+    assert "run-" not in docker("images", "--format", "{{.Tag}}", name)
+
+
+def test_outputs_are_the_runs_own(sandbox: Sandbox, name: str) -> None:
+    project(
+        sandbox,
+        name,
+        job("echo $1 >data/x", "load", outputs="[data/]", args="[{name: text}]"),
+        job("cp data/x models/m", "train", outputs="[models/]", mappings="['data/:ro']"),
+    )
+    for text in ("a", "b"):
+        sandbox.ok("queue", "load", text, "+", "train")
+    assert sandbox.run("worker", "--drain", "-j", "2").code == 0
+    for number, text in (("000001", "a"), ("000002", "b")):
+        made = run_folder(sandbox).parent / number / "outputs/models/m"
+        assert made.read_text() == f"{text}\n"
+        assert made.stat().st_uid == os.getuid()
+    assert not (sandbox.root / "data").exists()
+
+
+def test_in_front_its_streams_and_code_are_the_jobs(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("echo out; echo err >&2; exit 5"))
+    result = sandbox.run("queue", "--now", "run")
+    assert (result.code, result.out) == (5, "out\n")
+    assert "err\n" in result.err
+    assert sorted(log(sandbox).splitlines()) == ["err", "out"]
+
+
+def test_an_image_that_is_gone_is_the_reason_of_the_failure(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"))
+    sandbox.ok("queue", "run")
+    docker("rmi", "-f", *docker("images", "-q", name).split())
+    assert sandbox.run("worker", "--drain").code == 1
+    assert "is no longer at" in log(sandbox)
+    assert "is no longer at" in sandbox.ok("runs", "show", "1")
+
+
+def test_a_job_outlives_its_client(sandbox: Sandbox, name: str, trace: Path) -> None:
+    slow(sandbox, name, trace)
+    with sandbox.start("worker", "--drain") as worker:
+        wait_for((trace / "begun").exists)
+        for child in psutil.Process(supervisor(sandbox)).children(recursive=True):
+            child.kill()
+        (trace / "go").touch()
+        assert worker.wait() == 1
+    assert sorted(log(sandbox).splitlines()) == ["E", "begun", "ended"]
+    assert "exit code 7" in sandbox.ok("runs", "show", "1")
+    assert len(list((run_folder(sandbox) / "tasks").iterdir())) == 1
+    assert containers(name) == []
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str, trace: Path, is_over: bool) -> None:
+    """Whether it still runs when the next worker looks, or has ended unseen."""
+    slow(sandbox, name, trace)
+    with sandbox.start("worker") as worker:
+        wait_for((trace / "begun").exists)
+        whole = psutil.Process(supervisor(sandbox)).children(recursive=True)
+        worker.kill()
+        psutil.Process(supervisor(sandbox)).kill()
+    if is_over:
+        for child in whole:
+            child.kill()
+        (trace / "go").touch()
+        wait_for(lambda: not docker("ps", "-q", "--filter", f"label=skelebot.project={name}"))
+    with sandbox.start("worker", "--drain") as worker:
+        (trace / "go").touch()
+        assert worker.wait() == 1
+    assert sorted(log(sandbox).splitlines()) == ["E", "begun", "ended"]
+    assert "exit code 7" in sandbox.ok("runs", "show", "1")
+    assert len(list((run_folder(sandbox) / "tasks").iterdir())) == 1
+    assert containers(name) == []
+
+
+@pytest.mark.parametrize("is_attended", [True, False])
+def test_a_run_is_stopped(sandbox: Sandbox, name: str, trace: Path, is_attended: bool) -> None:
+    slow(sandbox, name, trace)
+    with sandbox.start("worker") as worker:
+        wait_for((trace / "begun").exists)
+        if not is_attended:
+            worker.kill()
+            os.kill(supervisor(sandbox), signal.SIGKILL)
+        assert "run 1 is stopped" in sandbox.run("runs", "stop", "1").err
+        worker.kill()
+    assert containers(name) == []
+    assert "stopped" in sandbox.ok("runs", "show", "1")
+
+
+def test_clean_leaves_the_containers_of_runs(sandbox: Sandbox, name: str, trace: Path) -> None:
+    slow(sandbox, name, trace)
+    with sandbox.start("worker") as worker:
+        wait_for((trace / "begun").exists)
+        worker.kill()
+        psutil.Process(supervisor(sandbox)).kill()
+    (trace / "go").touch()
+    wait_for(lambda: not docker("ps", "-q", "--filter", f"label=skelebot.project={name}"))
+    sandbox.ok("clean", "--all")
+    assert sandbox.run("worker", "--drain").code == 1
+    assert "exit code 7" in sandbox.ok("runs", "show", "1")
+
+
+def test_a_secret_comes_from_the_workers_environment(sandbox: Sandbox, name: str) -> None:
+    params = "[{name: key, secret: true, default: $KEY}]"
+    sandbox.write("count.sh", 'echo "${#2}"\n')
+    project(sandbox, name, job("count.sh", params=params))
+    sandbox.with_env(KEY="seven77").ok("queue", "run")
+    assert sandbox.with_env(KEY="seven77").run("worker", "--drain").code == 0
+    assert log(sandbox) == "7\n"
+    found = subprocess.run(["grep", "-r", "seven77", run_folder(sandbox).parents[1]], check=False)
+    assert found.returncode == 1
+
+
+def test_on_another_machine_results_come_back(sandbox: Sandbox, name: str) -> None:
+    with by_tcp(sandbox, name) as far:
+        far.write("in/x", "sent\n")
+        project(far, name, job("cat in/x; cp in/x out/y", mappings="['in/:ro']", outputs="[out/]"))
+        far.ok("queue", "run")
+        result = far.run("worker", "--drain")
+        assert result.code == 0, (result, log(far))
+        assert log(far) == "sent\n"
+        assert (run_folder(far) / "outputs/out/y").read_text() == "sent\n"
+        assert not there("ps", "-aq", "--filter", f"label=skelebot.project={name}")
+
+
+def test_on_another_machine_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str) -> None:
+    with by_tcp(sandbox, name) as far:
+        project(far, name, job("echo begun; sleep 3; echo y >out/y; exit 7", outputs="[out/]"))
+        far.ok("queue", "run")
+        with far.start("worker") as worker:
+            wait_for(lambda: there("ps", "-q", "--filter", "label=skelebot.attempt"))
+            worker.kill()
+            psutil.Process(supervisor(far)).kill()
+        assert far.run("worker", "--drain").code == 1
+        assert "exit code 7" in far.ok("runs", "show", "1")
+        assert (run_folder(far) / "outputs/out/y").read_text() == "y\n"
