@@ -400,10 +400,18 @@ def _run_each(links: list[Link], loader: Loader) -> int:
 
 
 def _check(links: list[Link]) -> None:
-    """Raise ConfigError, or what a link raises, if one of them could not run or its values are not valid."""
+    """Raise ConfigError with all mistakes if a link could not run or its values are not valid."""
+    problems: list[str] = []
     for i, link in enumerate(links):
-        if link.command.check:
-            link.command.check(link.session, link.values, links[:i])
+        try:
+            if link.command.check:
+                link.command.check(link.session, link.values, links[:i])
+        except ConfigError as error:
+            problems += error.problems
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
     if failures := list(_failed_validations(links)):
         raise ConfigError(failures)
 

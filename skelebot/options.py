@@ -53,7 +53,9 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
         _check(arg.name, arg, word)
         values[arg.key] = word
     if args and args[-1].is_rest:
-        values[args[-1].key] = tuple(rest[len(args) - 1 :])
+        values[args[-1].key] = more = tuple(rest[len(args) - 1 :])
+        for word in more:
+            _check(args[-1].name, args[-1], word)
     return values
 
 

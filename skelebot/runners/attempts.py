@@ -65,3 +65,14 @@ def is_held(attempt: Attempt) -> bool:
     with suppress(OSError), open(os.path.join(attempt.folder, "lock"), encoding="ascii") as lock:
         return not try_lock(lock, shared=True)
     return False
+
+
+def signal_holders(attempt: Attempt, signum: int) -> None:
+    """Send a signal to the attempt's processes, whatever session they are in."""
+    import psutil  # only for what a job leaves behind
+
+    path = os.path.realpath(os.path.join(attempt.folder, "lock"))
+    for each in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if each.pid != os.getpid() and any(file.path == path for file in each.open_files()):
+                each.send_signal(signum)

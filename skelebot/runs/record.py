@@ -121,7 +121,7 @@ class RunRecord:
             raise ValueError(f"a run that is {self.state} cannot become {state}")
         now = time.time()
         ended = now if state not in ("queued", "running") else 0.0
-        started = self.started or (now if state == "running" else 0.0)
+        started = now if state == "running" else 0.0 if state == "queued" else self.started
         return replace(self, state=state, reason=reason, started=started, ended=ended, asked="")
 
     def asked_to(self, what: Literal["stop", "queue"]) -> "RunRecord":

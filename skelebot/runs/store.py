@@ -7,16 +7,16 @@ process forks. https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_databa
 import hashlib
 import json
 import os
-import shutil
+import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import reason, replace_file
+from skelebot.files import reason, remove_tree, replace_file
 from skelebot.json_form import from_json, to_json
 from skelebot.runs.record import RunRecord, State
 
@@ -94,20 +94,23 @@ class Store(NamedTuple):
         """
         added: list[RunRecord] = []
         with self._writing() as database:
-            for run in runs:
-                number = database.execute(
-                    _INSERT, (None, run.uid, run.project, run.root, run.name, run.state, run.priority)
-                ).lastrowid
-                assert number
-                added.append(replace(run, number=number))
-                folder = self.run_folder(number)
-                shutil.rmtree(
-                    folder, ignore_errors=True
-                )  # of somebody who was killed before this number was taken
-                os.makedirs(folder)
-                if outputs and len(added) == 1:
-                    os.rename(outputs, os.path.join(folder, "outputs"))
-                self._write(database, added[-1])
+            try:
+                for run in runs:
+                    number = database.execute(
+                        _INSERT, (None, run.uid, run.project, run.root, run.name, run.state, run.priority)
+                    ).lastrowid
+                    assert number
+                    added.append(replace(run, number=number))
+                    # There is one where somebody was killed before this number was taken.
+                    remove_tree(self.run_folder(number))
+                    os.makedirs(self.run_folder(number))
+                    if outputs and len(added) == 1:
+                        os.rename(outputs, os.path.join(self.run_folder(number), "outputs"))
+                    self._write(database, added[-1])
+            except BaseException:
+                for run in added:  # not for `rebuild` to find
+                    remove_tree(self.run_folder(run.number))
+                raise
         return added
 
     def update(self, number: int, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
@@ -122,7 +125,7 @@ class Store(NamedTuple):
         """Remove a run and its files."""
         with self._writing() as database:
             database.execute("delete from run where number = ?", (number,))
-        shutil.rmtree(self.run_folder(number), ignore_errors=True)
+        remove_tree(self.run_folder(number))
 
     def _write(self, database: sqlite3.Connection, run: RunRecord) -> None:
         document, slots = json.dumps(to_json(run)), slots_of(run)
@@ -267,6 +270,8 @@ class Store(NamedTuple):
                 database.close()
         except sqlite3.Error as error:
             raise _explained(self.folder, error) from None
+        except OverflowError:  # of a number that SQLite cannot hold
+            raise UsageError("there is no run of that number") from None
         except OSError as error:
             raise SkelebotError(f"the store {self.folder} cannot be written: {reason(error)}") from None
 
@@ -321,6 +326,15 @@ def default_folder() -> str:
 def opened(folder: str | None = None) -> Store:
     """Return the store, made or migrated where that is needed. Raises SkelebotError."""
     store = Store(folder or default_folder())
+    _ensure_folder(store)
+    if not os.path.exists(store._database):
+        _check_place(store.folder)
+    _ensure_tables(store)
+    return store
+
+
+def _ensure_folder(store: Store) -> None:
+    """Make the store's folder, for this user alone. Raises SkelebotError."""
     try:
         os.makedirs(store.folder, mode=0o700, exist_ok=True)
         status = os.stat(store.folder)
@@ -334,10 +348,6 @@ def opened(folder: str | None = None) -> Store:
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
         os.chmod(store.folder, 0o700)
-    if not os.path.exists(store._database):
-        _check_place(store.folder)
-    _ensure_tables(store)
-    return store
 
 
 def _ensure_tables(store: Store) -> None:
@@ -345,13 +355,7 @@ def _ensure_tables(store: Store) -> None:
     try:
         database = sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)
         try:
-            (version,) = database.execute("pragma user_version").fetchone()
-            if version > _VERSION:
-                raise SkelebotError(
-                    f"the store {store.folder} is of a later version of Skelebot (its format is {version}, "
-                    f"this one knows {_VERSION}); upgrade Skelebot, or set {VARIABLE} to another folder"
-                )
-            if version == 0:
+            if _version(store, database) == 0:
                 database.execute("pragma journal_mode = wal")
                 database.execute("begin immediate")
                 if database.execute("pragma user_version").fetchone() == (0,):  # nobody else was faster
@@ -365,15 +369,31 @@ def _ensure_tables(store: Store) -> None:
         raise _explained(store.folder, error) from None
 
 
+def _version(store: Store, database: sqlite3.Connection) -> int:
+    """Return the version of the tables; 0 where there are none. Raises SkelebotError for a later one."""
+    (version,) = database.execute("pragma user_version").fetchone()
+    if version > _VERSION:
+        raise SkelebotError(
+            f"the store {store.folder} is of a later version of Skelebot (its format is {version}, "
+            f"this one knows {_VERSION}); upgrade Skelebot, or set {VARIABLE} to another folder"
+        )
+    return int(version)
+
+
 def _check_place(folder: str) -> None:
     """Raise SkelebotError for a network file system, whose locks SQLite cannot rely on."""
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         kind = kind_of_file_system(file.read(), os.path.realpath(folder))
-        if kind in _NETWORK or kind.startswith("fuse."):
+        if is_on_network(kind):
             raise SkelebotError(
                 f"the store {folder} is on a network file system ({kind}), which would damage its database; "
                 f"set {VARIABLE} to a folder of this machine"
             )
+
+
+def is_on_network(kind: str) -> bool:
+    """Tell whether a file system of a type is another machine's, or may be."""
+    return kind in _NETWORK or kind.startswith("fuse.")
 
 
 def kind_of_file_system(mounts: str, path: str) -> str:
@@ -384,7 +404,7 @@ def kind_of_file_system(mounts: str, path: str) -> str:
         fields = left.split(" ")
         if len(fields) < 5 or not right:
             continue
-        point = fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         if f"{path}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(best):
             best, kind = point, right.split(" ")[0]
     return kind
@@ -396,6 +416,9 @@ def kind_of_file_system(mounts: str, path: str) -> str:
 def rebuild(folder: str | None = None) -> int:
     """Make the database anew from the folders of the runs; return their count. Raises SkelebotError."""
     store = Store(folder or default_folder())
+    _ensure_folder(store)
+    with suppress(sqlite3.Error), closing(sqlite3.connect(store._database)) as database:
+        _version(store, database)
     found = list(_documents(store))
     aside = f"{store._database}.damaged"
     for suffix in ("", "-wal", "-shm"):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, Interrupted, SkelebotError
@@ -81,7 +81,20 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
     who = Supervisor(process.identity(os.getpid()), worker)
     with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
         replace_file(_note(store, number), "\n".join(who).encode("ascii"))
+    try:
+        return _to_end(store, number, flags, in_front)
+    except Interrupted:
+        # What has ended meanwhile counts, and what still runs is ended.
+        with foreground.uninterrupted():
+            ask: Literal["stop", "queue"] = "stop" if in_front else "queue"
+            store.update(number, lambda run: run if run.asked else run.asked_to(ask))
+            return _to_end(store, number, flags, in_front)
+
+
+def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecord:
     run = store.get(number)
+    if run.state != "running":  # it had just been noted how it ended
+        return run
     try:
         for at, task in enumerate(run.tasks):
             if task.state != "done":
@@ -89,8 +102,10 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
                 if run.tasks[at].state != "done":
                     return _end(store, number, run.tasks[at].state, f"{task.job} failed: {run.reason}")
         return _end(store, number, "done", "")
-    except (Asked, Interrupted):
+    except Asked:
         return store.update(number, _as_asked)
+    finally:
+        workspace.remove_copy(store, number)
 
 
 def exit_code(run: RunRecord) -> int:
@@ -119,14 +134,15 @@ class _Supervision:
         self._store, self._number, self._at = store, number, at
         self._flags, self._in_front = flags, in_front
         self._streams, self._asked = process.OWN, False
+        self._log: int | None = None  # where this process's own streams are not the log
 
     def task_to_end(self) -> RunRecord:
         """Run the task's attempts, or go on with the one that another supervisor began. Raises Asked."""
         run = self._store.get(self._number)
         goes_on = run.tasks[self._at].state == "running"
         while True:
-            self._check_asked(run)
             if not goes_on:
+                self._check_asked(run)
                 run = self._begin()
             self._open_log(run)
             try:
@@ -163,6 +179,7 @@ class _Supervision:
         os.makedirs(self._folder(run), exist_ok=True)
         log = os.open(os.path.join(self._folder(run), "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._in_front:
+            self._log = log
             self._streams = process.with_log(process.OWN, log)
             return
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -193,7 +210,7 @@ class _Supervision:
         except Lost:
             raise
         except SkelebotError as error:
-            console.error(str(error))
+            self._report(str(error))
             return error.code, str(error)
         self._end_leftovers(task)
         return self._checked(run, code, key)
@@ -225,7 +242,7 @@ class _Supervision:
                         "" if not _has_begun(folder) else f"{task.name} and all of its processes were killed"
                     )
             else:
-                code = self._attend(lambda launch: adopted, runner.wait, runner.signal)
+                code = self._attend(lambda launch: adopted, runner.wait, runner.signal, bool(run.asked))
         self._end_leftovers(task)
         return self._checked(run, code)
 
@@ -234,17 +251,35 @@ class _Supervision:
         start: Callable[[Launch], Run],
         wait: Callable[[Run], int],
         send: Callable[[Run, int, bool], None],
+        end_it: bool = False,
     ) -> int:
-        """Wait for a run, and pass signals on. Raises Asked if one of them asked it to end."""
+        """Wait for a run, and pass signals on. Raises Asked if one of them asked it to end.
+
+        end_it: whether to ask it to end at once. Without a terminal, what does not end by itself is killed.
+        """
 
         def passed_on(run: Run, signum: int, delivered: bool) -> None:
-            self._asked = self._asked or signum in STOPPING
+            if signum in STOPPING and not self._asked:
+                self._asked = True
+                if end_it or not self._in_front:
+                    process.in_thread(_kill_later, run, send)
             send(run, signum, delivered)
 
-        code = foreground.attend(start, wait, passed_on)
+        def wait_for(run: Run) -> int:
+            if end_it:
+                passed_on(run, signal.SIGTERM, False)
+            return wait(run)
+
+        code = foreground.attend(start, wait_for, passed_on)
         if self._asked:
             raise Asked
         return code
+
+    def _report(self, text: str) -> None:
+        """Say what went wrong, also in the log."""
+        console.error(text)
+        if self._log is not None:
+            os.write(self._log, f"ERROR | {text}\n".encode("utf-8", "replace"))
 
     def _checked(self, run: RunRecord, code: int, key: str = "") -> tuple[int, str]:
         """Return the code, or 1 where a task that ended with 0 has not made what it declares.
@@ -257,7 +292,7 @@ class _Supervision:
         top = workspace.outputs_folder(self._store, run)
         if lacking := contents.missing(top, workspace.results(task)):
             why = f"it ended with 0 but left nothing in {', '.join(map(str, lacking))}"
-            console.error(f"{task.job}: {why}")
+            self._report(f"{task.job}: {why}")
             return 1, why
         if key:
             made = workspace.made(self._store, run, self._at)
@@ -270,10 +305,8 @@ class _Supervision:
         assert task.attempt
         for signum in (signal.SIGTERM, signal.SIGKILL) if task.place.is_native else ():
             until = time.monotonic() + 1
-            while attempts.is_held(task.attempt):
-                _signal_session(signum)
-                if time.monotonic() > until:
-                    break
+            while attempts.is_held(task.attempt) and time.monotonic() < until:
+                attempts.signal_holders(task.attempt, signum)
                 time.sleep(0.02)
 
     # --- its end ---
@@ -313,12 +346,8 @@ def _has_begun(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "run"))
 
 
-def _signal_session(signum: int) -> None:
-    """Send a signal to the other processes of this session."""
-    import psutil
-
-    own = os.getsid(0)
-    for pid in psutil.pids():
-        with suppress(OSError):
-            if pid != os.getpid() and os.getsid(pid) == own:
-                os.kill(pid, signum)
+def _kill_later(run: Run, send: Callable[[Run, int, bool], None]) -> None:
+    """End what does not end after it was asked to; the process that waits for it ends with it."""
+    time.sleep(foreground.GRACE)
+    with suppress(SkelebotError):
+        send(run, signal.SIGKILL, False)

@@ -62,8 +62,9 @@ class _Worker:
         self._children: dict[int, _Child] = {}
         self._adopted: set[int] = set()
         self._who = process.identity(os.getpid())
-        self._requests = self._quick_failures = 0
-        self._has_failed = False
+        self._given_up: set[int] = set()
+        self._requests = self._answered = self._quick_failures = 0
+        self._has_failed = self._is_told = False
         self._seen: tuple[int, ...] | None = None
         self._looked = 0.0
 
@@ -72,7 +73,7 @@ class _Worker:
             while True:
                 ended = self._reap() or self._has_to_look()
                 is_idle = self._take(ended)
-                if not self._count and (self._requests or (self._plan.drain and is_idle)):
+                if not self._children and (self._requests or (self._plan.drain and is_idle)):
                     break
                 self._stop_if_asked()
                 wake(_TICK)
@@ -92,12 +93,15 @@ class _Worker:
     # --- starting ---
 
     def _take(self, ended: bool) -> bool:
-        """Start what there is room for; tell whether nothing can be started even with room."""
+        """Start what there is room for; tell whether nothing is left that this worker could start."""
         mark = self._store.mark()
         if self._requests or (mark == self._seen and not ended):
-            return bool(self._requests) or self._count < self._plan.slots
+            return False
         self._seen, self._looked = mark, time.monotonic()
         for number, lock in _unattended(self._store, self._plan.root):
+            if number in self._given_up:
+                lock.close()
+                continue
             console.info(f"going on with run {number}")
             self._start(number, lock)
         self._adopted = set(_orphans(self._store, self._plan.root))
@@ -106,13 +110,28 @@ class _Worker:
                 return True
             claimed = claim(self._store, self._plan.root)
             if claimed is None:
-                return True
+                return self._nothing_is_left()
             self._start(*claimed)
         return False
 
-    def _is_paused(self) -> bool:
-        if self._store.setting(PAUSED):
+    def _nothing_is_left(self) -> bool:
+        """Tell whether the queue is empty, or what is in it waits for runs that nobody runs."""
+        if self._adopted:
+            return False
+        if not self._store.numbers("queued", self._plan.root, most=1):
             return True
+        is_changed = self._store.mark() != self._seen  # one that was stopped may have stopped others
+        return not is_changed and not any(
+            is_supervised(self._store, number) for number in self._store.numbers("running")
+        )
+
+    def _is_paused(self) -> bool:
+        if why := self._store.setting(PAUSED):
+            if not self._is_told:
+                console.warn(f"the queue is paused: {why}; `skelebot runs resume` goes on")
+            self._is_told = self._has_failed = True
+            return True
+        self._is_told = False
         status = os.statvfs(self._store.folder)
         if status.f_bavail * status.f_frsize < self._plan.keep_free:
             free = console.size(status.f_bavail * status.f_frsize)
@@ -123,7 +142,7 @@ class _Worker:
     def _pause(self, why: str) -> None:
         self._store.set(PAUSED, why)
         console.error(f"the queue is paused: {why}; `skelebot runs resume` goes on")
-        self._has_failed = True
+        self._is_told = self._has_failed = True
 
     def _start(self, number: int, lock: IO[str]) -> None:
         """Fork the process that supervises a run. No database is open here."""
@@ -155,9 +174,14 @@ class _Worker:
 
     def _note(self, child: _Child, code: int) -> None:
         console.info(f"run {child.number}: {_WORDS.get(code, 'its supervisor was killed')}")
-        self._has_failed = self._has_failed or code == _CODES["failed"]
-        is_quick = code != 0 and time.monotonic() - child.began < _QUICK
-        self._quick_failures = self._quick_failures + 1 if is_quick else 0
+        if code == _BROKEN:
+            self._given_up.add(child.number)
+        if code in (_CODES["failed"], _BROKEN):
+            self._has_failed = True
+            is_quick = time.monotonic() - child.began < _QUICK
+            self._quick_failures = self._quick_failures + 1 if is_quick else 0
+        elif code == _CODES["done"]:
+            self._quick_failures = 0
         if self._quick_failures >= _IN_A_ROW:
             self._quick_failures = 0
             self._pause(
@@ -171,13 +195,13 @@ class _Worker:
 
     def _stop_if_asked(self) -> None:
         """At the second request, stop the runs and queue them again."""
+        before, self._answered = self._answered, self._requests
+        if before == self._requests:
+            return
         if self._requests == 1:
-            self._requests = 2
-            if self._children:
-                runs = console.counted(len(self._children), "run")
-                console.info(f"waiting for {runs}; Ctrl-C once more stops them and queues them again")
-        elif self._requests > 2:
-            self._requests = 2
+            runs = console.counted(len(self._children), "run")
+            console.info(f"waiting for {runs}; Ctrl-C once more stops them and queues them again")
+        else:
             for pid, child in self._children.items():
                 self._store.update(child.number, lambda run: run.asked_to("queue"))
                 with suppress(ProcessLookupError):
@@ -187,7 +211,11 @@ class _Worker:
 # --- the process of a run ---
 
 _CODES: dict[State, int] = {"done": 0, "failed": 1, "stopped": 3, "queued": 4, "pruned": 5}
-_WORDS = {0: "done", 1: "failed", 3: "stopped", 4: "queued again", 5: "pruned"}
+_BROKEN = 70  # the exit code of a supervisor that could not go on
+_WORDS = {
+    **{0: "done", 1: "failed", 3: "stopped", 4: "queued again", 5: "pruned"},
+    _BROKEN: "its supervisor could not go on; the next worker tries again",
+}
 
 
 def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) -> int:
@@ -198,6 +226,7 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) 
         process.close_others((lock,))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for signum in STOPPING:
+            signal.signal(signum, signal.SIG_IGN)  # forgets a Ctrl-C that was meant for the worker
             signal.signal(signum, foreground.raise_interrupted)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         return _CODES[supervise(store, number, flags, worker=worker).state]
@@ -205,7 +234,7 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) 
         console.error(f"run {number}: {error}")
     except BaseException as error:  # nothing may unwind into the worker's own code
         console.error(f"run {number}: its supervisor ended: {type(error).__name__}: {error}")
-    return 70
+    return _BROKEN
 
 
 # --- which run is next ---
@@ -325,7 +354,8 @@ def _registered(store: Store, plan: Plan) -> Iterator[None]:
 def workers(store: Store) -> list[dict[str, object]]:
     """Return what the living workers have noted: their process, checkout, slots and when they began."""
     folder, found = os.path.join(store.folder, "workers"), []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    for name in sorted(filter(str.isdecimal, names), key=int):  # the others are logs
         path = os.path.join(folder, name)
         with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
             if try_lock(file, shared=True):

@@ -165,7 +165,7 @@ def _work_folder(store: Store, run: RunRecord, at: int, mounts: tuple[Mount, ...
 
     Everything is at its whole path below one folder, so that a mapping of `../data` is found.
     """
-    top = os.path.join(store.run_folder(run.number), "work")
+    top = _copy(store, run.number)
     remove_tree(top)
     root = f"{top}{run.root}"
     os.makedirs(root)
@@ -175,6 +175,15 @@ def _work_folder(store: Store, run: RunRecord, at: int, mounts: tuple[Mount, ...
     for source, target in sorted(mapped, key=lambda pair: len(pair[1])):
         _link(source, target, top)
     return root
+
+
+def _copy(store: Store, number: int) -> str:
+    return os.path.join(store.run_folder(number), "work")
+
+
+def remove_copy(store: Store, number: int) -> None:
+    """Remove the copy of the project's files, which the next attempt makes anew."""
+    remove_tree(_copy(store, number))
 
 
 def _places(run: RunRecord, at: int, mounts: tuple[Mount, ...], outputs: str) -> Iterator[tuple[Mount, str]]:
@@ -197,7 +206,7 @@ def _link(source: str, target: str, top: str) -> None:
         if os.path.islink(parent):
             return  # it is below a mapped folder already
     if os.path.isdir(target) and not os.path.islink(target):
-        shutil.rmtree(target)
+        remove_tree(target)
     elif os.path.lexists(target):
         os.unlink(target)
     os.makedirs(os.path.dirname(target), exist_ok=True)

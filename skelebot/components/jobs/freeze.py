@@ -230,7 +230,10 @@ def _commit(root: str) -> dict[str, Any]:
 
 def without_password(address: str) -> str:
     """Return the address of a repository without the user and the password in it."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""  # whatever it is, it may hold a password
     if not parts.scheme or "@" not in parts.netloc:
         return address
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

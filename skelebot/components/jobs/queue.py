@@ -22,8 +22,9 @@ from skelebot.runs.store import Store
 
 def queue(session: Session, values: Values, links: Sequence[Link]) -> int:
     """Freeze the chain and put it into the queue; with --now run it, with --wait see it to its end."""
-    if values.get("now") and values.get("wait"):
-        raise UsageError("queue: --now and --wait do not go together; leave out one of them")
+    for other in ("wait", "after"):
+        if values.get("now") and values.get(other):
+            raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
     store = stores.opened()
     after = _numbers(store, str(values.get("after", "")))
     if session.flags.dry_run:

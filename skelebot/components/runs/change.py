@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from skelebot import console, foreground
 from skelebot.component import Session
@@ -51,22 +52,19 @@ def _stop(store: Store, number: int, flags: Flags) -> None:
 
 def _end(store: Store, number: int, flags: Flags) -> None:
     """Let the supervisor of a run end it; where that was killed, take its place."""
-    for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM):  # the third one ends the job at once
-        if who := supervise.supervisor(store, number):
-            with suppress(OSError):
-                os.kill(int(who.own.partition("-")[0]), signum)
-        until = time.monotonic() + foreground.GRACE
-        while supervise.is_supervised(store, number) and time.monotonic() < until:
-            time.sleep(0.05)
-        if not supervise.is_supervised(store, number):
-            break
-    if (lock := supervise.take(store, number)) is None:
+    if who := supervise.supervisor(store, number):
+        with suppress(OSError):
+            os.kill(int(who.own.partition("-")[0]), signal.SIGTERM)
+    until = time.monotonic() + 2 * foreground.GRACE  # it kills the job after half of that
+    while (lock := supervise.take(store, number)) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    if lock is None:
         raise SkelebotError(
             f"run {number} does not end; `fuser -v {store.run_folder(number)}/lock` lists why"
         )
     with lock:
         if store.get(number).state == "running":
-            supervise.supervise(store, number, flags)
+            supervise.supervise(store, number, flags, in_front=True)
 
 
 # --- trying again ---
@@ -88,14 +86,15 @@ def retry(session: Session, values: Values) -> int:
         numbers = [number_of(values)]
     else:
         raise UsageError("runs retry: name a run, or write --failed for all that failed")
+    again = partial(_again, job=values.get("from"), at_once=bool(values.get("now")))
     for number in numbers:
         if values.get("code"):
             if code := _with_todays_code(session, store.get(number), values):
                 return code
             continue
-        run = store.update(number, lambda run: _again(run, values.get("from"), bool(values.get("now"))))
         if values.get("clean"):
-            _clean(store, run)
+            _clean(store, again(store.get(number)))  # before a worker can take it
+        store.update(number, again)
         if values.get("now"):
             return _now(store, number, session.flags)
         console.out(str(number))
@@ -141,7 +140,7 @@ def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:
     first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), 0)
     at = min(first, jobs.index(str(job))) if job is not None else first
     tasks = tuple(_fresh(task) if i >= at else task for i, task in enumerate(run.tasks))
-    fresh = replace(run, tasks=tasks, state="queued", reason="", ended=0.0, asked="")
+    fresh = replace(run, tasks=tasks, state="queued", reason="", started=0.0, ended=0.0, asked="")
     return fresh.becoming("running") if at_once else fresh
 
 
@@ -222,6 +221,10 @@ def resume(session: Session, values: Values) -> int:
 
 
 def rebuild(session: Session, values: Values) -> int:
+    if working := worker.workers(Store(stores.default_folder())):
+        raise SkelebotError(
+            f"the worker {working[0]['pid']} uses the store; stop it first: `skelebot worker --stop --all`"
+        )
     count = stores.rebuild()
     console.info(f"the database was made anew from {console.counted(count, 'run')}")
     return 0

@@ -1,0 +1,158 @@
+"""Kill workers and supervisors at random while a queue is worked off: nothing is lost, nothing runs twice.
+
+usage: python tests/kill_runs.py [TASKS [KILLS [SEED]]]
+
+TASKS: how many there are, three for each run. KILLS: how many workers, and how many supervisors, get SIGKILL.
+It exits with 1 if a task did not end, ended or started twice, or ran beside itself, and if a process is left.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import skelebot
+
+LINKS = 3
+
+PROJECT = """
+name: kills
+environment: {TRACE: null, PYTHONPATH: null}
+jobs:
+"""
+# A line is written whole, whoever else writes.
+JOB = """
+- name: job{0}
+  source: 'echo "start $1 {0} $$" >>"$TRACE"; sleep 0.2; echo "end $1 {0} $$" >>"$TRACE"'
+  native: always
+  args: [{{name: id}}]
+  help: Takes a moment
+"""
+
+
+class Kills:
+    """A queue in a folder, whose workers and supervisors are killed."""
+
+    def __init__(self, top: Path, runs: int, seed: int) -> None:
+        self.trace, self.root, self.runs = top / "trace", top / "project", runs
+        self.random = random.Random(seed)
+        self.root.mkdir()
+        self.trace.touch()
+        text = PROJECT + "".join(JOB.format(link) for link in range(LINKS))
+        (self.root / "skelebot.yaml").write_text(text)
+        source = os.path.dirname(os.path.dirname(skelebot.__file__))
+        own = {"TRACE": str(self.trace), "SKELEBOT_STORE": str(top / "store"), "PYTHONPATH": source}
+        self.env = {**os.environ, **own}
+
+    def skelebot(self, *words: str) -> str:
+        argv = (sys.executable, "-m", "skelebot", *words)
+        return subprocess.run(
+            argv, cwd=self.root, env=self.env, check=True, capture_output=True, text=True
+        ).stdout
+
+    def start_worker(self) -> "subprocess.Popen[bytes]":
+        argv = (sys.executable, "-m", "skelebot", "worker", "-j", "3", "--drain")
+        return subprocess.Popen(argv, cwd=self.root, env=self.env, stderr=subprocess.DEVNULL)
+
+    def queue(self) -> None:
+        for run in range(self.runs):
+            self.skelebot("queue", *" + ".join(f"job{link} {run}" for link in range(LINKS)).split())
+
+    def kill(self, kills: int) -> Counter[str]:
+        """Kill so many workers and supervisors, as far as there is still something to do for them."""
+        killed: Counter[str] = Counter()
+        while min(killed["worker"], killed["supervisor"]) < kills:
+            worker = self.start_worker()
+            _wait_for_work(worker)
+            time.sleep(self.random.uniform(0, 0.4))
+            if worker.poll() is not None:
+                break
+            for pid in _children(worker.pid):
+                if self.random.random() < 0.5:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed["supervisor"] += 1
+            time.sleep(self.random.uniform(0, 0.2))  # in which it may go on with their runs
+            worker.kill()
+            worker.wait()
+            killed["worker"] += 1
+        return killed
+
+    def finish(self) -> None:
+        """Work off the rest."""
+        assert self.start_worker().wait() == 0
+
+    def wrong(self) -> dict[str, int]:
+        """Return how often each thing happened that must not."""
+        events = [line.split() for line in self.trace.read_text().splitlines()]
+        count = Counter((kind, run, link) for kind, run, link, _ in events)
+        tasks = [(str(run), str(link)) for run in range(self.runs) for link in range(LINKS)]
+        runs = json.loads(self.skelebot("runs", "--json", "--last", str(self.runs)))
+        return {
+            "lost": sum(count[("end", *task)] == 0 for task in tasks)
+            + sum(r["state"] != "done" for r in runs),
+            "twice": sum(max(count[("start", *task)], count[("end", *task)]) > 1 for task in tasks),
+            "beside itself": _overlaps(events),
+            "left behind": sum(self._is_left(pid) for pid in _processes()),
+        }
+
+    def _is_left(self, pid: int) -> bool:
+        with suppress(OSError):
+            return os.fsencode(self.env["SKELEBOT_STORE"]) in Path(f"/proc/{pid}/environ").read_bytes()
+        return False
+
+
+def _wait_for_work(worker: "subprocess.Popen[bytes]") -> None:
+    while worker.poll() is None and not _children(worker.pid):
+        time.sleep(0.01)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
+
+
+def _overlaps(events: list[list[str]]) -> int:
+    """Count how often a task of a run began while one of the same run was still running."""
+    running: set[str] = set()
+    count = 0
+    for kind, run, _, _ in events:
+        if kind == "start":
+            count += run in running
+            running.add(run)
+        else:
+            running.discard(run)
+    return count
+
+
+def main(tasks: int = 50, kills: int = 5, seed: int = 1) -> int:
+    with tempfile.TemporaryDirectory(prefix="skelebot-kills-") as top:
+        trial = Kills(Path(top), -(-tasks // LINKS), seed)
+        trial.queue()
+        killed = trial.kill(kills)
+        trial.finish()
+        wrong = trial.wrong()
+    print(
+        f"{trial.runs * LINKS} tasks, killed {killed['worker']} workers, {killed['supervisor']} supervisors"
+    )
+    print(", ".join(f"{count} {what}" for what, count in wrong.items()))
+    if killed["worker"] < kills or killed["supervisor"] < kills:
+        print("the queue was worked off before all were killed: give it more tasks")
+        return 2
+    return int(any(wrong.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
