@@ -201,6 +201,23 @@ def job(source: str, name: str = "run", **keys: str) -> str:
     return f"{{name: {name}, source: {json.dumps(source)}, help: h{more}}}"
 
 
+def queueing(sandbox: Sandbox, *jobs: str, **keys: str) -> Sandbox:
+    """A project of native jobs, whose runs are in a store beside it."""
+    own = sandbox.with_env(SKELEBOT_STORE=str(sandbox.root.parent / "store"))
+    project(own, "demo", *(each.replace("help: h", "help: h, native: always") for each in jobs), **keys)
+    return own
+
+
+def runs_of(sandbox: Sandbox, **options: Any) -> dict[int, Any]:
+    """All runs of the sandbox's store by their numbers, as `runs --json` shows them."""
+    shown = json.loads(sandbox.ok("runs", "--all", "--json", "--last", "9999", **options))
+    return {each["run"]: each for each in shown}
+
+
+def run_folder(sandbox: Sandbox, number: int) -> Path:
+    return Path(sandbox.env["SKELEBOT_STORE"], "runs", f"{number:06d}")
+
+
 # A job that takes a moment to clean up when it is asked to end.
 CLEANING = """
 import signal, sys, time

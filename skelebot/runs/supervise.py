@@ -86,8 +86,7 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
     except Interrupted:
         # What has ended meanwhile counts, and what still runs is ended.
         with foreground.uninterrupted():
-            ask: Literal["stop", "queue"] = "stop" if in_front else "queue"
-            store.update(number, lambda run: run if run.asked else run.asked_to(ask))
+            store.update(number, lambda run: run if run.asked else run.asked_to(_default(in_front)))
             return _to_end(store, number, flags, in_front)
 
 
@@ -103,7 +102,7 @@ def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecor
                     return _end(store, number, run.tasks[at].state, f"{task.job} failed: {run.reason}")
         return _end(store, number, "done", "")
     except Asked:
-        return store.update(number, _as_asked)
+        return store.update(number, lambda run: _as_asked(run, run.asked or _default(in_front)))
     finally:
         workspace.remove_copy(store, number)
 
@@ -118,10 +117,15 @@ def _end(store: Store, number: int, state: State, why: str) -> RunRecord:
     return store.update(number, lambda run: run.becoming(state, "" if state == "done" else why))
 
 
-def _as_asked(run: RunRecord) -> RunRecord:
-    """Return the run stopped if somebody asked for that, and queued otherwise, as when the machine ends."""
+def _default(in_front: bool) -> Literal["stop", "queue"]:
+    """Return what a signal means: Ctrl-C stops a run in front; the end of the machine queues the others."""
+    return "stop" if in_front else "queue"
+
+
+def _as_asked(run: RunRecord, asked: Literal["stop", "queue"]) -> RunRecord:
+    """Return the run as it was asked to become."""
     at = next((at for at, task in enumerate(run.tasks) if task.state != "done"), None)
-    state: State = "stopped" if run.asked == "stop" else "queued"
+    state: State = "stopped" if asked == "stop" else "queued"
     if at is not None:
         run = run.with_task(at, state=state, ended=time.time())
     return run.becoming(state, "it was stopped" if state == "stopped" else run.reason)
