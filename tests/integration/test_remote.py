@@ -594,3 +594,39 @@ def test_what_can_be_mapped_far_away(lab: Sandbox) -> None:
     result = lab.run("file", "true")
     assert (result.code, len(result.errors)) == (1, 1)
     assert "in.txt is neither a folder nor a file, and cannot be mapped on tcp://" in result.errors[0]
+
+
+# --- what is up to date ---
+
+
+def test_a_pipeline_far_away_runs_once(far: Sandbox, name: str) -> None:
+    far.write("raw/a", "1\n")
+    load = job("cat raw/* > data/x; echo loaded", "load", inputs="[raw/]", outputs="[data/]")
+    train = job("cp data/x models/m; echo trained", "train", needs="[load]", outputs="[models/]")
+    project(far, name, load, train)
+    assert far.ok("train") == "loaded\ntrained\n"
+    assert far.read("models/m") == "1\n"
+    again = far.run("train")
+    assert (again.code, again.out) == (0, "")
+    assert again.err.splitlines() == ["INFO  | load is up to date", "INFO  | train is up to date"]
+    far.write("raw/b", "2\n")
+    assert far.ok("train") == "loaded\ntrained\n"
+    assert far.read("models/m") == "1\n2\n"
+    (far.root / "models/m").unlink()
+    assert far.ok("-j", "2", "train") == "trained\n"
+    assert far.read("models/m") == "1\n2\n"
+
+
+def test_times_say_nothing_about_what_was_written(far: Sandbox, name: str) -> None:
+    """A file that was written to is transferred, whatever its size and time: a clock can be set back."""
+    future, past = 4_000_000_000, 1_000_000_000
+    source = f"cat raw/a > data/x; touch -d @{past} data/x; cat data/x"
+    project(far, name, job(source, inputs="[raw/]", outputs="[data/]"), ignores="[raw]")
+    for content in ("1", "2", "3"):
+        os.utime(far.write("raw/a", content), (future, future))
+        assert far.ok("run") == content
+        assert far.read("data/x") == content
+        assert far.run("run").err == "INFO  | run is up to date\n"
+    os.utime(far.write("data/x", "4"), (past, past))
+    assert far.ok("run") == "3"
+    assert far.read("data/x") == "3"

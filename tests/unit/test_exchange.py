@@ -140,7 +140,8 @@ def test_a_send_that_breaks_off_is_made_good(sides: Sides) -> None:
     (sides.here / "data").write_text("1" * 100)
     real = sides.transport
     sides.transport = lambda script, *streams: real(  # type: ignore[method-assign]
-        script.replace("exec tar", f"cat >/dev/null; printf 1 >{sides.there}/data; exit 1; tar"), *streams
+        script.replace("tar --extract", f"cat >/dev/null; printf 1 >{sides.there}/data; exit 1; tar"),
+        *streams,
     )
     with pytest.raises(SkelebotError):
         sides.send()

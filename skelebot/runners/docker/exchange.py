@@ -11,14 +11,14 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 from skelebot import console
 from skelebot.errors import SkelebotError
 from skelebot.files import reason, whole_file
 from skelebot.runners.docker import sync
-from skelebot.runners.docker.sync import Agreed, Difference, FileState, Listing, Moved
+from skelebot.runners.docker.sync import Agreed, Agreement, Difference, FileState, Listing, Moved
 
 TOP = "/skelebot"  # there the folders stand in a container that looks after them, each by its number
 _SHOWN = 5_000_000  # bytes from which a transfer shows its progress
@@ -64,7 +64,7 @@ def exchange(
             _settle(sides, both_ways, verbose)
         finally:
             compared.set()
-        return _fetch(stdout, sides, where)
+        return _fetch(stdout, sides, where) and _confirm(stdout, sides)
 
     def write_stdin(stdin: IO[bytes]) -> None:
         compared.wait()
@@ -74,32 +74,37 @@ def exchange(
     transport(_SCRIPT, write_stdin, read_stdout)
     for side in sides:
         if both_ways:
-            side.agreed = dict(side.here)
+            side.agree()
         side.save()
 
 
 # Runs as root where the folders stand, each by its number. stdout: the size of the listing in a line, the
-# listing, and a tar of what is asked for. stdin: a line with the sizes of the two lists that follow it, of
-# what to pack and what to delete, and whether a tar to unpack comes then.
+# listing, a tar of what is asked for, and the same listing again if anything was unpacked. stdin: a line with
+# the sizes of the two lists that follow it, of what to pack and what to delete, and whether a tar to unpack
+# comes then.
 # tar ends with 1 where another job has written to a file meanwhile, which will be asked for again.
 _SCRIPT = f"""\
 set -e
 cd {TOP}
-find . -mindepth 2 '(' -type f -o -type d -o -type l ')' -printf '%y\\0%s\\0%T@\\0%m\\0%l\\0%P\\0' >/tmp/list
-wc -c </tmp/list
-cat /tmp/list
+list() {{
+    find . -mindepth 2 '(' -type f -o -type d -o -type l ')' \\
+        -printf '%y\\0%s\\0%T@\\0%C@\\0%m\\0%l\\0%P\\0' >/tmp/list
+    wc -c </tmp/list
+    cat /tmp/list
+}}
+list
 read -r pack delete unpack || exit 0
 [ "$pack" = 0 ] ||
     head -c "$pack" | tar --create --format=posix --hard-dereference --no-recursion --null --files-from=- \\
         --ignore-failed-read || [ $? = 1 ]
 [ "$delete" = 0 ] || head -c "$delete" | xargs -0 rm -df -- 2>/dev/null || true # a folder not empty stays
-[ "$unpack" = 0 ] || exec tar --extract --preserve-permissions --same-owner --numeric-owner
+[ "$unpack" = 0 ] || {{ tar --extract --preserve-permissions --same-owner --numeric-owner; list; }}
 """
 
 
 def _read_listing(stdout: IO[bytes]) -> dict[int, Listing] | None:
     """What is there; None where the answer breaks off, lest less be taken for all."""
-    size = stdout.readline().strip()
+    size = stdout.readline().strip(b"\0 \n")  # zeros are the rest of a tar before it
     data = stdout.read(int(size)) if size.isdigit() else b""
     return sync.parse_listing(data) if size.isdigit() and len(data) == int(size) else None
 
@@ -137,6 +142,18 @@ def _fetch(stdout: IO[bytes], sides: "list[_Side]", where: str) -> bool:
                     side.take(tar, member, path, moved)
     except tarfile.TarError:
         return False
+    return True
+
+
+def _confirm(stdout: IO[bytes], sides: "list[_Side]") -> bool:
+    """Note what has arrived of what was sent; False where the answer breaks off."""
+    if not any(side.found.send for side in sides):
+        return True
+    there = _read_listing(stdout)
+    if there is None:
+        return False
+    for side in sides:
+        side.sent = there.get(side.number, {})
     return True
 
 
@@ -183,7 +200,10 @@ def unseen(count: int) -> None:
 
 @dataclass
 class _Side:
-    """A folder here and its counterpart; `agreed` becomes what both have."""
+    """A folder here and its counterpart; `agreed` becomes what both have.
+
+    sent: what is there once everything that was sent has arrived.
+    """
 
     number: int
     folder: Folder
@@ -191,6 +211,7 @@ class _Side:
     there: Listing
     agreed: Agreed
     found: Difference
+    sent: Listing = field(default_factory=dict)
 
     @classmethod
     def of(cls, number: int, folder: Folder, there: Listing) -> "_Side":
@@ -215,30 +236,49 @@ class _Side:
             if why := self._why_not(path, target):
                 console.warn(f"{target} was kept: {why}")
                 return
-            if not self.there[path].is_same(sync.entry_of(target)):
+            theirs = self.there[path]
+            if theirs.kind == "f" or not theirs.is_same(sync.entry_of(target)):
                 sync.put(tar, member, target, self.folder.part, moved)
+            self.here[path] = sync.entry_of(target) or theirs
         except OSError as error:
             raise SkelebotError(f"{target} cannot be written: {reason(error)}") from None
-        self.here[path] = self.agreed[path] = self.there[path]
+        self.agreed[path] = Agreement(self.here[path], theirs)
+
+    def agree(self) -> None:
+        """Note what both have now."""
+        sent = set(self.found.send)
+        self.agreed = {
+            path: Agreement(own, self._counterpart(path, own, path in sent))
+            for path, own in self.here.items()
+        }
+
+    def _counterpart(self, path: str, own: FileState, is_sent: bool) -> FileState:
+        """Return what is known to be there; if nothing is, `own`, which will differ from any file there."""
+        there, known = (self.sent if is_sent else self.there).get(path), self.agreed.get(path)
+        if known and not is_sent:
+            return known.there
+        return there if there and there.is_same(own) else own
 
     def _why_not(self, path: str, target: str) -> str | None:
         """Why the place of a path is not to be written to."""
         if not _folder_of(self.folder.path, path):
             return "a parent folder is a link or a file here"
         now = sync.entry_of(target)
-        if now and not now.is_same(self.here.get(path)) and not now.is_same(self.there[path]):
+        if now and not now.is_unchanged(self.here.get(path)) and not now.is_same(self.there[path]):
             return "it has changed here in the meantime"
         return None
 
     def save(self) -> None:
-        data = {path: entry and list(entry) for path, entry in self.agreed.items()}
         with whole_file(self.folder.state) as file:
-            file.write(json.dumps(data).encode("ascii"))
+            file.write(json.dumps(self.agreed).encode("ascii"))
 
 
 def _read_state(path: str) -> Agreed:
     with suppress(OSError, ValueError, TypeError, AttributeError), open(path, encoding="ascii") as file:
-        return {name: entry and FileState(*entry) for name, entry in json.load(file).items()}
+        return {
+            name: pair and Agreement(*(FileState(*state) for state in pair))
+            for name, pair in json.load(file).items()
+        }
     return {}
 
 

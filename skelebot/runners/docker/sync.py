@@ -13,25 +13,41 @@ from skelebot.files import PART, reason, sha256
 
 
 class FileState(NamedTuple):
-    """A file, folder or link: `kind` is f, d or l; `mtime` in nanoseconds; `link` where a link leads."""
+    """A file, folder or link: `kind` is f, d or l; `link` is where a link leads.
+
+    mtime, ctime: in nanoseconds. Whoever writes sets the former as they like; the latter is the system's own.
+    """
 
     kind: str
     size: int
     mtime: int
     mode: int
     link: str
+    ctime: int = 0
 
     def is_same(self, other: "FileState | None") -> bool:
+        """Tell whether it looks like a state of the other side, which has a ctime of its own."""
         if other is None or self.kind != other.kind:
             return False
         facts = {"f": (self.size, self.mtime, self.mode), "l": (self.link,), "d": ()}
         others = {"f": (other.size, other.mtime, other.mode), "l": (other.link,), "d": ()}
         return facts[self.kind] == others[other.kind]
 
+    def is_unchanged(self, before: "FileState | None") -> bool:
+        """Tell whether nobody has written to it since an earlier state of the same side."""
+        return self.is_same(before) and (self.kind != "f" or before is None or self.ctime == before.ctime)
+
+
+class Agreement(NamedTuple):
+    """What each side had of a path when they were last in step."""
+
+    here: FileState
+    there: FileState
+
 
 Listing = dict[str, FileState]
-# What both sides had when they were last in step; None for what was on its way there.
-Agreed = dict[str, "FileState | None"]
+# None for what was on its way there.
+Agreed = dict[str, Agreement | None]
 
 
 @dataclass(frozen=True)
@@ -60,14 +76,14 @@ def compare(here: Listing, there: Listing, agreed: Agreed) -> Difference:
     found = Difference()
     in_the_way = {path for path, own in here.items() if own.kind != "d" and _is_folder(there.get(path))}
     for path in sorted({*here, *there}):
-        own, other = here.get(path), there.get(path)
-        if own and own.is_same(other):
+        own, other, known = here.get(path), there.get(path), agreed.get(path)
+        if own and other and own.is_same(other) and (known is None or _are_unchanged(own, other, known)):
             continue
         if other and _is_theirs(path, own, other, agreed) and not _is_below(path, in_the_way):
             found.fetch.append(path)
         else:
             is_other_kind = own is not None and other is not None and own.kind != other.kind
-            if is_other_kind and other and not other.is_same(agreed.get(path)):
+            if is_other_kind and other and not (known and other.is_unchanged(known.there)):
                 found.clash.append(path)
             if other and (own is None or is_other_kind):
                 found.delete.append(path)
@@ -76,17 +92,22 @@ def compare(here: Listing, there: Listing, agreed: Agreed) -> Difference:
     return found
 
 
+def _are_unchanged(own: FileState, other: FileState, known: Agreement) -> bool:
+    return own.is_unchanged(known.here) and other.is_unchanged(known.there)
+
+
 def _is_theirs(path: str, own: FileState | None, other: FileState, agreed: Agreed) -> bool:
     """Whether the other side's is what a job wrote, rather than what is left of an older state."""
     known = agreed.get(path)
     on_its_way = path in agreed and known is None
-    if on_its_way or other.is_same(known):
+    if on_its_way or (known and other.is_unchanged(known.there)):
         return False
     if own is None:
         return True
     if own.kind != other.kind:
         return False
-    return own.is_same(known) or other.mtime > own.mtime
+    is_own_unchanged = known is not None and own.is_unchanged(known.here)
+    return is_own_unchanged or other.mtime > own.mtime or own.is_same(other)
 
 
 def _is_folder(entry: FileState | None) -> bool:
@@ -112,7 +133,9 @@ def entry_of(path: str) -> FileState | None:
     except FileNotFoundError:
         return None
     mode = stat.S_IMODE(status.st_mode) & 0o777
-    return FileState(kind, status.st_size, status.st_mtime_ns, mode, link) if kind else None
+    if kind is None:
+        return None
+    return FileState(kind, status.st_size, status.st_mtime_ns, mode, link, status.st_ctime_ns)
 
 
 def listed(folder: str, own: str, part: str) -> Listing:
@@ -145,14 +168,16 @@ def _list(folder: str, prefix: str, own: str, part: str, found: Listing) -> None
 def parse_listing(data: bytes) -> dict[int, Listing]:
     """The listing of several volumes as `find` prints it: of each, by its number, what is below it.
 
-    Six fields for each, all ended by a zero: kind, size, seconds, mode, where a link leads, NUMBER/PATH.
+    Seven fields for each, all ended by a zero: kind, size, seconds of both times, mode, where a link leads,
+    NUMBER/PATH.
     """
     found: dict[int, Listing] = {}
     fields = [os.fsdecode(text) for text in data.split(b"\0")]
-    for at in range(0, len(fields) - 6, 6):
-        kind, size, mtime, mode, link, whole = fields[at : at + 6]
+    for at in range(0, len(fields) - 7, 7):
+        kind, size, mtime, ctime, mode, link, whole = fields[at : at + 7]
         number, _, path = whole.partition("/")
-        entry = FileState(kind, int(size), nanoseconds(mtime), int(mode, 8) & 0o777, link)
+        times = nanoseconds(mtime), nanoseconds(ctime)
+        entry = FileState(kind, int(size), times[0], int(mode, 8) & 0o777, link, times[1])
         found.setdefault(int(number), {})[path] = entry
     return found
 
