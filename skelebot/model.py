@@ -55,32 +55,45 @@ def _some_text(text: str) -> str | None:
 class Pattern:
     """A validator by a regular expression, which is compiled only where there is something to check.
 
-    also: what else holds for a text that is right.
+    measure: the number that a text stands for, which is then from `least` to `most`. The JSON Schema has all
+    of these, the limits for what YAML reads as a number.
     """
 
-    def __init__(self, regex: str, expected: str, also: Callable[[str], bool] = lambda text: True) -> None:
-        self.regex, self.expected, self.also = regex, expected, also
+    def __init__(
+        self,
+        regex: str,
+        expected: str,
+        measure: Callable[[str], float] | None = None,
+        least: float = 0,
+        most: float = 0,
+    ) -> None:
+        self.regex, self.expected = regex, expected
+        self.measure, self.least, self.most = measure, least, most
 
     def __call__(self, text: str) -> str | None:
-        is_right = re.fullmatch(self.regex, text, re.ASCII) and self.also(text)
+        is_right = re.fullmatch(self.regex, text, re.ASCII) and self._is_within(text)
         return None if is_right else self.expected
+
+    def _is_within(self, text: str) -> bool:
+        return self.measure is None or self.least <= self.measure(text) <= self.most
 
 
 pattern = Pattern
 
 
-_PORTS = r"\d{1,5}(-\d{1,5})?"
-_PORT = rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?({_PORTS}):({_PORTS})(/(tcp|udp|sctp))?"
+def whole_number(least: int, most: int, what: str = "a whole number") -> Pattern:
+    """Return the validator of the whole numbers between two, both included."""
+    return Pattern(r"\d{1,18}", f"{what} from {least} to {most}", int, least, most)
 
 
-def _are_ports(text: str) -> bool:
-    match = re.fullmatch(_PORT, text, re.ASCII)
-    return match is not None and all(
-        1 <= int(n) <= 65535 for part in match.group(4, 6) for n in part.split("-")
-    )
+port_number = whole_number(1, 65535, "a port")
 
-
-_port = pattern(_PORT, "HOST:CONTAINER, two ports, such as 8080:80 or 127.0.0.1:8080:80/udp", _are_ports)
+_PORT = r"0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+_PORTS = rf"{_PORT}(-{_PORT})?"
+_port = pattern(
+    rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?{_PORTS}:{_PORTS}(/(tcp|udp|sctp))?",
+    "HOST:CONTAINER, two ports, such as 8080:80 or 127.0.0.1:8080:80/udp",
+)
 
 
 def image_name(name: str) -> str:
@@ -136,7 +149,9 @@ _DURATION = r"(\d{1,9}(?:\.\d+)?)([smhd]?)"
 _timeout = pattern(
     _DURATION,
     "a number of seconds, or a number with s, m, h or d, such as 10m",
-    lambda text: 0 < seconds(text) <= 366 * 86400,
+    seconds,
+    least=0.001,
+    most=366 * 86400,
 )
 
 
@@ -157,16 +172,22 @@ def _regex(text: str) -> str | None:
 _cpus = pattern(
     units.CPUS,
     "a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m",
-    lambda text: 0.01 <= units.cpus(text) <= 10_000,
+    units.cpus,
+    least=0.01,
+    most=10_000,
 )
-_gpus = pattern(r"all|\d{1,3}", "a number of GPUs up to 999, or all")
+_gpus = pattern(
+    r"all|\d{1,3}", "a number of GPUs up to 999, or all", lambda text: int(text.replace("all", "0")), most=999
+)
 
 
 def size_pattern(least: int) -> Pattern:
     return pattern(
         units.SIZE,
         f"a size from {units.size_text(least)} to 1024t, such as 512m or 4g",
-        lambda text: least <= units.size(text) <= 1024 * units.T,
+        units.size,
+        least,
+        1024 * units.T,
     )
 
 
@@ -437,7 +458,7 @@ class Job:
         None, help="A source that checks the values before any job of a chain runs", check=_some_text
     )
     resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
-    retries: int = key(0, help="How often a job that has failed is tried again")
+    retries: int = key(0, help="How often a job that has failed is tried again", check=whole_number(0, 100))
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from skelebot import console, files, launch
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import Flags, Image, Param, Project, Task, key, pattern
+from skelebot.model import Flags, Image, Param, Project, Task, key, pattern, port_number
 from skelebot.options import Values
 from skelebot.project.read import parsed_version
 
@@ -50,13 +50,11 @@ class Registry(Component):
         help="The registry's host, such as registry.example.com (default: Docker Hub)",
         check=_host,
     )
-    port: int | None = key(None, help="Its port, if it is not the default one")
+    port: int | None = key(None, help="Its port, if it is not the default one", check=port_number)
     user: str | None = key(None, help="The user or group in the registry that owns the image", check=_user)
     aws: Aws | None = key(None, help="Log in to Amazon ECR")
 
     def problems(self) -> Iterator[str]:
-        if self.port is not None and not 1 <= self.port <= 65535:
-            yield f"port: expected a number from 1 to 65535, found {self.port}"
         if self.host == DOCKER_HUB and not self.user:
             yield "user: Docker Hub needs the owner of the image; add it, or set another `host`"
         if self.port is None and "." not in self.host and self.host != "localhost":

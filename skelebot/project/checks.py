@@ -11,7 +11,6 @@ from skelebot.project import needs
 from skelebot.project.sources import class_source, has_root_params, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
 
-MOST_RETRIES = 100
 _BOOLEANS = ("true", "yes", "on", "false", "no", "off")
 
 
@@ -58,10 +57,8 @@ def _check_languages(project: Project) -> Iterator[str]:
 
 
 def _check_retries(job: Job) -> Iterator[str]:
-    at = place_of(job, "retries")
-    if job.retries > MOST_RETRIES:
-        yield f"{at}: expected at most {MOST_RETRIES}, found {job.retries}"
-    elif job.retries and job.mode == "d":
+    if job.retries and job.mode == "d":
+        at = place_of(job, "retries")
         yield f"{at}: a job with mode d is not tried again; remove `retries` or `mode: d`"
 
 

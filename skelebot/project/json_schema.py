@@ -1,5 +1,6 @@
 """The JSON Schema of skelebot.yaml, with which editors complete and check the file."""
 
+import re
 import types
 import typing
 from dataclasses import MISSING, is_dataclass
@@ -53,12 +54,35 @@ def _requirements_of(want: Any) -> dict[str, Any]:
     return {**found, **({"items": found} if found and is_list else {})}
 
 
+def _pattern(check: Any) -> dict[str, str]:
+    """Return the pattern of texts. With units, only the limit above zero can be said."""
+    if not isinstance(check, Pattern):
+        return {}
+    above_zero = "(?=.*[1-9])" if check.measure and check.least > 0 else ""
+    return {"pattern": f"^{above_zero}(?:{check.regex})$"}
+
+
+def _limits(check: Any) -> dict[str, float]:
+    """Return the limits of numbers."""
+    has_limits = isinstance(check, Pattern) and check.measure
+    return {"minimum": check.least, "maximum": check.most} if has_limits else {}
+
+
+def _others_than_text(check: Any) -> list[str]:
+    """Return the types of values that the reader takes for the text that they are written as."""
+    if not isinstance(check, Pattern):
+        return ["number", "boolean"]
+    if not check.measure:  # what an editor reads as a number may be written otherwise, as 22:22
+        return ["number", *(["boolean"] if check("true") is None else [])]
+    return ["number" if re.fullmatch(check.regex, "0.5", re.ASCII) else "integer"]
+
+
 def _json_type(want: Any, check: Any) -> dict[str, Any]:
-    pattern = {"pattern": f"^(?:{check.regex})$"} if isinstance(check, Pattern) else {}
+    pattern = _pattern(check)
     simple: dict[Any, dict[str, Any]] = {
-        str: {"type": ["string", "number", "boolean"], **pattern},
+        str: {"type": ["string", *_others_than_text(check)], **pattern, **_limits(check)},
         bool: {"type": "boolean"},
-        int: {"type": "integer", "minimum": 0},
+        int: {"type": "integer", "minimum": 0, **_limits(check)},
         Environment: {
             "type": "object",
             "propertyNames": pattern,

@@ -204,7 +204,7 @@ def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) ->
     if want is bool:
         return _boolean(node, path, report)
     if want is int:
-        return _integer(node, path, report)
+        return _integer(node, path, report, check)
     if want == Environment:
         return _environment(node, path, report, check)
     if want is yaml.Node:
@@ -260,10 +260,13 @@ def _boolean(node: yaml.Node, path: str, report: Report) -> Any:
     return MISSING
 
 
-def _integer(node: yaml.Node, path: str, report: Report) -> Any:
-    if isinstance(node, yaml.ScalarNode) and node.value.isascii() and node.value.isdigit():
-        return int(node.value[:18])
-    report.problem(node, path, f"expected a whole number, found {kind(node)}")
+def _integer(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
+    text = node.value if isinstance(node, yaml.ScalarNode) else ""
+    is_number = text.isascii() and text.isdigit()
+    expected = (check(text) if check else None) or (None if is_number else "a whole number")
+    if expected is None:
+        return int(text[:18])
+    report.problem(node, path, f"expected {expected}, found {kind(node)}")
     return MISSING
 
 

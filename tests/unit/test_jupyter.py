@@ -249,9 +249,9 @@ def test_a_project_without_python_is_refused(shown: Shown) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("port", "0", "expected a port from 1 to 65535, found 0"),
-        ("port", "99999", "found 99999"),
-        ("port", "x", "expected a whole number"),
+        ("port", "0", "expected a port from 1 to 65535, found the number '0'"),
+        ("port", "99999", "found the number '99999'"),
+        ("port", "x", "expected a port"),
         ("lab", "3", "expected true or false"),
         ("mappings", "['a:b:c']", "expected FOLDER or LOCAL:CONTAINER"),
         ("mappings", "['other:/app/']", "other:/app/ covers /app"),

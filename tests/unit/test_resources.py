@@ -109,10 +109,10 @@ def test_gpu_true_is_all_of_them_unless_resources_say_otherwise(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ("retries: 101", "expected at most 100, found 101"),
+        ("retries: 101", "expected a whole number from 0 to 100, found the number '101'"),
         ("retries: 1, mode: d", "a job with mode d is not tried again; remove `retries` or `mode: d`"),
-        ("retries: -1", "expected a whole number, found the number '-1'"),
-        ("retries: often", "expected a whole number, found the text 'often'"),
+        ("retries: -1", "expected a whole number from 0 to 100, found the number '-1'"),
+        ("retries: often", "expected a whole number from 0 to 100, found the text 'often'"),
     ],
 )
 def test_wrong_retries_are_reported_with_their_place(tmp_path: Path, keys: str, problem: str) -> None:

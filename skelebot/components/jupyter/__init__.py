@@ -5,7 +5,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skelebot.component import Command, Component, Link, Session
-from skelebot.model import WORKDIR, Environment, Mapping, Param, Project, key, mapping_text, variable_name
+from skelebot.model import (
+    WORKDIR,
+    Environment,
+    Mapping,
+    Param,
+    Project,
+    key,
+    mapping_text,
+    port_number,
+    variable_name,
+)
 from skelebot.options import Values
 
 
@@ -13,15 +23,15 @@ from skelebot.options import Values
 class Jupyter(Component):
     """Where Jupyter listens, and what it shows."""
 
-    port: int = key(8888, help="The port of this machine; the next free one if it is in use")
+    port: int = key(
+        8888, help="The port of this machine; the next free one if it is in use", check=port_number
+    )
     folder: str = key(".", help="The folder that Jupyter shows, relative to the project root")
     lab: bool = key(False, help="Use JupyterLab instead of Jupyter Notebook")
     mappings: tuple[str, ...] = key((), help="More folders that the notebooks see", check=mapping_text)
     environment: Environment = key((), help="Environment variables of the notebooks", check=variable_name)
 
     def problems(self) -> Iterator[str]:
-        if not 1 <= self.port <= 65535:
-            yield f"expected a port from 1 to 65535, found {self.port}"
         for text in self.mappings:
             if posixpath.normpath(Mapping.parse(text).container) == WORKDIR:
                 yield f"{text} covers {WORKDIR}, where the project folder is mapped; remove it"
