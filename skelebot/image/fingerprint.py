@@ -17,6 +17,8 @@ from skelebot.image.context import ContextEntry, unreadable
 # A file that changed this recently, in nanoseconds, may change again without its times showing it.
 _RACY = 2_000_000_000
 
+_KEEP_SECONDS = 30 * 86400  # if it is needed after all, it costs no more than the files' names and times
+
 _GONE = "gone"  # the content of a file that was deleted since its folder was listed
 
 
@@ -59,6 +61,7 @@ class FingerprintCache:
         made = make()
         if not racy:
             self._write(file, made.encode() + b"\n" + stats)
+            self._remove_outdated()
         return made
 
     def hashed(self, text: str, entries: list[ContextEntry]) -> str:
@@ -114,6 +117,16 @@ class FingerprintCache:
 
     def _file_of_hashes(self) -> str:
         return os.path.join(self._folder, f"{self._variant}.hashes")
+
+    def _remove_outdated(self) -> None:
+        """Remove what nobody has written for long, such as that of patterns which have changed since."""
+        import time
+
+        oldest = time.time() - _KEEP_SECONDS
+        with suppress(OSError), os.scandir(self._folder) as files:
+            for file in files:
+                if file.name.endswith(".stats") and file.stat().st_mtime < oldest:
+                    os.unlink(file.path)
 
     @staticmethod
     def _write(path: str, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """The fingerprint of a build's files covers what an image would hold, and nothing else."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_files_that_changed_just_now_are_not_remembered(tree: Path) -> None:
     """Their times may not show the next change."""
     fingerprint(tree)
     assert [name for name in os.listdir(tree.parent) if name != "p"] == []
+
+
+def test_what_was_not_written_for_long_is_removed(tmp_path: Path) -> None:
+    for name, age in (("outdated.stats", 10**7), ("recent.stats", 10**5), ("demo.hashes", 10**7)):
+        os.utime(write(tmp_path, "", name), (time.time() - age, time.time() - age))
+    (tmp_path / "p").mkdir()
+    fingerprint(tmp_path / "p")
+    assert sorted(os.listdir(tmp_path)) == ["demo.hashes", "demo.latest.all.stats", "p", "recent.stats"]
 
 
 def test_a_folder_is_heavy_only_by_what_no_layer_below_it_takes(tmp_path: Path) -> None:
