@@ -3,7 +3,8 @@
 import os
 import signal
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from skelebot import console
@@ -88,6 +89,12 @@ def trace(verbose: bool, step: Step) -> None:
         console.detail(f"+ {display(step)}")
 
 
+# Of a thread that no signal reaches: enters the time in which a program may be ended, given how to.
+GUARD: ContextVar[Callable[[Callable[[], None]], AbstractContextManager[None]] | None] = ContextVar(
+    "GUARD", default=None
+)
+
+
 def load() -> None:
     """Import what starting programs takes, for processes that are forked from this one."""
     import subprocess  # noqa: F401
@@ -129,7 +136,7 @@ def tee(
     lines: list[str] = []
     source = subprocess.PIPE if write_stdin else subprocess.DEVNULL
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": pass_fds}
-    with _running(step, stdin=source, **out) as child:
+    with _running(step, stdin=source, **out) as child, _guarded(child):
         if write_stdin:
             in_thread(_write_and_close, write_stdin, child.stdin)
         assert child.stdout
@@ -167,7 +174,8 @@ def pipe(
             failed.append(error)
 
     with tempfile.TemporaryFile() as stderr:
-        with _running(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr) as child:
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
+        with _running(step, **streams) as child, _guarded(child):
             assert child.stdin
             assert child.stdout
             writing = in_thread(write, child.stdin)
@@ -196,6 +204,11 @@ def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
         raise
     finally:
         _close(child)
+
+
+def _guarded(child: "subprocess.Popen[bytes]") -> AbstractContextManager[None]:
+    guard = GUARD.get()
+    return guard(child.terminate) if guard else nullcontext()
 
 
 def _close(child: "subprocess.Popen[bytes]") -> None:

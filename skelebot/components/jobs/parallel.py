@@ -5,14 +5,14 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any
 
 from skelebot import console, foreground
 from skelebot.component import Aside, Link
 from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
-from skelebot.process import Streams
+from skelebot.process import GUARD, Streams
 
 _COLOURS = (36, 33, 32, 35, 34)
 
@@ -90,6 +90,7 @@ class _Group:
 
     def _code_of(self, link: Link) -> int:
         command, name = link.command, link.command.name
+        GUARD.set(self._guard)
         sinks = [self._sink(name, stream) for stream in (sys.stdout, sys.stderr)]
         streams = Streams(b"", *sinks)
         session = link.session._replace(aside=Aside(streams, self._attend, self._pause))
@@ -104,6 +105,8 @@ class _Group:
         except Interrupted as error:
             return error.code
         except SkelebotError as error:
+            if self._signum:  # of what it has ended
+                return 128 + self._signum
             for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
                 console.error(f"{name}: {problem}")
             return error.code
@@ -141,6 +144,24 @@ class _Group:
             with self._lock:
                 del self._live[name]
         return 128 + self._signum if self._signum else code
+
+    @contextmanager
+    def _guard(self, end: Callable[[], None]) -> Iterator[None]:
+        """Let a signal end a program that prepares a job, such as a build; none that fetches its results."""
+        name = threading.current_thread().name
+        with self._lock:
+            is_waiting = name in self._live
+            if not is_waiting:
+                self._live[name] = lambda signum, delivered: end()
+            missed = self._signum
+        try:
+            if missed and not is_waiting:
+                end()
+            yield
+        finally:
+            if not is_waiting:
+                with self._lock:
+                    del self._live[name]
 
     def _pause(self, seconds: float) -> None:
         """Wait. Raises Interrupted once a signal has asked Skelebot to end."""
