@@ -509,6 +509,21 @@ def test_a_clock_that_was_set_back(box: Sandbox) -> None:
     assert ran(box, "run") == ["run"]
 
 
+def test_what_is_remembered_of_former_patterns_goes(box: Sandbox) -> None:
+    box.write("in/a", "1")
+    project(box, job("cp in/a out/x", "run", outputs="[out/]"), ignores="[former]")
+    time.sleep(2.1)  # what has just changed is not remembered
+    assert ran(box, "graph") == []
+    former = {path.name for path in (box.root / ".skelebot").glob("files.*.stats")}
+    assert former
+    for each in former:
+        os.utime(box.root / ".skelebot" / each, (1, 1))
+    box.write("skelebot.yaml", box.read("skelebot.yaml").replace("former", "later"))
+    time.sleep(2.1)
+    assert ran(box, "graph") == []
+    assert not former & {path.name for path in (box.root / ".skelebot").glob("files.*.stats")}
+
+
 def test_very_many_inputs(box: Sandbox) -> None:
     folder = box.root / "in"
     for n in range(100):
@@ -690,7 +705,7 @@ def test_graph(rain: Sandbox) -> None:
     expected = [
         {"job": "load", "needs": [], "up_to_date": True, "why": []},
         {"job": "train", "needs": ["load"], "up_to_date": False, "why": ["inputs: src/new new"]},
-        {"job": "score", "needs": ["train"], "up_to_date": False, "why": ["train runs before it"]},
+        {"job": "score", "needs": ["train"], "up_to_date": False, "why": ["train may change what it reads"]},
         {"job": "day", "needs": [], "up_to_date": False, "why": ["takes when"]},
         {"job": "free", "needs": [], "up_to_date": False, "why": ["free has no outputs, so it always runs"]},
     ]
@@ -699,7 +714,7 @@ def test_graph(rain: Sandbox) -> None:
     assert rain.ok("-n", "graph").splitlines()[:3] == [
         "load                up to date",
         "train  needs load   inputs: src/new new",
-        "score  needs train  train runs before it",
+        "score  needs train  train may change what it reads",
     ]
     result = rain.run("-n", "graph", "trian")
     assert (result.code, result.errors) == (
@@ -720,9 +735,9 @@ def test_a_dry_run_says_why(rain: Sandbox) -> None:
         "load",
         "  because  inputs: in/b new",
         "train",
-        "  because  load runs before it",
+        "  because  load may change what it reads",
         "score",
-        "  because  train runs before it",
+        "  because  train may change what it reads",
     ]
     assert ran(rain, "score") == ["load"]
     assert "because  --force\n" in rain.ok("-n", "--dry-run", "--force", "score")
@@ -889,3 +904,19 @@ def test_a_published_image_holds_the_outputs(sandbox: Sandbox, name: str) -> Non
     docker("load", "-i", str(sandbox.root / "image.tar"))
     found: Result | str = docker("run", "--rm", f"{name}:latest", "cat", "/app/out/x")
     assert found == "1"
+
+
+@pytest.mark.engine
+def test_a_signal_ends_the_builds_of_jobs_at_once(sandbox: Sandbox, name: str) -> None:
+    jobs = [any_job(f"echo > {each}/x", each, outputs=f"[{each}/]") for each in ("a", "b")]
+    commands = "['echo begun; sleep 300']"
+    any_project(sandbox, name, *jobs, any_job("true", "c", needs="[a, b]"), commands=commands)
+    log = sandbox.root.parent / "log"
+    with open(log, "wb") as stderr:
+        child = sandbox.start("-j", "2", "c", stderr=stderr)
+    wait_for(lambda: "\nbegun" in log.read_text())
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 143
+    assert [line for line in log.read_text().splitlines() if line.startswith("ERROR")] == [
+        "ERROR | not run: c"
+    ]

@@ -23,7 +23,7 @@ def why(link: Link) -> int:
 
 
 def graph(session: Session, values: Values) -> int:
-    """Print the jobs in the order in which they run with their defaults, and what would make each run."""
+    """Print the jobs in the order in which they run with their defaults, and why each would or may run."""
     rows = [_row(session, job) for job in _jobs(session, values.get("<job>"))]
     if values.get("json"):
         console.out(json.dumps(rows, indent=2))
@@ -52,7 +52,7 @@ def _jobs(session: Session, name: object) -> list[Job]:
 
 
 def _row(session: Session, job: Job) -> dict[str, object]:
-    """Return what `graph --json` says of a job; one that runs makes those run that need it."""
+    """Return what `graph --json` says of a job; those that need one that may run may run, too."""
     try:
         arguments = ", ".join(arg.name for arg in job.args)
         reasons = [f"takes {arguments}"] if arguments else run.reasons_to_run(session, job, {})

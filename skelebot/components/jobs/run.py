@@ -49,11 +49,12 @@ def run(session: Session, job: Job, values: Values) -> int:
 
 
 def reasons_to_run(session: Session, job: Job, values: Values) -> list[str]:
-    """Return why the job would run, a line for each; nothing if it is up to date."""
+    """Return why the job would run, or may; a line for each, and nothing if it is up to date."""
     from skelebot.components.jobs import up_to_date
 
+    # They may make the same as before; then this job does not run.
     if before := [need.name for need in needed(session.project, job) if need.name in session.outdated]:
-        return [f"{' and '.join(before)} run{'s' if len(before) == 1 else ''} before it"]
+        return [f"{' and '.join(before)} may change what it reads"]
     prepared = prepare(session, job, values)
     return up_to_date.reasons_to_run(session, job, prepared.image, prepared.task)
 
