@@ -123,6 +123,23 @@ def test_files_of_values_and_of_variables_are_watched(sandbox: Sandbox) -> None:
     assert sandbox.read("out/log").split() == ["11", "21", "22"]
 
 
+def test_a_validation_waits_for_its_remedy(sandbox: Sandbox) -> None:
+    """Which may be in its own script, though that is no input of the job."""
+    sandbox.write("raw.txt", "1")
+    sandbox.write("check.sh", "exit 1\n")
+    load = job("cp raw.txt data/x", "load", outputs="[data/]", inputs="[raw.txt]", validate="check.sh")
+    make = job("cat data/x >> out/log; echo >> out/log", outputs="[out/]", inputs="[data/]", needs="[load]")
+    project(sandbox, "w", load, make)
+    with watching(sandbox, "-j", "2", "run") as (_, err):
+        wait_for(lambda: WAITING in err())
+        assert "load: its validation ended with exit code 1; no job was run" in err()
+        assert runs(sandbox) == 0
+        sandbox.write("check.sh", "exit 0\n")
+        wait_for(lambda: err().count(WAITING) == 2)
+        assert "INFO  | check.sh changed" in err()
+    assert runs(sandbox) == 1
+
+
 def test_a_folder_that_cannot_be_read_does_not_matter(anyone: Sandbox) -> None:
     project(anyone, "w", job("cat a.txt", inputs="[a.txt]"))
     anyone.write("a.txt", "1")

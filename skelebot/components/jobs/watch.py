@@ -132,8 +132,8 @@ class _Files:
         if not job.inputs:
             return None, Ignores(launch.left_out(project, job))
         made = [output for each in (*needs.needed(project, job), job) for output in each.results]
-        source = script(project.root, job.source)
-        read = (*map(project_path, job.inputs), *([ignores.literal(source)] if source else []))
+        scripts = (script(project.root, source) for source in (job.source, job.validate or ""))
+        read = (*map(project_path, job.inputs), *map(ignores.literal, filter(None, scripts)))
         return Ignores(read), Ignores((*ignores.DEFAULTS, *(ignores.literal(output.path) for output in made)))
 
     def is_read(self, change: watchfiles.Change, path: str) -> bool:
