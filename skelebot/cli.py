@@ -329,6 +329,8 @@ def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags, loader: L
 
     if flags.watch:
         raise UsageError("--rehearse and --watch do not go together; leave out one of them")
+    if flags.skip_build:
+        raise UsageError("--rehearse needs the image of what it tries; leave out -s")
     _check_attended(links, "--rehearse")
     if flags.dry_run:
         return _run_links([link._replace(values=rehearsal.values(link)) for link in links], loader)

@@ -86,6 +86,9 @@ class Runner(Protocol):
     def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
         """Remove those of the runs that do not run, and what no run of the project needs any more."""
 
+    def forget(self, image: Image) -> None:
+        """Remove what the place keeps for the checkout of an image, whose folder is about to go."""
+
     def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step | None:
         """The program that runs these words beside a run, as its user; None where a run has no inside."""
 

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import BASE, Sandbox, job, project, wait_for
+from harness import BASE, ORDINARY, Sandbox, docker, job, make_sandbox, project, wait_for
+from remote_engine import by_tcp, there
 
 LOAD = job(
     "seq $2 > data/x", "load", outputs="[data/]", params="[{name: rows, default: 1000}]", rehearse="{rows: 3}"
@@ -195,6 +197,7 @@ def test_a_warning_is_printed_once(sandbox: Sandbox) -> None:
             ("--watch", "--rehearse", "run"),
             "--rehearse and --watch do not go together; leave out one of them",
         ),
+        (("-s", "--rehearse", "run"), "--rehearse needs the image of what it tries; leave out -s"),
     ],
 )
 def test_neither_option_is_overlooked(sandbox: Sandbox, words: tuple[str, ...], message: str) -> None:
@@ -221,3 +224,88 @@ def test_a_mapping_that_is_not_copied_is_announced(sandbox: Sandbox) -> None:
     result = sandbox.run("--rehearse", "run")
     assert f"WARN  | run: {outside} is not copied; what the rehearsal writes there stays" in result.err
     assert (outside / "x").exists()
+
+
+# --- everywhere ---
+
+
+@pytest.fixture
+def read_only() -> Iterator[Sandbox]:
+    """An ordinary user's place in a project that they may only read."""
+    yield from make_sandbox(ORDINARY if os.getuid() == 0 else os.getuid())
+
+
+@pytest.mark.parametrize("native", [True, pytest.param(False, marks=pytest.mark.engine)])
+def test_a_project_that_can_only_be_read(read_only: Sandbox, name: str, native: bool) -> None:
+    read_only.write("keep/log", "kept\n", 0o666)
+    append = job("echo more >> keep/log; cat keep/log", "append", mappings="[keep/]")
+    project(read_only, name, LOAD, COUNT, append, user="caller")
+    (read_only.root / "keep").chmod(0o555)
+    read_only.root.chmod(0o555)
+    result = read_only.run(*(["-n"] if native else []), "--rehearse", "count", "+", "append")
+    assert (result.code, result.out.split()[0], result.out.split()[-2:]) == (0, "3", ["kept", "more"]), result
+    assert sorted(os.listdir(read_only.root)) == ["keep", "skelebot.yaml"]
+    assert read_only.read("keep/log") == "kept\n"
+    read_only.root.chmod(0o755)
+
+
+@pytest.mark.engine
+def test_an_environment_a_folder_below_and_an_engine_far_away(sandbox: Sandbox, name: str) -> None:
+    """What an earlier rehearsal has saved there is not taken for the result of the next."""
+    sandbox.write("skelebot-dev.yaml", "environment: {WHERE: dev}\n")
+    sandbox.write("below/make.sh", 'test -n "$WHERE" && echo $WHERE | tee out/x\n')
+    project(sandbox, name, job("below/make.sh", "make", outputs="[out/]"))
+    with by_tcp(sandbox, name) as far:
+        words = ("-d", far.env["DOCKER_HOST"], "-e", "dev", "--rehearse", "make")
+        result = far.run(*words, cwd=sandbox.root / "below")
+        assert (result.code, result.out) == (0, "dev\n"), result
+        assert not (sandbox.root / "out").exists()
+        sandbox.write("below/make.sh", "echo made nothing\n")
+        result = far.run(*words, cwd=sandbox.root / "below")
+        assert (result.code, result.out) == (1, "made nothing\n"), result
+        assert "make ended with 0 but left nothing in out/" in result.err
+        left = ("--quiet", "--filter", f"label=skelebot.project={name}")
+        assert there("volume", "ls", *left) == there("ps", "--all", *left) == ""
+
+
+@pytest.mark.engine
+def test_no_name_of_an_image_stays_behind(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, LOAD)
+    assert sandbox.run("--rehearse", "load").code == 0
+    assert docker("images", "--format", "{{.Tag}}", name) == "latest"
+    assert "Step" not in sandbox.run("load").err, "the image itself serves the project"
+    assert sandbox.run("--rehearse", "load").code == 0
+    assert len(docker("images", "--format", "{{.Tag}}", name).split()) == 2
+
+
+CHECKED = """
+class Make:
+    def __init__(self, values):
+        self.rows = values["rows"]
+    def validate(self):
+        print("checked", self.rows)
+        if self.rows > int(open("limit").read()):
+            raise ValueError("too many")
+    def run(self):
+        open("made/x", "w").write(str(self.rows))
+"""
+
+
+@pytest.mark.parametrize("native", [True, pytest.param(False, marks=pytest.mark.engine)])
+def test_validations_with_needed_jobs_at_once(sandbox: Sandbox, name: str, native: bool) -> None:
+    """All are reported before anything runs, of a rehearsal with the small values."""
+    sandbox.write("src/tasks.py", CHECKED)
+    sandbox.write("limit", "5")
+    rows = {"params": "[{name: rows, type: int, default: 9}]", "rehearse": "{rows: 3}"}
+    make = job("src/tasks.py:Make", "make", outputs="[made/]", **rows)
+    other = job("echo 1 > other/x", "other", outputs="[other/]", validate="'test -e good'")
+    project(sandbox, name, make, other, job("cat made/x other/x", "both", needs="[make, other]"))
+    words = (*(["-n"] if native else []), "-j", "2")
+    result = sandbox.run(*words, "both")
+    assert (result.code, result.out) == (2, ""), result
+    assert [line.split(":")[0] for line in result.errors] == ["ERROR | make", "ERROR | other"]
+    sandbox.write("good", "")
+    result = sandbox.run(*words, "--rehearse", "both")
+    assert (result.code, result.out) == (0, "31\n"), result
+    assert "checked 3" in result.err
+    assert not (sandbox.root / "made/x").exists()

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from skelebot import console, launch
+from skelebot import console, launch, runners
 from skelebot.component import Link
 from skelebot.components.jobs import files, run
 from skelebot.components.jobs.run import is_below
@@ -35,14 +35,16 @@ def workspace(links: Sequence[Link]) -> Iterator[str]:
     # Always the same, as an engine takes each folder for a checkout.
     top = os.path.join(own_folder(root), "rehearsal")
     with locked(f"{top}.lock", on_wait=lambda: console.info("waiting for another rehearsal to end")):
-        remove_tree(top)  # a killed one may have left it
+        copy = _Copy(top, root, (os.path.join(root, FOLDER), *_made(links)))
+        # A killed one may have left results, which are not to pass for those of this one.
+        _remove(copy, links)
         try:
-            copy = _Copy(top, root, (os.path.join(root, FOLDER), *_made(links)))
             _fill(copy, links)
             console.info("rehearsing in a copy of the project, which is removed afterwards")
             yield copy.of(root)
         finally:
-            remove_tree(top)
+            with suppress(SkelebotError):  # the next one tries again, and reports it
+                _remove(copy, links)
 
 
 def values(link: Link) -> Values:
@@ -69,6 +71,26 @@ def _made(links: Sequence[Link]) -> Iterator[str]:
     for project in (link.session.project for link in links):
         for job in project.jobs:
             yield from (os.path.join(project.root, output.path) for output in job.results)
+
+
+def _remove(copy: "_Copy", links: Sequence[Link]) -> None:
+    """Remove the copy, and what engines keep for it. Raises SkelebotError if an engine does not answer."""
+    try:
+        _forget(copy, links)
+    finally:
+        remove_tree(copy.top)
+
+
+def _forget(copy: "_Copy", links: Sequence[Link]) -> None:
+    """Let each engine of the links remove what it keeps for the copy."""
+    done = set()
+    for link, job in ((link, link.command.job) for link in links):
+        assert job is not None  # the command line has seen to that
+        image, task, _ = run.prepare(link.session, job, values(link))
+        if (image.tag, task.place) not in done:
+            done.add((image.tag, task.place))
+            runner = runners.at(task.place, link.session.flags)
+            runner.forget(replace(image, context=copy.of(copy.root)))
 
 
 def _fill(copy: "_Copy", links: Sequence[Link]) -> None:

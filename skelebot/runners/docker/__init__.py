@@ -182,6 +182,12 @@ class Docker:
             names = cleanup.remove_superseded(self.client, image, every_checkout)
         return Cleaned(removed, [Removed(name, sizes.get(name, 0)) for name in names])
 
+    def forget(self, image: Image) -> None:
+        try:
+            cleanup.forget(self.client, image)
+        except ProgramMissing as error:
+            raise ProgramMissing(f"{error}; install it") from None
+
 
 def _refuse_bytes(task: Task) -> None:
     """Raise UsageError for what is not UTF-8."""

@@ -18,6 +18,7 @@ from skelebot.runners.docker.labels import (
     FILES_TAG,
     PROJECT_LABEL,
     ROOT_LABEL,
+    own_tag,
     repository,
 )
 
@@ -116,6 +117,22 @@ def remove_superseded(client: Client, image: Image, every_checkout: bool = False
         gone += _remove(client, superseded)
         before = superseded  # what nothing is built upon any more once these have gone shows up next
     return gone
+
+
+def forget(client: Client, image: Image) -> None:
+    """Remove the containers, volumes and names of images that an engine has for a checkout.
+
+    The image itself stays where it has another name. Raises SkelebotError.
+    """
+    labels = {PROJECT_LABEL: image.project, CHECKOUT_LABEL: checkout_id(image.context)}
+    own = [word for name, value in labels.items() for word in ("--filter", f"label={name}={value}")]
+    for listed, remove in (
+        (("ps", "--all"), ("rm", "--force", "--volumes")),
+        (("volume", "ls"), ("volume", "rm")),
+    ):
+        if found := client.query(*listed, "--quiet", *own, timeout=PATIENCE).split():
+            client.query(*remove, *found)
+    _remove(client, [own_tag(image)])
 
 
 def _abandoned_tags(client: Client, image: Image) -> list[str]:

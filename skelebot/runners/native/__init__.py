@@ -267,6 +267,9 @@ class Native:
     def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
         return Cleaned(list(self.remove([run for run in runs if not run.is_running])))
 
+    def forget(self, image: Image) -> None:
+        """What is kept for a checkout is in its folder, and goes with it."""
+
     def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> None:
         """A native job has nothing around it that a shell could be opened in."""
 
