@@ -143,6 +143,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "    secret: false\n"
         "  retries: 0\n"
         "  dependencies: true\n"
+        "  cache: false\n"
         "primaryExe: CMD\n"
         "gpu: false\n"
         "dotenv: false\n"
