@@ -82,12 +82,14 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
     with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
         replace_file(_note(store, number), "\n".join(who).encode("ascii"))
     try:
-        return _to_end(store, number, flags, in_front)
+        run = _to_end(store, number, flags, in_front)
     except Interrupted:
         # What has ended meanwhile counts, and what still runs is ended.
         with foreground.uninterrupted():
             store.update(number, lambda run: run if run.asked else run.asked_to(_default(in_front)))
-            return _to_end(store, number, flags, in_front)
+            run = _to_end(store, number, flags, in_front)
+    workspace.remove_copy(store, number)
+    return run
 
 
 def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecord:
@@ -103,8 +105,6 @@ def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecor
         return _end(store, number, "done", "")
     except Asked:
         return store.update(number, lambda run: _as_asked(run, run.asked or _default(in_front)))
-    finally:
-        workspace.remove_copy(store, number)
 
 
 def exit_code(run: RunRecord) -> int:
