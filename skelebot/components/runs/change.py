@@ -137,7 +137,7 @@ def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:
     jobs = [task.job for task in run.tasks]
     if job is not None and job not in jobs:
         raise UsageError(f"run {run.number} has no job {job!r}{did_you_mean(str(job), jobs)}")
-    first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), 0)
+    first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), len(jobs))
     at = min(first, jobs.index(str(job))) if job is not None else first
     tasks = tuple(_fresh(task) if i >= at else task for i, task in enumerate(run.tasks))
     fresh = replace(run, tasks=tasks, state="queued", reason="", started=0.0, ended=0.0, asked="")

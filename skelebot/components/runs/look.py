@@ -200,16 +200,29 @@ def _show_task(store: Store, number: int, at: int, attempt: int, follow: bool, a
         if alone:
             raise SkelebotError(f"{task.job} of run {number} has not begun: the run is {run.state}")
         return
-    path = os.path.join(workspace.attempt_folder(store, run, at, attempt or task.attempt), "log")
+    shown_attempt = attempt or task.attempt
+    while True:
+        _show_attempt(store, run, at, shown_attempt, follow)
+        run = store.get(number)
+        if attempt or not follow or run.tasks[at].attempt <= shown_attempt:
+            return
+        shown_attempt += 1
+
+
+def _show_attempt(store: Store, run: RunRecord, at: int, attempt: int, follow: bool) -> None:
+    path = os.path.join(workspace.attempt_folder(store, run, at, attempt), "log")
+    while follow and attempt <= run.tasks[at].attempt and not os.path.exists(path):
+        time.sleep(0.05)  # it is about to begin
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
+        task = run.tasks[at]
         raise UsageError(
-            f"{task.job} of run {number} has no attempt {attempt}; the last is {task.attempt}"
+            f"{task.job} of run {run.number} has no attempt {attempt}; the last is {task.attempt}"
         ) from None
     with file:
         while True:
-            is_over = not follow or _is_over(store, number, at, attempt or task.attempt)
+            is_over = not follow or _is_over(store, run.number, at, attempt)
             while data := file.read(1 << 16):
                 sys.stdout.buffer.write(data)
             sys.stdout.flush()

@@ -1,0 +1,657 @@
+"""`worker` and the verbs of `runs`: runs are worked off, looked at, stopped and tried again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import SKELEBOT, Sandbox, Terminal, job, queueing, run_folder, runs_of, wait_for
+
+ID = "[{name: id}]"
+# A job that says when it is there, and that ends when a file is.
+HELD = 'echo $$ >"$TOP/begun-$1"; until [ -e "$TOP/end-$1" ]; do sleep 0.05; done; echo "$1"'
+
+
+def held(sandbox: Sandbox, source: str = HELD, **keys: str) -> Sandbox:
+    """A project with a job that waits for `end(ID)`."""
+    own = queueing(sandbox, job(source, args=ID, **keys), environment="{TOP: null}")
+    return own.with_env(TOP=str(sandbox.root.parent))
+
+
+def begun(sandbox: Sandbox, id: str) -> Path:
+    return sandbox.root.parent / f"begun-{id}"
+
+
+def end(sandbox: Sandbox, *ids: str) -> None:
+    for id in ids:
+        (sandbox.root.parent / f"end-{id}").touch()
+
+
+def queue(sandbox: Sandbox, *ids: str) -> None:
+    for id in ids:
+        sandbox.ok("queue", "run", id)
+
+
+def states(sandbox: Sandbox) -> str:
+    """The states of all runs, from the first one."""
+    shown = runs_of(sandbox)
+    return " ".join(shown[number]["state"] for number in sorted(shown))
+
+
+def drain(sandbox: Sandbox, *words: str, code: int = 0) -> str:
+    done = sandbox.run("worker", "--drain", *words)
+    assert done.code == code, done
+    return done.err
+
+
+def supervisor(sandbox: Sandbox, number: int) -> int:
+    return int((run_folder(sandbox, number) / "supervisor").read_text().partition("-")[0])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# --- working off ---
+
+
+def test_as_many_at_once_as_there_are_slots(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a", "b", "c")
+    worker = own.start("worker", "-j", "2", "--drain")
+    wait_for(lambda: begun(own, "a").exists() and begun(own, "b").exists())
+    assert states(own) == "running running queued"
+    end(own, "b")
+    wait_for(begun(own, "c").exists)
+    end(own, "a", "c")
+    assert worker.wait(60) == 0
+    assert states(own) == "done done done"
+
+
+def test_drain_ends_with_1_if_a_run_failed(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("sh -c", args=ID))
+    own.ok("queue", "run", "exit 4")
+    own.ok("queue", "run", "true")
+    assert "run 1: failed" in drain(own, code=1)
+    assert states(own) == "failed done"
+    assert drain(own) == ""
+
+
+def test_drain_waits_for_what_comes_after_runs_of_other_workers(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a")
+    first = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    own.ok("queue", "--after", "1", "run", "b")
+    end(own, "b")
+    second = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    end(own, "a")
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert states(own) == "done done"
+
+
+def test_drain_leaves_nothing_that_its_own_stopping_has_stopped(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exit $1", args=ID))
+    own.ok("queue", "run", "1")
+    own.ok("queue", "--after", "1", "run", "0")
+    own.ok("queue", "--after", "2", "--priority", "5", "run", "0")
+    drain(own, code=1)
+    assert states(own) == "failed stopped stopped"
+
+
+def test_two_workers_at_once_run_each_run_once(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job('echo $1 >>"$TOP/trace"; sleep 0.1', args=ID), environment="{TOP: null}")
+    own = own.with_env(TOP=str(sandbox.root.parent))
+    queue(own, *map(str, range(12)))
+    workers = [own.start("worker", "-j", "2", "--drain", stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    assert sorted(own.read("../trace").split(), key=int) == [str(n) for n in range(12)]
+
+
+def test_a_worker_takes_its_own_projects_runs_alone(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    own.write("../other/skelebot.yaml", own.read("skelebot.yaml"))
+    other = own.root.parent / "other"
+    own.ok("queue", "run", cwd=other)
+    drain(own)
+    assert states(own) == "done queued"
+    assert len(json.loads(own.ok("runs", "--json"))) == 1
+    assert own.run("worker", "--drain", "--all", cwd=own.root.parent).code == 0
+    assert states(own) == "done done"
+
+
+def test_verbs_from_anywhere(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("echo out; exit 3"))
+    own.ok("queue", "run")
+    drain(own, code=1)
+    top = own.root.parent
+    assert own.ok("runs", "logs", "1", cwd=top) == "out\n"
+    assert "exit code 3" in own.ok("runs", "show", "1", cwd=top)
+    assert own.ok("runs", "retry", "1", cwd=top) == "1\n"
+    own.ok("runs", "stop", "1", cwd=top)
+    own.ok("runs", "rm", "1", cwd=top)
+    assert own.run("runs", "show", "1", cwd=top).code == 2
+    assert not run_folder(own, 1).exists()
+
+
+# --- ending workers ---
+
+
+def test_ctrl_c_waits_for_the_runs(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a", "b")
+    terminal = Terminal(own, f"{SKELEBOT} worker")
+    wait_for(begun(own, "a").exists)
+    terminal.send(b"\x03")
+    terminal.expect("waiting for 1 run; Ctrl-C once more stops them and queues them again")
+    end(own, "a")
+    assert terminal.close() == 0
+    assert states(own) == "done queued"
+
+
+def test_second_ctrl_c_queues_the_runs_again(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a", "b")
+    terminal = Terminal(own, f"{SKELEBOT} worker")
+    wait_for(begun(own, "a").exists)
+    job_pid = int(begun(own, "a").read_text())
+    terminal.send(b"\x03")
+    terminal.expect("waiting for 1 run")
+    terminal.send(b"\x03")
+    terminal.expect("run 1: queued again")
+    assert terminal.close() == 0
+    assert states(own) == "queued queued"
+    assert not is_alive(job_pid)
+    end(own, "a", "b")
+    drain(own)
+    assert runs_of(own)[1]["tasks"][0]["attempt"] == 2
+
+
+def test_two_signals_at_once_are_two(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a")
+    worker = own.start("worker", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(60) == 0
+    assert states(own) == "queued"
+
+
+def test_worker_in_the_background(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    pid = int(own.ok("worker", "-d", "-j", "3"))
+    wait_for(lambda: str(pid) in own.ok("worker", "--list"))
+    shown = own.ok("worker", "--list").splitlines()
+    assert shown[1].split()[:2] == [str(pid), "3"]
+    assert len(shown) == 2
+    queue(own, "a")
+    wait_for(begun(own, "a").exists)
+    own.ok("worker", "--stop")
+    end(own, "a")
+    wait_for(lambda: not is_alive(pid))
+    assert (
+        own.run("worker", "--list").err == "INFO  | no worker is running; `skelebot worker -d` starts one\n"
+    )
+    assert states(own) == "done"
+    log = Path(own.env["SKELEBOT_STORE"], "workers", f"{pid}.log")
+    assert "run 1: done" in log.read_text()
+
+
+def test_killed_worker_is_not_listed(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    worker = own.start("worker")
+    wait_for(lambda: own.ok("worker", "--list"))
+    worker.kill()
+    worker.wait()
+    assert own.ok("worker", "--list") == ""
+
+
+# --- pausing ---
+
+
+def test_pause_and_resume(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    own.ok("runs", "pause")
+    said = drain(own, code=1)
+    assert said == "WARN  | the queue is paused: somebody has paused it; `skelebot runs resume` goes on\n"
+    assert states(own) == "queued"
+    assert "the queue is paused" in own.run("runs").err
+    own.ok("runs", "resume")
+    drain(own)
+    assert states(own) == "done"
+
+
+def test_five_quick_failures_pause_the_queue(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exit $1", args=ID))
+    queue(own, "1", "1", "1", "1", "0", *"111111")
+    said = drain(own, code=1)
+    assert states(own) == " ".join(["failed"] * 4 + ["done"] + ["failed"] * 5 + ["queued"])
+    assert "the queue is paused: 5 runs in a row failed within 10 seconds, the last was 10" in said
+
+
+def test_stopped_runs_are_no_failures(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    ids = [str(n) for n in range(5)]
+    queue(own, *ids)
+    worker = own.start("worker", "-j", "5", stderr=subprocess.DEVNULL)
+    for id in ids:
+        wait_for(begun(own, id).exists)
+    own.ok("runs", "stop", *(str(n + 1) for n in range(5)))
+    worker.terminate()
+    worker.wait(60)
+    assert "paused" not in own.run("runs").err
+
+
+def test_too_little_disk_pauses_the_queue(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"), components="{experiments: {keepFree: 1024t}}")
+    own.ok("queue", "run")
+    assert re.search(r"the queue is paused: only .* of the disk are free", drain(own, code=1))
+    assert states(own) == "queued"
+
+
+# --- attempts ---
+
+
+def test_retries(sandbox: Sandbox) -> None:
+    """Each attempt has its own log, and knows its number."""
+    own = queueing(sandbox, job("echo attempt $SKELEBOT_ATTEMPT; test $SKELEBOT_ATTEMPT = 3", retries="2"))
+    own.ok("queue", "run")
+    drain(own)
+    logs = [own.ok("runs", "logs", "1", "run", "--attempt", str(n)) for n in (1, 2, 3)]
+    assert logs == ["attempt 1\n", "attempt 2\n", "attempt 3\n"]
+    assert own.ok("runs", "logs", "1") == "attempt 3\n"
+    assert own.run("runs", "logs", "1", "--attempt", "4").code == 2
+    task = runs_of(own)[1]["tasks"][0]
+    assert (task["attempt"], task["code"]) == (3, 0)
+
+
+def test_timeout(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("sleep 60", timeout="1s"))
+    own.ok("queue", "run")
+    drain(own, code=1)
+    assert runs_of(own)[1]["tasks"][0]["code"] == 124
+    assert "longer than its timeout of 1 second" in own.ok("runs", "logs", "1")
+
+
+def test_log_is_byte_for_byte(sandbox: Sandbox) -> None:
+    own = queueing(
+        sandbox,
+        job('cat "$TOP/bytes"; printf "\\377\\r\\n" >&2; cat "$TOP/bytes" >&2; printf end'),
+        environment="{TOP: null}",
+    )
+    own = own.with_env(TOP=str(sandbox.root.parent))
+    data = os.urandom(1_000_000)
+    own.write("../bytes", data)
+    own.ok("queue", "run")
+    drain(own)
+    log = run_folder(own, 1) / "tasks" / "1-run.1" / "log"
+    assert log.read_bytes() == data + b"\xff\r\n" + data + b"end"
+    with own.start("runs", "logs", "1", stdout=subprocess.PIPE) as shown:
+        assert shown.communicate()[0] == log.read_bytes()
+
+
+def test_logs_follow_until_the_run_ends(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a")
+    with own.start("runs", "logs", "-f", "1", stdout=subprocess.PIPE) as following:
+        worker = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+        wait_for(begun(own, "a").exists)
+        end(own, "a")
+        assert following.communicate(timeout=60)[0] == b"a\n"
+    assert worker.wait(60) == 0
+
+
+def test_logs_follow_into_the_next_attempt(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("echo attempt $SKELEBOT_ATTEMPT; test $SKELEBOT_ATTEMPT = 2", retries="1"))
+    own.ok("queue", "run")
+    with own.start("runs", "logs", "-f", "1", stdout=subprocess.PIPE) as following:
+        drain(own)
+        assert following.communicate(timeout=60)[0] == b"attempt 1\nattempt 2\n"
+
+
+def test_a_failure_before_the_start_has_a_log(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true", mappings='["data/:ro"]'))
+    own.write("data/x", "")
+    own.ok("queue", "run")
+    (own.root / "data" / "x").unlink()
+    (own.root / "data").rmdir()
+    drain(own, code=1)
+    reason = runs_of(own)[1]["reason"]
+    assert "data" in reason
+    assert "ERROR | the mapping" in own.ok("runs", "logs", "1")
+
+
+# --- what jobs do ---
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sleep 300 & echo $! >$TOP/pid",
+        "setsid sleep 300 & echo $! >$TOP/pid; sleep 0.2",
+        "(trap '' TERM; sleep 300) & echo $! >$TOP/pid",
+    ],
+    ids=["background", "session", "stubborn"],
+)
+def test_what_a_job_leaves_ends_with_it(sandbox: Sandbox, source: str) -> None:
+    own = queueing(sandbox, job(source), job("cat $TOP/pid", "next"), environment="{TOP: null}")
+    own = own.with_env(TOP=str(sandbox.root.parent))
+    own.ok("queue", *["run", "+", "next"])
+    drain(own)
+    assert not is_alive(int(own.read("../pid")))
+    assert states(own) == "done"
+
+
+def test_job_that_closes_its_streams(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exec <&- >&- 2>&-; sleep 0.2; exit 6"))
+    own.ok("queue", "run")
+    drain(own, code=1)
+    assert runs_of(own)[1]["tasks"][0]["code"] == 6
+
+
+def test_a_crash_touches_no_other_run(sandbox: Sandbox) -> None:
+    own = held(sandbox, 'case "$1" in die) kill -9 $$;; esac; ' + HELD)
+    queue(own, "a", "die", "b")
+    worker = own.start("worker", "-j", "3", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(lambda: runs_of(own)[2]["state"] == "failed")
+    end(own, "a", "b")
+    assert worker.wait(60) == 1
+    assert states(own) == "done failed done"
+    assert runs_of(own)[2]["tasks"][0]["code"] == 137
+
+
+def test_no_copy_of_the_files_is_left(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("pwd; mkdir x; chmod 500 x"))
+    own.ok("queue", "run")
+    drain(own)
+    assert not (run_folder(own, 1) / "work").exists()
+
+
+# --- stopping ---
+
+
+def test_stop_a_waiting_run(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    assert own.run("runs", "stop", "1").err == "INFO  | run 1 is stopped\n"
+    drain(own)
+    assert (states(own), runs_of(own)[1]["reason"]) == ("stopped", "it was stopped")
+
+
+def test_stop_a_running_run(sandbox: Sandbox) -> None:
+    """It is asked first; what it still writes is in its log."""
+    own = held(sandbox, "trap 'echo cleaned; exit 0' TERM; " + HELD)
+    queue(own, "a")
+    worker = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    assert own.run("runs", "stop", "1").err == "INFO  | run 1 is stopped\n"
+    assert worker.wait(60) == 0
+    assert own.ok("runs", "logs", "1").endswith("cleaned\n")
+
+
+def test_stop_ends_what_does_not_end_by_itself(sandbox: Sandbox) -> None:
+    own = held(sandbox, "trap '' TERM; " + HELD)
+    queue(own, "a")
+    worker = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    own.ok("runs", "stop", "1")
+    assert not is_alive(int(begun(own, "a").read_text()))
+    assert worker.wait(60) == 0
+    assert states(own) == "stopped"
+
+
+def killed_with_its_worker(own: Sandbox) -> int:
+    """A run whose worker and supervisor were killed; the process of its job."""
+    queue(own, "a")
+    worker = own.start("worker", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    wait_for((run_folder(own, 1) / "tasks" / "1-run.1" / "run").exists)
+    worker.kill()
+    worker.wait()
+    os.kill(supervisor(own, 1), signal.SIGKILL)
+    return int(begun(own, "a").read_text())
+
+
+def test_stop_a_run_whose_supervisor_was_killed(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    pid = killed_with_its_worker(own)
+    assert "nobody attends to run 1" in own.run("runs").err
+    assert is_alive(pid)
+    assert own.run("runs", "stop", "1").err.splitlines()[-1] == "INFO  | run 1 is stopped"
+    assert not is_alive(pid)
+    assert states(own) == "stopped"
+
+
+def test_a_killed_supervisors_job_is_adopted(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    killed_with_its_worker(own)
+    worker = own.start("worker", "--drain", stderr=subprocess.PIPE)
+    wait_for(lambda: supervisor(own, 1) != worker.pid and is_alive(supervisor(own, 1)))
+    end(own, "a")
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == 0
+    assert b"going on with run 1" in err
+    assert runs_of(own)[1]["tasks"][0]["attempt"] == 1
+    assert own.ok("runs", "logs", "1") == "a\n"
+
+
+def test_what_ended_unseen_counts(sandbox: Sandbox) -> None:
+    own = held(sandbox, HELD + "; exit 5")
+    pid = killed_with_its_worker(own)
+    end(own, "a")
+    wait_for(lambda: not is_alive(pid))
+    drain(own, code=1)
+    task = runs_of(own)[1]["tasks"][0]
+    assert (task["attempt"], task["code"]) == (1, 5)
+
+
+def test_what_died_is_repeated_once(sandbox: Sandbox) -> None:
+    """It costs no try of `retries`, as it has not failed."""
+    own = held(sandbox, 'echo $SKELEBOT_ATTEMPT >>"$TOP/attempts"; ' + HELD)
+    pid = killed_with_its_worker(own)
+    session = os.getsid(pid)
+    kill_session(session)
+    begun(own, "a").unlink()
+    worker = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    assert runs_of(own)[1]["tasks"][0]["attempt"] == 2
+    worker.kill()
+    worker.wait()
+    number = supervisor(own, 1)
+    kill_session(number)
+    drain(own, code=1)
+    shown = runs_of(own)[1]
+    assert (shown["state"], shown["tasks"][0]["attempt"]) == ("failed", 2)
+    assert shown["reason"] == "run failed: run and all of its processes were killed"
+    assert own.read("../attempts") == "1\n2\n"
+
+
+def kill_session(leader: int) -> None:
+    """Kill all processes of a session, its leader first."""
+    for pid in (leader, *(int(name) for name in os.listdir("/proc") if name.isdecimal())):
+        try:
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+# --- trying again ---
+
+
+def chain(sandbox: Sandbox) -> Sandbox:
+    """A queued chain of three jobs whose second one fails as long as there is no file `ok`."""
+    own = queueing(
+        sandbox,
+        job('echo load >>"$TOP/trace"; echo l >load/x', "load", outputs="[load/]"),
+        job(
+            'echo train >>"$TOP/trace"; cat load/x; ls train; >train/$SKELEBOT_ATTEMPT; test -e "$TOP/ok"',
+            "train",
+            outputs="[train/]",
+            mappings='["load/:ro"]',
+        ),
+        job('echo score >>"$TOP/trace"', "score"),
+        environment="{TOP: null}",
+    )
+    own = own.with_env(TOP=str(sandbox.root.parent))
+    own.write("load/.keep", "")
+    own.ok("queue", *["load", "+", "train", "+", "score"])
+    drain(own, code=1)
+    return own
+
+
+def test_retry_goes_on_at_the_job_that_failed(sandbox: Sandbox) -> None:
+    own = chain(sandbox)
+    shown = runs_of(own)[1]
+    assert [task["state"] for task in shown["tasks"]] == ["done", "failed", "queued"]
+    assert shown["reason"] == "train failed: it ended with exit code 1"
+    own.write("../ok", "")
+    own.write("skelebot.yaml", own.read("skelebot.yaml").replace("cat load/x", "exit 9"))  # its own code
+    assert own.ok("runs", "retry", "1") == "1\n"
+    drain(own)
+    assert own.read("../trace").split() == ["load", "train", "train", "score"]
+    assert own.ok("runs", "logs", "1", "train") == "l\n1\n"  # with what the failed attempt left
+    done = own.run("runs", "retry", "1")
+    assert done.code == 2
+    assert "run 1 is done; --from JOB runs it again from a job" in done.err
+
+
+def test_retry_clean(sandbox: Sandbox) -> None:
+    own = chain(sandbox)
+    own.write("../ok", "")
+    assert own.run("runs", "retry", "--clean", "--now", "1").code == 0
+    assert own.ok("runs", "logs", "1", "train") == "l\n"
+
+
+def test_retry_from(sandbox: Sandbox) -> None:
+    own = chain(sandbox)
+    own.write("../ok", "")
+    own.ok("runs", "retry", "1")
+    drain(own)
+    own.ok("runs", "retry", "--from", "train", "1")
+    drain(own)
+    assert own.read("../trace").split() == ["load", "train", "train", "score", "train", "score"]
+    assert "no job 'trian'; did you mean `train`?" in own.run("runs", "retry", "--from", "trian", "1").err
+
+
+def test_retry_all_that_failed(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exit $1", args=ID))
+    own.ok("queue", "--tag", "x", "run", "1")
+    own.ok("queue", "run", "1")
+    own.ok("queue", "--name", "n", "run", "1")
+    own.ok("queue", "run", "0")
+    drain(own, code=1)
+    assert own.ok("runs", "retry", "--failed", "--tag", "x") == "1\n"
+    assert own.ok("runs", "retry", "--failed", "--name", "n") == "3\n"
+    assert own.ok("runs", "retry", "--failed") == "2\n"
+    assert own.run("runs", "retry", "--failed").err == "INFO  | no run has failed\n"
+    assert states(own) == "queued queued queued done"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["retry"], "name a run, or write --failed"),
+        (["retry", "1", "--failed"], "not both"),
+        (["retry", "1"], "run 1 is queued; only one that has ended can be tried again"),
+        (["rm", "1"], "run 1 is queued; stop it first"),
+        (["logs", "1"], "run of run 1 has not begun: the run is queued"),
+        (["logs", "1", "rnu"], "did you mean `run`?"),
+        (["show", "2"], "there is no run 2; `skelebot runs --all` lists those that there are"),
+        (["show", "x"], "expected"),
+        (["stop", "1", "x"], "expected"),
+        (["stop", "2"], "there is no run 2"),
+        (["tag", "1"], "missing argument"),
+        (["shwo"], "shwo"),
+    ],
+)
+def test_wrong_use(sandbox: Sandbox, words: list[str], error: str) -> None:
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    done = own.run("runs", *words)
+    assert done.code in (1, 2)
+    assert len(done.errors) == 1
+    assert error in done.err
+    assert states(own) == "queued"
+
+
+def test_rm_removes_all_or_none(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("mkdir out/x; touch out/x/y; chmod 500 out/x", outputs="[out/]"))
+    own.ok("queue", "run")
+    drain(own)
+    own.ok("queue", "run")
+    assert own.run("runs", "rm", "1", "2").code == 2
+    assert states(own) == "done queued"
+    own.ok("runs", "rm", "1")
+    assert not run_folder(own, 1).exists()
+
+
+# --- the table ---
+
+
+def test_table(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true", args=ID, params="[{name: rate, default: 1}]"))
+    own.ok("queue", *["run", "a", "--rate", "2"])
+    own.ok("queue", *["run", "a"])
+    shown = own.run("runs")
+    assert shown.out.splitlines()[0].split()[:4] == ["RUN", "STATE", "CHAIN", "run.rate"]
+    assert "run.id" not in shown.out
+    assert shown.err.splitlines()[0] == "INFO  | 0 running, 2 waiting"
+    rows = own.ok("runs", "--csv", "--last", "1").splitlines()
+    assert rows[0].startswith("run,state,chain")
+    assert rows[1].startswith("2,queued,run a")
+
+
+def test_rebuild(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    drain(own)
+    before = runs_of(own)
+    Path(own.env["SKELEBOT_STORE"], "runs.db").write_bytes(b"x" * 5000)
+    done = own.run("runs")
+    assert done.code == 1
+    assert "is damaged; `skelebot runs rebuild` makes it anew" in done.err
+    assert own.run("runs", "rebuild").err == "INFO  | the database was made anew from 1 run\n"
+    assert runs_of(own) == before
+
+
+def test_rebuild_beside_a_worker_is_refused(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    worker = own.start("worker")
+    wait_for(lambda: own.ok("worker", "--list"))
+    done = own.run("runs", "rebuild")
+    worker.terminate()
+    worker.wait(60)
+    assert done.code == 1
+    assert f"the worker {worker.pid} uses the store; stop it first" in done.err
+
+
+def open_files(pid: int) -> list[str]:
+    links: Any = Path(f"/proc/{pid}/fd").iterdir()
+    return [os.readlink(link) for link in links if link.exists()]
+
+
+def test_no_database_is_open_across_a_fork(sandbox: Sandbox) -> None:
+    """SQLite's locks do not survive one: https://www.sqlite.org/howtocorrupt.html"""
+    own = held(sandbox)
+    queue(own, "a")
+    worker = own.start("worker", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    lives = {"worker": worker.pid, "supervisor": supervisor(own, 1), "job": int(begun(own, "a").read_text())}
+    for pid in lives.values():
+        assert open_files(pid)
+        assert [name for name in open_files(pid) if "runs.db" in name] == []
+    assert [name for name in open_files(lives["job"]) if name.endswith("000001/lock")] == []
+    end(own, "a")
+    worker.terminate()
+    worker.wait(60)
