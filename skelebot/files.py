@@ -50,6 +50,20 @@ def _replacement(path: str, mode: int = 0o666) -> Iterator[IO[bytes]]:
         raise
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copy a whole file with its permissions, in the place of what is there; blocks are shared if possible.
+
+    Raises OSError.
+    """
+    import shutil
+
+    with open_regular(source) as file, _replacement(target, 0o600) as copy:
+        if not share_blocks(file, copy):
+            shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+
+
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
     """Yield a file that replaces the old one when the block succeeds; otherwise nothing changes.

@@ -6,6 +6,7 @@ question about a folder, which may have come in an archive, does not expect one 
 
 import os
 from collections.abc import Callable, Iterable
+from typing import IO
 
 from skelebot import process
 from skelebot.errors import SkelebotError
@@ -44,6 +45,14 @@ def change(folder: str, *words: str, on_line: Callable[[str], None], verbose: bo
     step = Step(("git", "-C", folder, *words))
     process.trace(verbose, step)
     return process.tee(step, on_line)
+
+
+def feed(folder: str, *words: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Let git read a stream, without other programs. Raises SkelebotError and ProgramMissing."""
+    step = Step(("git", *_NO_PROGRAMS, "-C", folder, *words), env=(*_NO_PROMPTS, *_OFFLINE))
+    code, _, err = process.pipe(step, write, lambda stdout: stdout.read())
+    if code:
+        raise SkelebotError(_failure(folder, words, err.splitlines()))
 
 
 def _capture(

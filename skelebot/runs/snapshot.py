@@ -15,6 +15,7 @@ Objects are written as one pack for each snapshot. Git reads no file of the proj
 filters and leave files out. See https://git-scm.com/docs/gitformat-pack.
 """
 
+import io
 import os
 import re
 import stat
@@ -469,6 +470,53 @@ def restore(store: str, tree: str, folder: str) -> None:
         _read(store, lambda reader: _restore(reader, store, reader.manifest(tree), folder))
     except OSError as error:
         raise SkelebotError(f"{error.filename or folder} cannot be written: {files.reason(error)}") from None
+
+
+class GitFile(NamedTuple):
+    """A file or link as git holds it; `size` counts the bytes of `content`."""
+
+    path: bytes
+    mode: bytes
+    size: int
+    content: IO[bytes]
+
+
+def read_files(store: str, tree: str, use: Callable[[GitFile], None]) -> None:
+    """Call `use` for each file and link of a snapshot that git can hold, with all of its content."""
+    _check_known(store, tree)
+
+    def read(reader: "_Reader") -> None:
+        found = reader.manifest(tree)
+        held = {p: e for p, e in found.items() if not stat.S_ISDIR(e.mode) and not _is_hidden(p, e)}
+        reader.request(entry.id for entry in held.values() if not entry.is_large)
+        for path, entry in held.items():
+            with _content(reader, store, path, entry) as content:
+                use(GitFile(os.fsencode(path), _git_mode(entry.mode), entry.size, content))
+
+    _read(store, read)
+
+
+def _content(reader: "_Reader", store: str, path: str, entry: Entry) -> IO[bytes]:
+    if not entry.is_large:
+        return io.BytesIO(reader.read(entry.id, "blob", path))
+    blob = _blob(store, entry.id)
+    try:
+        if files.sha256(blob) == entry.id:
+            return files.open_regular(blob)
+    except OSError:
+        pass
+    raise _damaged(store, path)
+
+
+def not_in_git(store: str, tree: str) -> list[str]:
+    """Return the paths of a snapshot that git cannot hold: those that it refuses, and empty folders."""
+    found = contents(store, tree)
+    filled = {path.rpartition("/")[0] for path in found}
+    return [
+        path
+        for path, entry in _sorted(found)
+        if _is_hidden(path, entry) or (stat.S_ISDIR(entry.mode) and path not in filled)
+    ]
 
 
 def _restore(reader: "_Reader", store: str, found: dict[str, Entry], folder: str) -> None:

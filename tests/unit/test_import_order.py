@@ -52,7 +52,10 @@ ROOMS = {
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
     "runners": ("folders", "attempts", "limits", "gpus", "runner", "docker", "native", "__init__"),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
-    "runs": ("__init__", "record", "store", "snapshot", "workspace", "cache", "supervise", "worker"),
+    "runs": (
+        *("record", "store", "snapshot", "difference", "outside", "packages", "outputs", "workspace"),
+        *("cache", "supervise", "worker", "repeat", "branch", "__init__"),
+    ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }
 

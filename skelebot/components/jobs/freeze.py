@@ -17,11 +17,10 @@ from skelebot.image import context, written
 from skelebot.image.ignores import Ignores
 from skelebot.model import Image, Job, Mapping, Project, Task, place_of
 from skelebot.options import Value
-from skelebot.pipeline.key import keyed_hash
 from skelebot.project import plan
 from skelebot.project.sources import job_params
 from skelebot.project.state import own_folder
-from skelebot.runs import snapshot, workspace
+from skelebot.runs import outside, snapshot, workspace
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import VARIABLE, Store
 from skelebot.secret import Secret, reveal_all
@@ -204,16 +203,8 @@ def _pinned(
 
 def _variables(store: Store, tasks: Sequence[TaskRecord]) -> tuple[tuple[str, str], ...]:
     """Return what the tasks take from elsewhere, each with a keyed hash of its value."""
-    secrets: dict[str, Secret] = {}
-    for task in tasks:
-        secrets |= {name: word for name, word in task.task.env if isinstance(word, Secret)}
-        secrets |= {word.name: word for word in task.task.argv if isinstance(word, Secret)}
-    values = reveal_all(secrets.items(), os.environ)
-    hashed = {
-        name: keyed_hash(store.folder, value.encode("utf-8", "surrogateescape"))
-        for name, value in values.items()
-    }
-    return tuple(sorted(hashed.items()))
+    secrets = outside.secrets(tasks)
+    return tuple((name, outside.secret_hash(store.folder, s, os.environ)) for name, s in secrets.items())
 
 
 def _commit(root: str) -> dict[str, Any]:

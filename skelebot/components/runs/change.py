@@ -96,7 +96,7 @@ def retry(session: Session, values: Values) -> int:
             _clean(store, again(store.get(number)))  # before a worker can take it
         store.update(number, again)
         if values.get("now"):
-            return _now(store, number, session.flags)
+            return run_now(store, number, session.flags)
         console.out(str(number))
     if not numbers:
         console.info("no run has failed")
@@ -161,13 +161,18 @@ def _clean(store: Store, run: RunRecord) -> None:
                     os.unlink(path)
 
 
-def _now(store: Store, number: int, flags: Flags) -> int:
+def run_now(store: Store, number: int, flags: Flags, or_wait: bool = False) -> int:
+    """Run a run in front and return its exit code; or wait for the worker that has taken it."""
     lock = supervise.take(store, number)
-    if lock is None:
+    console.info(f"run {number}" if lock else f"run {number} was taken by a worker")
+    if lock:
+        with lock:
+            return supervise.exit_code(supervise.supervise(store, number, flags, in_front=True))
+    if not or_wait:
         raise SkelebotError(f"a worker has taken run {number}; `skelebot runs logs -f {number}` shows it")
-    console.info(f"run {number}")
-    with lock:
-        return supervise.exit_code(supervise.supervise(store, number, flags, in_front=True))
+    while not (run := store.get(number)).has_ended:
+        time.sleep(0.2)
+    return supervise.exit_code(run)
 
 
 # --- the rest ---
@@ -176,13 +181,15 @@ def _now(store: Store, number: int, flags: Flags) -> int:
 def tag(session: Session, values: Values) -> int:
     given = values.get("<tag>", ())
     assert isinstance(given, tuple)
+    given = tuple(dict.fromkeys(given))
     if not given:
         raise UsageError("runs tag: a tag is missing; usage: skelebot runs tag RUN TAG [TAG ...]")
 
-    def add(run: RunRecord) -> RunRecord:
-        return replace(run, tags=tuple(dict.fromkeys((*run.tags, *given))))
+    def change(run: RunRecord) -> RunRecord:
+        others = tuple(tag for tag in run.tags if tag not in given)
+        return replace(run, tags=others if values.get("remove") else (*others, *given))
 
-    stores.opened().update(number_of(values), add)
+    stores.opened().update(number_of(values), change)
     return 0
 
 

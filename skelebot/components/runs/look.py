@@ -14,8 +14,8 @@ from skelebot.component import Session
 from skelebot.components.runs.work import checkout
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.options import Values
+from skelebot.runs import difference, supervise, worker, workspace
 from skelebot.runs import store as stores
-from skelebot.runs import supervise, worker, workspace
 from skelebot.runs.record import RunRecord, TaskRecord, iso, seconds, view
 from skelebot.runs.store import Store
 
@@ -78,8 +78,8 @@ def _rows(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], lis
 
 
 def parameters(run: RunRecord) -> dict[str, str]:
-    """Return the parameters of all tasks by `job.name`."""
-    return {f"{task.job}.{name}": shown(value) for task in run.tasks for name, value in task.params}
+    """Return the parameters of all tasks by `job.name`, as text."""
+    return {name: shown(value) for name, value in difference.params(run).items()}
 
 
 def shown(value: Any) -> str:

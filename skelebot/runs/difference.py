@@ -1,0 +1,142 @@
+"""What differs between two runs. Takes and returns values alone; of code it knows just the listings."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from skelebot.runs.record import RunRecord, TaskRecord, seconds, view
+from skelebot.runs.snapshot import Entry
+from skelebot.secret import Secret, display_text
+
+Kind = Literal[
+    "jobs", "params", "metrics", "command", "where", "image", "packages", "variables", "data", "duration"
+]
+
+SECRET, OTHER_SECRET, UNKNOWN_SECRET = "a secret", "another secret", "a secret of another store"
+
+
+class Difference(NamedTuple):
+    """One fact in which two runs differ; before, after: None where a run does not have it."""
+
+    kind: Kind
+    name: str
+    before: Any
+    after: Any
+
+
+def differences(
+    a: RunRecord,
+    b: RunRecord,
+    packages: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> list[Difference]:
+    """Return in which facts two runs differ, besides their code.
+
+    packages: the versions of what is installed for each, by name, as far as that is known.
+    """
+    tables: dict[Kind, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "jobs": ({"": _jobs(a)}, {"": _jobs(b)}),
+        "params": (params(a), params(b)),
+        "metrics": (metrics(a), metrics(b)),
+        "command": _commands(a, b),
+        "where": (_place(a), _place(b)),
+        "image": (dict(a.images), dict(b.images)),
+        "packages": packages,
+        "variables": _variables(a, b),
+        "data": (_data(a), _data(b)),
+        "duration": ({"": seconds(a)}, {"": seconds(b)}),
+    }
+    return [each for kind, (before, after) in tables.items() for each in _differing(kind, before, after)]
+
+
+def is_same(found: list[Difference]) -> bool:
+    """Tell whether none of the differences matters: no two runs take equally long."""
+    return all(each.kind == "duration" for each in found)
+
+
+def _differing(kind: Kind, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield Difference(kind, name, before.get(name), after.get(name))
+
+
+def _jobs(run: RunRecord) -> str:
+    return " + ".join(task.job for task in run.tasks)
+
+
+def params(run: RunRecord) -> dict[str, Any]:
+    """Return the parameters of all tasks by `job.name`."""
+    return {f"{task.job}.{name}": value for task in run.tasks for name, value in task.params}
+
+
+def metrics(run: RunRecord) -> dict[str, Any]:
+    """Return the last value of each metric."""
+    return {name: each["last"] for name, each in view(run)["metrics"].items()}
+
+
+def _commands(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the command lines of those jobs whose parameters do not explain how they differ."""
+    known = {task.job: task for task in a.tasks}
+    pairs = [(known[task.job], task) for task in b.tasks if task.job in known]
+    unexplained = [(x, y) for x, y in pairs if x.params == y.params]
+    return {x.job: _command(x) for x, _ in unexplained}, {y.job: _command(y) for _, y in unexplained}
+
+
+def _command(task: TaskRecord) -> str:
+    return " ".join(map(display_text, task.task.argv))
+
+
+def _place(run: RunRecord) -> dict[str, str]:
+    return {"place": run.where, "environment": run.env}
+
+
+def _variables(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables of both, of a secret only whether it is the same one."""
+    hashes_a, hashes_b = dict(a.variables), dict(b.variables)
+    before, after = _plain(a) | dict.fromkeys(hashes_a, SECRET), _plain(b) | dict.fromkeys(hashes_b, SECRET)
+    for name in hashes_a.keys() & hashes_b.keys():
+        if not (hashes_a[name] and hashes_b[name]):
+            after[name] = UNKNOWN_SECRET
+        elif hashes_a[name] != hashes_b[name]:
+            after[name] = OTHER_SECRET
+    return before, after
+
+
+def _plain(run: RunRecord) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for task in run.tasks:
+        found |= {name: value for name, value in task.task.env if not isinstance(value, Secret)}
+    return found
+
+
+def _data(run: RunRecord) -> dict[str, str]:
+    """Return the fingerprints of mapped files, those in the project by their path from its root."""
+    found = {}
+    for source, fingerprint in run.data:
+        inside = os.path.relpath(source, run.root)
+        found[source if inside.startswith("../") else inside] = fingerprint or "missing"
+    return found
+
+
+# --- code ---
+
+
+def pairs_of_trees(a: RunRecord, b: RunRecord) -> dict[tuple[str, str], list[str]]:
+    """Return the pairs of snapshots that differ, each with the jobs that had them."""
+    before, found = {task.job: task.tree for task in a.tasks}, dict[tuple[str, str], list[str]]()
+    for task in b.tasks:
+        pair = before.get(task.job, a.tasks[0].tree), task.tree
+        if pair[0] != pair[1]:
+            found.setdefault(pair, []).append(task.job)
+    return found
+
+
+def changed_files(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[str, str]:
+    """Return what has become of each path that differs: added, removed, changed, or mode."""
+    found = {}
+    for path in sorted({*before, *after}):
+        old, new = before.get(path), after.get(path)
+        if old is None or new is None:
+            found[path] = "added" if old is None else "removed"
+        elif old != new:
+            found[path] = "mode" if (old.id, old.size) == (new.id, new.size) else "changed"
+    return found
