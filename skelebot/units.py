@@ -1,4 +1,4 @@
-"""The units in which resources are written: sizes, and numbers of CPUs."""
+"""The units in which amounts are written: sizes, numbers of CPUs, and ages."""
 
 import re
 
@@ -27,6 +27,18 @@ def size_text(size: int) -> str:
         return f"{size // 1024**power}{_PREFIXES[power].strip() or 'b'}"
     power = min((size.bit_length() - 1) // 10, 4)
     return f"{size * 10 // 1024**power / 10:g}{_PREFIXES[power]}"
+
+
+AGE = r"(\d{1,6})([smhd])"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+
+def age(text: str) -> int:
+    """The seconds in `90d`, `12h`, `30m` or `10s`. Raises ValueError for any other text."""
+    match = re.fullmatch(AGE, text, re.ASCII)
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) * _SECONDS[match[2]]
 
 
 def cpus(text: str) -> float:

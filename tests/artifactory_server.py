@@ -317,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
         about["uri"] = f"{self.server.url}{self.path}"
         if "properties" in query:
             known = self.server.properties.get(str(place), {})
-            if not known.keys() & set(query["properties"]):
+            if not known.keys() & set(",".join(query["properties"]).split(",")):
                 raise _Refused(404, "No properties could be found.")
             self._say(200, {"uri": about["uri"], "properties": known})
         elif "list" in query:

@@ -104,11 +104,12 @@ def _changed_variables(store: Store, run: RunRecord) -> Iterator[str]:
 
 def _changed_packages(store: Store, run: RunRecord, flags: Flags) -> Iterator[str]:
     """Compare the packages of native environments, which are made where they are missing."""
-    if not run.packages or not all(task.task.place.is_native for task in run.tasks):
+    natives = [task for task in run.tasks if task.task.place.is_native]
+    idents = set(run.packages) - {id for _, id in run.images}
+    if not natives or not idents:
         return
-    lists = (_packages(store, task, flags) for task in run.tasks)
-    before = packages.versions(store.folder, run.packages)
-    now = packages.versions(store.folder, [packages.keep(store.folder, each) for each in lists if each])
+    before = packages.of(store, sorted(idents))
+    now = packages.versions(line for task in natives for line in _packages(store, task, flags))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             yield f"package {name}: was {before.get(name, 'missing')}, is {now.get(name, 'missing')} now"

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import reason, remove_tree, replace_file
+from skelebot.files import PART, reason, remove_tree, replace_file
 from skelebot.json_form import from_json, to_json
 from skelebot.runs.record import RunRecord, State
 
@@ -87,10 +87,16 @@ class Store(NamedTuple):
         replace_file(self.packages_file(id), data)
         return id
 
-    def add(self, runs: Sequence[RunRecord], outputs: str = "") -> list[RunRecord]:
+    def add(
+        self,
+        runs: Sequence[RunRecord],
+        outputs: str = "",
+        place: Callable[[RunRecord, str], None] = lambda run, folder: None,
+    ) -> list[RunRecord]:
         """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError.
 
-        outputs: a folder of the store that becomes the first one's outputs.
+        outputs: a folder of the store that becomes the first one's outputs. place: puts files of a run into
+        its folder before anybody sees it.
         """
         added: list[RunRecord] = []
         with self._writing() as database:
@@ -106,6 +112,7 @@ class Store(NamedTuple):
                     os.makedirs(self.run_folder(number))
                     if outputs and len(added) == 1:
                         os.rename(outputs, os.path.join(self.run_folder(number), "outputs"))
+                    place(added[-1], self.run_folder(number))
                     self._write(database, added[-1])
             except BaseException:
                 for run in added:  # not for `rebuild` to find
@@ -121,11 +128,32 @@ class Store(NamedTuple):
             self._write(database, changed)
         return changed
 
-    def remove(self, number: int) -> None:
-        """Remove a run and its files."""
+    def remove(self, number: int, may: Callable[[RunRecord], bool] = lambda _: True) -> bool:
+        """Remove a run and its files, if `may` allows it for the run as it is now; tell whether it did."""
         with self._writing() as database:
+            row = database.execute("select document from run where number = ?", (number,)).fetchone()
+            if row is None or not may(_read(row[0], str(number))):
+                return False
             database.execute("delete from run where number = ?", (number,))
         remove_tree(self.run_folder(number))
+        with suppress(OSError):
+            os.unlink(os.path.join(self.run_folder(number), "run.json"))  # `rebuild` would find it
+        remove_tree(self.run_folder(number))
+        return True
+
+    def abandoned(self) -> list[str]:
+        """Set aside what has been left of runs that are gone; return the folders, which nobody uses."""
+        top, aside = os.path.join(self.folder, "runs"), []
+        with self._writing() as database:  # nobody adds a run meanwhile
+            known = {f"{number:06d}" for (number,) in database.execute("select number from run")}
+            for name in os.listdir(top) if os.path.isdir(top) else ():
+                path = os.path.join(top, name)
+                if not name.endswith(PART) and name.isdecimal() and name not in known:
+                    os.rename(path, f"{path}{PART}")
+                    path = f"{path}{PART}"
+                if path.endswith(PART):
+                    aside.append(path)
+        return aside
 
     def _write(self, database: sqlite3.Connection, run: RunRecord) -> None:
         document, slots = json.dumps(to_json(run)), slots_of(run)
@@ -186,6 +214,11 @@ class Store(NamedTuple):
         with self._reading() as database:
             rows = database.execute(query, (*given.values(), *states)).fetchall()
         return [_read(document, str(number)) for document, number in rows]
+
+    def uids(self) -> list[str]:
+        """Return the uids of all runs."""
+        with self._reading() as database:
+            return [uid for (uid,) in database.execute("select uid from run")]
 
     def counts(self, root: str | None = None) -> dict[str, int]:
         """Return how many runs there are in each state, of a checkout or of all."""

@@ -54,7 +54,7 @@ ROOMS = {
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
         *("record", "store", "snapshot", "difference", "outside", "packages", "outputs", "workspace"),
-        *("cache", "supervise", "worker", "repeat", "branch", "__init__"),
+        *("cache", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
     ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }

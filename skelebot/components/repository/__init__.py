@@ -55,7 +55,7 @@ class Repository(Component):
                 "Store an artifact under the project's version",
                 self._push,
                 (which,),
-                (_FORCE, *common),
+                (_FORCE, _RUN, *common),
             ),
             Command(
                 "pull", "Get an artifact from the store", self._pull, (which, version), (_OVERRIDE, *common)
@@ -129,7 +129,8 @@ class Repository(Component):
         from skelebot.components.repository import commands
 
         project = session.project
-        items = commands.items_to_push(project, self._chosen(values), _prefix(values))
+        run = int(str(values["run"])) if values.get("run") else None
+        items = commands.items_to_push(project, self._chosen(values), _prefix(values), run)
         if session.flags.dry_run:
             return _print([f"push {item.path} -> {item.key}" for item in items])
         store = self._store(session, values)
@@ -171,6 +172,7 @@ class Repository(Component):
 
 
 _FORCE = Param("force", "f", accepts="boolean", help="Replace a version that is already stored")
+_RUN = Param("run", type="int", min="1", placeholder="RUN", help="Store what this recorded run has made")
 _OVERRIDE = Param("override", "o", accepts="boolean", help="Replace the configured file or folder")
 _PREFIX = Param("prefix", "p", help="Text before the name in the store, as in staging/")
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")

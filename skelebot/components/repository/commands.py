@@ -17,12 +17,21 @@ from skelebot.project.read import parsed_version
 Transfer = Callable[[], Result]
 
 
-def items_to_push(project: Project, artifacts: Sequence[Artifact], prefix: str) -> list[find.Item]:
-    """Raises SkelebotError if the project has no valid version, unless none of the artifacts has one."""
+def items_to_push(
+    project: Project, artifacts: Sequence[Artifact], prefix: str, run: int | None = None
+) -> list[find.Item]:
+    """Return what is to be pushed, of the checkout or of a recorded run.
+
+    Raises SkelebotError if the project has no valid version, unless none of the artifacts has one.
+    """
     version = None
     if not all(artifact.singular for artifact in artifacts):
         version = str(parsed_version(project.version))
-    return [find.in_project(project.root, artifact, prefix, version) for artifact in artifacts]
+    if run is None:
+        return [find.in_project(project.root, artifact, prefix, version) for artifact in artifacts]
+    from skelebot.components.repository import of_run
+
+    return of_run.items(project, artifacts, prefix, version, run)
 
 
 def push(store: Store, items: Sequence[find.Item], root: str, force: bool, as_json: bool) -> int:
@@ -135,9 +144,10 @@ def _rows(
             "modified": stored.modified,
             "latest": stored.key == latest,
         }
-        yield row | ({"sha256": _sha256(store, stored)} if with_sums else {})
+        yield row | (_details(store, stored) if with_sums else {})
 
 
-def _sha256(store: Store, stored: Stored) -> str | None:
+def _details(store: Store, stored: Stored) -> dict[str, object]:
+    """Return the checksum, and the recorded run that made it where the store has one."""
     found = stored if stored.sha256 else store.head(stored.key)
-    return found.sha256 if found else None
+    return {"sha256": found.sha256 if found else None, **dict(found.origin if found else ())}

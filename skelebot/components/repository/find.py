@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from skelebot.components.repository import names
 from skelebot.components.repository.settings import Artifact
-from skelebot.components.repository.store import Store, Stored
+from skelebot.components.repository.store import Origin, Store, Stored
 from skelebot.errors import SkelebotError
 from skelebot.model import Project
 from skelebot.project.read import parsed_version
@@ -24,6 +24,7 @@ class Item:
     path: str
     is_folder: bool
     stored: Stored | None = None
+    origin: Origin = ()
 
 
 def in_project(root: str, artifact: Artifact, prefix: str, version: str | None) -> Item:

@@ -11,9 +11,11 @@ from stat import S_ISREG, S_IXUSR
 
 from skelebot.components.repository.store import (
     BLOCK,
+    ORIGIN_NAMES,
     AlreadyStored,
     OnBytes,
     OnPrefix,
+    Origin,
     Pushed,
     Stored,
     Upload,
@@ -86,7 +88,7 @@ class LocalStore:
         modified = datetime.fromtimestamp(status.st_mtime, timezone.utc).isoformat(timespec="seconds")
         tag = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
         sha256, is_executable = _sum_of(path, pending), bool(status.st_mode & S_IXUSR)
-        return Stored(key, status.st_size, modified, sha256, tag, is_executable)
+        return Stored(key, status.st_size, modified, sha256, tag, is_executable, _origin_of(path))
 
     def _path(self, key: str) -> str:
         path = os.path.normpath(os.path.join(self._folder, key))
@@ -109,6 +111,8 @@ class LocalStore:
                 make_executable(part)
             with open(part_of_sum, "x", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"{sha256}  {os.path.basename(path)}\n")
+                # A line of sha256sum's that is a comment.
+                file.writelines(f"# {name} {value}\n" for name, value in upload.origin)
             with _locked(os.path.dirname(path)):
                 try:
                     _place(part, path, force)
@@ -228,6 +232,13 @@ def _read_sum(file: str) -> str | None:
         text = opened.read(64).decode("ascii").lower()
         return text if re.fullmatch("[0-9a-f]{64}", text) else None
     return None
+
+
+def _origin_of(path: str) -> Origin:
+    with contextlib.suppress(OSError, UnicodeError), open_regular(path + _SUM) as opened:
+        words = [line.split() for line in opened.read(4096).decode("utf-8").splitlines()[1:]]
+        return tuple((w[1], w[2]) for w in words if w[:1] == ["#"] and len(w) == 3 and w[1] in ORIGIN_NAMES)
+    return ()
 
 
 def _is_sum(name: str, existing: set[str]) -> bool:

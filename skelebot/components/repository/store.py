@@ -16,10 +16,17 @@ OnPrefix = Callable[[int], None]  # called with each number of further bytes, co
 
 BLOCK = 1 << 20
 
+# Where a file comes from, by name: run, uid, commit. Each store keeps it with the object.
+Origin = tuple[tuple[str, str], ...]
+ORIGIN_NAMES = ("run", "uid", "commit")
+
 
 @dataclass(frozen=True)
 class Stored:
-    """An object in a store. size: bytes. modified: ISO 8601, in UTC. sha256: if the store knows it."""
+    """An object in a store. size: bytes. modified: ISO 8601, in UTC. sha256: if the store knows it.
+
+    origin: the recorded run that made it, where the store gives that with the object.
+    """
 
     key: str
     size: int
@@ -27,21 +34,27 @@ class Stored:
     sha256: str | None = None
     tag: str = ""  # changes with the content
     is_executable: bool = False
+    origin: Origin = ()
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file to push. size: bytes. stamp: differs once the file has been written to or replaced."""
+    """A file to push. size: bytes. stamp: differs once the file has been written to or replaced.
+
+    origin: the recorded run that made it.
+    """
 
     path: str
     size: int
     stamp: tuple[int, ...]
     is_executable: bool
+    origin: Origin = ()
 
     @classmethod
-    def of(cls, path: str) -> "Upload":
+    def of(cls, path: str, origin: Origin = ()) -> "Upload":
         """Raises OSError."""
-        return cls(path, os.path.getsize(path), _stamp(path), bool(os.stat(path).st_mode & stat.S_IXUSR))
+        is_executable = bool(os.stat(path).st_mode & stat.S_IXUSR)
+        return cls(path, os.path.getsize(path), _stamp(path), is_executable, origin)
 
     @cached_property
     def sha256(self) -> str:

@@ -60,7 +60,7 @@ def push(store: Store, item: Item, root: str, force: bool) -> Callable[[], Resul
 
 
 def _push(store: Store, item: Item, path: str, force: bool) -> Result:
-    upload = Upload.of(path)
+    upload = Upload.of(path, item.origin)
     with console.progress(f"pushing {item.key}", upload.size) as on_bytes:
         pushed = store.push(item.key, upload, force, on_bytes)
     return Result(item.name, item.version, item.key, item.path, upload.size, pushed.sha256, pushed.sent)

@@ -20,7 +20,7 @@ from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
 
-def _numbers(values: Values) -> list[int]:
+def numbers_of(values: Values) -> list[int]:
     given = values["<run>"]
     return list(dict.fromkeys(int(each) for each in (given if isinstance(given, tuple) else (str(given),))))
 
@@ -31,7 +31,7 @@ def _numbers(values: Values) -> list[int]:
 def stop(session: Session, values: Values) -> int:
     """Stop runs: those that wait at once; those that run are asked to end, and ended after ten seconds."""
     store = stores.opened()
-    for number in [store.get(number).number for number in _numbers(values)]:
+    for number in [store.get(number).number for number in numbers_of(values)]:
         if session.flags.dry_run:
             console.out(f"stop run {number}")
             continue
@@ -86,7 +86,7 @@ def retry(session: Session, values: Values) -> int:
         numbers = [number_of(values)]
     else:
         raise UsageError("runs retry: name a run, or write --failed for all that failed")
-    again = partial(_again, job=values.get("from"), at_once=bool(values.get("now")))
+    again = partial(_again, store, job=values.get("from"), at_once=bool(values.get("now")))
     for number in numbers:
         if values.get("code"):
             if code := _with_todays_code(session, store.get(number), values):
@@ -126,7 +126,7 @@ def _flags(run: RunRecord) -> list[str]:
     return [*(["-e", run.env] if run.env else []), *(where or host)]
 
 
-def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:
+def _again(store: Store, run: RunRecord, job: object, at_once: bool) -> RunRecord:
     """Return a run that has ended, queued again. Raises UsageError for any other."""
     if run.state == "done" and job is None:
         raise UsageError(
@@ -140,6 +140,11 @@ def _again(run: RunRecord, job: object, at_once: bool) -> RunRecord:
     first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), len(jobs))
     at = min(first, jobs.index(str(job))) if job is not None else first
     tasks = tuple(_fresh(task) if i >= at else task for i, task in enumerate(run.tasks))
+    has_outputs = os.path.isdir(workspace.outputs_folder(store, run))
+    if any(task.outputs for task in run.tasks[:at]) and not has_outputs:
+        raise UsageError(
+            f"the outputs of run {run.number} were removed; `skelebot runs rerun {run.number}` runs all of it"
+        )
     fresh = replace(run, tasks=tasks, state="queued", reason="", started=0.0, ended=0.0, asked="")
     return fresh.becoming("running") if at_once else fresh
 
@@ -201,7 +206,7 @@ def note(session: Session, values: Values) -> int:
 def remove(session: Session, values: Values) -> int:
     """Remove runs that have ended, all of them or none."""
     store = stores.opened()
-    runs = [store.get(number) for number in _numbers(values)]
+    runs = [store.get(number) for number in numbers_of(values)]
     for run in runs:
         if not run.has_ended:
             raise UsageError(

@@ -23,7 +23,7 @@ def diff(session: Session, values: Values) -> int:
     store = stores.opened()
     a, b = (store.get(int(str(values[f"<{name}>"]))) for name in ("run", "other"))
     found = difference.differences(
-        a, b, (packages.versions(store.folder, a.packages), packages.versions(store.folder, b.packages))
+        a, b, (packages.of(store, a.packages), packages.of(store, b.packages))
     )
     is_same = difference.is_same(found) and not difference.pairs_of_trees(a, b)
     if values.get("json"):

@@ -114,6 +114,33 @@ VERBS = (
     ),
     _verb("note", "Say what a run is about", "change.note", (_RUN, Arg("text", help="The note"))),
     _verb("rm", "Remove runs that have ended, with all of their files", "change.remove", (_RUNS,)),
+    _verb(
+        "gc",
+        "Remove old runs, with files, images and code",
+        "collect.gc",
+        (),
+        (
+            Param("older", placeholder="AGE", help="Runs that ended so long ago, as in 90d, 12h, 30m or 10s"),
+            Param(
+                "keep", type="int", min="0", placeholder="N", help="Keep the latest N runs of each project"
+            ),
+            Param("outputs-only", accepts="boolean", help="Remove outputs, and keep records, logs and code"),
+            Param("dry-run", accepts="boolean", help="List what would be removed"),
+            Param("all", "a", accepts="boolean", help="Include all projects"),
+        ),
+    ),
+    _verb(
+        "export",
+        "Write runs to a file, with their code, logs and outputs",
+        "move.export",
+        (Arg("file", help="The file to write, as in runs.tar"), _RUNS),
+    ),
+    _verb(
+        "import",
+        "Add runs that another store has exported",
+        "move.import_",
+        (Arg("file", help="The file of `runs export`"),),
+    ),
     _verb("pause", "Let workers take no more runs", "change.pause"),
     _verb("resume", "Let workers take runs again", "change.resume"),
     _verb("rebuild", "Make the store's database anew from the files of the runs", "change.rebuild"),

@@ -20,6 +20,7 @@ from skelebot.components.repository.credentials import Credentials
 from skelebot.components.repository.settings import Artifactory
 from skelebot.components.repository.store import (
     BLOCK,
+    ORIGIN_NAMES,
     AlreadyStored,
     OnBytes,
     OnPrefix,
@@ -35,6 +36,7 @@ _STORE_RATE = 10 << 20  # bytes a second: the slowest that a server may store a 
 _LARGE = 16 << 20  # bytes; larger files are neither read twice nor sent twice if that can be avoided
 _TRIES = 5
 _EXECUTABLE = "skelebot.executable"  # the property of a file that can be executed
+_ORIGIN = "skelebot.{}"  # those that name the run of a file
 
 
 _Report = Callable[[bytes, int], None]  # called with a block of a file, and where it ends
@@ -90,13 +92,24 @@ class ArtifactoryStore:
             return Stored(key, int(size), modified, sha256, sha256 or headers.get("ETag") or "")
 
     def is_executable(self, stored: Stored) -> bool:
-        return self._has_property(stored.key)
+        return self._properties_of(stored.key, _EXECUTABLE).get(_EXECUTABLE) == "true"
 
-    def _has_property(self, key: str) -> bool:
-        url = self._url(key, "api/storage/") + f"?properties={_EXECUTABLE}"
-        with self._server.request("GET", url) as answer, suppress(ValueError, KeyError, TypeError):
-            return answer.status_code == 200 and bool(json_of(answer)["properties"][_EXECUTABLE] == ["true"])
-        return False
+    def _properties_of(self, key: str, *names: str) -> dict[str, str]:
+        url = self._url(key, "api/storage/") + f"?properties={','.join(names)}"
+        with self._server.request("GET", url) as answer, suppress(ValueError, LookupError, TypeError):
+            if answer.status_code == 200:
+                return {name: str(values[0]) for name, values in json_of(answer)["properties"].items()}
+        return {}
+
+    def _properties(self, key: str, upload: Upload, force: bool) -> dict[str, str]:
+        """Return what is stored with a file. Properties outlast a file that is replaced."""
+        before = self._properties_of(key, _EXECUTABLE, _ORIGIN.format("run")) if force else {}
+        found = {_ORIGIN.format(name): value for name, value in upload.origin}
+        if upload.is_executable or before.get(_EXECUTABLE) == "true":
+            found[_EXECUTABLE] = str(upload.is_executable).lower()
+        if _ORIGIN.format("run") in before and not upload.origin:
+            found |= {_ORIGIN.format(name): "none" for name in ORIGIN_NAMES}
+        return found
 
     # --- push ---
 
@@ -107,8 +120,8 @@ class ArtifactoryStore:
         # A large new file is not read twice: its checksum is computed on the way, and compared afterwards.
         sha256 = upload.sha256 if force or upload.size <= _LARGE else None
         url = self._url(key)
-        if upload.is_executable or (force and self._has_property(key)):
-            url += f";{_EXECUTABLE}={str(upload.is_executable).lower()}"
+        properties = self._properties(key, upload, force)
+        url += "".join(f";{name}={value}" for name, value in properties.items())
         if sha256 and self._deploy_by_sum(url, sha256):
             on_bytes(upload.size)
             return Pushed(sha256, 0)

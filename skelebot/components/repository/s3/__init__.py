@@ -29,6 +29,7 @@ from skelebot.components.repository.s3.multipart import Multipart, metadata
 from skelebot.components.repository.settings import S3
 from skelebot.components.repository.store import (
     BLOCK,
+    ORIGIN_NAMES,
     AlreadyStored,
     OnBytes,
     OnPrefix,
@@ -98,7 +99,8 @@ class S3Store:
             raise protocol_error() from None
         known = found.get("Metadata", {})
         is_executable = known.get("executable") == "true"
-        return Stored(key, found["ContentLength"], modified, known.get("sha256"), tag, is_executable)
+        origin = tuple((name, known[name]) for name in ORIGIN_NAMES if name in known)
+        return Stored(key, found["ContentLength"], modified, known.get("sha256"), tag, is_executable, origin)
 
     def is_executable(self, stored: Stored) -> bool:
         return stored.is_executable
@@ -245,5 +247,5 @@ def _check_page(page: Mapping[str, Any]) -> None:
 
 
 def _is_same(stored: Stored, upload: Upload) -> bool:
-    of_upload = (upload.size, upload.sha256, upload.is_executable)
-    return (stored.size, stored.sha256, stored.is_executable) == of_upload
+    of_upload = (upload.size, upload.sha256, upload.is_executable, upload.origin)
+    return (stored.size, stored.sha256, stored.is_executable, stored.origin) == of_upload

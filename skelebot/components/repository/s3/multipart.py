@@ -85,7 +85,7 @@ def _resume_or_create(
     bucket: Bucket, at: dict[str, Any], unfinished: Sequence[str], upload: Upload
 ) -> tuple[dict[str, Any], dict[int, str]]:
     """The request of an upload, and the tags of its parts."""
-    for upload_id in unfinished:
+    for upload_id in unfinished if not upload.origin else ():  # that may be another one's
         with suppress(ClientError):  # it may have been completed or aborted meanwhile
             request = at | {"UploadId": upload_id}
             tags = _matching_parts(bucket.client, request, upload)
@@ -112,4 +112,5 @@ def _matching_parts(client: Any, request: dict[str, Any], upload: Upload) -> dic
 
 def metadata(upload: Upload) -> dict[str, str]:
     """What is stored with an object."""
-    return {"sha256": upload.sha256} | ({"executable": "true"} if upload.is_executable else {})
+    executable = {"executable": "true"} if upload.is_executable else {}
+    return {"sha256": upload.sha256} | executable | dict(upload.origin)
