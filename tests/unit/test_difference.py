@@ -31,7 +31,10 @@ def test_runs_of_the_same_facts_are_the_same() -> None:
 
 
 def test_only_a_parameter_that_differs_is_shown() -> None:
-    a, b = run(task(params=(("rate", "0.1"), ("seed", "1")))), run(task(params=(("rate", "0.2"), ("seed", "1"))))
+    a, b = (
+        run(task(params=(("rate", "0.1"), ("seed", "1")))),
+        run(task(params=(("rate", "0.2"), ("seed", "1")))),
+    )
     assert differences(a, b) == [Difference("params", "train.rate", "0.1", "0.2")]
 
 
@@ -43,7 +46,9 @@ def test_a_parameter_that_only_one_run_has_is_shown() -> None:
 def test_a_command_line_is_shown_if_no_parameter_explains_it() -> None:
     other = task()
     other = replace(other, task=replace(other.task, argv=("bash", "other.sh")))
-    assert differences(run(), run(other)) == [Difference("command", "train", "bash train.sh", "bash other.sh")]
+    assert differences(run(), run(other)) == [
+        Difference("command", "train", "bash train.sh", "bash other.sh")
+    ]
     explained = replace(other, params=(("rate", "1"),))
     assert [each.kind for each in differences(run(), run(explained))] == ["params"]
 

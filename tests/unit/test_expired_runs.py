@@ -19,7 +19,9 @@ def ended(number: int, age: float = 0, state: State = "done", project: str = "de
     return replace(run(), number=number, state=state, ended=NOW - age, project=project)
 
 
-def numbers(runs: list[RunRecord], older: float = 0, keep: int = 0, needed: tuple[int, ...] = ()) -> list[int]:
+def numbers(
+    runs: list[RunRecord], older: float = 0, keep: int = 0, needed: tuple[int, ...] = ()
+) -> list[int]:
     return [each.number for each in expired(runs, NOW, older, keep, needed)]
 
 

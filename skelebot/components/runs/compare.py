@@ -22,9 +22,7 @@ def diff(session: Session, values: Values) -> int:
         raise UsageError("runs diff: --stat and --full do not go together; leave out one of them")
     store = stores.opened()
     a, b = (store.get(int(str(values[f"<{name}>"]))) for name in ("run", "other"))
-    found = difference.differences(
-        a, b, (packages.of(store, a.packages), packages.of(store, b.packages))
-    )
+    found = difference.differences(a, b, (packages.of(store, a.packages), packages.of(store, b.packages)))
     is_same = difference.is_same(found) and not difference.pairs_of_trees(a, b)
     if values.get("json"):
         console.out(json.dumps(_as_json(store, a, b, found, is_same, bool(values.get("full"))), indent=2))
