@@ -66,14 +66,16 @@ def changes(store: Store, run: RunRecord, flags: Flags) -> list[str]:
 def _changed_images(run: RunRecord, flags: Flags) -> Iterator[str]:
     seen = set()
     for task in run.tasks:
-        key = (task.task.place, task.image.pinned)
-        if task.image.pinned and key not in seen:
+        key = (task.task.place, task.image.tag, task.image.pinned)
+        if not task.task.place.is_native and key not in seen:
             seen.add(key)
             if problem := _missing_image(runners.at(task.task.place, flags), task):
                 yield f"image {task.image.tag}: {problem}"
 
 
 def _missing_image(runner: Runner, task: TaskRecord) -> str:
+    if not task.image.pinned:
+        return "it was not kept, as the run was recorded in the checkout"
     try:
         with runner.prepare(task.image, task.task):
             return ""
@@ -90,6 +92,9 @@ def _changed_data(store: Store, run: RunRecord) -> Iterator[str]:
 
 
 def _changed_variables(store: Store, run: RunRecord) -> Iterator[str]:
+    for task in run.tasks:
+        if "***" in task.task.argv:
+            yield f"secret of {task.job}: it was typed, and such a value is not stored"
     hashes = dict(run.variables)
     for name, secret in outside.secrets(run.tasks).items():
         now = outside.known_hash(store.folder, secret, os.environ)
@@ -140,7 +145,8 @@ def freeze(store: Store, run: RunRecord, flags: Flags) -> RunRecord:
     images: dict[str, str] = {}
     try:
         for task in again.tasks:
-            pinned = _pin(store, task, workspace.tag(again.uid), flags) if task.image.pinned else ""
+            is_native = task.task.place.is_native
+            pinned = "" if is_native else _pin(store, task, workspace.tag(again.uid), flags)
             tasks.append(replace(task, image=replace(task.image, pinned=pinned)))
             images |= {task.image.tag: pinned} if pinned else {}
         workspace.keep(store, again.uid, tasks)
