@@ -47,7 +47,7 @@ def git(sandbox: Sandbox, *words: str) -> str:
 def queued(sandbox: Sandbox, *words: str) -> int:
     """The number of a run that has ended."""
     sandbox.ok("queue", "--now", *words)
-    return last(sandbox)["run"]
+    return int(last(sandbox)["run"])
 
 
 def last(sandbox: Sandbox) -> Any:
