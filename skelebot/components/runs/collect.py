@@ -67,4 +67,4 @@ def _show(sizes: list[tuple[RunRecord, int]], outputs_only: bool) -> None:
     console.table(("RUN", "PROJECT", "STATE", "CHAIN", "ENDED", "SIZE"), rows)
     what = "the outputs of " if outputs_only else ""
     total = console.size(sum(size for _, size in sizes))
-    console.info(f"{what}{console.counted(len(sizes), 'run')}, {total}, besides what no run needs")
+    console.info(f"{what}{console.counted(len(sizes), 'run')}, {total}")
