@@ -186,13 +186,13 @@ def run_now(store: Store, number: int, flags: Flags, or_wait: bool = False) -> i
 def tag(session: Session, values: Values) -> int:
     given = values.get("<tag>", ())
     assert isinstance(given, tuple)
-    given = tuple(dict.fromkeys(given))
     if not given:
         raise UsageError("runs tag: a tag is missing; usage: skelebot runs tag RUN TAG [TAG ...]")
 
     def change(run: RunRecord) -> RunRecord:
-        others = tuple(tag for tag in run.tags if tag not in given)
-        return replace(run, tags=others if values.get("remove") else (*others, *given))
+        if values.get("remove"):
+            return replace(run, tags=tuple(tag for tag in run.tags if tag not in given))
+        return replace(run, tags=tuple(dict.fromkeys((*run.tags, *given))))
 
     stores.opened().update(number_of(values), change)
     return 0
