@@ -103,7 +103,7 @@ class Session(NamedTuple):
     schema: Callable[[], dict[str, Any]] = dict
     aside: "Aside | None" = None
     main: Callable[[list[str]], int] = len
-    record: "Callable[[Callable[[Session], int]], int] | None" = None
+    record: "Callable[[Session, Callable[[Session], int]], int] | None" = None
     log: str = ""
 
     @property

@@ -50,9 +50,9 @@ class _Recording:
         self._is_off = False
         self._beginning = threading.Lock()  # with -j, jobs begin at once
 
-    def task(self, at: int, run: Callable[[Session], int]) -> int:
+    def task(self, at: int, session: Session, run: Callable[[Session], int]) -> int:
         """Run a job with its output in a log as well, and note how it ends."""
-        session, place, code = self._links[at].session, self._places[at], -1
+        place, code = self._places[at], -1
         log = self._noted(lambda: self._begin(place))
         try:
             code = run(session._replace(log=log or "", record=None))

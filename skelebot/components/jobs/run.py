@@ -23,7 +23,7 @@ from skelebot.runners.folders import is_missing, missing
 def run(session: Session, job: Job, values: Values) -> int:
     """Build if necessary, run the job and return its exit code; record it where that is wanted."""
     if session.record:
-        return session.record(lambda own: run(own, job, values))
+        return session.record(session, lambda own: run(own, job, values))
     if not session.flags.dry_run:
         check_source(session, job, ())
     launch.fetch_dependencies(session)
