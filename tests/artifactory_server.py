@@ -426,7 +426,9 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.faults.lost > 0:
                 self.server.faults.lost -= 1
                 raise _Cut
-        self.server.properties[str(place)] = parse_qs(urlsplit(self.path).path.partition(";")[2])
+        self.server.properties[str(place)] = parse_qs(
+            urlsplit(self.path).path.partition(";")[2], separator=";"
+        )
         size, sums = place.stat().st_size, {} if self.server.is_fast else self.server.sums_of(place)
         made = {"path": f"/{place.name}", "size": str(size), "checksums": sums}
         self._say(201, made | {"created": _iso(place), "downloadUri": f"{self.server.url}{path}"})

@@ -94,6 +94,21 @@ def test_a_file_that_can_be_executed(tmp_path: Path, server: Server) -> None:
     assert (server.folder / REPO / "team/a;b/m").is_file()
 
 
+def test_the_run_of_a_file_is_in_its_properties(tmp_path: Path, server: Server) -> None:
+    path, place = tmp_path / "m.pkl", str(server.folder / REPO / "team/m")
+    origin = (("run", "43"), ("uid", "ab"), ("commit", "cd"))
+    known = [("skelebot.run", "43"), ("skelebot.uid", "ab"), ("skelebot.commit", "cd")]
+    for given, mode, expected in (
+        (origin, 0o755, [*known, ("skelebot.executable", "true")]),
+        # Those of a file outlast it.
+        ((), 0o644, [("skelebot.executable", "false"), *((name, "none") for name, _ in known)]),
+    ):
+        upload(tmp_path, os.urandom(10))
+        path.chmod(mode)
+        store(server).push("m", Upload.of(str(path), given), True, lambda count: None)
+        assert server.properties[place] == {name: [value] for name, value in expected}
+
+
 @pytest.mark.parametrize(
     "page", [b"<html>", b"[" * 200_000, b'{"files": ' + b"[" * 200_000, b'{"files": [1]}', b"[]", b"3", ROW]
 )

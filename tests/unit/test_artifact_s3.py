@@ -174,6 +174,17 @@ SIZES = pytest.mark.parametrize("size", [1000, PART_SIZE + 1])
 
 
 @SIZES
+def test_the_run_of_a_file_is_in_its_metadata(tmp_path: Path, fake: Server, size: int) -> None:
+    store = S3Store(of(fake))
+    file = upload(tmp_path, os.urandom(size))
+    for origin in ((("run", "43"), ("uid", "ab")), (("run", "44"), ("uid", "cd")), ()):
+        store.push("m", replace(file, origin=origin), True, lambda count: None)
+        found = store.head("m")
+        assert found
+        assert found.origin == origin
+
+
+@SIZES
 def test_a_bucket_that_demands_checksums(tmp_path: Path, fake: Server, size: int) -> None:
     fake.rules.checksums = True
     pushed(tmp_path, fake, size)
