@@ -96,9 +96,11 @@ class Kills:
         tasks = [(str(run), str(link)) for run in range(self.runs) for link in range(LINKS)]
         runs = json.loads(self.skelebot("runs", "--json", "--last", str(self.runs)))
         return {
-            "lost": sum(count[("end", *task)] == 0 for task in tasks)
+            "lost": sum(count["end", task[0], task[1]] == 0 for task in tasks)
             + sum(r["state"] != "done" for r in runs),
-            "twice": sum(max(count[("start", *task)], count[("end", *task)]) > 1 for task in tasks),
+            "twice": sum(
+                max(count["start", task[0], task[1]], count["end", task[0], task[1]]) > 1 for task in tasks
+            ),
             "beside itself": _overlaps(events),
             "left behind": sum(self._is_left(pid) for pid in _processes()),
         }
