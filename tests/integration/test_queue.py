@@ -33,7 +33,7 @@ def git(sandbox: Sandbox, *words: str) -> str:
 @pytest.fixture(params=["outside git", "clean", "dirty", "untracked"])
 def checkout(request: pytest.FixtureRequest, sandbox: Sandbox) -> tuple[Sandbox, bool | None]:
     """A project, and whether it differs from a commit."""
-    own = queueing(sandbox, job("cat src/text; ls -l src | grep run; readlink src/link; ls src"))
+    own = queueing(sandbox, job("cat src/text; stat -c %A src/run.sh; readlink src/link; ls src"))
     own.write("src/text", b"first\r\n")
     own.write("src/run.sh", "echo", 0o755)
     (own.root / "src" / "link").symlink_to("text")

@@ -370,6 +370,19 @@ def test_a_crash_touches_no_other_run(sandbox: Sandbox) -> None:
     assert runs_of(own)[2]["tasks"][0]["code"] == 137
 
 
+def test_a_run_that_cannot_be_supervised_is_left_to_the_next_worker(sandbox: Sandbox) -> None:
+    """The same worker would try for ever."""
+    own = queueing(sandbox, job("true"))
+    own.ok("queue", "run")
+    own.ok("queue", "run")
+    (run_folder(own, 1) / "tasks").touch()
+    assert "run 1: its supervisor could not go on" in drain(own, code=1)
+    assert states(own) == "running done"
+    (run_folder(own, 1) / "tasks").unlink()
+    drain(own)
+    assert states(own) == "done done"
+
+
 def test_no_copy_of_the_files_is_left(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("pwd; mkdir x; chmod 500 x"))
     own.ok("queue", "run")
