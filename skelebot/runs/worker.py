@@ -12,7 +12,7 @@ from types import FrameType
 from typing import IO, NamedTuple
 
 from skelebot import console, foreground, process, runners
-from skelebot.errors import STOPPING, SkelebotError
+from skelebot.errors import STOPPING, SkelebotError, UsageError
 from skelebot.files import open_lock, try_lock
 from skelebot.model import NATIVE, Flags
 from skelebot.runs.record import RunRecord, State
@@ -247,8 +247,8 @@ def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
     """
     taken = store.taken()
     for number in _waiting(store, root):
-        run = store.get(number)
-        if not _may_start(store, run):
+        run = _queued(store, number)
+        if run is None or not _may_start(store, run):
             continue
         needed = slots_of(run)
         fits = not any(needed) or _fits(needed, taken)
@@ -262,6 +262,13 @@ def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
             lock.close()
             continue
         return number, lock
+    return None
+
+
+def _queued(store: Store, number: int) -> RunRecord | None:
+    """Return a run, or None if somebody has removed it meanwhile."""
+    with suppress(UsageError):
+        return store.get(number)
     return None
 
 
