@@ -158,7 +158,8 @@ def test_ctrl_c_waits_for_the_runs(sandbox: Sandbox) -> None:
 
 
 def test_second_ctrl_c_queues_the_runs_again(sandbox: Sandbox) -> None:
-    own = held(sandbox)
+    """Their jobs are asked once, and have time to clean up."""
+    own = held(sandbox, "trap 'sleep 0.7; echo cleaned; exit 1' TERM; " + HELD)
     queue(own, "a", "b")
     terminal = Terminal(own, f"{SKELEBOT} worker")
     wait_for(begun(own, "a").exists)
@@ -170,6 +171,7 @@ def test_second_ctrl_c_queues_the_runs_again(sandbox: Sandbox) -> None:
     assert terminal.close() == 0
     assert states(own) == "queued queued"
     assert not is_alive(job_pid)
+    assert own.ok("runs", "logs", "1").endswith("cleaned\n")
     end(own, "a", "b")
     drain(own)
     assert runs_of(own)[1]["tasks"][0]["attempt"] == 2
