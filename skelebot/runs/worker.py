@@ -345,12 +345,12 @@ def _registered(store: Store, plan: Plan) -> Iterator[None]:
     folder = os.path.join(store.folder, "workers")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, str(os.getpid()))
-    with open_lock(path) as lock:
+    with open_lock(f"{path}.new") as lock:
         try_lock(lock)
-        os.ftruncate(lock.fileno(), 0)
         facts = {"pid": os.getpid(), "root": plan.root, "slots": plan.slots, "started": time.time()}
         lock.write(json.dumps(facts))
         lock.flush()
+        os.rename(lock.name, path)  # whole and held, so that nobody takes it for a killed one's
         try:
             yield
         finally:
