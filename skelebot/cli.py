@@ -103,7 +103,7 @@ def _main(argv: list[str]) -> int:
         return _contact(loader.load(flags).session)
     if words[:1] == ["help"] and "help" not in loader.load(flags).commands:
         return _help(words[1:], loader.load(flags))
-    return _run_chain(chain, flags, loader)
+    return _run_chain(chain, words, flags, loader)
 
 
 def _help(words: list[str], loaded: "_Loaded") -> int:
@@ -271,9 +271,12 @@ def _contact(session: Session) -> int:
 # --- the chain ---
 
 
-def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
-    """Parse and run a chain, or show the help of the command for which it is wanted."""
-    queue, chain = _before_chain(chain, flags, loader)
+def _run_chain(chain: list[list[str]], words: list[str], flags: Flags, loader: Loader) -> int:
+    """Parse and run a chain, or show the help of the command for which it is wanted.
+
+    words: of the first link, from its command on; flags: from the options before that.
+    """
+    queue, chain = _before_chain(chain, words, flags, loader)
     links = _links(chain, flags, loader)
     if isinstance(links, Command):  # its help is wanted
         return _show(help.of_command(links))
@@ -287,12 +290,12 @@ def _run_chain(chain: list[list[str]], flags: Flags, loader: Loader) -> int:
 
 
 def _before_chain(
-    chain: list[list[str]], flags: Flags, loader: Loader
+    chain: list[list[str]], words: list[str], flags: Flags, loader: Loader
 ) -> tuple[Link | None, list[list[str]]]:
     """Return the command that stands before a chain, with its own options, and the chain without it."""
-    given, words = options.parse_options(OPTIONS, chain[0])
-    command = loader.load(with_options(flags, given), words[0]).commands.get(words[0]) if words else None
-    if command is None or command.queue is None or words[1:2] in (["-h"], ["--help"]):
+    loaded = loader.load(flags, words[0]) if words else None
+    command = loaded.commands.get(words[0]) if loaded else None
+    if loaded is None or command is None or command.queue is None or words[1:2] in (["-h"], ["--help"]):
         return None, chain
     try:
         own, rest = options.parse_options(command.params, words[1:])
@@ -301,8 +304,7 @@ def _before_chain(
     if not rest:
         raise UsageError(f"{command.name}: a job is missing; usage: skelebot {help.usage(command)}")
     before = chain[0][: len(chain[0]) - len(words)]
-    session = loader.load(with_options(flags, given), command.name).session
-    return Link(command, session, own, tuple(words)), [[*before, *rest], *chain[1:]]
+    return Link(command, loaded.session, own, tuple(words)), [[*before, *rest], *chain[1:]]
 
 
 def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
@@ -385,8 +387,10 @@ def _run_links(links: list[Link], loader: Loader) -> int:
 
 def _are_recorded(links: list[Link]) -> bool:
     """Whether the project records what it runs, and something of the chain is."""
+    from skelebot.components.runs import Runs  # the catalog has imported it
+
     components, flags = links[0].session.components, links[0].session.flags
-    is_wanted = any(getattr(component, "record", False) is True for component in components)
+    is_wanted = any(isinstance(component, Runs) and component.record for component in components)
     return is_wanted and not flags.dry_run and not flags.rehearse and any(link.command.job for link in links)
 
 

@@ -3,6 +3,7 @@
 The dataclasses with `key(...)` fields are also the schema of skelebot.yaml (see schema.py): a field's
 annotation is the type the YAML must have, and its name in the file is the camelCase of its own.
 Small values that need no more are NamedTuples: every start makes the classes, theirs in a sixth of the time.
+The others have no `repr`, which nothing needs, for the same reason.
 """
 
 import re
@@ -242,7 +243,7 @@ Language = Literal["Python", "R"]
 Type = Literal["text", "int", "float", "date", "path", "file"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Arg:
     """A required word that follows a command, by its position.
 
@@ -269,7 +270,7 @@ class Arg:
         return f"<{self.name}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Param:
     """An option of a command: `--name value`, a flag, or a list of values."""
 
@@ -416,7 +417,7 @@ def _input(text: str) -> None:
         raise ValueError("files, folders or patterns below the project's root")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Resources:
     """What a job needs, as it is written."""
 
@@ -430,7 +431,7 @@ class Resources:
     disk: str | None = key(None, help="Disk space that must be free at the start", check=size_pattern(1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
     """One thing that the project can do."""
 
@@ -487,7 +488,7 @@ class Job:
         return place_of(self, "validate" if is_other else "source")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Build:
     """What an image needs besides the dependencies."""
 
@@ -499,7 +500,7 @@ class Build:
     cran: str | None = key(None, help="The CRAN mirror for R packages", check=cran_mirror)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Packages:
     """The dependencies of a project with two languages."""
 
@@ -507,7 +508,7 @@ class Packages:
     r: tuple[str, ...] = key((), name="R", help="R packages to install", check=not_blank)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Project:
     """A whole skelebot.yaml, with where it was read."""
 
@@ -610,7 +611,7 @@ class Step(NamedTuple):
     without: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Image:
     """What to build, in this order of lines: `base`, `shared_setup`, `setup`, the project's files, `lines`.
 
@@ -643,7 +644,7 @@ class Image:
     pinned: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mount:
     """A mapping whose host side is absolute; the container side may begin with `~`.
 
@@ -687,7 +688,7 @@ class Attempt(NamedTuple):
 Keep = Literal["none", "last", "all"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """What to run: `argv` with its surroundings, and in which place.
 
@@ -731,7 +732,7 @@ class Task:
         return self.keep or ("last" if self.is_detached else "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One execution of a task, wherever it is.
 
