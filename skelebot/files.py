@@ -81,16 +81,6 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def clone(source: str, target: str) -> None:
-    """Copy a file with its mode and times. Raises OSError."""
-    import shutil
-
-    with open(source, "rb") as file, open(target, "wb") as copy:
-        if not share_blocks(file, copy):
-            shutil.copyfileobj(file, copy, 1 << 20)
-    shutil.copystat(source, target)
-
-
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 
 

@@ -126,7 +126,7 @@ def _packages(store: Store, task: TaskRecord, flags: Flags) -> list[str]:
         root = os.path.join(folder, "files") if folder else task.task.root
         if folder:
             snapshot.restore(store.folder, task.tree, root)
-        native = replace(task.task, root=root, environments=os.path.join(store.folder, "environments"))
+        native = replace(task.task, root=root, environments=store.environments)
         runner = runners.at(native.place, flags)
         with runner.prepare(task.image, native) as ready:
             return runner.packages(ready, native)

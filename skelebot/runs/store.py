@@ -67,6 +67,11 @@ class Store(NamedTuple):
     def _database(self) -> str:
         return os.path.join(self.folder, "runs.db")
 
+    @property
+    def environments(self) -> str:
+        """Return the folder of the Python environments of native runs, one for each set of packages."""
+        return os.path.join(self.folder, "environments")
+
     def run_folder(self, number: int) -> str:
         """Return the folder of a run's files: `run.json`, `lock`, `tasks/`, `outputs/`."""
         return os.path.join(self.folder, "runs", f"{number:06d}")

@@ -16,7 +16,7 @@ from typing import IO, Literal, NamedTuple
 from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, Interrupted, SkelebotError
 from skelebot.files import open_lock, reason, replace_file, try_lock
-from skelebot.model import Attempt, Flags, Run, Task
+from skelebot.model import Flags, Run, Task
 from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
@@ -230,21 +230,17 @@ class _Supervision:
 
     def _adopted(self, run: RunRecord) -> tuple[int, str]:
         """Wait for an attempt that another supervisor began. Raises Lost and Asked."""
-        record = run.tasks[self._at]
-        folder = self._folder(run)
-        token = f"{run.uid}-{self._at + 1}-{record.attempt}"
-        task = replace(record.task, attempt=Attempt(folder, token))
-        assert task.attempt
-        code = attempts.code(task.attempt)
+        attempt = workspace.attempt_of(self._store, run, self._at)
+        task = replace(run.tasks[self._at].task, attempt=attempt)
+        code = attempts.code(attempt)
         if code is None:
             runner = runners.at(task.place, self._flags)
             adopted = runner.adopt(task)
             if adopted is None:
-                code = attempts.code(task.attempt)  # it may have ended since
+                code = attempts.code(attempt)  # it may have ended since
                 if code is None:
-                    raise Lost(
-                        "" if not _has_begun(folder) else f"{task.name} and all of its processes were killed"
-                    )
+                    has_begun = os.path.exists(os.path.join(attempt.folder, "run"))
+                    raise Lost(f"{task.name} and all of its processes were killed" if has_begun else "")
             else:
                 code = self._attend(lambda launch: adopted, runner.wait, runner.signal, bool(run.asked))
         self._end_leftovers(task)
@@ -274,7 +270,11 @@ class _Supervision:
                 passed_on(run, signal.SIGTERM, False)
             return wait(run)
 
-        code = foreground.attend(start, wait_for, passed_on)
+        try:
+            code = foreground.attend(start, wait_for, passed_on)
+        except Lost:
+            if not self._asked:  # otherwise it was killed because it did not end
+                raise
         if self._asked:
             raise Asked
         return code
@@ -343,11 +343,6 @@ class _Supervision:
     def _check_asked(self, run: RunRecord) -> None:
         if run.asked:
             raise Asked
-
-
-def _has_begun(folder: str) -> bool:
-    """Tell whether somebody noted which process an attempt is."""
-    return os.path.exists(os.path.join(folder, "run"))
 
 
 def _kill_later(run: Run, send: Callable[[Run, int, bool], None]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from skelebot import runners
 from skelebot.errors import SkelebotError
-from skelebot.files import clone, reason, remove_tree
+from skelebot.files import copy_file, reason, remove_tree
 from skelebot.image import context
 from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
@@ -21,6 +21,8 @@ from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
 from skelebot.runs import snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
+
+TAKEN = "taken-"  # begins the name of a folder with outputs that a run is about to take over
 
 
 def outputs_folder(store: Store, run: RunRecord) -> str:
@@ -34,6 +36,12 @@ def attempt_folder(store: Store, run: RunRecord, at: int, attempt: int) -> str:
     return os.path.join(store.run_folder(run.number), "tasks", f"{at + 1}-{name}.{attempt}")
 
 
+def attempt_of(store: Store, run: RunRecord, at: int) -> Attempt:
+    """Return the last attempt of a task."""
+    number = run.tasks[at].attempt
+    return Attempt(attempt_folder(store, run, at, number), f"{run.uid}-{at + 1}-{number}")
+
+
 def results(task: TaskRecord) -> tuple[Output, ...]:
     return tuple(map(Output.parse, task.outputs))
 
@@ -41,8 +49,7 @@ def results(task: TaskRecord) -> tuple[Output, ...]:
 def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
     """Return what to run for a task, in the run's own folders, which are made. Raises SkelebotError."""
     record = run.tasks[at]
-    folder, token = attempt_folder(store, run, at, record.attempt), f"{run.uid}-{at + 1}-{record.attempt}"
-    task = replace(record.task, attempt=Attempt(folder, token), keep="all", mode="i")
+    task = replace(record.task, attempt=attempt_of(store, run, at), keep="all", mode="i")
     if not run.own:
         return record.image, task
     mounts = tuple(_own_mount(store, run, mount) for mount in task.mounts)
@@ -51,7 +58,7 @@ def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
             os.makedirs(os.path.join(outputs_folder(store, run), output), exist_ok=True)
         if task.place.is_native:
             root = _work_folder(store, run, at, mounts)
-            task = replace(task, environments=os.path.join(store.folder, "environments"))
+            task = replace(task, environments=store.environments)
         else:
             root = os.path.join(store.run_folder(run.number), "engine")
             os.makedirs(root, exist_ok=True)
@@ -118,9 +125,9 @@ def copy_outputs(store: Store, run: RunRecord, at: int, top: str) -> None:
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             if os.path.isdir(source):
-                shutil.copytree(source, target, symlinks=True, copy_function=clone, dirs_exist_ok=True)
+                shutil.copytree(source, target, symlinks=True, copy_function=copy_file, dirs_exist_ok=True)
             else:
-                clone(source, target)
+                copy_file(source, target)
         except (OSError, shutil.Error) as error:
             raise SkelebotError(f"the outputs of run {run.number} cannot be copied: {error}") from None
 

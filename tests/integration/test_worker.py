@@ -285,6 +285,15 @@ def test_timeout(sandbox: Sandbox) -> None:
     assert "longer than its timeout of 1 second" in own.ok("runs", "logs", "1")
 
 
+@pytest.mark.parametrize("on_term", ["", "trap '' TERM; "], ids=["ends", "has to be killed"])
+def test_timeout_of_a_job_whose_supervisor_was_killed(sandbox: Sandbox, on_term: str) -> None:
+    own = held(sandbox, on_term + HELD, timeout="2s")
+    killed_with_its_worker(own)
+    drain(own, code=1)
+    (task,) = runs_of(own)[1]["tasks"]
+    assert (task["state"], task["attempt"], task["code"]) == ("failed", 1, 124)
+
+
 def test_log_is_byte_for_byte(sandbox: Sandbox) -> None:
     own = queueing(
         sandbox,

@@ -35,15 +35,11 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
     if problems := [problem for link, job in jobs for problem in _problems(link, job, jobs)]:
         raise ConfigError(problems)
     uid = os.urandom(16).hex()
-    prepared = [prepare(link.session, job, link.values) for link, job in jobs]
-    tasks = [
-        _task(store, link, job, each.image, each.amended)
-        for (link, job), each in zip(jobs, prepared, strict=True)
-    ]
-    with _pinned(store, session, uid, tasks) as (tasks, images, packages):
-        for (_, job), task in zip(jobs, tasks, strict=True):
-            if _tree(store, project, job, task.image) != task.tree:
-                raise SkelebotError(f"a file changed while {job.name} was being queued; queue it again")
+    with _pinned(store, session, uid, _tasks(store, project, jobs)) as (tasks, images, packages):
+        now = _trees(store, project, [(job, task.image) for (_, job), task in zip(jobs, tasks, strict=True)])
+        for task, tree in zip(tasks, now, strict=True):
+            if tree != task.tree:
+                raise SkelebotError(f"a file changed while {task.job} was being queued; queue it again")
         workspace.keep(store, uid, tasks)
     run = _record(store, project, uid, links, tasks)
     return replace(run, images=tuple(images.items()), packages=tuple(packages))
@@ -53,12 +49,7 @@ def in_place(store: Store, links: Sequence[Link]) -> RunRecord:
     """Return the run of a chain that is run in the checkout, with its code kept. Raises SkelebotError."""
     jobs = [(link, link.command.job) for link in links if link.command.job]
     project, uid = jobs[0][0].session.project, os.urandom(16).hex()
-    prepared = [prepare(link.session, job, link.values) for link, job in jobs]
-    tasks = [
-        _task(store, link, job, each.image, each.amended)
-        for (link, job), each in zip(jobs, prepared, strict=True)
-    ]
-    tasks = [replace(task, task=without_typed(task.task)) for task in tasks]
+    tasks = [replace(task, task=without_typed(task.task)) for task in _tasks(store, project, jobs)]
     workspace.keep(store, uid, tasks)
     return replace(_record(store, project, uid, links, tasks), own=False)
 
@@ -131,26 +122,38 @@ def _problems(link: Link, job: Job, jobs: Sequence[tuple[Link, Job]]) -> Iterato
 # --- the tasks ---
 
 
-def _task(store: Store, link: Link, job: Job, image: Image, task: Task) -> TaskRecord:
-    project = link.session.project
-    return TaskRecord(
-        job=job.name,
-        tree=_tree(store, project, job, image),
-        image=image,
-        task=replace(task, mode="i"),
-        params=tuple(_params(project, job, link)),
-        outputs=job.outputs,
-        retries=job.retries,
-        cache=job.cache,
-    )
+def _tasks(store: Store, project: Project, jobs: Sequence[tuple[Link, Job]]) -> list[TaskRecord]:
+    prepared = [prepare(link.session, job, link.values) for link, job in jobs]
+    images = [(job, each.image) for (_, job), each in zip(jobs, prepared, strict=True)]
+    trees = _trees(store, project, images)
+    return [
+        TaskRecord(
+            job=job.name,
+            tree=tree,
+            image=each.image,
+            task=replace(each.amended, mode="i"),
+            params=tuple(_params(project, job, link)),
+            outputs=job.outputs,
+            retries=job.retries,
+            cache=job.cache,
+        )
+        for (link, job), each, tree in zip(jobs, prepared, trees, strict=True)
+    ]
 
 
-def _tree(store: Store, project: Project, job: Job, image: Image) -> str:
-    """Return the snapshot of the files that the job's image holds, or would hold."""
+def _trees(store: Store, project: Project, images: Sequence[tuple[Job, Image]]) -> list[str]:
+    """Return the snapshots of the files that the jobs' images hold, or would hold."""
     launch.forget_files()
-    patterns = (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
-    entries = context.walk(project.root, Ignores(patterns))
-    return snapshot.take(store.folder, entries, own_folder(project.root))
+    left_out = [
+        (image.ignores or launch.left_out(project, job)) + written.own_dockerfile(image)
+        for job, image in images
+    ]
+    taken = {patterns: _tree(store, project.root, patterns) for patterns in dict.fromkeys(left_out)}
+    return [taken[patterns] for patterns in left_out]
+
+
+def _tree(store: Store, root: str, patterns: tuple[str, ...]) -> str:
+    return snapshot.take(store.folder, context.walk(root, Ignores(patterns)), own_folder(root))
 
 
 def _params(project: Project, job: Job, link: Link) -> Iterator[tuple[str, Any]]:
@@ -185,7 +188,7 @@ def _pinned(
     packages: dict[str, None] = {}
     try:
         for record in tasks:
-            task = replace(record.task, environments=os.path.join(store.folder, "environments"))
+            task = replace(record.task, environments=store.environments)
             runner = runners.at(task.place, session.flags)
             with runner.prepare(record.image, task) as ready:
                 id = runner.pin(ready, workspace.tag(uid))

@@ -158,12 +158,14 @@ class Native:
         has_expired = False
         while (code := attempts.code(task.attempt)) is None:
             if not attempts.is_held(task.attempt) and attempts.code(task.attempt) is None:
+                if has_expired:  # it was killed
+                    break
                 raise Lost(f"it is unknown how {task.name} ended: its processes were killed")
             if time.time() > until:
                 tree.send(signal.SIGKILL if has_expired else signal.SIGTERM)
                 has_expired, until = True, time.time() + foreground.GRACE
             time.sleep(0.05)
-        return TIMED_OUT if has_expired else code
+        return TIMED_OUT if has_expired or code is None else code
 
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
         """Send a signal to the job and to all that it has started, also behind a shell."""
