@@ -1,7 +1,9 @@
 """Remove old runs: their files, the tags of their images, their code."""
 
+import glob
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 from skelebot.files import PART, remove_tree
@@ -79,7 +81,14 @@ def _set_aside(store: Store, aside: list[str], run: RunRecord) -> RunRecord:
 def sweep(store: Store) -> int:
     """Remove what killed processes have left, and code that no run has; return how many bytes that frees."""
     freed = 0
-    for folder in store.abandoned():
+    for folder in (*store.abandoned(), *_copies(store)):
         freed += outputs.size(folder)
         remove_tree(folder)
     return freed + snapshot.collect(store.folder)
+
+
+def _copies(store: Store) -> Iterator[str]:
+    """Yield the copies of outputs that a killed `queue --take-over` has left; a young one may be in use."""
+    for folder in glob.glob(os.path.join(glob.escape(store.folder), f"{workspace.TAKEN}*")):
+        if time.time() - os.lstat(folder).st_mtime > snapshot.YOUNG:
+            yield folder

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,15 @@ def test_what_a_finished_job_reads_must_not_have_changed(failed: Sandbox) -> Non
     assert list(runs_of(failed)) == [2, 1]
     assert failed.ok("runs", "retry", "2", "--code", "now", "--anyway") == "3\n"
     assert os.listdir(run_folder(failed, 3) / "outputs") == ["data"]
+
+
+def test_a_copy_that_a_killed_queue_has_left_goes_after_a_day(failed: Sandbox) -> None:
+    store = run_folder(failed, 1).parents[1]
+    for name, age in (("taken-old", 100_000), ("taken-young", 0)):
+        (store / name).mkdir()
+        os.utime(store / name, (time.time() - age,) * 2)
+    failed.ok("runs", "gc", "--older", "9d")
+    assert [path.name for path in store.glob("taken-*")] == ["taken-young"]
 
 
 def test_a_run_that_is_done_or_of_another_project_is_refused(failed: Sandbox, tmp_path: Path) -> None:

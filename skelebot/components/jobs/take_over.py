@@ -40,7 +40,7 @@ def take_over(
         console.info(f"{jobs[at].name} is taken over from run {earlier.number}{since}")
     if not taken:
         console.info(f"no link of run {earlier.number} can be taken over; all of them run")
-    top = os.path.join(store.folder, f"taken-{run.uid}")
+    top = os.path.join(store.folder, f"{workspace.TAKEN}{run.uid}")
     try:
         os.makedirs(top)
         for at in taken:
