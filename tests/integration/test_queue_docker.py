@@ -86,6 +86,16 @@ def test_in_front_its_streams_and_code_are_the_jobs(sandbox: Sandbox, name: str)
     assert sorted(log(sandbox).splitlines()) == ["err", "out"]
 
 
+def test_the_packages_of_an_image_are_listed_once(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("true"))
+    for _ in range(2):
+        sandbox.ok("queue", "run")
+    (listed,) = (run_folder(sandbox).parents[1] / "packages").iterdir()
+    installed = dict(line.split("==", 1) for line in listed.read_text().splitlines())
+    assert installed["pip"][0].isdigit()
+    assert installed["dpkg"][0].isdigit()
+
+
 def test_an_image_that_is_gone_is_the_reason_of_the_failure(sandbox: Sandbox, name: str) -> None:
     project(sandbox, name, job("true"))
     sandbox.ok("queue", "run")
@@ -109,9 +119,8 @@ def test_a_job_outlives_its_client(sandbox: Sandbox, name: str, trace: Path) -> 
     assert containers(name) == []
 
 
-@pytest.mark.parametrize("is_over", [False, True])
-def test_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str, trace: Path, is_over: bool) -> None:
-    """Whether it still runs when the next worker looks, or has ended unseen."""
+def unattended(sandbox: Sandbox, name: str, trace: Path, is_over: bool) -> None:
+    """Queue a job that runs, or has ended, after its worker and its supervisor were killed."""
     slow(sandbox, name, trace)
     with sandbox.start("worker") as worker:
         wait_for((trace / "begun").exists)
@@ -123,6 +132,12 @@ def test_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str, trace: Path,
             child.kill()
         (trace / "go").touch()
         wait_for(lambda: not docker("ps", "-q", "--filter", f"label=skelebot.project={name}"))
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str, trace: Path, is_over: bool) -> None:
+    """Whether it still runs when the next worker looks, or has ended unseen."""
+    unattended(sandbox, name, trace, is_over)
     with sandbox.start("worker", "--drain") as worker:
         (trace / "go").touch()
         assert worker.wait() == 1
@@ -147,13 +162,7 @@ def test_a_run_is_stopped(sandbox: Sandbox, name: str, trace: Path, is_attended:
 
 
 def test_clean_leaves_the_containers_of_runs(sandbox: Sandbox, name: str, trace: Path) -> None:
-    slow(sandbox, name, trace)
-    with sandbox.start("worker") as worker:
-        wait_for((trace / "begun").exists)
-        worker.kill()
-        psutil.Process(supervisor(sandbox)).kill()
-    (trace / "go").touch()
-    wait_for(lambda: not docker("ps", "-q", "--filter", f"label=skelebot.project={name}"))
+    unattended(sandbox, name, trace, is_over=True)
     sandbox.ok("clean", "--all")
     assert sandbox.run("worker", "--drain").code == 1
     assert "exit code 7" in sandbox.ok("runs", "show", "1")
