@@ -155,8 +155,9 @@ class Relay:
     down: int = 0
     connections: int = 0
     dropped: int = 0
+    carried: int = 0  # bytes both ways
     requests: list[str] = field(default_factory=list)  # how each piece begins that starts a request
-    drop_every: int = 0  # a connection of so many, after DROP bytes
+    drop_every: int = 0  # the connection that carries the last of so many bytes, however many there are
     refuse: int = 0  # so many connections with 503 first
     lose: str = ""  # the answer to the first request with this text, once the server has given it
     corrupt_at: int = 0  # a byte of a connection's answers, once
@@ -166,7 +167,6 @@ class Relay:
     watch: tuple[int, Callable[[], None]] | None = None  # what to do once so many bytes have passed
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    DROP = 300_000
     BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
     def __post_init__(self) -> None:
@@ -202,9 +202,7 @@ class Relay:
                     self._start(self._say_busy, client)
                     continue
                 server = socket.create_connection((target.hostname, target.port or 80))
-                line = Line(
-                    self.DROP if self.drop_every and self.connections % self.drop_every == 0 else None
-                )
+                line = Line()
                 self._start(self._pass, client, server, True, line)
                 self._start(self._pass, server, client, False, line)
 
@@ -224,15 +222,18 @@ class Relay:
                 gone += len(data)
                 while self.stalled.is_set() and not self._closed.is_set():
                     threading.Event().wait(0.05)
-                if line.left is not None:
-                    line.left -= len(data)
-                if (line.left or 0) < 0 or (line.loses and data.startswith(b"HTTP/1.1 2")):
+                if self._drops(len(data)) or (line.loses and data.startswith(b"HTTP/1.1 2")):
                     self.dropped += 1
                     break
                 target.sendall(data)
         for end in (source, target):  # closed by neither, as the other may be about to use its number
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _drops(self, count: int) -> bool:
+        with self.lock:
+            before, self.carried = self.carried, self.carried + count
+            return bool(self.drop_every) and before // self.drop_every < self.carried // self.drop_every
 
     def _see(self, data: bytes, is_up: bool, gone: int, line: "Line") -> bytes:
         if is_up and data[:5] in (b"PUT /", b"GET /", b"HEAD ", b"POST ", b"DELET"):
@@ -263,7 +264,6 @@ class Relay:
 class Line:
     """One connection through the relay."""
 
-    left: int | None = None  # bytes until it is dropped
     loses: bool = False  # the next answer is not passed on
 
 
@@ -820,7 +820,7 @@ def test_what_amazon_refuses(project: Sandbox, status: int, code: str, text: str
 def test_a_server_that_drops_connections(relayed: Sandbox, bucket: Bucket, relay: Relay) -> None:
     data = content(6 * PART)
     relayed.write("m.pkl", data)
-    relay.drop_every = 3
+    relay.drop_every = 2 * PART
     done(relayed, "push", "model")
     assert bucket.get("model_v1.0.0.pkl") == data
     assert relay.dropped >= 2
