@@ -65,9 +65,7 @@ def ask(question: str, variable: str, hidden: bool = False) -> str:
         import getpass
 
         return getpass.getpass(f"{question}: ")  # asks only once the terminal hides what is typed
-    sys.stderr.write(f"{question}: ")
-    sys.stderr.flush()
-    return sys.stdin.readline().rstrip("\n")
+    return _line(f"{question}: ").decode("utf-8", "surrogateescape").rstrip("\n")
 
 
 def can_ask() -> bool:
@@ -90,12 +88,21 @@ def prompt(question: str, default: str | None, check: Callable[[str], str | None
         warn(f"expected {expected}")
 
 
+def _line(question: str) -> bytes:
+    """Read what is typed, with its end; nothing if the input ends."""
+    from skelebot.wake import awake  # only for a question
+
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    with awake() as waiting:
+        waiting.wait(sys.stdin.buffer)  # a terminal gives one line at a time, so none is left from before
+    return sys.stdin.buffer.readline()
+
+
 def _typed(question: str) -> str:
     """Read a line from the terminal. Bytes that are not UTF-8 become surrogates."""
     try:
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        line = sys.stdin.buffer.readline()
+        line = _line(question)
     except Interrupted:
         detail("")  # puts the message on a separate line
         raise

@@ -2,10 +2,9 @@
 
 import json
 import os
-import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -18,6 +17,7 @@ from skelebot.model import NATIVE, Flags
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Slots, Store, slots_of
 from skelebot.runs.supervise import is_supervised, supervise, supervisor, take
+from skelebot.wake import Waiting, awake
 
 PAUSED = "paused"  # the setting that keeps all workers from taking a run: why
 
@@ -39,8 +39,8 @@ class Plan(NamedTuple):
 def work(store: Store, plan: Plan, flags: Flags) -> int:
     """Take runs until a signal ends it, or, to drain, until none is left; return the exit code."""
     _load()
-    with _registered(store, plan), _woken() as wake:
-        return _Worker(store, plan, flags).run(wake)
+    with _registered(store, plan), awake() as waiting, foreground.handled(_do_nothing, (signal.SIGCHLD,)):
+        return _Worker(store, plan, flags).run(waiting)
 
 
 def _load() -> None:
@@ -68,7 +68,7 @@ class _Worker:
         self._seen: tuple[int, ...] | None = None
         self._looked = 0.0
 
-    def run(self, wake: Callable[[float], object]) -> int:
+    def run(self, waiting: Waiting) -> int:
         with foreground.handled(self._on_signal, STOPPING):
             while True:
                 ended = self._reap() or self._has_to_look()
@@ -76,7 +76,7 @@ class _Worker:
                 if not self._children and (self._requests or (self._plan.drain and is_idle)):
                     break
                 self._stop_if_asked()
-                wake(_TICK)
+                waiting.wait(seconds=_TICK)
         # A worker that was asked to end has done what it was asked for.
         return int(self._has_failed) if self._plan.drain else 0
 
@@ -370,26 +370,6 @@ def workers(store: Store) -> list[dict[str, object]]:
             else:
                 found.append(json.loads(file.read()))
     return found
-
-
-@contextmanager
-def _woken() -> Iterator[Callable[[float], object]]:
-    """Yield what waits for some seconds, or until a child ends or a signal comes."""
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def wait(seconds: float) -> None:
-        if select.select([reading], [], [], seconds)[0]:
-            with suppress(BlockingIOError):
-                os.read(reading, 4096)
-
-    before = signal.set_wakeup_fd(writing)
-    try:
-        with foreground.handled(_do_nothing, (signal.SIGCHLD,)):
-            yield wait
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(reading)
-        os.close(writing)
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None: ...

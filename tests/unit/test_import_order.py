@@ -13,7 +13,19 @@ ROOT = Path(skelebot.__file__).parent
 # A file imports only from those before its own, anywhere in its text; a room's files from those before the
 # room, and from each other.
 ORDER = (
-    *("errors", "console", "files", "secret", "units", "model", "json_form", "process", "git", "foreground"),
+    *(
+        "errors",
+        "wake",
+        "console",
+        "files",
+        "secret",
+        "units",
+        "model",
+        "json_form",
+        "process",
+        "git",
+        "foreground",
+    ),
     *("value_types", "options"),
     *("project", "image", "runners", "pipeline", "runs"),
     *("component", "launch", "plugins", "components", "catalog"),
