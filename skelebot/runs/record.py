@@ -20,6 +20,40 @@ NEXT: dict[State, tuple[State, ...]] = {
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What was measured under a name: how often, and the last, the lowest and the highest number.
+
+    A number is None where it is not finite, which JSON cannot hold. step: that of the last line that had one.
+    """
+
+    name: str
+    last: float | None
+    min: float | None
+    max: float | None
+    count: int
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The sweep that a run is a trial of; all of its trials have the same.
+
+    params: the swept ones, as `job.param`. goal: `min:METRIC` or `max:METRIC`, "" where there is none.
+    sampler, seed: what draws the values; "" where they were listed. trials: how many there are in all. prune:
+    what ends hopeless trials. fail_fast: whether the first failure stops the rest.
+    """
+
+    name: str
+    params: tuple[str, ...] = ()
+    goal: str = ""
+    sampler: str = ""
+    seed: int = 0
+    trials: int = 0
+    prune: str = ""
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True)
 class TaskRecord:
     """One link of a run's chain.
 
@@ -29,6 +63,8 @@ class TaskRecord:
     cache: whether it takes over the outputs of the same task of another run.
     started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; made: their
     fingerprint once it is done; taken_from: the number of the run whose outputs it has taken over.
+    metrics: of the last attempt; bad_lines: how many lines of metrics could not be read; progress: how far it
+    says it is, from 0 to 1.
     """
 
     job: str
@@ -49,6 +85,9 @@ class TaskRecord:
     key: str = ""
     made: str = ""
     taken_from: int = 0
+    metrics: tuple[Metric, ...] = ()
+    bad_lines: int = 0
+    progress: float = 0.0
 
     @property
     def seconds(self) -> float | None:
@@ -68,7 +107,7 @@ class RunRecord:
     images: their ids, by their names. packages: what is installed in them or in the environments, as ids of
     lists. variables: what the tasks take from elsewhere, with a keyed hash of each value. data: the
     fingerprints of read-only mappings. asked: what a running one is asked to become. own: whether its
-    processes write to folders of its own; otherwise to the checkout.
+    processes write to folders of its own; otherwise to the checkout. sweep: what it is a trial of.
     """
 
     uid: str
@@ -100,10 +139,16 @@ class RunRecord:
     reason: str = ""
     asked: Literal["", "stop", "queue"] = ""
     own: bool = True
+    sweep: Sweep | None = None
 
     @property
     def has_ended(self) -> bool:
         return self.state not in ("queued", "running")
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What was measured, by name; of two tasks that measure the same, the later one's."""
+        return {metric.name: metric for task in self.tasks for metric in task.metrics}
 
     @property
     def shown_chain(self) -> str:
@@ -141,6 +186,7 @@ def view(run: RunRecord) -> dict[str, Any]:
         "uid": run.uid,
         "project": run.project,
         "name": run.name or None,
+        "sweep": run.sweep.name if run.sweep else None,
         "state": run.state,
         "chain": run.shown_chain,
         "tags": list(run.tags),
@@ -157,7 +203,10 @@ def view(run: RunRecord) -> dict[str, Any]:
         "where": run.where,
         "parent": run.parent or None,
         "params": {task.job: dict(task.params) for task in run.tasks},
-        "metrics": {},
+        "metrics": {
+            name: {"last": metric.last, "min": metric.min, "max": metric.max, "count": metric.count}
+            for name, metric in run.metrics.items()
+        },
         "tasks": [
             {
                 "job": task.job,

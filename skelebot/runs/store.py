@@ -21,10 +21,11 @@ from skelebot.json_form import from_json, to_json
 from skelebot.runs.record import RunRecord, State
 
 VARIABLE = "SKELEBOT_STORE"
-_VERSION = 1
 _PATIENCE = 30  # seconds to wait for another writer
 
-_TABLES = """
+# What each version of the tables adds to the one before it.
+_VERSIONS = (
+    """
 create table run(
     number integer primary key autoincrement, uid text not null unique, project text not null,
     root text not null, name text not null, state text not null, priority integer not null,
@@ -33,7 +34,12 @@ create index waiting on run(state, priority desc, number);
 create index named on run(name) where name <> '';
 create table made(key text primary key, number integer not null, task integer not null);
 create table setting(name text primary key, value text not null);
-"""
+""",
+    """
+alter table run add column sweep text not null default '';
+create index swept on run(sweep) where sweep <> '';
+""",
+)
 
 # The rest is written with the document.
 _INSERT = (
@@ -160,11 +166,13 @@ class Store(NamedTuple):
         return aside
 
     def _write(self, database: sqlite3.Connection, run: RunRecord) -> None:
-        document, slots = json.dumps(to_json(run)), slots_of(run)
+        document = json.dumps(to_json(run))
+        sweep = run.sweep.name if run.sweep else ""
+        values = (run.name, run.state, run.priority, *slots_of(run), sweep, document, run.number)
         database.execute(
-            "update run set name = ?, state = ?, priority = ?, cpus = ?, memory = ?, gpus = ?, document = ? "
-            "where number = ?",
-            (run.name, run.state, run.priority, *slots, document, run.number),
+            "update run set name = ?, state = ?, priority = ?, cpus = ?, memory = ?, gpus = ?, sweep = ?, "
+            "document = ? where number = ?",
+            values,
         )
         replace_file(os.path.join(self.run_folder(run.number), "run.json"), document.encode("utf-8"))
 
@@ -201,6 +209,7 @@ class Store(NamedTuple):
         tag: str | None = None,
         states: Iterable[str] = (),
         last: int | None = None,
+        sweep: str | None = None,
     ) -> list[RunRecord]:
         """Return the runs that meet all conditions, the latest first."""
         states = tuple(states)
@@ -208,6 +217,7 @@ class Store(NamedTuple):
             "project = ?": project,
             "root = ?": root,
             "name = ?": name,
+            "sweep = ?": sweep,
             "exists (select 1 from json_each(document, '$.tags') where value = ?)": tag,
         }
         given = {text: value for text, value in conditions.items() if value is not None}
@@ -388,20 +398,20 @@ def _ensure_folder(store: Store) -> None:
 
 
 def _ensure_tables(store: Store) -> None:
-    """Make the tables where there are none. Raises SkelebotError for those of a later version."""
+    """Make the tables where there are none, and migrate earlier ones. Raises SkelebotError for later ones."""
     try:
-        database = sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)
-        try:
-            if _version(store, database) == 0:
+        with closing(sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)) as database:
+            version = _version(store, database)
+            if version == len(_VERSIONS):
+                return
+            if version == 0:
                 database.execute("pragma journal_mode = wal")
-                database.execute("begin immediate")
-                if database.execute("pragma user_version").fetchone() == (0,):  # nobody else was faster
-                    for statement in _TABLES.split(";"):
-                        database.execute(statement)
-                    database.execute(f"pragma user_version = {_VERSION}")
-                database.execute("commit")
-        finally:
-            database.close()
+            database.execute("begin immediate")
+            for added in _VERSIONS[_version(store, database) :]:  # nobody else was faster
+                for statement in added.split(";"):
+                    database.execute(statement)
+            database.execute(f"pragma user_version = {len(_VERSIONS)}")
+            database.execute("commit")
     except sqlite3.Error as error:
         raise _explained(store.folder, error) from None
 
@@ -409,10 +419,10 @@ def _ensure_tables(store: Store) -> None:
 def _version(store: Store, database: sqlite3.Connection) -> int:
     """Return the version of the tables; 0 where there are none. Raises SkelebotError for a later one."""
     (version,) = database.execute("pragma user_version").fetchone()
-    if version > _VERSION:
+    if version > len(_VERSIONS):
         raise SkelebotError(
             f"the store {store.folder} is of a later version of Skelebot (its format is {version}, "
-            f"this one knows {_VERSION}); upgrade Skelebot, or set {VARIABLE} to another folder"
+            f"this one knows {len(_VERSIONS)}); upgrade Skelebot, or set {VARIABLE} to another folder"
         )
     return int(version)
 

@@ -65,7 +65,17 @@ ROOMS = {
     "runners": ("folders", "attempts", "limits", "gpus", "runner", "docker", "native", "__init__"),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
-        *("record", "store", "snapshot", "difference", "outside", "packages", "outputs", "workspace"),
+        *(
+            "record",
+            "metrics",
+            "store",
+            "snapshot",
+            "difference",
+            "outside",
+            "packages",
+            "outputs",
+            "workspace",
+        ),
         *("cache", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
     ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),

@@ -22,7 +22,7 @@ from skelebot.json_form import from_json, to_json
 from skelebot.model import NATIVE, Arg, Image, Limits, Mount, Param, Place, Task
 from skelebot.runs import store as stores
 from skelebot.runs import supervise, worker, workspace
-from skelebot.runs.record import NEXT, RunRecord, State, TaskRecord, iso, view
+from skelebot.runs.record import NEXT, RunRecord, State, Sweep, TaskRecord, iso, view
 from skelebot.runs.store import Slots, Store, kind_of_file_system, slots_of
 from skelebot.secret import Secret
 
@@ -285,8 +285,34 @@ def test_store_of_a_later_version_is_refused_and_left_alone(store: Store) -> Non
     for use in (stores.opened, stores.rebuild):
         with pytest.raises(SkelebotError, match=r"a later version of Skelebot .its format is 9.*upgrade"):
             use(store.folder)
-    of_version(store, 1)
+    of_version(store, 2)
     assert len(stores.opened(store.folder).find()) == 1
+
+
+FIRST_TABLES = """
+create table run(
+    number integer primary key autoincrement, uid text not null unique, project text not null,
+    root text not null, name text not null, state text not null, priority integer not null,
+    cpus real not null, memory integer not null, gpus integer not null, document text not null);
+create table made(key text primary key, number integer not null, task integer not null);
+create table setting(name text primary key, value text not null);
+pragma user_version = 1;
+"""
+
+
+def test_store_of_an_earlier_version_is_migrated_with_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "000007").mkdir(parents=True)
+    before = run(number=7)
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
+        database.executescript(FIRST_TABLES)
+        values = (7, "u1", "demo", "/p", "", "queued", 0, 0, 0, 0, json.dumps(to_json(before)))
+        database.execute(f"insert into run values ({', '.join('?' * 11)})", values)
+        database.commit()
+    store = stores.opened(str(tmp_path))
+    assert store.get(7) == before
+    store.update(7, lambda run: replace(run, sweep=Sweep("rates")))
+    assert [each.number for each in store.find(sweep="rates")] == [7]
+    assert store.find(sweep="others") == []
 
 
 def test_rebuild(store: Store) -> None:
