@@ -120,7 +120,7 @@ class Session(NamedTuple):
         return tuple(job.name for job in jobs if job.name in self.reserved_names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)  # making these methods takes time at each start
 class Command:
     """A command of the command line.
 

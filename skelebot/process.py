@@ -2,9 +2,9 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from skelebot import console
@@ -15,7 +15,6 @@ from skelebot.secret import display_text, reveal, reveal_all
 
 if TYPE_CHECKING:
     import subprocess
-    import threading
 
 T = TypeVar("T")
 
@@ -89,10 +88,13 @@ def trace(verbose: bool, step: Step) -> None:
         console.detail(f"+ {display(step)}")
 
 
-# Of a thread that no signal reaches: enters the time in which a program may be ended, given how to.
-GUARD: ContextVar[Callable[[Callable[[], None]], AbstractContextManager[None]] | None] = ContextVar(
-    "GUARD", default=None
-)
+class _Guard(threading.local):
+    """Of a thread that no signal reaches: enters the time in which a program may be ended, given how to."""
+
+    value: Callable[[Callable[[], None]], AbstractContextManager[None]] | None = None
+
+
+GUARD = _Guard()
 
 
 def load() -> None:
@@ -207,8 +209,7 @@ def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _guarded(child: "subprocess.Popen[bytes]") -> AbstractContextManager[None]:
-    guard = GUARD.get()
-    return guard(child.terminate) if guard else nullcontext()
+    return GUARD.value(child.terminate) if GUARD.value else nullcontext()
 
 
 def _close(child: "subprocess.Popen[bytes]") -> None:
@@ -331,13 +332,11 @@ def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
     return sink
 
 
-def in_thread(function: Callable[..., object], *args: object) -> "threading.Thread":
+def in_thread(function: Callable[..., object], *args: object) -> threading.Thread:
     """Start a function in a thread that takes no signals: they are the main thread's to handle.
 
     The function starts no programs, which would inherit that.
     """
-    import threading  # not for a native job on Skelebot's own streams
-
     thread = threading.Thread(target=function, args=args, daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:

@@ -26,7 +26,7 @@ _tag_form = pattern(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Bump(Component):
     """The settings of `bump`."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from skelebot.image.context import ContextEntry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Package(Component):
     """The settings of `package`."""
 

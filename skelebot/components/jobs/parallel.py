@@ -90,7 +90,7 @@ class _Group:
 
     def _code_of(self, link: Link) -> int:
         command, name = link.command, link.command.name
-        GUARD.set(self._guard)
+        GUARD.value = self._guard
         sinks = [self._sink(name, stream) for stream in (sys.stdout, sys.stderr)]
         streams = Streams(b"", *sinks)
         session = link.session._replace(aside=Aside(streams, self._attend, self._pause))

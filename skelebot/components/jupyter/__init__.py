@@ -19,7 +19,7 @@ from skelebot.model import (
 from skelebot.options import Values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Jupyter(Component):
     """Where Jupyter listens, and what it shows."""
 

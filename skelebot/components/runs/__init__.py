@@ -37,7 +37,7 @@ _OF_LIST = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Runs(Component):
     """The settings of `components.experiments`."""
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import psutil
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class _Live:
     """A run that this process has started.
 

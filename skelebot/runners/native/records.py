@@ -26,7 +26,7 @@ _OUTPUT = ("out", "err")
 _NEW = ".new-"  # begins the name of a folder that is being made
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Record:
     """The folder of one run, and the lock that says that it lives.
 
