@@ -59,13 +59,17 @@ def _differing(kind: Kind, before: Mapping[str, Any], after: Mapping[str, Any]) 
             yield Difference(kind, name, before.get(name), after.get(name))
 
 
+def _tasks(run: RunRecord) -> dict[str, TaskRecord]:
+    return dict(zip(run.names, run.tasks, strict=True))
+
+
 def _jobs(run: RunRecord) -> str:
     return " + ".join(task.job for task in run.tasks)
 
 
 def params(run: RunRecord) -> dict[str, Any]:
     """Return the parameters of all tasks by `job.name`."""
-    return {f"{task.job}.{name}": value for task in run.tasks for name, value in task.params}
+    return {f"{of}.{name}": value for of, task in _tasks(run).items() for name, value in task.params}
 
 
 def metrics(run: RunRecord) -> dict[str, Any]:
@@ -75,10 +79,10 @@ def metrics(run: RunRecord) -> dict[str, Any]:
 
 def _commands(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:
     """Return the command lines of those jobs whose parameters do not explain how they differ."""
-    known = {task.job: task for task in a.tasks}
-    pairs = [(known[task.job], task) for task in b.tasks if task.job in known]
-    unexplained = [(x, y) for x, y in pairs if x.params == y.params]
-    return {x.job: _command(x) for x, _ in unexplained}, {y.job: _command(y) for _, y in unexplained}
+    first, second = _tasks(a), _tasks(b)
+    unexplained = [name for name in first if name in second and first[name].params == second[name].params]
+    before, after = ({name: _command(of[name]) for name in unexplained} for of in (first, second))
+    return before, after
 
 
 def _command(task: TaskRecord) -> str:
@@ -102,10 +106,17 @@ def _variables(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, st
 
 
 def _plain(run: RunRecord) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for task in run.tasks:
-        found |= {name: value for name, value in task.task.env if not isinstance(value, Secret)}
-    return found
+    """Return the variables by name; where tasks have different values of one, by `job.name`."""
+    found: dict[str, dict[str, str]] = {}
+    for of, task in _tasks(run).items():
+        for name, value in task.task.env:
+            if not isinstance(value, Secret):
+                found.setdefault(name, {})[of] = value
+    return {
+        name if len(set(values.values())) == 1 else f"{of}.{name}": value
+        for name, values in found.items()
+        for of, value in values.items()
+    }
 
 
 def _data(run: RunRecord) -> dict[str, str]:
@@ -122,11 +133,11 @@ def _data(run: RunRecord) -> dict[str, str]:
 
 def pairs_of_trees(a: RunRecord, b: RunRecord) -> dict[tuple[str, str], list[str]]:
     """Return the pairs of snapshots that differ, each with the jobs that had them."""
-    before, found = {task.job: task.tree for task in a.tasks}, dict[tuple[str, str], list[str]]()
-    for task in b.tasks:
-        pair = before.get(task.job, a.tasks[0].tree), task.tree
+    before, found = _tasks(a), dict[tuple[str, str], list[str]]()
+    for name, task in _tasks(b).items():
+        pair = before.get(name, a.tasks[0]).tree, task.tree
         if pair[0] != pair[1]:
-            found.setdefault(pair, []).append(task.job)
+            found.setdefault(pair, []).append(name)
     return found
 
 

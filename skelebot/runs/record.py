@@ -151,6 +151,13 @@ class RunRecord:
         return {metric.name: metric for task in self.tasks for metric in task.metrics}
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return a name for each task: its job's, numbered from the second time that the chain has it."""
+        jobs = [task.job for task in self.tasks]
+        counts = [jobs[: at + 1].count(job) for at, job in enumerate(jobs)]
+        return tuple(f"{job}#{n}" if n > 1 else job for job, n in zip(jobs, counts, strict=True))
+
+    @property
     def shown_chain(self) -> str:
         return " ".join(self.chain)
 
@@ -202,7 +209,7 @@ def view(run: RunRecord) -> dict[str, Any]:
         "image": next((id for _, id in run.images), None),
         "where": run.where,
         "parent": run.parent or None,
-        "params": {task.job: dict(task.params) for task in run.tasks},
+        "params": {name: dict(task.params) for name, task in zip(run.names, run.tasks, strict=True)},
         "metrics": {
             name: {"last": metric.last, "min": metric.min, "max": metric.max, "count": metric.count}
             for name, metric in run.metrics.items()

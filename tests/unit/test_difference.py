@@ -135,3 +135,30 @@ def test_what_became_of_each_file() -> None:
         "text": "changed",
         "x": "mode",
     }
+
+
+def test_a_job_that_a_chain_has_twice_is_compared_each_time() -> None:
+    a, b = (run(task(params=(("rate", rate),)), task(params=(("rate", "1"),))) for rate in ("2", "3"))
+    assert a.names == ("train", "train#2")
+    assert differences(a, b) == [Difference("params", "train.rate", "2", "3")]
+    c = run(task(params=(("rate", "2"),)), replace(task(params=(("rate", "1"),)), tree=OTHER))
+    assert differences(a, c) == []
+    assert difference.pairs_of_trees(a, c) == {(TREE, OTHER): ["train#2"]}
+
+
+def test_a_variable_that_jobs_have_with_different_values_is_compared_for_each() -> None:
+    def with_values(*values: str) -> RunRecord:
+        jobs = [task("load"), task("train")]
+        return run(
+            *(
+                replace(each, task=replace(each.task, env=(("A", v),)))
+                for each, v in zip(jobs, values, strict=True)
+            )
+        )
+
+    assert differences(with_values("1", "3"), with_values("2", "3")) == [
+        Difference("variables", "load.A", "1", "2")
+    ]
+    assert differences(with_values("1", "1"), with_values("2", "2")) == [
+        Difference("variables", "A", "1", "2")
+    ]

@@ -112,6 +112,11 @@ def test_view_of_a_run() -> None:
     assert iso(0) is None
 
 
+def test_view_of_a_run_that_has_a_job_twice() -> None:
+    twice = run(tasks=(task(params=(("rate", 1),)), task(params=(("rate", 2),))))
+    assert view(twice)["params"] == {"train": {"rate": 1}, "train#2": {"rate": 2}}
+
+
 # --- as JSON, and back ---
 
 texts = st.text(st.characters(codec="utf-8"))
