@@ -42,7 +42,7 @@ def differences(
         "image": (dict(a.images), dict(b.images)),
         "packages": packages,
         "variables": _variables(a, b),
-        "data": (_data(a), _data(b)),
+        "data": (data(a), data(b)),
         "duration": ({"": seconds(a)}, {"": seconds(b)}),
     }
     return [each for kind, (before, after) in tables.items() for each in _differing(kind, before, after)]
@@ -119,13 +119,15 @@ def _plain(run: RunRecord) -> dict[str, str]:
     }
 
 
-def _data(run: RunRecord) -> dict[str, str]:
-    """Return the fingerprints of mapped files, those in the project by their path from its root."""
-    found = {}
-    for source, fingerprint in run.data:
-        inside = os.path.relpath(source, run.root)
-        found[source if inside.startswith("../") else inside] = fingerprint or "missing"
-    return found
+def data(run: RunRecord) -> dict[str, str]:
+    """Return the fingerprints of mapped files, by their names."""
+    return {data_name(run, source): fingerprint or "missing" for source, fingerprint in run.data}
+
+
+def data_name(run: RunRecord, source: str) -> str:
+    """Return the path of what is mapped: from the project's root if it is in the project."""
+    inside = os.path.relpath(source, run.root)
+    return source if inside.startswith("../") else inside
 
 
 # --- code ---

@@ -198,6 +198,35 @@ def test_what_a_finished_job_reads_must_not_have_changed(failed: Sandbox) -> Non
     assert os.listdir(run_folder(failed, 3) / "outputs") == ["data"]
 
 
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("raw", lambda sandbox: sandbox.write("raw/r", "2")),
+        ("its command", lambda sandbox: project(sandbox, "taken", LOAD.replace("date", "date -u"), TRAIN)),
+        ("variable A", lambda sandbox: project(sandbox, "taken", LOAD, TRAIN, environment="{A: b}")),
+    ],
+)
+def test_what_a_finished_job_gets_beside_files_must_not_have_changed(
+    failed: Sandbox, what: str, change: Callable[[Sandbox], object]
+) -> None:
+    change(failed)
+    refused = failed.run("runs", "retry", "1", "--code", "now")
+    assert refused.code == 1
+    assert f"load of run 1 cannot be taken over, as this changed since: {what};" in refused.err
+    assert list(runs_of(failed)) == [1]
+    anyway = failed.run("runs", "retry", "1", "--code", "now", "--anyway")
+    assert f"{what}\n" in anyway.err
+
+
+def test_a_run_in_the_checkout_is_not_tried_again(sandbox: Sandbox) -> None:
+    recording(sandbox, job("exit 3", native="always"))
+    assert sandbox.run("run").code == 3
+    for words in ((), ("--code", "now"), ("--from", "run")):
+        refused = sandbox.run("runs", "retry", "1", *words)
+        assert (refused.code, "`skelebot runs rerun 1` runs all of it" in refused.err) == (2, True)
+    assert "no run has failed" in sandbox.run("runs", "retry", "--failed").err
+
+
 def test_a_copy_that_a_killed_queue_has_left_goes_after_a_day(failed: Sandbox) -> None:
     store = run_folder(failed, 1).parents[1]
     for name, age in (("taken-old", 100_000), ("taken-young", 0)):

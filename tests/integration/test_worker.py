@@ -582,9 +582,31 @@ def test_retry_all_that_failed(sandbox: Sandbox) -> None:
     assert states(own) == "queued queued queued done"
 
 
+def test_retry_all_that_failed_at_once(sandbox: Sandbox) -> None:
+    """One that cannot be tried again, or fails again, keeps none of the others from it."""
+    own = queueing(
+        sandbox, job('echo $1 >>"$TOP/trace"; exit $1', args=ID, outputs="[out/]"), environment="{TOP: null}"
+    )
+    own = own.with_env(TOP=str(sandbox.root.parent))
+    for code in ("4", "5", "6"):
+        own.ok("queue", "run", code)
+    drain(own, code=1)
+    (run_folder(own, 1) / "lock").unlink()
+    (run_folder(own, 1) / "lock").mkdir()
+    done = own.run("runs", "retry", "--failed", "--now")
+    assert (done.code, len(done.errors)) == (1, 1)
+    assert own.read("../trace").split() == ["4", "5", "6", "5", "6"]
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        (["retry", "1", "--tag", "x"], "--tag only applies to --failed"),
+        (["retry", "1", "--name", "x"], "--name only applies to --failed"),
+        (["retry", "1", "--anyway"], "--anyway only applies to --code"),
+        (["retry", "1", "--code", "now", "--from", "run"], "--from and --code now do not go together"),
+        (["retry", "1", "--code", "now", "--clean"], "--clean and --code now do not go together"),
+        (["tag", "1", ""], "expected a word; found an empty one"),
         (["retry"], "name a run, or write --failed"),
         (["retry", "1", "--failed"], "not both"),
         (["retry", "1"], "run 1 is queued; only one that has ended can be tried again"),

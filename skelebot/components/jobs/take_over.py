@@ -12,9 +12,10 @@ from skelebot.image import ignores
 from skelebot.image.ignores import Ignores
 from skelebot.model import Job, Project, project_path
 from skelebot.project.sources import script
-from skelebot.runs import snapshot, workspace
+from skelebot.runs import difference, snapshot, workspace
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
+from skelebot.secret import Secret
 
 
 def take_over(
@@ -31,11 +32,13 @@ def take_over(
     for at in taken:
         changed = _changed(store, run.tasks[at].tree, earlier.tasks[at].tree)
         own = [path for path in changed if _reads(project, jobs[at], path)]
+        own += _changed_beside(run, earlier, at)
         if own and not anyway:
             raise SkelebotError(
                 f"{jobs[at].name} of run {earlier.number} cannot be taken over, as this changed since: "
                 f"{_listed(own)}; queue the chain anew, or add --anyway"
             )
+        changed += [each for each in own if each not in changed]
         since = f"; changed since: {_listed(changed)}" if changed else ""
         console.info(f"{jobs[at].name} is taken over from run {earlier.number}{since}")
     if not taken:
@@ -70,6 +73,24 @@ def _changed(store: Store, now: str, before: str) -> list[str]:
         return []
     a, b = snapshot.contents(store.folder, now), snapshot.contents(store.folder, before)
     return sorted(path for path in a.keys() | b.keys() if a.get(path) != b.get(path))
+
+
+def _changed_beside(run: RunRecord, earlier: RunRecord, at: int) -> Iterator[str]:
+    """Yield what differs of that which a task gets besides the files: its command, variables, mapped data."""
+    now, before = run.tasks[at].task, earlier.tasks[at].task
+    if now.argv != before.argv:
+        yield "its command"
+    known, earlier_known = dict(now.env), dict(before.env)
+    hashes, earlier_hashes = dict(run.variables), dict(earlier.variables)
+    names = {**known, **earlier_known, **{word.name: word for word in now.argv if isinstance(word, Secret)}}
+    for name in names:
+        if known.get(name) != earlier_known.get(name) or hashes.get(name) != earlier_hashes.get(name):
+            yield f"variable {name}"
+    data, earlier_data = difference.data(run), difference.data(earlier)
+    for mount in now.mounts:
+        path = difference.data_name(run, mount.source)
+        if mount.read_only and data.get(path) != earlier_data.get(path):
+            yield path
 
 
 def _reads(project: Project, job: Job, path: str) -> bool:

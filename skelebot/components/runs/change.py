@@ -72,35 +72,73 @@ def _end(store: Store, number: int, flags: Flags) -> None:
 
 def retry(session: Session, values: Values) -> int:
     """Queue runs again, to go on at the job that failed, with what the ones before it have left."""
+    _check_options(values)
     store = stores.opened()
-    if values.get("failed"):
-        if values.get("<run>"):
-            raise UsageError("runs retry: name a run or write --failed, not both")
-        name, tag = values.get("name"), values.get("tag")
-        root = session.optional_project.root if session.optional_project else None
-        found = store.find(
-            root=root, name=str(name) if name else None, tag=str(tag) if tag else None, states=("failed",)
-        )
-        numbers = [run.number for run in reversed(found)]
-    elif values.get("<run>"):
-        numbers = [number_of(values)]
-    else:
-        raise UsageError("runs retry: name a run, or write --failed for all that failed")
-    again = partial(_again, store, job=values.get("from"), at_once=bool(values.get("now")))
-    for number in numbers:
-        if values.get("code"):
-            if code := _with_todays_code(session, store.get(number), values):
-                return code
-            continue
-        if values.get("clean"):
-            _clean(store, again(store.get(number)))  # before a worker can take it
-        store.update(number, again)
-        if values.get("now"):
-            return run_now(store, number, session.flags)
-        console.out(str(number))
-    if not numbers:
+    if not values.get("failed"):
+        return _retry(session, store, number_of(values), values)
+    codes = [_retry_one_of_many(session, store, number, values) for number in _failed(session, store, values)]
+    if not codes:
         console.info("no run has failed")
+    return next(filter(None, codes), 0)
+
+
+def _check_options(values: Values) -> None:
+    """Raise UsageError for options that have no effect together."""
+    if values.get("failed") and values.get("<run>"):
+        raise UsageError("runs retry: name a run or write --failed, not both")
+    if not values.get("failed") and not values.get("<run>"):
+        raise UsageError("runs retry: name a run, or write --failed for all that failed")
+    for option, other in (("name", "failed"), ("tag", "failed"), ("anyway", "code")):
+        if values.get(option) and not values.get(other):
+            raise UsageError(f"runs retry: --{option} only applies to --{other}; leave it out, or add that")
+    for option in ("from", "clean"):
+        if values.get(option) and values.get("code"):
+            raise UsageError(
+                f"runs retry: --{option} and --code now do not go together, as that is a new run; "
+                "leave out one of them"
+            )
+
+
+def _failed(session: Session, store: Store, values: Values) -> list[int]:
+    """Return the runs that have failed, the oldest first; not those that wrote to the checkout."""
+    name, tag = values.get("name"), values.get("tag")
+    root = session.optional_project.root if session.optional_project else None
+    found = store.find(
+        root=root, name=str(name) if name else None, tag=str(tag) if tag else None, states=("failed",)
+    )
+    return [run.number for run in reversed(found) if run.own]
+
+
+def _retry_one_of_many(session: Session, store: Store, number: int, values: Values) -> int:
+    """Try a run again and return the exit code; what keeps it from that is reported, for the others go on."""
+    try:
+        return _retry(session, store, number, values)
+    except SkelebotError as error:
+        console.error(str(error))
+        return error.code
+
+
+def _retry(session: Session, store: Store, number: int, values: Values) -> int:
+    again = partial(_again, store, job=values.get("from"), at_once=bool(values.get("now")))
+    _check_own(store.get(number))
+    if values.get("code"):
+        return _with_todays_code(session, store.get(number), values)
+    if values.get("clean"):
+        _clean(store, again(store.get(number)))  # before a worker can take it
+    store.update(number, again)
+    if values.get("now"):
+        return run_now(store, number, session.flags)
+    console.out(str(number))
     return 0
+
+
+def _check_own(run: RunRecord) -> None:
+    """Raise UsageError for a run that wrote to the checkout, where nobody knows what has changed since."""
+    if not run.own:
+        raise UsageError(
+            f"run {run.number} wrote to the checkout itself; `skelebot runs rerun {run.number}` runs all of "
+            "it, in folders of its own"
+        )
 
 
 def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
@@ -115,6 +153,7 @@ def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
     tags = (word for tag in run.tags for word in ("--tag", tag))
     kept = [*(("--name", run.name) if run.name else ()), *tags, *(("--note", run.note) if run.note else ())]
     own = [f"--{name}" for name in ("anyway", "now") if values.get(name)]
+    kept += ("--priority", str(run.priority)) if run.priority else ()
     return session.main([*_flags(run), "queue", *kept, *own, "--take-over", str(run.number), *run.chain])
 
 
@@ -134,7 +173,7 @@ def _again(store: Store, run: RunRecord, job: object, at_once: bool) -> RunRecor
         )
     if not run.has_ended:
         raise UsageError(f"run {run.number} is {run.state}; only one that has ended can be tried again")
-    jobs = [task.job for task in run.tasks]
+    jobs = run.names
     if job is not None and job not in jobs:
         raise UsageError(f"run {run.number} has no job {job!r}{did_you_mean(str(job), jobs)}")
     first = next((at for at, task in enumerate(run.tasks) if task.state != "done"), len(jobs))
@@ -186,8 +225,8 @@ def run_now(store: Store, number: int, flags: Flags, or_wait: bool = False) -> i
 def tag(session: Session, values: Values) -> int:
     given = values.get("<tag>", ())
     assert isinstance(given, tuple)
-    if not given:
-        raise UsageError("runs tag: a tag is missing; usage: skelebot runs tag RUN TAG [TAG ...]")
+    if not all(given):
+        raise UsageError("runs tag: expected a word; found an empty one")
 
     def change(run: RunRecord) -> RunRecord:
         if values.get("remove"):

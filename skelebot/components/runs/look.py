@@ -130,8 +130,8 @@ def show(session: Session, values: Values) -> int:
 def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield what is recorded, as pairs of a name and a line."""
     yield from _origin(run)
-    for task in run.tasks:
-        yield from _of_task(task)
+    for task_name, task in zip(run.names, run.tasks, strict=True):
+        yield from _of_task(task_name, task)
     for path, fingerprint in run.data:
         yield "data", f"{path}: {fingerprint[:12] or 'was not there'}"
     for variable, _ in run.variables:
@@ -163,12 +163,12 @@ def _origin(run: RunRecord) -> Iterator[tuple[str, str]]:
     yield from (("image", f"{name}, {id}") for name, id in run.images)
 
 
-def _of_task(task: TaskRecord) -> Iterator[tuple[str, str]]:
+def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
     took = f", {console.duration(task.seconds)}" if task.seconds is not None else ""
     code = f", exit code {task.code}" if task.code is not None else ""
     tries = f", attempt {task.attempt}" if task.attempt > 1 else ""
     taken = f", taken from run {task.taken_from}" if task.taken_from else ""
-    yield "task", f"{task.job}: {task.state}{code}{took}{tries}{taken}"
+    yield "task", f"{name}: {task.state}{code}{took}{tries}{taken}"
     for param, value in task.params:
         yield "", f"  {param} = {console.one_line(shown(value))}"
 
@@ -180,12 +180,12 @@ def logs(session: Session, values: Values) -> int:
     """Write the logs of a run's tasks as they are, one after the other; with -f until it ends."""
     store, job = stores.opened(), _text(values, "<job>")
     run = store.get(number_of(values))
-    jobs = [task.job for task in run.tasks]
+    jobs = run.names
     if job is not None and job not in jobs:
         raise UsageError(f"run {run.number} has no job {job!r}{did_you_mean(job, jobs)}")
     follow, attempt = bool(values.get("follow")), int(str(values.get("attempt", "0")))
     for at, name in enumerate(jobs):
-        if job in (None, name):
+        if job in (None, name, run.tasks[at].job):
             _show_task(store, run.number, at, attempt, follow, len(jobs) == 1 or job is not None)
     return 0
 
