@@ -89,7 +89,7 @@ class Session(NamedTuple):
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
     main: runs another command line. record: runs a job by what is given to it, and records that. log: a file
-    that gets the output as well.
+    that gets the output as well. note_image: gets the id of the image that a job runs in.
     """
 
     optional_project: Project | None
@@ -105,6 +105,7 @@ class Session(NamedTuple):
     main: Callable[[list[str]], int] = len
     record: "Callable[[Session, Callable[[Session], int]], int] | None" = None
     log: str = ""
+    note_image: "Callable[[str], object] | None" = None
 
     @property
     def project(self) -> Project:

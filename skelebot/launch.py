@@ -172,6 +172,8 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
         runner.prepare(image, task) as prepared,
         process.logged(streams or process.OWN, session.log) as logged,
     ):
+        if session.note_image:
+            session.note_image(runner.image_id(prepared))
         if task.is_detached:
             run, signum = foreground.begin(lambda launch: runner.start(prepared, task, process.OWN, launch))
             console.out(run.name)

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -26,12 +26,13 @@ class Contents(NamedTuple):
     entries: tuple[ContextEntry, ...]
     label: str
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, folder: str = "") -> str:
         """Return the fingerprint of names, modes and content; what has not changed is not read again.
 
-        Raises SkelebotError for a file that cannot be read.
+        folder: where that is kept; "" for the project's own. Raises SkelebotError for a file that cannot be
+        read.
         """
-        return self._cache().fingerprint("", list(self.entries), self.label)
+        return self._cache(folder).fingerprint("", list(self.entries), self.label)
 
     def by_file(self) -> dict[str, str]:
         """Return the hash of each file, by its path."""
@@ -47,8 +48,8 @@ class Contents(NamedTuple):
     def _files(self) -> list[ContextEntry]:
         return [entry for entry in self.entries if not _is_folder(entry)]
 
-    def _cache(self) -> FingerprintCache:
-        return FingerprintCache(own_folder(self.root), "files")
+    def _cache(self, folder: str = "") -> FingerprintCache:
+        return FingerprintCache(folder or own_folder(self.root), "files")
 
 
 class Read(NamedTuple):
@@ -73,7 +74,7 @@ def read_by(project: Project, job: Job, left_out: tuple[str, ...]) -> Read:
     Raises SkelebotError for what cannot be read.
     """
     root = project.root
-    made = {need.name: outputs(root, need) for need in needs.needed(project, job)}
+    made = {need.name: outputs(root, need.results) for need in needs.needed(project, job)}
     return Read(_script(root, job), inputs(root, job, left_out), made)
 
 
@@ -220,13 +221,13 @@ def _behind(root: str, link: str, target: str, ignores: Ignores) -> list[Context
 # --- what a job makes ---
 
 
-def outputs(root: str, job: Job) -> Contents:
-    """Return what there is of the job's outputs. Raises SkelebotError for what cannot be read."""
+def outputs(root: str, results: Sequence[Output]) -> Contents:
+    """Return what there is of a job's outputs. Raises SkelebotError for what cannot be read."""
     entries: list[ContextEntry] = []
-    for output in job.results:
+    for output in results:
         top = os.path.realpath(os.path.join(root, output.path))
         entries += _with_targets(root, made(root, output), Ignores(DEFAULTS), top)
-    return Contents(root, tuple(entries), _label("made", *map(str, job.results)))
+    return Contents(root, tuple(entries), _label("made", *map(str, results)))
 
 
 def made(root: str, output: Output) -> list[ContextEntry]:

@@ -117,6 +117,12 @@ def busy_devices() -> dict[str, list[str]]:
     return busy
 
 
+def models() -> tuple[list[str], list[str]]:
+    """The models of all devices of this machine, and their drivers' versions. Raises SkelebotError."""
+    rows = list(_query("gpu=name,driver_version"))
+    return [model for model, _ in rows], [driver for _, driver in rows]
+
+
 def _query(what: str) -> Iterator[list[str]]:
     step = Step(("nvidia-smi", f"--query-{what}", "--format=csv,noheader"))
     try:

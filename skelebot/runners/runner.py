@@ -50,6 +50,9 @@ class Runner(Protocol):
     def start(self, prepared: Any, task: Task, streams: Streams = OWN, launch: Launch = nullcontext) -> Run:
         """Start the task and return at once."""
 
+    def image_id(self, prepared: Any) -> str:
+        """The id of the image that a task is about to run in; "" where there is none."""
+
     def pin(self, prepared: Any, name: str) -> str:
         """Keep the image of a recorded run from being removed, by a tag of that name; gives its id or ""."""
 

@@ -1,7 +1,7 @@
 """What differs between two runs. Takes and returns values alone; of code it knows just the listings."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from skelebot.runs.record import RunRecord, TaskRecord, seconds, view
@@ -9,7 +9,17 @@ from skelebot.runs.snapshot import Entry
 from skelebot.secret import Secret, display_text
 
 Kind = Literal[
-    "jobs", "params", "metrics", "command", "where", "image", "packages", "variables", "data", "duration"
+    "jobs",
+    "params",
+    "metrics",
+    "command",
+    "where",
+    "image",
+    "packages",
+    "variables",
+    "data",
+    "duration",
+    "machine",
 ]
 
 SECRET, OTHER_SECRET, UNKNOWN_SECRET = "a secret", "another secret", "a secret of another store"
@@ -44,13 +54,14 @@ def differences(
         "variables": _variables(a, b),
         "data": (data(a), data(b)),
         "duration": ({"": seconds(a)}, {"": seconds(b)}),
+        "machine": _machines(a, b),
     }
     return [each for kind, (before, after) in tables.items() for each in _differing(kind, before, after)]
 
 
 def is_same(found: list[Difference]) -> bool:
-    """Tell whether none of the differences matters: no two runs take equally long."""
-    return all(each.kind == "duration" for each in found)
+    """Tell whether none of the differences matters: no two runs take equally long, and any machine may do."""
+    return all(each.kind in ("duration", "machine") for each in found)
 
 
 def _differing(kind: Kind, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
@@ -75,6 +86,20 @@ def params(run: RunRecord) -> dict[str, Any]:
 def metrics(run: RunRecord) -> dict[str, Any]:
     """Return the last value of each metric."""
     return {name: each["last"] for name, each in view(run)["metrics"].items()}
+
+
+def machine(tasks: Iterable[TaskRecord]) -> dict[str, str]:
+    """Return what of a machine a result may depend on, by name; all of it where tasks ran on several."""
+    found: dict[str, dict[str, None]] = {}
+    for name, text in (each for task in tasks for each in task.machine):
+        found.setdefault(name, {})[text] = None
+    return {name: ", ".join(texts) for name, texts in found.items()}
+
+
+def _machines(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the machines of both, unless one of them has not begun or does not know."""
+    before, after = machine(a.tasks), machine(b.tasks)
+    return (before, after) if before and after else ({}, {})
 
 
 def _commands(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:

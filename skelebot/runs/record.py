@@ -62,7 +62,9 @@ class TaskRecord:
     of which it may have `retries` more. lost: whether one died with its processes. code: of the last attempt.
     cache: whether it takes over the outputs of the same task of another run.
     started, ended: of the last attempt, in seconds since 1970. key: of what decides its outputs; made: their
-    fingerprint once it is done; taken_from: the number of the run whose outputs it has taken over.
+    fingerprint once it is done, or one for each where they are in the checkout; taken_from: the number of the
+    run whose outputs it has taken over.
+    machine: what the last attempt ran on, as `machine.of` gives it.
     metrics: of the last attempt; bad_lines: how many lines of metrics could not be read; progress: how far it
     says it is, from 0 to 1.
     """
@@ -85,6 +87,7 @@ class TaskRecord:
     key: str = ""
     made: str = ""
     taken_from: int = 0
+    machine: tuple[tuple[str, str], ...] = ()
     metrics: tuple[Metric, ...] = ()
     bad_lines: int = 0
     progress: float = 0.0

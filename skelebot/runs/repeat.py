@@ -10,9 +10,10 @@ from skelebot import console, runners
 from skelebot.errors import SkelebotError
 from skelebot.files import private_folder
 from skelebot.model import Flags
+from skelebot.pipeline import contents
 from skelebot.project.state import checkout_id
 from skelebot.runners.runner import Runner
-from skelebot.runs import difference, outputs, outside, packages, snapshot, workspace
+from skelebot.runs import difference, machine, outputs, outside, packages, snapshot, workspace
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
@@ -56,11 +57,29 @@ def _unbegun(task: TaskRecord) -> TaskRecord:
 def changes(store: Store, run: RunRecord, flags: Flags) -> list[str]:
     """Return what cannot be the same when a run is repeated now, each as a line."""
     return [
+        *_shared_folders(run),
         *_changed_images(run, flags),
         *_changed_data(store, run),
         *_changed_variables(store, run),
         *_changed_packages(store, run, flags),
     ]
+
+
+def other_machine(run: RunRecord) -> list[str]:
+    """Return how this machine differs from the one that a run had, each as a line; any may repeat it."""
+    now = difference.machine([replace(task, machine=machine.of(task.task)) for task in run.tasks])
+    return [
+        f"machine: the {name} was {before}, and is {now.get(name, 'unknown')} here"
+        for name, before in difference.machine(run.tasks).items()
+        if now.get(name) != before
+    ]
+
+
+def _shared_folders(run: RunRecord) -> Iterator[str]:
+    """Name the folders of the checkout that a run in place wrote to without declaring them as outputs."""
+    for mount in {mount for task in run.tasks for mount in task.task.mounts} if not run.own else ():
+        if not mount.read_only and not mount.output:
+            yield f"mapping {difference.data_name(run, mount.source)}: the job writes to the checkout there"
 
 
 def _changed_images(run: RunRecord, flags: Flags) -> Iterator[str]:
@@ -75,7 +94,7 @@ def _changed_images(run: RunRecord, flags: Flags) -> Iterator[str]:
 
 def _missing_image(runner: Runner, task: TaskRecord) -> str:
     if not task.image.pinned:
-        return "it was not kept, as the run was recorded in the checkout"
+        return "it is not known, as the job did not run"
     try:
         with runner.prepare(task.image, task.task):
             return ""
@@ -187,11 +206,37 @@ def _pin(store: Store, task: TaskRecord, name: str, flags: Flags) -> str:
 # --- comparing it with the first ---
 
 
-def compare(store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str, ...]) -> outputs.Comparison:
-    """Compare outputs and metrics of two runs; `ignored` names what does not count."""
+def _compare_outputs(
+    store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str, ...]
+) -> outputs.Comparison:
     paths = {output.path for task in run.tasks for output in workspace.results(task)}
     first, second = workspace.outputs_folder(store, run), workspace.outputs_folder(store, again)
-    found = outputs.compare(first, second, sorted(paths), ignored)
+    return outputs.compare(first, second, sorted(paths), ignored)
+
+
+def _compare_marks(
+    store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str, ...]
+) -> outputs.Comparison:
+    """Compare the outputs with the fingerprints of those that a run has left in the checkout."""
+    folder = os.path.join(store.folder, "fingerprints")
+    os.makedirs(folder, exist_ok=True)
+    pairs = (
+        pair for task in run.tasks for pair in zip(workspace.results(task), task.made.split(), strict=False)
+    )
+    made = {output: mark for output, mark in pairs if not {output.path, str(output)} & set(ignored)}
+    top = workspace.outputs_folder(store, again)
+    differing = {
+        str(output): "other content"
+        for output, mark in made.items()
+        if contents.outputs(top, [output]).fingerprint(folder) != mark
+    }
+    return outputs.Comparison(tuple(str(each) for each in made if str(each) not in differing), differing)
+
+
+def compare(store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str, ...]) -> outputs.Comparison:
+    """Compare outputs and metrics of two runs; `ignored` names what does not count."""
+    compare_them = _compare_outputs if run.own else _compare_marks
+    found = compare_them(store, run, again, ignored)
     before, now = difference.metrics(run), difference.metrics(again)
     differing = {
         f"metric {name}": f"was {before.get(name)}, is {now.get(name)}"

@@ -21,7 +21,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
 from skelebot.runners.runner import Launch
-from skelebot.runs import cache, workspace
+from skelebot.runs import cache, machine, workspace
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
@@ -147,7 +147,7 @@ class _Supervision:
         while True:
             if not goes_on:
                 self._check_asked(run)
-                run = self._begin()
+                run = self._begin(run.tasks[self._at].task)
             self._open_log(run)
             try:
                 code, why = self._adopted(run) if goes_on else self._attempt(run)
@@ -162,14 +162,14 @@ class _Supervision:
 
     # --- one attempt ---
 
-    def _begin(self) -> RunRecord:
+    def _begin(self, task: Task) -> RunRecord:
         """Note that an attempt begins."""
+        here = machine.of(task)
 
         def begin(run: RunRecord) -> RunRecord:
             attempt = run.tasks[self._at].attempt + 1
-            return run.with_task(
-                self._at, state="running", attempt=attempt, code=None, started=time.time(), ended=0.0
-            )
+            run = run.with_task(self._at, state="running", attempt=attempt, code=None, machine=here)
+            return run.with_task(self._at, started=time.time(), ended=0.0)
 
         run = self._store.update(self._number, begin)
         os.makedirs(self._folder(run), exist_ok=True)
@@ -196,7 +196,7 @@ class _Supervision:
         """Run an attempt to its end; return its exit code, and why it failed. Raises Lost and Asked."""
         record = run.tasks[self._at]
         try:
-            run = self._store.update(self._number, self._with_data)
+            run = self._with_data(run)
             key = cache.key(self._store, run, self._at) if record.cache and run.own else ""
             if key and (number := cache.take_over(self._store, run, self._at, key)):
                 console.info(f"{record.job} has been done by run {number}, whose outputs are taken over")
@@ -220,13 +220,16 @@ class _Supervision:
         return self._checked(run, code, key)
 
     def _with_data(self, run: RunRecord) -> RunRecord:
-        """Return the run with the fingerprints of what the task reads as it is now."""
+        """Store the fingerprints of what the task reads as it is now, which may take long; return the run."""
         mounted = {mount.source for mount in run.tasks[self._at].task.mounts}
         now = {path: workspace.fingerprint(self._store, path) for path, _ in run.data if path in mounted}
         for path, mark in run.data:
             if now.get(path, mark) != mark:
                 console.warn(f"{path} has changed since the run was queued")
-        return replace(run, data=tuple((path, now.get(path, mark)) for path, mark in run.data))
+        data = tuple((path, now.get(path, mark)) for path, mark in run.data)
+        if data == run.data:
+            return run
+        return self._store.update(self._number, lambda run: replace(run, data=data))
 
     def _adopted(self, run: RunRecord) -> tuple[int, str]:
         """Wait for an attempt that another supervisor began. Raises Lost and Asked."""

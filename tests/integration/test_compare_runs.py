@@ -115,6 +115,30 @@ def test_an_unknown_run_is_a_wrong_usage(sandbox: Sandbox, words: tuple[str, ...
 # --- rerun ---
 
 
+def test_the_machine_is_recorded_and_another_one_is_named(demo: Sandbox) -> None:
+    first = str(queued(demo, *CHAIN))
+    assert f"machine    host {os.uname().nodename}\n" in demo.ok("runs", "show", first)
+    path = store(demo) / f"runs/{first:>06}/run.json"
+    path.write_text(path.read_text().replace(json.dumps(os.uname().nodename), '"elsewhere"'))
+    demo.ok("runs", "rebuild")
+    again = demo.run("runs", "rerun", first, "--check")
+    assert again.code == 0
+    assert f"INFO  | machine: the host was elsewhere, and is {os.uname().nodename} here\n" in again.err
+    diff = demo.run("runs", "diff", first, "2")
+    assert (diff.code, "machine   host" in diff.out) == (0, True)
+
+
+@pytest.mark.engine
+def test_an_image_of_a_run_in_place_is_recorded(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("echo 1 >out/x", outputs="[out/]"), components="{experiments: {record: true}}")
+    sandbox.ok("run")
+    assert last(sandbox)["image"] == docker("image", "inspect", "--format", "{{.Id}}", f"{name}:latest")
+    assert sandbox.run("runs", "rerun", "1", "--check").code == 0
+    assert sandbox.run("runs", "diff", "1", "2").code == 0
+    sandbox.ok("runs", "rm", "1", "2")
+    assert "run-" not in docker("images", "--format", "{{.Tag}}", name)
+
+
 def test_a_rerun_is_bit_identical_whatever_happened_to_the_checkout(demo: Sandbox) -> None:
     first = str(queued(demo, *CHAIN))
     demo.write("load.sh", "echo other >data/x.csv\n")

@@ -173,6 +173,7 @@ SMI = """\
 here=${0%%/*}
 case $1 in
 --query-gpu=index,uuid) for i in 0 1 2; do echo "$i, GPU-$i-%(name)s"; done ;;
+--query-gpu=name,driver_version) for i in 0 1 2; do echo "A$((100 * (i > 0))), 535.1"; done ;;
 --query-compute-apps=gpu_uuid,pid) cat "$here/busy" ;;
 *) exit 1 ;;
 esac
@@ -254,6 +255,15 @@ def test_each_run_has_devices_of_its_own(gpus: Place) -> None:
     assert gpus.run("quick").out == "ran\n"
     if not gpus.is_native:
         assert asked(gpus) == ['"device=0,1"', '"device=2"', '"device=0"']
+
+
+def test_a_recorded_run_names_the_gpus(gpus: Place) -> None:
+    if not gpus.is_native:
+        pytest.skip("it is the same machine")
+    write_jobs(gpus)
+    assert gpus.run("queue", "--now", "quick").code == 0
+    shown = gpus.sandbox.ok("runs", "show", "1")
+    assert "machine    gpu A0, A100\nmachine    driver 535.1\n" in shown
 
 
 def test_a_native_job_sees_its_devices_only(gpus: Place) -> None:

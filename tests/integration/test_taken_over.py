@@ -118,6 +118,26 @@ def test_a_recorded_run_whose_skelebot_was_killed_has_failed(sandbox: Sandbox) -
     assert "was killed" in str(told(sandbox, 1)["reason"])
 
 
+def test_what_was_recorded_in_place_is_repeated_in_folders_of_its_own(sandbox: Sandbox) -> None:
+    steady = job("cat in.txt >made/x", "steady", native="always", outputs="[made/]")
+    random = job("date +%N >other/x", "random", native="always", outputs="[other/]")
+    recording(sandbox, steady, random, job("touch c/x", "shares", native="always", mappings="[c/]"))
+    sandbox.write("in.txt", "1")
+    sandbox.write("c/.keep", "")
+    sandbox.ok("steady", "+", "random")
+    sandbox.write("in.txt", "2")
+    sandbox.ok("--force", "steady")
+    differing = sandbox.run("runs", "rerun", "1", "--check")
+    assert (differing.code, differing.errors) == (1, ["ERROR | other/: other content"])
+    assert "; the same: made/" in differing.err
+    same = sandbox.run("runs", "rerun", "1", "--check", "--ignore", "other")
+    assert (same.code, "made the same as run 1: made/" in same.err) == (0, True)
+    assert sandbox.read("made/x") == "2"
+    sandbox.ok("shares")
+    refused = sandbox.run("runs", "rerun", "5")
+    assert (refused.code, "mapping c: the job writes to the checkout there" in refused.err) == (1, True)
+
+
 # --- cache: true ---
 
 

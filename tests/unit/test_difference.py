@@ -75,6 +75,14 @@ def test_images_places_and_packages_are_compared_by_name() -> None:
     ]
 
 
+def test_another_machine_is_shown_but_does_not_count() -> None:
+    a, b = (run(task(machine=(("host", host), ("cpu", "x")))) for host in ("one", "two"))
+    found = differences(a, b)
+    assert found == [Difference("machine", "host", "one", "two")]
+    assert is_same(found)
+    assert differences(a, run()) == []  # it has not begun
+
+
 def test_of_a_secret_only_whether_it_is_another_one_is_shown() -> None:
     a = run(variables=(("TOKEN", "hash 1"), ("OLD", "hash")))
     b = run(variables=(("TOKEN", "hash 2"), ("KEY", "hash")))

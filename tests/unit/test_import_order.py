@@ -75,6 +75,7 @@ ROOMS = {
             "packages",
             "outputs",
             "workspace",
+            "machine",
         ),
         *("cache", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
     ),

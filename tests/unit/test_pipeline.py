@@ -197,7 +197,7 @@ def test_a_walk_that_began_before_the_files_changed_is_not_used(tmp_path: Path) 
 
 
 def left(root: Path, *texts: str) -> str:
-    return contents.outputs(str(root), job(outputs=texts)).fingerprint()
+    return contents.outputs(str(root), job(outputs=texts).results).fingerprint()
 
 
 def add(root: Path) -> None:

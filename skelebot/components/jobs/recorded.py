@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import IO
 
@@ -13,8 +14,8 @@ from skelebot.component import Link, Session
 from skelebot.components.jobs import freeze
 from skelebot.errors import STOPPING, SkelebotError
 from skelebot.pipeline import contents
+from skelebot.runs import machine, supervise, workspace
 from skelebot.runs import store as stores
-from skelebot.runs import supervise, workspace
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
@@ -55,7 +56,8 @@ class _Recording:
         place, code = self._places[at], -1
         log = self._noted(lambda: self._begin(place))
         try:
-            code = run(session._replace(log=log or "", record=None))
+            own = session._replace(log=log or "", record=None)
+            code = run(own._replace(note_image=lambda id: self._noted(lambda: self._note_image(place, id))))
         except SkelebotError as error:
             code = error.code
             raise
@@ -84,23 +86,38 @@ class _Recording:
         run = self._store.update(
             self._number,
             lambda run: run.with_task(
-                place, state="running", attempt=run.tasks[place].attempt + 1, started=time.time()
+                place,
+                state="running",
+                attempt=run.tasks[place].attempt + 1,
+                started=time.time(),
+                machine=machine.of(run.tasks[place].task),
             ),
         )
         folder = workspace.attempt_folder(self._store, run, place, run.tasks[place].attempt)
         os.makedirs(folder)
         return os.path.join(folder, "log")
 
+    def _note_image(self, place: int, id: str) -> str:
+        def note(run: RunRecord) -> RunRecord:
+            image = run.tasks[place].image
+            changed = run.with_task(place, image=replace(image, pinned=id))
+            return replace(changed, images=tuple({**dict(run.images), image.tag: id}.items()))
+
+        if id and self._store:
+            self._store.update(self._number, note)
+        return ""
+
     def _ended(self, place: int, code: int) -> str:
         assert self._store
         state: State = "done" if code == 0 else "stopped" if code < 0 or code - 128 in STOPPING else "failed"
         job = [link for link in self._links if link.command.job][place].command.job
         root = self._links[0].session.project.root
-        made = contents.outputs(root, job).fingerprint() if job and job.outputs and code == 0 else ""
+        made = [contents.outputs(root, [each]) for each in (job.results if job and code == 0 else ())]
+        marks = " ".join(each.fingerprint() for each in made)  # one for each output, for `rerun --check`
         self._store.update(
             self._number,
             lambda run: run.with_task(
-                place, state=state, code=code if code >= 0 else None, ended=time.time(), made=made
+                place, state=state, code=code if code >= 0 else None, ended=time.time(), made=marks
             ),
         )
         return ""

@@ -88,7 +88,7 @@ def _changes(root: str, job: Job, now: State) -> list[str]:
     if before is None:
         return [f"{job.name} has not run here yet, or its last run failed"]
     parts = reasons.changed_parts(before.key, now.key)
-    made = contents.outputs(root, job)
+    made = contents.outputs(root, job.results)
     is_intact = made.fingerprint() == before.outputs
     if not parts and is_intact:
         return []
@@ -112,7 +112,7 @@ def _remember(job: Job, before: State, look: Callable[[], State], attempt: Attem
             what = changed or ", ".join(reasons.changed_parts(before.key, now.key))
             console.info(f"{job.name} will run again, because this changed while it ran: {what}")
             return
-        made = contents.outputs(root, job)
+        made = contents.outputs(root, job.results)
         files = {"inputs": now.read.inputs.by_file(), "outputs": made.by_file()}
         record.succeeded(root, job, now.place, attempt, Success(now.key, made.fingerprint()), files)
     except (OSError, SkelebotError) as error:

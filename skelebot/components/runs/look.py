@@ -134,6 +134,8 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
         yield from _of_task(task_name, task)
     for path, fingerprint in run.data:
         yield "data", f"{path}: {fingerprint[:12] or 'was not there'}"
+    for part, text in difference.machine(run.tasks).items():
+        yield "machine", f"{part} {text}"
     for variable, _ in run.variables:
         yield "variable", f"{variable}, from the environment of whoever runs it or an envFile"
     yield "files", store.run_folder(run.number)

@@ -22,6 +22,8 @@ def rerun(session: Session, values: Values) -> int:
         raise UsageError("runs rerun: --ignore names what --check leaves out; add --check")
     if check:
         _ensure_comparable(store, run)
+    for line in repeat.other_machine(run):
+        console.info(line)
     changes = repeat.changes(store, run, session.flags)
     for line in changes:
         console.warn(line)
@@ -61,11 +63,9 @@ def _ensure_comparable(store: Store, run: RunRecord) -> None:
     """Raise SkelebotError where there is nothing of the first run to compare with."""
     if run.state != "done":
         raise SkelebotError(f"run {run.number} is {run.state}; --check compares with a run that is done")
-    if not run.own:
-        raise SkelebotError(
-            f"run {run.number} wrote to the checkout, so its outputs are not kept; leave out --check"
-        )
     has_outputs = any(task.outputs for task in run.tasks)
+    if has_outputs and not run.own and not any(task.made for task in run.tasks):
+        raise SkelebotError(f"run {run.number} made nothing, as it was up to date; leave out --check")
     if has_outputs and not os.path.isdir(workspace.outputs_folder(store, run)):
         raise SkelebotError(f"the outputs of run {run.number} were removed; leave out --check")
 
@@ -75,7 +75,7 @@ def _compare(store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str,
         console.error(f"run {again.number} is {again.state}, so it is not compared: {again.reason}")
         return 1
     found = repeat.compare(store, run, again, ignored)
-    same = console.counted(len(found.same), "file")
+    same = console.counted(len(found.same), "file") if run.own else ", ".join(found.same) or "nothing"
     if not found.differing:
         console.info(f"run {again.number} made the same as run {run.number}: {same}")
         return 0

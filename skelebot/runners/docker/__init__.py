@@ -100,6 +100,9 @@ class Docker:
             f"the image {image.pinned} of the run is no longer at {self.client.where}; queue the run again"
         )
 
+    def image_id(self, prepared: Prepared) -> str:
+        return prepared.built.id
+
     def pin(self, prepared: Prepared, name: str) -> str:
         self.client.query("tag", prepared.built.id, f"{repository(prepared.image)}:{name}")
         return prepared.built.id

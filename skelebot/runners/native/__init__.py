@@ -82,6 +82,9 @@ class Native:
         with environment.ensure_environment(task, self._verbose) as prepared:
             yield prepared
 
+    def image_id(self, prepared: Environment) -> str:
+        return ""
+
     def pin(self, prepared: Environment, name: str) -> str:
         return ""
 
