@@ -11,6 +11,10 @@ from skelebot.secret import Secret
 T = TypeVar("T")
 
 
+class UnknownField(ValueError):
+    """The data has a field that only a later version knows."""
+
+
 def to_json(value: object) -> Any:
     """What `json.dumps` takes: records as objects of what differs from the defaults, tuples as lists."""
     if is_dataclass(value):
@@ -48,13 +52,19 @@ def _decoded(kind: Any, data: Any) -> Any:
             raise TypeError(f"expected one of {args}, found {data!r}")
         return data
     if is_dataclass(kind) or hasattr(kind, "_fields"):
-        hints = _hints(kind)
-        return kind(**{name: _decoded(hints[name], given) for name, given in data.items()})
+        return _record(kind, data)
     if kind is float and type(data) is int:
         return float(data)
     if type(data) is not kind:
         raise TypeError(f"expected {kind.__name__}, found {data!r}")
     return data
+
+
+def _record(kind: Any, data: Any) -> Any:
+    hints = _hints(kind)
+    if unknown := data.keys() - hints.keys():
+        raise UnknownField(f"not a {kind.__name__}, as it has {min(unknown)}")
+    return kind(**{name: _decoded(hints[name], given) for name, given in data.items()})
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import IO, Any
 from skelebot import console, files
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import PART, reason, remove_tree
-from skelebot.json_form import from_json, to_json
+from skelebot.json_form import UnknownField, from_json, to_json
 from skelebot.model import Output
 from skelebot.runs import snapshot, workspace
 from skelebot.runs.record import RunRecord
@@ -256,6 +256,10 @@ def _check(path: str, member: tarfile.TarInfo) -> None:
         raise _refused(path, member.name, "is neither a file, a folder nor a symbolic link")
 
 
+def _later_version(path: str) -> SkelebotError:
+    return SkelebotError(f"{path} is of a later version of Skelebot, so nothing was added; upgrade Skelebot")
+
+
 def _refused(path: str, name: str, why: str) -> SkelebotError:
     return SkelebotError(f"{path}: {console.one_line(name)} {why}; nothing was added")
 
@@ -279,7 +283,7 @@ def _uids(path: str, folder: str) -> list[str]:
     if not isinstance(index, dict) or not isinstance(index.get("format"), int):
         raise _refused(path, _INDEX, "is damaged")
     if index["format"] > _FORMAT:
-        raise SkelebotError(f"{path} is of a later version of Skelebot; upgrade Skelebot")
+        raise _later_version(path)
     uids = index.get("runs")
     if not isinstance(uids, list) or not all(re.fullmatch(r"[0-9a-f]{32}", str(uid)) for uid in uids):
         raise _refused(path, _INDEX, "is damaged")
@@ -292,6 +296,8 @@ def _record(path: str, folder: str, uid: str) -> RunRecord:
     try:
         run = from_json(RunRecord, _json(path, folder, name))
         _check_record(run, uid)
+    except UnknownField:
+        raise _later_version(path) from None
     except (ValueError, RecursionError) as error:
         raise _refused(path, name, f"is damaged ({error})") from None
     return replace(

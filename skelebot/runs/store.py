@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
+from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import PART, reason, remove_tree, replace_file
-from skelebot.json_form import from_json, to_json
+from skelebot.json_form import UnknownField, from_json, to_json
 from skelebot.runs.record import RunRecord, State
 
 VARIABLE = "SKELEBOT_STORE"
@@ -49,6 +50,10 @@ _INSERT = (
 
 # What SQLite's write-ahead log cannot be shared on: https://www.sqlite.org/wal.html#overview
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "glusterfs")
+
+
+class LaterVersion(SkelebotError):
+    """A later version has written something that this one would not understand, or lose."""
 
 
 class Slots(NamedTuple):
@@ -158,7 +163,7 @@ class Store(NamedTuple):
             known = {f"{number:06d}" for (number,) in database.execute("select number from run")}
             for name in os.listdir(top) if os.path.isdir(top) else ():
                 path = os.path.join(top, name)
-                if not name.endswith(PART) and name.isdecimal() and name not in known:
+                if name.isdecimal() and name not in known and not _is_damaged(path):
                     os.rename(path, f"{path}{PART}")
                     path = f"{path}{PART}"
                 if path.endswith(PART):
@@ -291,6 +296,7 @@ class Store(NamedTuple):
         with self._connection("rw") as database:
             database.execute("begin immediate")
             try:
+                _version(self, database)  # a later one may have migrated it since this process opened it
                 yield database
             except BaseException:
                 database.rollback()
@@ -332,6 +338,10 @@ def _known(row: tuple[str] | None, number: int) -> tuple[str, str]:
 def _read(document: str, what: str) -> RunRecord:
     try:
         return from_json(RunRecord, json.loads(document))
+    except UnknownField as error:
+        raise LaterVersion(
+            f"run {what} was recorded by a later version of Skelebot ({error}); upgrade Skelebot"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise SkelebotError(
             f"the record of run {what} is damaged ({error}); `skelebot runs rebuild` makes the database anew"
@@ -420,7 +430,7 @@ def _version(store: Store, database: sqlite3.Connection) -> int:
     """Return the version of the tables; 0 where there are none. Raises SkelebotError for a later one."""
     (version,) = database.execute("pragma user_version").fetchone()
     if version > len(_VERSIONS):
-        raise SkelebotError(
+        raise LaterVersion(
             f"the store {store.folder} is of a later version of Skelebot (its format is {version}, "
             f"this one knows {len(_VERSIONS)}); upgrade Skelebot, or set {VARIABLE} to another folder"
         )
@@ -478,15 +488,49 @@ def rebuild(folder: str | None = None) -> int:
                 _INSERT, (run.number, run.uid, run.project, run.root, run.name, run.state, run.priority)
             )
             store._write(database, run)
+        # The number of a run that was left out is not used again, so its files stay.
+        last = max(map(int, _folders(store)), default=0)
+        database.execute("delete from sqlite_sequence where name = 'run'")
+        database.execute("insert into sqlite_sequence values ('run', ?)", (last,))
     return len(found)
 
 
 def _documents(store: Store) -> Iterator[RunRecord]:
-    """Yield the runs of all folders that hold a whole record."""
+    """Yield the runs of all folders that hold a whole record; any other one is reported."""
+    for name in _folders(store):
+        path = os.path.join(store.folder, "runs", name, "run.json")
+        try:
+            run = _document(path, name)
+        except FileNotFoundError:  # of a run that somebody was removing
+            continue
+        except LaterVersion:
+            raise
+        except (OSError, ValueError, SkelebotError):
+            console.warn(f"{path} is damaged, so the run is left out; its other files stay there")
+            continue
+        if name == f"{run.number:06d}":
+            yield run
+        else:
+            console.warn(f"{path} is that of run {run.number}, so it is left out")
+
+
+def _document(path: str, what: str) -> RunRecord:
+    with open(path, encoding="utf-8") as file:
+        return _read(file.read(), what)
+
+
+def _folders(store: Store) -> list[str]:
+    """Return the names of all runs' folders, also of those that the database does not know."""
     top = os.path.join(store.folder, "runs")
-    for name in sorted(os.listdir(top) if os.path.isdir(top) else ()):
-        with suppress(OSError, ValueError, SkelebotError):
-            with open(os.path.join(top, name, "run.json"), encoding="utf-8") as file:
-                run = _read(file.read(), name)
-            if name == f"{run.number:06d}":
-                yield run
+    return sorted(filter(str.isdecimal, os.listdir(top) if os.path.isdir(top) else ()))
+
+
+def _is_damaged(folder: str) -> bool:
+    """Tell whether a folder has a record that cannot be read; its other files may be all that is left."""
+    try:
+        _document(os.path.join(folder, "run.json"), folder)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, SkelebotError):
+        return True
+    return False

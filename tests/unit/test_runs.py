@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skelebot import console, options
+from skelebot import console, files, options
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.json_form import from_json, to_json
 from skelebot.model import NATIVE, Arg, Image, Limits, Mount, Param, Place, Task
@@ -332,8 +332,32 @@ def test_rebuild(store: Store) -> None:
     assert stores.rebuild(store.folder) == 2
     assert store.find() == before[2:]
     assert store.numbers("queued") == [1]
-    assert add(store) == [3]
+    assert add(store) == [5]
     assert stores.rebuild(store.folder) == 3  # also of a healthy one
+    assert store.abandoned() == [f"{store.run_folder(4)}{files.PART}"]  # there is more than a record of 3
+
+
+def test_a_field_of_a_later_version_is_neither_damage_nor_lost(store: Store) -> None:
+    add(store)
+    path = Path(store.run_folder(1), "run.json")
+    later = path.read_text().replace('"uid"', '"novel": 1, "uid"')
+    path.write_text(later)
+    with contextlib.closing(sqlite3.connect(f"{store.folder}/runs.db")) as database:
+        database.execute("update run set document = ?", (later,))
+        database.commit()
+    for use in (store.find, lambda: become(store, 1, "running"), lambda: stores.rebuild(store.folder)):
+        with pytest.raises(SkelebotError, match=r"by a later version .*it has novel.*; upgrade Skelebot"):
+            use()
+    assert path.read_text() == later
+
+
+def test_a_process_that_has_opened_the_store_notices_that_a_later_version_has_migrated_it(
+    store: Store,
+) -> None:
+    add(store)
+    of_version(store, 9)
+    with pytest.raises(SkelebotError, match="a later version of Skelebot"):
+        become(store, 1, "running")
 
 
 def test_rebuild_without_a_database(store: Store) -> None:
