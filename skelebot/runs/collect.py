@@ -4,6 +4,7 @@ import glob
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 from skelebot.files import PART, remove_tree
@@ -81,14 +82,22 @@ def _set_aside(store: Store, aside: list[str], run: RunRecord) -> RunRecord:
 def sweep(store: Store) -> int:
     """Remove what killed processes have left, and code that no run has; return how many bytes that frees."""
     freed = 0
-    for folder in (*store.abandoned(), *_copies(store)):
-        freed += outputs.size(folder)
-        remove_tree(folder)
+    for path in (*store.abandoned(), *_unfinished(store)):
+        freed += outputs.size(path)
+        remove_tree(path)
+        with suppress(OSError):
+            os.unlink(path)
     return freed + snapshot.collect(store.folder)
 
 
-def _copies(store: Store) -> Iterator[str]:
-    """Yield the copies of outputs that a killed `queue --take-over` has left; a young one may be in use."""
-    for folder in glob.glob(os.path.join(glob.escape(store.folder), f"{workspace.TAKEN}*")):
-        if time.time() - os.lstat(folder).st_mtime > snapshot.YOUNG:
-            yield folder
+# What an import, a change of a run, `queue --take-over` and a worker leave when they are killed.
+_UNFINISHED = (f"*{PART}", f"runs/*/*{PART}", f"{workspace.TAKEN}*", "workers/*.new")
+
+
+def _unfinished(store: Store) -> Iterator[str]:
+    """Yield what killed processes have left unfinished; what is young may be in use."""
+    top = glob.escape(store.folder)
+    for path in (path for pattern in _UNFINISHED for path in glob.glob(os.path.join(top, pattern))):
+        with suppress(FileNotFoundError):
+            if time.time() - os.lstat(path).st_mtime > snapshot.YOUNG:
+                yield path

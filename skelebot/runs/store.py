@@ -151,6 +151,7 @@ class Store(NamedTuple):
             if row is None or not may(_read(row[0], str(number))):
                 return False
             database.execute("delete from run where number = ?", (number,))
+            database.execute("delete from made where number = ?", (number,))
         with suppress(OSError):
             os.unlink(os.path.join(self.run_folder(number), "run.json"))  # `rebuild` would find it
         remove_tree(self.run_folder(number))

@@ -247,13 +247,25 @@ def test_a_run_in_the_checkout_is_not_tried_again(sandbox: Sandbox) -> None:
     assert "no run has failed" in sandbox.run("runs", "retry", "--failed").err
 
 
-def test_a_copy_that_a_killed_queue_has_left_goes_after_a_day(failed: Sandbox) -> None:
-    store = run_folder(failed, 1).parents[1]
-    for name, age in (("taken-old", 100_000), ("taken-young", 0)):
-        (store / name).mkdir()
-        os.utime(store / name, (time.time() - age,) * 2)
+def test_what_killed_processes_have_left_goes_after_a_day(failed: Sandbox) -> None:
+    part = ".skelebot-part"
+    store, run = run_folder(failed, 1).parents[1], "runs/000001"
+    names = (
+        "taken-old",
+        "taken-young",
+        f"import-old{part}",
+        f"import-young{part}",
+        f"{run}/outputs.old{part}",
+    )
+    for name in names:
+        (store / name / "in").mkdir(parents=True)
+    (store / f"{run}/run.json.old{part}").write_text("{")
+    for path in (path for path in store.rglob("*") if "old" in path.name):
+        os.utime(path, (time.time() - 100_000,) * 2)
     failed.ok("runs", "gc", "--older", "9d")
-    assert [path.name for path in store.glob("taken-*")] == ["taken-young"]
+    left = [path.name for path in store.rglob("*") if "old" in path.name or "young" in path.name]
+    assert sorted(left) == [f"import-young{part}", "taken-young"]
+    assert sorted(os.listdir(store / run / "outputs")) == ["data", "models"]
 
 
 def test_a_run_that_is_done_or_of_another_project_is_refused(failed: Sandbox, tmp_path: Path) -> None:
