@@ -67,6 +67,14 @@ class Slots(NamedTuple):
         return Slots(self.cpus + other.cpus, self.memory + other.memory, self.gpus + other.gpus)
 
 
+class Candidate(NamedTuple):
+    """What a worker needs to know of a queued run: what it takes, and the runs that it comes after."""
+
+    number: int
+    slots: Slots
+    after: tuple[int, ...]
+
+
 class Store(NamedTuple):
     """A store, by its folder."""
 
@@ -247,16 +255,26 @@ class Store(NamedTuple):
             rows = database.execute(f"select state, count(*) from run {where} group by state", values)  # noqa: S608
             return dict(rows.fetchall())
 
-    def numbers(self, state: State, root: str | None = None, most: int = -1, after: int = 0) -> list[int]:
-        """Return the numbers of the runs in a state, those that go first before the others.
-
-        most: how many of them, `after` so many others.
-        """
+    def waiting(self, root: str | None = None, most: int = -1) -> list[Candidate]:
+        """Return the queued runs in their order, or the first of them, without decoding records."""
         where, values = ("and root = ?", (root,)) if root is not None else ("", ())
-        order = "order by priority desc, number limit ? offset ?"
+        query = (
+            "select number, cpus, memory, gpus, json_extract(document, '$.after') from run "  # noqa: S608 - no values
+            f"where state = 'queued' {where} order by priority desc, number limit ?"
+        )
+        with self._reading() as database:
+            rows = database.execute(query, (*values, most)).fetchall()
+        return [
+            Candidate(number, Slots(*slots), tuple(json.loads(text or "[]"))) for number, *slots, text in rows
+        ]
+
+    def numbers(self, state: State, root: str | None = None, most: int = -1) -> list[int]:
+        """Return the numbers of the runs in a state, or of the first of them: those that go first."""
+        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
+        order = "order by priority desc, number limit ?"
         query = f"select number from run where state = ? {where} {order}"  # noqa: S608 - no values
         with self._reading() as database:
-            return [number for (number,) in database.execute(query, (state, *values, most, after))]
+            return [number for (number,) in database.execute(query, (state, *values, most))]
 
     def states(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the state of each of these runs that there is."""

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -15,7 +15,7 @@ from skelebot.errors import STOPPING, SkelebotError, UsageError
 from skelebot.files import open_lock, try_lock
 from skelebot.model import NATIVE, Flags
 from skelebot.runs.record import RunRecord, State
-from skelebot.runs.store import Slots, Store, slots_of
+from skelebot.runs.store import Candidate, Slots, Store
 from skelebot.runs.supervise import is_supervised, supervise, supervisor, take
 from skelebot.wake import Waiting, awake
 
@@ -245,12 +245,10 @@ def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
 
     A run that has to wait for CPUs, memory or GPUs keeps its place: what it needs is not given to later ones.
     """
-    taken = store.taken()
-    for number in _waiting(store, root):
-        run = _queued(store, number)
-        if run is None or not _may_start(store, run):
+    taken, states = store.taken(), dict[int, str]()
+    for number, needed, after in _waiting(store, root):
+        if not _may_start(store, number, after, states):
             continue
-        needed = slots_of(run)
         fits = not any(needed) or _fits(needed, taken)
         taken = taken.plus(needed)
         lock = take(store, number) if fits else None
@@ -258,39 +256,36 @@ def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
             continue
         try:
             store.update(number, lambda run: run.becoming("running"))
-        except ValueError:  # somebody else was faster
+        except (ValueError, UsageError):  # somebody else was faster, or has removed it
             lock.close()
             continue
         return number, lock
     return None
 
 
-def _queued(store: Store, number: int) -> RunRecord | None:
-    """Return a run, or None if somebody has removed it meanwhile."""
-    with suppress(UsageError):
-        return store.get(number)
-    return None
-
-
-def _waiting(store: Store, root: str | None) -> Iterator[int]:
+def _waiting(store: Store, root: str | None) -> Iterator[Candidate]:
     """Yield the queued runs in their order; of thousands, mostly the first few are asked for."""
-    first = store.numbers("queued", root, most=_FEW)
+    first = store.waiting(root, most=_FEW)
     yield from first
     if len(first) == _FEW:
-        yield from store.numbers("queued", root, after=_FEW)
+        yield from (each for each in store.waiting(root) if each not in first)
 
 
-def _may_start(store: Store, run: RunRecord) -> bool:
-    """Tell whether the runs that a run comes after are done; where one is not to be, it becomes stopped."""
-    states = store.states(run.after)
-    for number in run.after:
-        state = states.get(number, "removed")
-        if state in ("failed", "stopped", "pruned", "removed"):
-            why = f"run {number}, which it comes after, is {state}"
-            with suppress(ValueError):
-                store.update(run.number, partial(RunRecord.becoming, state="stopped", reason=why))
+def _may_start(store: Store, number: int, after: Sequence[int], states: dict[int, str]) -> bool:
+    """Tell whether the runs that a run comes after are done; where one is not to be, it becomes stopped.
+
+    states: what is known of such runs, each of which is asked for once.
+    """
+    if unknown := [each for each in after if each not in states]:
+        states |= dict.fromkeys(unknown, "removed") | store.states(unknown)
+    for other in after:
+        if states[other] in ("failed", "stopped", "pruned", "removed"):
+            why = f"run {other}, which it comes after, is {states[other]}"
+            with suppress(ValueError, UsageError):
+                store.update(number, partial(RunRecord.becoming, state="stopped", reason=why))
+                states.pop(number, None)
             return False
-    return all(state == "done" for state in states.values())
+    return all(states[other] == "done" for other in after)
 
 
 def _fits(needed: Slots, taken: Slots) -> bool:

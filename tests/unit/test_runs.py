@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -521,6 +522,24 @@ def test_thousands_that_wait_hide_none(store: Store) -> None:
     add(store, 45, after=(1,))
     add(store)
     assert claimed(store) == 47
+
+
+def test_thousands_that_wait_for_one_are_not_read_one_by_one(store: Store) -> None:
+    add(store)
+    become(store, 1, "running")
+    add(store, 200, after=(1,))
+    opened = 0
+
+    def count(event: str, arguments: object) -> None:
+        nonlocal opened
+        opened += event == "sqlite3.connect"
+
+    sys.addaudithook(count)  # for the rest of the process
+    assert claimed(store) is None
+    assert opened < 10
+    become(store, 1, "failed")
+    assert claimed(store) is None
+    assert store.counts() == {"failed": 1, "stopped": 200}
 
 
 def test_a_run_whose_lock_is_held_is_passed_over(store: Store) -> None:
