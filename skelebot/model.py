@@ -698,6 +698,7 @@ class Task:
     shadowed: the project's paths that the mounts lie over, whose content in the image nobody sees.
     keep: which ended runs of the job stay; None is the last of a detached one, and none otherwise.
     attempt: of a recorded run. environments: the folder for Python environments; "" is the root's own.
+    metrics: the file here that takes what a recorded run's job measures.
     """
 
     name: str
@@ -721,6 +722,7 @@ class Task:
     keep: Keep | None = None
     attempt: Attempt | None = None
     environments: str = ""
+    metrics: str = ""
 
     @property
     def is_detached(self) -> bool:

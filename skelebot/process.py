@@ -157,12 +157,15 @@ def _write_and_close(write_stdin: Callable[[IO[bytes]], object], stdin: IO[bytes
 
 
 def pipe(
-    step: Step, write_stdin: Callable[[IO[bytes]], None] | None, read_stdout: Callable[[IO[bytes]], T]
+    step: Step,
+    write_stdin: Callable[[IO[bytes]], None] | None,
+    read_stdout: Callable[[IO[bytes]], T],
+    timeout: float = 0,
 ) -> tuple[int, T, str]:
     """Run a program; returns its exit code, what `read_stdout` returns, and its stderr.
 
-    write_stdin: writes the program's stdin, in another thread; what it raises is raised here.
-    Raises ProgramMissing.
+    write_stdin: writes the program's stdin, in another thread; what it raises is raised here. timeout: the
+    seconds after which the program is killed, if not 0. Raises ProgramMissing.
     """
     import subprocess
     import tempfile
@@ -177,7 +180,7 @@ def pipe(
 
     with tempfile.TemporaryFile() as stderr:
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
-        with _running(step, **streams) as child, _guarded(child):
+        with _running(step, **streams) as child, _guarded(child), _killed_after(timeout, child):
             assert child.stdin
             assert child.stdout
             writing = in_thread(write, child.stdin)
@@ -210,6 +213,19 @@ def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
 
 def _guarded(child: "subprocess.Popen[bytes]") -> AbstractContextManager[None]:
     return GUARD.value(child.terminate) if GUARD.value else nullcontext()
+
+
+@contextmanager
+def _killed_after(seconds: float, child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    import threading
+
+    timer = threading.Timer(seconds, child.kill)
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _close(child: "subprocess.Popen[bytes]") -> None:

@@ -9,6 +9,9 @@ from skelebot.errors import SkelebotError
 from skelebot.files import open_lock, reason, replace_file, try_lock
 from skelebot.model import Attempt, Task
 
+# The variable that gives a recorded run's job the file to which it appends what it measures.
+METRICS = "SKELEBOT_METRICS"
+
 
 class Lost(SkelebotError):
     """Nobody knows how a run has ended: what would have noted it was killed."""

@@ -8,7 +8,12 @@ from skelebot.model import Mount, Task
 
 
 def make_folders(task: Task) -> None:
-    """Create missing host folders as the caller, before an engine would create them as root."""
+    """Create missing host folders as the caller, before an engine would create them as root.
+
+    The file for metrics is among them.
+    """
+    if task.metrics:
+        _make_file(task.metrics)
     for mount in task.mounts:
         _make_folder(mount)
     for inner in task.mounts:
@@ -17,6 +22,13 @@ def make_folders(task: Task) -> None:
                 below = inner.target[len(outer.target) + 1 :]
                 if os.path.isdir(inner.source):
                     os.makedirs(os.path.join(outer.source, below), exist_ok=True)
+
+
+def _make_file(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be created: {reason(error)}") from None
 
 
 def is_missing(mount: Mount) -> bool:

@@ -74,6 +74,12 @@ class Runner(Protocol):
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
         """Pass a signal on to a run that this process started; `delivered`: the terminal has done so."""
 
+    def bring_metrics(self, run: Run) -> bool:
+        """Bring the file with what a run has measured up to date, if it does not write to it here.
+
+        Tells whether that takes a transfer.
+        """
+
     def runs(self, project: Project, every_checkout: bool = False) -> list[Run]:
         """The project's runs of this checkout, running or kept, the last one first."""
 

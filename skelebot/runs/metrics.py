@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from skelebot.runs.record import Metric
 
-VARIABLE = "SKELEBOT_METRICS"
 NAME = "metrics.jsonl"  # of the file in an attempt's folder
-_MOST = 1 << 16  # bytes of a line
+MOST = 1 << 16  # bytes of a line
 
 
 class Point(NamedTuple):
@@ -26,7 +25,7 @@ class Point(NamedTuple):
 
 def parse(line: str | bytes) -> Point | None:
     """Return what a line says; None if it is not an object of numbers and of objects like it."""
-    if len(line) > _MOST:
+    if len(line) > MOST:
         return None
     try:
         found = json.loads(line)

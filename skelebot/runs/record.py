@@ -140,7 +140,7 @@ class RunRecord:
     where: str = ""
     parent: int = 0
     reason: str = ""
-    asked: Literal["", "stop", "queue"] = ""
+    asked: Literal["", "stop", "queue", "prune"] = ""
     own: bool = True
     sweep: Sweep | None = None
 
@@ -179,7 +179,7 @@ class RunRecord:
         started = now if state == "running" else 0.0 if state == "queued" else self.started
         return replace(self, state=state, reason=reason, started=started, ended=ended, asked="")
 
-    def asked_to(self, what: Literal["stop", "queue"]) -> "RunRecord":
+    def asked_to(self, what: Literal["stop", "queue", "prune"]) -> "RunRecord":
         """Return a running run with what it is asked to become."""
         return replace(self, asked=what) if self.state == "running" else self
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import IO, Literal, NamedTuple
 
 from skelebot import console, foreground, process, runners
@@ -20,8 +21,9 @@ from skelebot.model import Flags, Run, Task
 from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
-from skelebot.runners.runner import Launch
-from skelebot.runs import cache, machine, workspace
+from skelebot.runners.runner import Launch, Runner
+from skelebot.runs import cache, machine, measure, workspace
+from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
@@ -122,13 +124,24 @@ def _default(in_front: bool) -> Literal["stop", "queue"]:
     return "stop" if in_front else "queue"
 
 
-def _as_asked(run: RunRecord, asked: Literal["stop", "queue"]) -> RunRecord:
+_BECOMES: dict[str, State] = {"stop": "stopped", "queue": "queued", "prune": "pruned"}
+
+
+def _as_asked(run: RunRecord, asked: Literal["stop", "queue", "prune"]) -> RunRecord:
     """Return the run as it was asked to become."""
     at = next((at for at, task in enumerate(run.tasks) if task.state != "done"), None)
-    state: State = "stopped" if asked == "stop" else "queued"
+    state = _BECOMES[asked]
     if at is not None:
         run = run.with_task(at, state=state, ended=time.time())
     return run.becoming(state, "it was stopped" if state == "stopped" else run.reason)
+
+
+def hopeless(store: Store, run: RunRecord) -> str:
+    """Return why a run should end before its time, by what it has measured so far; "" if it may go on.
+
+    It is asked after each change of the metrics, in a thread beside the run's own.
+    """
+    return ""
 
 
 class _Supervision:
@@ -139,6 +152,8 @@ class _Supervision:
         self._flags, self._in_front = flags, in_front
         self._streams, self._asked = process.OWN, False
         self._log: int | None = None  # where this process's own streams are not the log
+        self._reading = Reading("")
+        self._noted, self._is_hopeless = Measured(), False
 
     def task_to_end(self) -> RunRecord:
         """Run the task's attempts, or go on with the one that another supervisor began. Raises Asked."""
@@ -149,11 +164,15 @@ class _Supervision:
                 self._check_asked(run)
                 run = self._begin(run.tasks[self._at].task)
             self._open_log(run)
+            self._reading = Reading(self._folder(run))
             try:
                 code, why = self._adopted(run) if goes_on else self._attempt(run)
                 run = self._ended(code, why)
             except Lost as error:
                 run = self._lost(str(error))
+            except Asked:
+                self._note(self._all_measured())
+                raise
             task, goes_on = run.tasks[self._at], False
             if task.state in ("done", "failed"):
                 return run
@@ -169,7 +188,7 @@ class _Supervision:
         def begin(run: RunRecord) -> RunRecord:
             attempt = run.tasks[self._at].attempt + 1
             run = run.with_task(self._at, state="running", attempt=attempt, code=None, machine=here)
-            return run.with_task(self._at, started=time.time(), ended=0.0)
+            return run.with_task(self._at, started=time.time(), ended=0.0, **Measured().changes)
 
         run = self._store.update(self._number, begin)
         os.makedirs(self._folder(run), exist_ok=True)
@@ -210,7 +229,7 @@ class _Supervision:
                 def start(launch: Launch) -> Run:
                     return runner.start(ready, task, self._streams, launch)
 
-                code = self._attend(start, runner.wait, runner.signal)
+                code = self._attend(start, runner)
         except Lost:
             raise
         except SkelebotError as error:
@@ -234,7 +253,7 @@ class _Supervision:
     def _adopted(self, run: RunRecord) -> tuple[int, str]:
         """Wait for an attempt that another supervisor began. Raises Lost and Asked."""
         attempt = workspace.attempt_of(self._store, run, self._at)
-        task = replace(run.tasks[self._at].task, attempt=attempt)
+        task = replace(run.tasks[self._at].task, attempt=attempt, metrics=workspace.metrics_file(attempt))
         code = attempts.code(attempt)
         if code is None:
             runner = runners.at(task.place, self._flags)
@@ -245,17 +264,11 @@ class _Supervision:
                     has_begun = os.path.exists(os.path.join(attempt.folder, "run"))
                     raise Lost(f"{task.name} and all of its processes were killed" if has_begun else "")
             else:
-                code = self._attend(lambda launch: adopted, runner.wait, runner.signal, bool(run.asked))
+                code = self._attend(lambda launch: adopted, runner, bool(run.asked))
         self._end_leftovers(task)
         return self._checked(run, code)
 
-    def _attend(
-        self,
-        start: Callable[[Launch], Run],
-        wait: Callable[[Run], int],
-        send: Callable[[Run, int, bool], None],
-        end_it: bool = False,
-    ) -> int:
+    def _attend(self, start: Callable[[Launch], Run], runner: Runner, end_it: bool = False) -> int:
         """Wait for a run, and pass signals on. Raises Asked if one of them asked it to end.
 
         end_it: whether to ask it to end at once. Without a terminal, what does not end by itself is killed.
@@ -264,14 +277,15 @@ class _Supervision:
         def passed_on(run: Run, signum: int, delivered: bool) -> None:
             if signum in STOPPING and not self._asked:
                 self._asked = True
-                if end_it or not self._in_front:
-                    process.in_thread(_kill_later, run, send)
-            send(run, signum, delivered)
+                if end_it or self._is_hopeless or not self._in_front:
+                    process.in_thread(_kill_later, run, runner.signal)
+            runner.signal(run, signum, delivered)
 
         def wait_for(run: Run) -> int:
             if end_it:
                 passed_on(run, signal.SIGTERM, False)
-            return wait(run)
+            with measure.live(self._reading, partial(runner.bring_metrics, run), self._note):
+                return runner.wait(run)
 
         try:
             code = foreground.attend(start, wait_for, passed_on)
@@ -287,6 +301,34 @@ class _Supervision:
         console.error(text)
         if self._log is not None:
             os.write(self._log, f"ERROR | {text}\n".encode("utf-8", "replace"))
+
+    # --- what it measures ---
+
+    def _note(self, measured: Measured) -> None:
+        """Store what has been measured, and end a run that is hopeless by it."""
+        if measured == self._noted:
+            return
+        run = self._store.update(self._number, lambda run: run.with_task(self._at, **measured.changes))
+        self._noted = measured
+        if run.asked or run.has_ended or not (why := hopeless(self._store, run)):
+            return
+        # As by `runs stop`: it is noted before the signal has an effect.
+        self._store.update(
+            self._number, lambda run: run if run.asked else replace(run.asked_to("prune"), reason=why)
+        )
+        self._is_hopeless = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _all_measured(self) -> Measured:
+        """Return all that the attempt has measured, once it has ended, and report what could not be read."""
+        measured = self._reading.finish()
+        if lines := measured.bad_lines:
+            count = console.counted(lines, "line")
+            text = f"{count} of metrics could not be read; each has to be a JSON object of numbers"
+            console.warn(text)
+            if self._log is not None:
+                os.write(self._log, f"WARN  | {text}\n".encode("utf-8", "replace"))
+        return measured
 
     def _checked(self, run: RunRecord, code: int, key: str = "") -> tuple[int, str]:
         """Return the code, or 1 where a task that ended with 0 has not made what it declares.
@@ -321,7 +363,10 @@ class _Supervision:
     def _ended(self, code: int, why: str) -> RunRecord:
         """Note how an attempt ended: the task is done, has failed, or is tried again."""
 
+        measured = self._all_measured()
+
         def end(run: RunRecord) -> RunRecord:
+            run = run.with_task(self._at, **measured.changes)
             task = run.tasks[self._at]
             failures = task.failures + (code != 0)
             state: State = "done" if code == 0 else "failed" if failures > task.retries else "queued"
@@ -333,7 +378,10 @@ class _Supervision:
     def _lost(self, why: str) -> RunRecord:
         """Note that an attempt died unseen; it is repeated once. why: "" if it never began."""
 
+        measured = self._all_measured()
+
         def lose(run: RunRecord) -> RunRecord:
+            run = run.with_task(self._at, **measured.changes)
             task = run.tasks[self._at]
             state: State = "failed" if why and task.lost else "queued"
             changed = run.with_task(self._at, state=state, lost=task.lost or bool(why), ended=time.time())

@@ -18,7 +18,7 @@ from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
-from skelebot.runs import snapshot
+from skelebot.runs import metrics, snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
@@ -42,14 +42,19 @@ def attempt_of(store: Store, run: RunRecord, at: int) -> Attempt:
     return Attempt(attempt_folder(store, run, at, number), f"{run.uid}-{at + 1}-{number}")
 
 
+def metrics_file(attempt: Attempt) -> str:
+    """Return the file with what an attempt has measured."""
+    return os.path.join(attempt.folder, metrics.NAME)
+
+
 def results(task: TaskRecord) -> tuple[Output, ...]:
     return tuple(map(Output.parse, task.outputs))
 
 
 def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
     """Return what to run for a task, in the run's own folders, which are made. Raises SkelebotError."""
-    record = run.tasks[at]
-    task = replace(record.task, attempt=attempt_of(store, run, at), keep="all", mode="i")
+    record, attempt = run.tasks[at], attempt_of(store, run, at)
+    task = replace(record.task, attempt=attempt, metrics=metrics_file(attempt), keep="all", mode="i")
     if not run.own:
         return record.image, task
     mounts = tuple(_own_mount(store, run, mount) for mount in task.mounts)

@@ -58,7 +58,7 @@ ROOMS = {
         *(
             *("client", "labels", "container", "inherited", "build_source", "builder"),
             *("cleanup", "images", "release", "push", "login", "sync", "exchange", "volumes"),
-            *("runs", "attended", "start", "__init__"),
+            *("metrics", "runs", "attended", "start", "__init__"),
         ),
     ),
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
@@ -77,7 +77,7 @@ ROOMS = {
             "workspace",
             "machine",
         ),
-        *("cache", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
+        *("cache", "measure", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
     ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }

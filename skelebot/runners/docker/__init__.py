@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from skelebot import console, process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
-from skelebot.model import WORKDIR, Attempt, Image, Place, Project, Run, Step, Task
+from skelebot.model import WORKDIR, Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
 from skelebot.project.state import checkout_id
 from skelebot.runners import limits
-from skelebot.runners.docker import build_source, cleanup, images, runs
+from skelebot.runners.docker import build_source, cleanup, images, metrics, runs
 from skelebot.runners.docker.attended import Attended
 from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, or_natively
 from skelebot.runners.docker.labels import PROJECT_LABEL, repository
@@ -37,7 +37,7 @@ class Docker:
         self.client = Client(host, verbose)
         self._skip_build = skip_build
         self._attended: dict[str, Attended] = {}
-        self._adopted: dict[str, Attempt] = {}
+        self._adopted: dict[str, Task] = {}
 
     @property
     def place(self) -> Place:
@@ -144,7 +144,7 @@ class Docker:
         assert task.attempt
         run = runs.of_attempt(self.client, task.attempt)
         if run:
-            self._adopted[run.name] = task.attempt
+            self._adopted[run.name] = task
         return run
 
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
@@ -153,6 +153,15 @@ class Docker:
         elif run.name in self._adopted:
             with suppress(SkelebotError):  # it has ended meanwhile
                 self.client.query("kill", "--signal", str(int(signum)), run.name)
+
+    def bring_metrics(self, run: Run) -> bool:
+        if not self.client.is_remote:
+            return False
+        attended = self._attended.get(run.name)
+        task = attended.container.task if attended else self._adopted.get(run.name)
+        if task and task.metrics:
+            metrics.bring(self.client, run.name, task.metrics)
+        return True
 
     # --- the runs that there are ---
 

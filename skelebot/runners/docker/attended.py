@@ -11,6 +11,7 @@ from skelebot.errors import STOPPING, SkelebotError
 from skelebot.model import Attempt, Place, Run, Task
 from skelebot.process import Program
 from skelebot.runners import attempts
+from skelebot.runners.docker import metrics
 from skelebot.runners.docker.client import PATIENCE, Client
 from skelebot.runners.docker.container import Container
 from skelebot.runners.docker.runs import wait_adopted
@@ -60,7 +61,7 @@ class Attended:
         if code and self._has_begun():
             task, place = self.container.task, Place("docker", self.client.host)
             run = Run(name, name, self.container.project, task.name, place, root=task.root)
-            return wait_adopted(self.client, run, attempt, is_log_complete=code < 128)
+            return wait_adopted(self.client, run, task, is_log_complete=code < 128)
         if code or self.volumes:
             self._settle(code)
         attempts.note(attempt, code)
@@ -79,6 +80,7 @@ class Attended:
                 self._raise_lost(self.container.task)
             # Should this fail, the container stays, and `logs` brings the results back.
             self.volumes.fetch(self.container.name)
+            metrics.bring_last(self.client, self.container.name, self.container.task)
         elif code and not self.asked and self._goes_on():
             self._end_alone()
         if self.asked or self.volumes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from skelebot.model import ALL_GPUS, WORKDIR, Mount, Task
+from skelebot.runners.attempts import METRICS
 from skelebot.runners.docker.client import csv
 from skelebot.runners.docker.labels import GPUS_LABEL, JOB_LABEL, PROJECT_LABEL
 from skelebot.runners.gpus import Device
@@ -14,6 +15,7 @@ from skelebot.runners.limits import out_of_memory
 from skelebot.secret import Secret, Word, reveal, reveal_all
 
 WORDS_FILE = "/run/skelebot.words"
+METRICS_FILE = "/run/skelebot.metrics.jsonl"
 
 _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
 
@@ -52,7 +54,8 @@ class Container:
         if not task.is_detached:
             words += ["--interactive", *(["--tty"] if self.terminal else [])]
         if self.volumes is None:
-            words += [word for mount in self.mounts for word in ("--mount", _bind(mount))]
+            measured = (Mount(task.metrics, METRICS_FILE),) if task.metrics else ()
+            words += [word for mount in (*self.mounts, *measured) for word in ("--mount", _bind(mount))]
         else:
             words += self.volumes
         words += [word for port in dict.fromkeys(task.ports) for word in ("--publish", port)]
@@ -124,7 +127,7 @@ def variables(task: Task, files: ExitStack) -> Variables:
 
     What such a file cannot hold goes through the client's own environment. files: closes the file.
     """
-    values = reveal_all(task.env, os.environ)
+    values = reveal_all(task.env, os.environ) | ({METRICS: METRICS_FILE} if task.metrics else {})
     plain = {name: value for name, value in values.items() if _fits_a_line(value)}
     others = tuple((name, value) for name, value in values.items() if name not in plain)
     options = tuple(word for name, _ in others for word in ("--env", name))

@@ -31,6 +31,11 @@ if [ -n "$_sk_words" ]; then
     rm -f "$_sk_words"
 fi
 
+# Where no file of the caller's is mounted to take what the job measures, it stays in the container.
+if [ -n "$SKELEBOT_METRICS" ] && [ ! -e "$SKELEBOT_METRICS" ]; then
+    mkdir -p "${SKELEBOT_METRICS%/*}" && : >"$SKELEBOT_METRICS" && chmod 666 "$SKELEBOT_METRICS"
+fi
+
 # --- whom the job runs as ---
 
 # look_up FILE NAME: the line of passwd or group with that name or number, in $_sk_id, $_sk_group and $_sk_home

@@ -9,9 +9,10 @@ from typing import Any
 
 from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError
-from skelebot.model import WORKDIR, Attempt, Place, Run, Step
+from skelebot.model import WORKDIR, Attempt, Place, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.runners import attempts
+from skelebot.runners.docker import metrics
 from skelebot.runners.docker.client import PATIENCE, Client, explained
 from skelebot.runners.docker.labels import (
     ATTEMPT_LABEL,
@@ -89,9 +90,11 @@ def of_attempt(client: Client, attempt: Attempt) -> Run | None:
         time.sleep(0.1)
 
 
-def wait_adopted(client: Client, run: Run, attempt: Attempt, is_log_complete: bool = False) -> int:
+def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = False) -> int:
     """The exit code of an attempt whose client was killed, noted, with all of its output in the log."""
-    code = wait(client, run)
+    assert task.attempt
+    code, attempt = wait(client, run), task.attempt
+    metrics.bring_last(client, run.name, task)
     if not is_log_complete:
         path = os.path.join(attempt.folder, "log")
         with open(f"{path}.new", "wb") as log:

@@ -183,6 +183,9 @@ class Native:
         else:
             live.tree.send(signum)
 
+    def bring_metrics(self, run: Run) -> bool:
+        return False
+
     def _detach(self, prepared: Environment, task: Task) -> Run:
         """Start the job under a separate process, which waits for it and records how it ended."""
         list(self.remove(superseded(records.runs(task.root), task)))

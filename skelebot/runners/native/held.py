@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from skelebot import console
 from skelebot.errors import ProgramMissing
 from skelebot.model import Step, Task
-from skelebot.runners.attempts import noting_words
+from skelebot.runners.attempts import METRICS, noting_words
 from skelebot.runners.native.environment import Environment
 from skelebot.secret import Word, reveal, reveal_all
 
@@ -51,6 +51,7 @@ class Held(NamedTuple):
         """The program to start for the task. Raises ProgramMissing."""
         env = (*_threads(task), *task.env, *prepared.variables)
         env += self.devices.variables if self.devices else ()
+        env += ((METRICS, task.metrics),) if task.metrics else ()
         words = self.memory.words if self.memory else ()
         words += noting_words(task.attempt) if task.attempt else ()
         if words:
