@@ -19,7 +19,8 @@ class Lost(SkelebotError):
 
 # Writes the exit code of its words to a file, whoever still waits for them. It lives on a signal that it gets
 # together with them, as it has to see their end. usage: sh -c SCRIPT FILE PROGRAM [WORD ...]
-_NOTING = 'trap : INT TERM HUP QUIT USR1 USR2 ALRM; "$@"; _sk=$?; echo $_sk >"$0"; exit $_sk'
+_NOTING = 'trap : INT TERM HUP QUIT USR1 USR2 ALRM; "$@"; _sk=$?; echo $_sk 1<>"$0"; exit $_sk'
+_ROOM = b" " * 8  # for the code, which is written over it: the job may have filled the disk
 
 
 def noting_words(attempt: Attempt) -> tuple[str, ...]:
@@ -30,8 +31,8 @@ def noting_words(attempt: Attempt) -> tuple[str, ...]:
 def code(attempt: Attempt) -> int | None:
     """Return the noted exit code; None where none is, or only a part of it."""
     with suppress(OSError, ValueError), open(os.path.join(attempt.folder, "code"), encoding="ascii") as file:
-        text = file.read()
-        return int(text) if text.endswith("\n") else None
+        text, end, _ = file.read().partition("\n")
+        return int(text) if end else None
     return None
 
 
@@ -41,9 +42,15 @@ def note(attempt: Attempt, code: int) -> None:
 
 
 def open_held_lock(attempt: Attempt) -> IO[str]:
-    """Return the attempt's lock, held, for the job's processes to inherit. Raises SkelebotError."""
-    path = os.path.join(attempt.folder, "lock")
+    """Return the attempt's lock, held, for the job's processes to inherit, once there is room for the code.
+
+    Raises SkelebotError.
+    """
+    path = os.path.join(attempt.folder, "code")
     try:
+        with suppress(FileExistsError), open(path, "xb") as file:
+            file.write(_ROOM)
+        path = os.path.join(attempt.folder, "lock")
         lock = open_lock(path)
     except OSError as error:
         raise SkelebotError(f"{path} cannot be opened: {reason(error)}") from None

@@ -4,6 +4,7 @@ The database can be made anew from the folders. No connection outlives a functio
 process forks. https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -345,6 +346,8 @@ class Store(NamedTuple):
         except OverflowError:  # of a number that SQLite cannot hold
             raise UsageError("there is no run of that number") from None
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise _full(self.folder) from None
             raise SkelebotError(f"the store {self.folder} cannot be written: {reason(error)}") from None
 
 
@@ -383,9 +386,23 @@ def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
         return SkelebotError(
             f"the database of the store {folder} is damaged; `skelebot runs rebuild` makes it anew"
         )
-    if "full" in text:
-        return SkelebotError(f"the disk of the store {folder} is full; free some space")
+    if "full" in text or _is_disk_full(folder):
+        return _full(folder)
     return SkelebotError(f"the store {folder} cannot be used: {text}")
+
+
+def _full(folder: str) -> SkelebotError:
+    # Even `runs rm` has to write to the database first.
+    outputs = os.path.join(folder, "runs", "NUMBER", "outputs")
+    return SkelebotError(f"the disk of the store {folder} is full; free some space, such as {outputs}")
+
+
+def _is_disk_full(folder: str) -> bool:
+    """Tell whether there is no room for what SQLite needs even to read; it does not say why it fails then."""
+    with suppress(OSError):
+        disk = os.statvfs(folder)
+        return disk.f_bavail * disk.f_frsize < 1 << 17
+    return False
 
 
 # --- opening it ---

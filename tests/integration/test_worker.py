@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -508,6 +509,45 @@ def kill_session(leader: int) -> None:
                 os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+@pytest.fixture
+def small(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """A project with a store on a disk of 2 MB. It has a job that fills the disk, and one that does not."""
+    own = queueing(sandbox, job("head -c 5000000 /dev/zero; exit 4", "fill"), job("echo fine", "fine"))
+    disk = os.path.dirname(own.env["SKELEBOT_STORE"]) + "/small"
+    os.mkdir(disk)
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    yield own.with_env(SKELEBOT_STORE=f"{disk}/store")
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_job_that_fills_the_disk_keeps_its_exit_code(small: Sandbox) -> None:
+    for name in ("fill", "fine"):
+        small.ok("queue", name)
+    for words in (
+        ("worker", "--drain"),
+        ("queue", "fine"),
+        ("queue", "--now", "fine"),
+        ("runs", "tag", "1", "x"),
+    ):
+        done = small.run(*words)
+        assert done.code == 1
+        assert len(done.errors) == 1
+        assert f"the disk of the store {small.env['SKELEBOT_STORE']} is full; free some space" in done.err
+    subprocess.run(
+        ["mount", "-o", "remount,size=20m", os.path.dirname(small.env["SKELEBOT_STORE"])], check=True
+    )
+    drain(small, code=1)
+    runs = runs_of(small)
+    assert [(runs[n]["state"], runs[n]["tasks"][0]["attempt"]) for n in (1, 2)] == [
+        ("failed", 1),
+        ("done", 1),
+    ]
+    assert runs[1]["tasks"][0]["code"] == 4
+    assert len(runs) == 2
 
 
 # --- trying again ---
