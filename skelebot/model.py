@@ -470,6 +470,9 @@ class Job:
     outputs: tuple[str, ...] = key(
         (), help="Folders and files that the job makes", check=_read_by(Output.parse)
     )
+    metrics: tuple[str, ...] | Environment = key(
+        (), help="JSON files with what the job measures, or a pattern of its output for each number"
+    )
     rehearse: Environment = key((), help="Values for a quick trial with --rehearse, by arg or param")
     cache: bool = key(False, help="Whether a queued run takes over what another has made from the same")
     method: Literal["run", "validate"] = "run"  # of the class, where the source is one
@@ -480,6 +483,15 @@ class Job:
     def results(self) -> tuple[Output, ...]:
         """Its outputs, as values."""
         return tuple(map(Output.parse, self.outputs))
+
+    @property
+    def metric_files(self) -> tuple[str, ...]:
+        return tuple(each for each in self.metrics if isinstance(each, str))
+
+    @property
+    def metric_patterns(self) -> tuple[tuple[str, str], ...]:
+        """The pattern of each number in the job's output, by its name."""
+        return tuple((each[0], each[1] or "") for each in self.metrics if not isinstance(each, str))
 
     @property
     def source_place(self) -> str:

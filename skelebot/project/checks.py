@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from skelebot.errors import did_you_mean
-from skelebot.model import Arg, Job, Packages, Param, Project, place_of
+from skelebot.model import Arg, Job, Packages, Param, Project, place_of, project_path
+from skelebot.model import Mapping as Mapped
 from skelebot.project import needs
 from skelebot.project.sources import class_source, has_root_params, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
@@ -26,6 +27,7 @@ def problems(project: Project) -> Iterator[str]:
         yield from _check_retries(job)
         yield from _check_flags(job.params, inherited if has_root_params(project, job) else {})
         yield from _check_rehearsal(project, job)
+        yield from _check_metrics(job)
         for param in job.params:
             yield from _check_param(param)
     yield from needs.problems(project)
@@ -60,6 +62,38 @@ def _check_retries(job: Job) -> Iterator[str]:
     if job.retries and job.mode == "d":
         at = place_of(job, "retries")
         yield f"{at}: a job with mode d is not tried again; remove `retries` or `mode: d`"
+
+
+def _check_metrics(job: Job) -> Iterator[str]:
+    """Each pattern has a group, and each file is where it outlives a container."""
+    for name, text in job.metric_patterns:
+        if problem := _problem_of_pattern(text):
+            yield f"{place_of(job, 'metrics')}.{name}: {problem}"
+    kept = [output.folder for output in job.results]
+    kept += [mapping.local for mapping in map(Mapped.parse, job.mappings) if not mapping.read_only]
+    folders = [f"{os.path.normpath(folder)}/" for folder in kept]
+    for number, text in enumerate(job.metric_files):
+        at = f"{place_of(job, 'metrics')}[{number}]"
+        try:
+            path = project_path(text)
+        except ValueError as error:
+            yield f"{at}: expected {error}; found {text!r}"
+            continue
+        if job.native != "always" and not any(f == "./" or path.startswith(f) for f in folders):
+            remedy = "add its folder to the job's `outputs`" if "/" in path else "write it to an output"
+            yield f"{at}: {text} is lost with the job's container; {remedy}"
+
+
+def _problem_of_pattern(text: str) -> str | None:
+    """Return what is wrong with the pattern of a number, if anything is."""
+    try:
+        groups = re.compile(text).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"{text!r} is not a regular expression: {error}"
+    if groups != 1:
+        example = r"'loss=(\S+)'"
+        return f"expected a pattern with one group, around the number, such as {example}; found {text!r}"
+    return None
 
 
 def _check_args(project: Project, job: Job) -> Iterator[str]:

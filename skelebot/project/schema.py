@@ -226,9 +226,9 @@ def _union(node: yaml.Node, inside: tuple[Any, ...], path: str, report: Report, 
     wants = [w for w in inside if w is not types.NoneType]
     fitting = wants
     if isinstance(node, yaml.SequenceNode):
-        fitting = [w for w in wants if typing.get_origin(w) is tuple]
+        fitting = [w for w in wants if typing.get_origin(w) is tuple and w != Environment]
     elif isinstance(node, yaml.MappingNode):
-        fitting = [w for w in wants if is_dataclass(w)]
+        fitting = [w for w in wants if is_dataclass(w) or w == Environment]
     return value(node, (fitting or wants)[0], path, report, check)
 
 

@@ -1,14 +1,16 @@
 """Read what a task measures while it runs: each line of its file once, in bounded memory."""
 
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 from skelebot import process
 from skelebot.errors import SkelebotError
-from skelebot.runs.metrics import MOST, NAME, parse, with_point
+from skelebot.runs.metrics import FOUND, MOST, NAME, of_output, parse, with_point
 from skelebot.runs.record import Metric
 
 _BLOCK = 1 << 16
@@ -19,32 +21,43 @@ _NOTED = 2.0  # seconds between two notes of what has been read
 
 
 class Tail:
-    """The lines of a file that grows; of one that is replaced or cut, from its beginning again."""
+    """The lines of a file that grows."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._inode, self._at, self._rest = 0, 0, b""
+    def __init__(self, path: str, is_output: bool = False) -> None:
+        """is_output: whether a carriage return ends a line as well, as in that of a progress bar."""
+        self.path, self._is_output = path, is_output
+        self.rewind()
 
-    def lines(self) -> Iterator[bytes | None]:
-        """Yield the lines that have ended since the last time; None before those of another file.
+    def rewind(self) -> None:
+        """Begin at the file's beginning again."""
+        self._inode, self._at, self.rest = 0, 0, b""
+
+    def is_another(self) -> bool:
+        """Whether the file has been replaced or cut since it was read."""
+        with suppress(OSError):
+            status = os.stat(self.path)
+            return self._inode not in (0, status.st_ino) or status.st_size < self._at
+        return False
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that have ended since the last time.
 
         One that is too long is cut, though not so short that it could be taken for a whole one.
         """
         with suppress(OSError), open(self.path, "rb", opener=_open_anything) as file:
             status = os.fstat(file.fileno())
-            if (status.st_ino, self._at) != (self._inode, min(self._at, status.st_size)):
-                self._inode, self._at, self._rest = status.st_ino, 0, b""
-                yield None
+            self._inode = self._inode or status.st_ino
             file.seek(self._at)
             while self._at < status.st_size and (block := file.read(_BLOCK)):
                 self._at += len(block)
-                *lines, rest = (self._rest + block).split(b"\n")
-                self._rest = rest[: MOST + 1]
+                block = block.replace(b"\r", b"\n") if self._is_output else block
+                *lines, rest = (self.rest + block).split(b"\n")
+                self.rest = rest[: MOST + 1]
                 yield from lines
 
     def end_last_line(self) -> None:
         """End a line that its writer has left without an end."""
-        if self._rest:
+        if self.rest:
             with suppress(OSError), open(self.path, "ab", opener=_open_anything) as file:
                 file.write(b"\n")
 
@@ -74,11 +87,19 @@ class Measured(NamedTuple):
 class Reading:
     """What has been read of an attempt's metrics."""
 
-    def __init__(self, folder: str) -> None:
-        self._tail = Tail(os.path.join(folder, NAME))
+    def __init__(self, folder: str, patterns: Sequence[tuple[str, str]] = ()) -> None:
+        """patterns: what is looked for in the job's output: a name, and a pattern with a group."""
+        self._given = Tail(os.path.join(folder, NAME))
+        self._found = Tail(os.path.join(folder, FOUND))
+        self._output = Tail(os.path.join(folder, "log"), is_output=True)
+        self._patterns = [(name, re.compile(pattern)) for name, pattern in patterns]
+        self._is_begun = False
         self._start()
 
     def _start(self) -> None:
+        """Read both files from their beginnings."""
+        self._given.rewind()
+        self._found.rewind()
         self._known: dict[str, Metric] = {}
         self._bad_lines, self._progress = 0, 0.0
 
@@ -87,21 +108,45 @@ class Reading:
         return Measured(tuple(self._known.values()), self._bad_lines, self._progress)
 
     def read(self) -> Measured:
-        """Read what is new; return all that has been measured."""
-        for line in self._tail.lines():
-            if line is None:
-                self._start()
-            elif line.strip():
+        """Read what is new; return all that has been measured. Raises OSError."""
+        if not self._is_begun or (self._patterns and self._output.is_another()):
+            self._begin()
+        for line in self._output.lines() if self._patterns else ():
+            if text := of_output(line.decode(errors="replace"), self._patterns):
+                self.add(text)
+        if self._given.is_another() or self._found.is_another():
+            self._start()
+        for line in chain(self._given.lines(), self._found.lines()):
+            if line.strip():
                 self._take(line)
         return self.measured
 
-    def finish(self) -> Measured:
-        """Read what is left when the task has ended, a last line without an end as well."""
+    def _begin(self) -> None:
+        """Find everything again that another process has found, or this one in another log."""
+        self._is_begun = True
+        with suppress(FileNotFoundError):
+            os.truncate(self._found.path, 0)
+        self._output.rewind()
+        self._start()
+
+    def add(self, line: str) -> None:
+        """Add a line to what was found. Raises OSError."""
+        with open(self._found.path, "ab") as file:
+            file.write(line.encode("ascii") + b"\n")
+
+    def finish(self, more: Iterable[str] = ()) -> Measured:
+        """Read what is left when the task has ended; `more` are lines to add. Raises OSError.
+
+        A last line that has no end is among what is left.
+        """
         self.read()
-        self._tail.end_last_line()
+        self._given.end_last_line()
+        last = of_output(self._output.rest.decode(errors="replace"), self._patterns)
+        for line in (*([last] if last else []), *more):
+            self.add(line)
         found = self.read()
         if found == Measured():
-            self._tail.remove_if_empty()
+            self._given.remove_if_empty()
         return found
 
     def _take(self, line: bytes) -> None:

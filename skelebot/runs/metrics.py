@@ -5,14 +5,18 @@ A job appends lines to the file that $SKELEBOT_METRICS names: {"step": 3, "loss"
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from skelebot.runs.record import Metric
 
 NAME = "metrics.jsonl"  # of the file in an attempt's folder
+FOUND = "metrics-found.jsonl"  # of the one beside it, with what was found in the job's output and its files
 MOST = 1 << 16  # bytes of a line
+_MOST_OUTPUT = 1000  # characters of a line of output that patterns are looked for in
 
 
 class Point(NamedTuple):
@@ -21,6 +25,31 @@ class Point(NamedTuple):
     values: dict[str, float]
     step: float | None = None
     progress: float | None = None
+
+
+def of_output(line: str, patterns: Sequence[tuple[str, re.Pattern[str]]]) -> str:
+    """Return what a line of a job's output says as a line of metrics; "" if it says nothing.
+
+    patterns: a name, and what has one group around the number.
+    """
+    found = {name: match[1] for name, pattern in patterns if (match := pattern.search(line[:_MOST_OUTPUT]))}
+    numbers = {}
+    for name, text in found.items():
+        with suppress(ValueError, TypeError):  # TypeError: of a group that took no part
+            numbers[name] = float(text)
+    return json.dumps(numbers) if numbers else ""
+
+
+def of_file(text: str | bytes) -> str:
+    """Return the numbers of a JSON file as a line of metrics. Raises ValueError where there are none."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    numbers = dict(_numbers(found, lenient=True)) if isinstance(found, dict) else {}
+    if not numbers:
+        raise ValueError("expected a JSON object with numbers")
+    return json.dumps(numbers)
 
 
 def parse(line: str | bytes) -> Point | None:
@@ -40,15 +69,15 @@ def parse(line: str | bytes) -> Point | None:
     return Point(numbers, step, progress)
 
 
-def _numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers by dotted name. Raises ValueError for anything else."""
+def _numbers(found: dict[str, Any], prefix: str = "", lenient: bool = False) -> Iterator[tuple[str, float]]:
+    """Yield the numbers by dotted name. Raises ValueError for anything else, which `lenient` leaves out."""
     for name, value in found.items():
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{prefix}{name} is not a number")
-        else:
+            yield from _numbers(value, f"{prefix}{name}.", lenient)
+        elif not isinstance(value, bool) and isinstance(value, int | float):
             yield f"{prefix}{name}", float(value)
+        elif not lenient:
+            raise ValueError(f"{prefix}{name} is not a number")
 
 
 def with_point(known: dict[str, Metric], point: Point) -> dict[str, Metric]:
@@ -74,21 +103,32 @@ def _with_value(known: Metric | None, name: str, value: float, step: float | Non
 
 
 def series(path: str) -> dict[str, list[tuple[float, float]]]:
-    """Return the values of each metric in a file as pairs of step and value; without steps, of 0, 1, 2, ...
+    """Return the values of each metric of an attempt as pairs of step and value.
 
-    What is not finite is left out, as a curve has no place for it.
+    path: of its file. Without steps they count from 0. What is not finite is left out, as a curve has no
+    place for it.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     counts: dict[str, int] = {}
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        for point in filter(None, map(parse, _whole(file))):
-            for name, value in point.values.items():
-                at = counts[name] = counts.get(name, -1) + 1
-                if math.isfinite(value):
-                    curves.setdefault(name, []).append((at if point.step is None else point.step, value))
+    for point in points(path):
+        for name, value in point.values.items():
+            at = counts[name] = counts.get(name, -1) + 1
+            if math.isfinite(value):
+                curves.setdefault(name, []).append((at if point.step is None else point.step, value))
     return curves
 
 
-def _whole(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines that have ended, and are not empty."""
-    return (line for line in lines if line.endswith(b"\n") and line.strip())
+def points(path: str) -> Iterator[Point]:
+    """Yield the points in an attempt's file, and in the one beside it."""
+    for each in (path, os.path.join(os.path.dirname(path), FOUND)):
+        with suppress(FileNotFoundError), open(each, "rb") as file:
+            yield from filter(None, map(parse, _whole(file)))
+
+
+def _whole(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines that have ended, and are neither empty nor too long."""
+    is_within = True
+    while line := file.readline(MOST + 1):
+        if line.endswith(b"\n") and is_within and line.strip():
+            yield line
+        is_within = line.endswith(b"\n")

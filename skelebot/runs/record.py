@@ -66,7 +66,8 @@ class TaskRecord:
     run whose outputs it has taken over.
     machine: what the last attempt ran on, as `machine.of` gives it.
     metrics: of the last attempt; bad_lines: how many lines of metrics could not be read; progress: how far it
-    says it is, from 0 to 1.
+    says it is, from 0 to 1. metric_files, metric_patterns: what else tells of them, beside the file that the
+    job is given: files that it leaves, and its output.
     """
 
     job: str
@@ -91,6 +92,8 @@ class TaskRecord:
     metrics: tuple[Metric, ...] = ()
     bad_lines: int = 0
     progress: float = 0.0
+    metric_files: tuple[str, ...] = ()
+    metric_patterns: tuple[tuple[str, str], ...] = ()
 
     @property
     def seconds(self) -> float | None:

@@ -48,6 +48,8 @@ def _unbegun(task: TaskRecord) -> TaskRecord:
         params=task.params,
         outputs=task.outputs,
         retries=task.retries,
+        metric_files=task.metric_files,
+        metric_patterns=task.metric_patterns,
     )
 
 

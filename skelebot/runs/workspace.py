@@ -22,6 +22,7 @@ from skelebot.runs import metrics, snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
+_MOST_METRICS = 1_000_000  # bytes of a file
 TAKEN = "taken-"  # begins the name of a folder with outputs that a run is about to take over
 
 
@@ -45,6 +46,25 @@ def attempt_of(store: Store, run: RunRecord, at: int) -> Attempt:
 def metrics_file(attempt: Attempt) -> str:
     """Return the file with what an attempt has measured."""
     return os.path.join(attempt.folder, metrics.NAME)
+
+
+def read_metrics(store: Store, run: RunRecord, at: int, path: str) -> bytes:
+    """Return what a task has left in a file. Raises OSError, and ValueError for one that is too large."""
+    task = run.tasks[at]
+    shared = (mount.source for mount in task.task.mounts if not (mount.read_only or mount.output))
+    tops = [outputs_folder(store, run), f"{_copy(store, run.number)}{run.root}"]
+    tops += [run.root] if any(_is_below(os.path.join(run.root, path), each) for each in shared) else []
+    for top in tops:
+        file = os.path.join(top, path)
+        is_own = run.own and top == outputs_folder(store, run)
+        # What is shared may still be an earlier run's.
+        if os.path.isfile(file) and (is_own or os.stat(file).st_mtime >= task.started - 1):
+            with open(file, "rb") as opened:
+                data = opened.read(_MOST_METRICS + 1)
+            if len(data) > _MOST_METRICS:
+                raise ValueError("it has more than 1 MB")
+            return data
+    raise FileNotFoundError(path)
 
 
 def results(task: TaskRecord) -> tuple[Output, ...]:

@@ -181,6 +181,60 @@ def test_run_that_is_hopeless_is_pruned(sandbox: Sandbox, trace: Path) -> None:
     assert shown["metrics"]["loss"]["last"] == 9
 
 
+# --- its files and its output ---
+
+
+def test_numbers_in_a_file_that_the_job_leaves(sandbox: Sandbox) -> None:
+    own = queueing(
+        sandbox,
+        job(
+            """echo '{"valid": {"f1": 0.5}, "kind": "forest"}' >out/m.json""",
+            "a",
+            outputs="[out/]",
+            metrics="[out/m.json]",
+        ),
+        job("""echo '{"depth": 3}' >m.json""", "b", metrics="[m.json, none.json]"),
+        job("echo broken >m.json", "c", metrics="m.json"),
+    )
+    own.ok("queue", "a", "+", "b", "+", "c")
+    own.ok("worker", "--drain")
+    assert {name: each["last"] for name, each in measured(own).items()} == {"valid.f1": 0.5, "depth": 3}
+    assert own.ok("runs", "logs", "1").splitlines() == [
+        "WARN  | none.json: there is no such file, so no metrics were read from it",
+        "WARN  | m.json: no metrics could be read from it: Expecting value: line 1 column 1 (char 0)",
+    ]
+
+
+def test_file_of_an_earlier_run_is_not_this_ones(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true", metrics="[out/m.json]", mappings="['out/:rw']"))
+    own.write("out/m.json", '{"old": 1}')
+    os.utime(own.root / "out/m.json", (0, 0))
+    own.ok("queue", "run")
+    own.ok("worker", "--drain")
+    assert measured(own) == {}
+
+
+def test_numbers_in_the_output_are_seen_while_the_job_runs(sandbox: Sandbox, trace: Path) -> None:
+    lines = ('printf "loss=3\\rloss=2\\n"', "echo progress=0.5", waiting(trace), 'printf "loss=1"')
+    own = queued(sandbox, *lines, metrics="{loss: 'loss=([0-9.]+)', progress: 'progress=(.*)'}")
+    with own.start("worker", "--drain") as worker:
+        wait_for(lambda: record(own).tasks[0].progress == 0.5)
+        assert measured(own)["loss"]["count"] == 2
+        worker.kill()
+        supervisor(own).kill()
+    with own.start("worker", "--drain") as worker:
+        (trace / "go").touch()
+        assert worker.wait() == 0
+    assert measured(own)["loss"] == {"last": 1, "min": 1, "max": 3, "count": 3}
+    assert own.ok("runs", "logs", "1") == "loss=3\rloss=2\nprogress=0.5\nloss=1"
+
+
+def test_numbers_in_the_output_of_a_run_in_front(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("echo loss=2; echo acc 3 >&2", metrics="{loss: 'loss=(.)', acc: 'acc (.)'}"))
+    own.ok("queue", "--now", "run")
+    assert {name: each["last"] for name, each in measured(own).items()} == {"loss": 2, "acc": 3}
+
+
 # --- in containers ---
 
 
@@ -227,6 +281,17 @@ def test_in_a_container_they_are_seen_while_it_runs(sandbox: Sandbox, name: str,
     if kill == "the supervisor":
         own.ok("worker", "--drain")
     assert measured(own)["loss"] == {"last": 1, "min": 1, "max": 2, "count": 2}
+
+
+@pytest.mark.engine
+def test_output_and_files_of_a_container(sandbox: Sandbox, name: str) -> None:
+    lines = ("echo loss=2", """echo '{"f1": 0.5}' >out/m.json""")
+    keys = {"outputs": "[out/]", "metrics": "[out/m.json]"}
+    own = sandbox.with_env(SKELEBOT_STORE=f"{sandbox.env['HOME']}/store")
+    project(own, name, job(lines[1], "a", **keys), job(lines[0], "b", metrics="{loss: 'loss=(.)'}"))
+    own.ok("queue", "a", "+", "b")
+    own.ok("worker", "--drain")
+    assert {key: each["last"] for key, each in measured(own).items()} == {"f1": 0.5, "loss": 2}
 
 
 @pytest.mark.engine

@@ -1,14 +1,20 @@
 """Lines of metrics as numbers, their summary and their series, by value."""
 
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skelebot.runs.metrics import Point, parse, series, with_point
+from skelebot.errors import ConfigError
+from skelebot.runs.measure import Measured, Reading
+from skelebot.runs.metrics import Point, of_file, of_output, parse, series, with_point
 from skelebot.runs.record import Metric
+
+from .helpers import load
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,147 @@ def test_series(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines, '{"f1": 2}', '{"f1": 3']))
     assert series(str(path)) == {"loss": [(10, 3), (20, 2)], "f1": [(0, 1), (2, 2)]}
     assert series(str(tmp_path / "none")) == {}
+
+
+# --- what else tells of them ---
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("epoch 3 loss=0.25 acc 91%", '{"loss": 0.25, "acc": 91.0}'),
+        ("loss=1e-3", '{"loss": 0.001}'),
+        ("loss=nan", '{"loss": NaN}'),
+        ("loss=high", ""),
+        ("nothing", ""),
+        ("x" * 2000 + " loss=1", ""),
+    ],
+)
+def test_line_of_output(line: str, found: str) -> None:
+    patterns = [("loss", re.compile(r"loss=(\S+)")), ("acc", re.compile(r"acc (\d+)%"))]
+    assert of_output(line, patterns) == found
+
+
+def test_group_that_takes_no_part_is_no_number() -> None:
+    assert of_output("b", [("a", re.compile("b|a=(.)"))]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"loss": 1, "valid": {"f1": 0.5}}', '{"loss": 1.0, "valid.f1": 0.5}'),
+        ('{"model": "forest", "depth": 3, "is_good": true, "all": [1]}', '{"depth": 3.0}'),
+    ],
+)
+def test_numbers_of_a_file(text: str, line: str) -> None:
+    assert of_file(text) == line
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "3", '{"a": "b"}', '{"a": ' * 5000, b"\xff"])
+def test_file_without_numbers(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        of_file(text)
+
+
+def test_series_have_what_was_found_beside(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 3}\n')
+    (tmp_path / "metrics-found.jsonl").write_text('{"f1": 1}\n')
+    assert series(str(tmp_path / "metrics.jsonl")) == {"loss": [(0, 3)], "f1": [(0, 1)]}
+
+
+# --- reading ---
+
+
+def numbers(measured: Measured) -> dict[str, tuple[int, float | None]]:
+    return {metric.name: (metric.count, metric.last) for metric in measured.metrics}
+
+
+def test_only_what_has_ended_is_read(tmp_path: Path) -> None:
+    path, reading = tmp_path / "metrics.jsonl", Reading(str(tmp_path))
+    assert reading.read() == Measured()
+    path.write_text('{"a": 1}\n{"a":')
+    assert numbers(reading.read()) == {"a": (1, 1)}
+    path.write_text('{"a": 1}\n{"a": 2}')
+    assert numbers(reading.read()) == {"a": (1, 1)}
+    assert numbers(reading.finish()) == {"a": (2, 2)}
+    assert numbers(reading.read()) == {"a": (2, 2)}
+
+
+def test_line_that_is_too_long_is_one_bad_line(tmp_path: Path) -> None:
+    path, reading = tmp_path / "metrics.jsonl", Reading(str(tmp_path))
+    path.write_text('{"a": 1}\n' + "x" * 1_000_000)
+    assert reading.read().bad_lines == 0
+    with path.open("a") as file:
+        file.write('{"a": 3}\n{"a": 2}\n')
+    assert reading.read().bad_lines == 1
+    assert numbers(reading.read()) == {"a": (2, 2)}
+    assert series(str(path)) == {"a": [(0, 1), (1, 2)]}
+
+
+def test_file_that_is_cut_is_read_again(tmp_path: Path) -> None:
+    path, reading = tmp_path / "metrics.jsonl", Reading(str(tmp_path))
+    path.write_text('{"a": 1}\n{"b": 1}\nx\n')
+    reading.read()
+    path.write_text('{"a": 5}\n')
+    assert reading.read() == Measured((Metric("a", 5, 5, 5, 1),))
+
+
+def test_output_is_looked_through_once_whoever_reads_it(tmp_path: Path) -> None:
+    log, patterns = tmp_path / "log", [("loss", "loss=(.*)")]
+    log.write_text("loss=3\rloss=2\nloss=")
+    first = Reading(str(tmp_path), patterns)
+    assert numbers(first.read()) == {"loss": (2, 2)}
+    assert numbers(first.read()) == {"loss": (2, 2)}
+    log.write_text("loss=3\rloss=2\nloss=1")
+    second = Reading(str(tmp_path), patterns)
+    assert numbers(second.read()) == {"loss": (2, 2)}
+    assert numbers(second.finish(['{"f1": 1}'])) == {"loss": (3, 1), "f1": (1, 1)}
+    third = Reading(str(tmp_path), patterns)
+    assert numbers(third.finish(['{"f1": 1}'])) == {"loss": (3, 1), "f1": (1, 1)}
+    log.rename(tmp_path / "old")
+    log.write_text("loss=9\nmore and more and more\n")
+    assert numbers(third.read()) == {"loss": (1, 9)}
+
+
+@given(st.lists(st.sampled_from(['{"a": 1}\n', "bad\n", '{"b": 2', "}\n", "\n"])), st.integers(0, 9))
+def test_reading_in_parts_gives_the_same(parts: list[str], seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, live = Path(folder, "metrics.jsonl"), Reading(folder)
+        for number, part in enumerate(parts):
+            with path.open("a") as file:
+                file.write(part)
+            if (number + seed) % 3:
+                live.read()
+        assert live.read() == Reading(folder).read()
+
+
+# --- as they are declared ---
+
+JOB = "name: demo\njobs:\n- name: train\n  source: train.py\n  help: h\n  metrics: "
+
+
+@pytest.mark.parametrize(
+    ("metrics", "problem"),
+    [
+        ("{loss: 'loss=('}", "metrics.loss: 'loss=(' is not a regular expression"),
+        ("{loss: 'loss=.*'}", "metrics.loss: expected a pattern with one group, around the number"),
+        ("{loss: '(loss)=(.*)'}", "metrics.loss: expected a pattern with one group, around the number"),
+        ("{loss: null}", "metrics.loss: expected a pattern with one group, around the number"),
+        ("[../m.json]", "metrics[0]: expected a path in the project, from its root; found '../m.json'"),
+        ("[out/m.json]", "metrics[0]: out/m.json is lost with the job's container; add its folder to"),
+        ("3", "metrics"),
+    ],
+)
+def test_mistakes(tmp_path: Path, metrics: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, f"{JOB}{metrics}\n")
+    assert "skelebot.yaml:" in str(error.value)
+    assert problem in str(error.value)
+
+
+def test_declared(tmp_path: Path) -> None:
+    job = load(tmp_path, f"{JOB}[out/m.json]\n  outputs: [out/]\n").jobs[0]
+    assert (job.metric_files, job.metric_patterns) == (("out/m.json",), ())
+    job = load(tmp_path, f"{JOB}{{a.b: '(.)', c: 'c(?:x|y)(.)'}}\n").jobs[0]
+    assert (job.metric_files, job.metric_patterns) == ((), (("a.b", "(.)"), ("c", "c(?:x|y)(.)")))
+    assert load(tmp_path, f"{JOB}[m.json]\n  mappings: ['.:rw']\n").jobs[0].metric_files

@@ -136,6 +136,8 @@ def _tasks(store: Store, project: Project, jobs: Sequence[tuple[Link, Job]]) -> 
             outputs=job.outputs,
             retries=job.retries,
             cache=job.cache,
+            metric_files=job.metric_files,
+            metric_patterns=job.metric_patterns,
         )
         for (link, job), each, tree in zip(jobs, prepared, trees, strict=True)
     ]
