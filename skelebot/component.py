@@ -89,7 +89,8 @@ class Session(NamedTuple):
     is doubtful in it. Only a command that needs no valid configuration sees either (catalog.BuiltIn).
     reserved_names: the names of Skelebot's own commands. schema: makes the JSON Schema of skelebot.yaml.
     main: runs another command line. record: runs a job by what is given to it, and records that. log: a file
-    that gets the output as well. note_image: gets the id of the image that a job runs in.
+    that gets the output as well; metrics: one that gets what the job measures. note_image: gets the id of the
+    image that a job runs in.
     """
 
     optional_project: Project | None
@@ -105,6 +106,7 @@ class Session(NamedTuple):
     main: Callable[[list[str]], int] = len
     record: "Callable[[Session, Callable[[Session], int]], int] | None" = None
     log: str = ""
+    metrics: str = ""
     note_image: "Callable[[str], object] | None" = None
 
     @property

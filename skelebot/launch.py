@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -167,6 +168,8 @@ def start(session: Session, image: Image, task: Task, streams: "Streams | None" 
             console.out(f"  {line}")
         return 0
     sweep()
+    if session.metrics and not task.is_detached:
+        task = replace(task, metrics=session.metrics)
     streams, attend = session.aside[:2] if session.aside else (streams, foreground.attend)
     with (
         runner.prepare(image, task) as prepared,

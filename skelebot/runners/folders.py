@@ -26,7 +26,7 @@ def make_folders(task: Task) -> None:
 
 def _make_file(path: str) -> None:
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise SkelebotError(f"{path} cannot be created: {reason(error)}") from None
 

@@ -55,4 +55,5 @@ def take_over(store: Store, run: RunRecord, at: int, key: str) -> int:
     if not other.tasks[place].made or workspace.made(store, other, place) != other.tasks[place].made:
         return 0  # a later task of that run has changed it
     workspace.copy_outputs(store, other, place, workspace.outputs_folder(store, run))
+    workspace.copy_metrics(store, other, place, workspace.attempt_of(store, run, at).folder)
     return number

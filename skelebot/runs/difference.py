@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from skelebot.runs.record import RunRecord, TaskRecord, seconds, view
+from skelebot.runs.record import RunRecord, TaskRecord, seconds
 from skelebot.runs.snapshot import Entry
 from skelebot.secret import Secret, display_text
 
@@ -84,8 +84,8 @@ def params(run: RunRecord) -> dict[str, Any]:
 
 
 def metrics(run: RunRecord) -> dict[str, Any]:
-    """Return the last value of each metric."""
-    return {name: each["last"] for name, each in view(run)["metrics"].items()}
+    """Return the last value of each metric; as text where it is not finite."""
+    return {name: "nan" if each.last is None else each.last for name, each in run.metrics.items()}
 
 
 def machine(tasks: Iterable[TaskRecord]) -> dict[str, str]:

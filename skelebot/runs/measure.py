@@ -8,10 +8,13 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
-from skelebot import process
+from skelebot import console, process
 from skelebot.errors import SkelebotError
-from skelebot.runs.metrics import FOUND, MOST, NAME, of_output, parse, with_point
-from skelebot.runs.record import Metric
+from skelebot.files import reason
+from skelebot.runs import workspace
+from skelebot.runs.metrics import FOUND, MOST, NAME, of_file, of_output, parse, with_point
+from skelebot.runs.record import Metric, RunRecord
+from skelebot.runs.store import Store
 
 _BLOCK = 1 << 16
 _NAMES = 1000  # of metrics that a task may have
@@ -157,6 +160,37 @@ class Reading:
             return
         self._known = known
         self._progress = self._progress if point.progress is None else point.progress
+
+
+def finished(
+    store: Store, run: RunRecord, at: int, reading: Reading, warn: Callable[[str], None], is_done: bool
+) -> Measured:
+    """Return all that a task has measured that has ended, and warn of what could not be read.
+
+    is_done: whether its files with metrics have to be there.
+    """
+    try:
+        measured = reading.finish(_lines_of_files(store, run, at, warn, is_done))
+    except OSError as error:
+        warn(f"the metrics could not be read: {reason(error)}")
+        return reading.measured
+    if measured.bad_lines:
+        count = console.counted(measured.bad_lines, "line")
+        warn(f"{count} of metrics could not be read; each has to be a JSON object of numbers")
+    return measured
+
+
+def _lines_of_files(
+    store: Store, run: RunRecord, at: int, warn: Callable[[str], None], is_done: bool
+) -> Iterator[str]:
+    for path in run.tasks[at].metric_files:
+        try:
+            yield of_file(workspace.read_metrics(store, run, at, path))
+        except FileNotFoundError:
+            if is_done:
+                warn(f"{path}: there is no such file, so no metrics were read from it")
+        except (OSError, ValueError) as error:
+            warn(f"{path}: no metrics could be read from it: {error}")
 
 
 @contextmanager

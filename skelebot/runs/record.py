@@ -227,6 +227,8 @@ def view(run: RunRecord) -> dict[str, Any]:
                 "attempt": task.attempt,
                 "code": task.code,
                 "seconds": None if task.seconds is None else round(task.seconds, 3),
+                "progress": task.progress or None,
+                "bad_lines": task.bad_lines,
             }
             for task in run.tasks
         ],

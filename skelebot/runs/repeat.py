@@ -241,7 +241,7 @@ def compare(store: Store, run: RunRecord, again: RunRecord, ignored: tuple[str, 
     found = compare_them(store, run, again, ignored)
     before, now = difference.metrics(run), difference.metrics(again)
     differing = {
-        f"metric {name}": f"was {before.get(name)}, is {now.get(name)}"
+        f"metric {name}": f"was {before.get(name, 'missing')}, is {now.get(name, 'missing')}"
         for name in sorted({*before, *now} - set(ignored))
         if before.get(name) != now.get(name)
     }

@@ -8,7 +8,7 @@ runs, or never began, and a supervisor that takes the place of a killed one goes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
 from skelebot.runners.runner import Launch, Runner
-from skelebot.runs import cache, machine, measure, metrics, workspace
+from skelebot.runs import cache, machine, measure, workspace
 from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
@@ -320,31 +320,9 @@ class _Supervision:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _all_measured(self, is_done: bool = False) -> Measured:
-        """Return all that the attempt has measured, once it has ended, and report what could not be read.
-
-        is_done: whether the task's files with metrics have to be there.
-        """
-        try:
-            measured = self._reading.finish(self._metric_files(is_done))
-        except OSError as error:
-            self._warn(f"the metrics could not be read: {reason(error)}")
-            return self._noted
-        if lines := measured.bad_lines:
-            count = console.counted(lines, "line")
-            self._warn(f"{count} of metrics could not be read; each has to be a JSON object of numbers")
-        return measured
-
-    def _metric_files(self, is_done: bool) -> Iterator[str]:
-        """Yield what the files say that the task has left, each as a line."""
+        """Return all that the attempt has measured, once it has ended."""
         run = self._store.get(self._number)
-        for path in run.tasks[self._at].metric_files:
-            try:
-                yield metrics.of_file(workspace.read_metrics(self._store, run, self._at, path))
-            except FileNotFoundError:
-                if is_done:
-                    self._warn(f"{path}: there is no such file, so no metrics were read from it")
-            except (OSError, ValueError) as error:
-                self._warn(f"{path}: no metrics could be read from it: {error}")
+        return measure.finished(self._store, run, self._at, self._reading, self._warn, is_done)
 
     def _warn(self, text: str) -> None:
         """Say what is doubtful, also in the log."""

@@ -157,6 +157,24 @@ def copy_outputs(store: Store, run: RunRecord, at: int, top: str) -> None:
             raise SkelebotError(f"the outputs of run {run.number} cannot be copied: {error}") from None
 
 
+def copy_metrics(store: Store, run: RunRecord, at: int, folder: str) -> None:
+    """Copy what a run's task has measured to the folder of another attempt. Raises SkelebotError.
+
+    What it has left in its files is read from them again.
+    """
+    own = attempt_of(store, run, at).folder
+    try:
+        for name in (metrics.NAME, *([metrics.FOUND] if run.tasks[at].metric_patterns else [])):
+            with (
+                suppress(FileNotFoundError),
+                open(os.path.join(own, name), "rb") as source,
+                open(os.path.join(folder, metrics.NAME), "ab") as target,
+            ):
+                shutil.copyfileobj(source, target)
+    except OSError as error:
+        raise SkelebotError(f"the metrics of run {run.number} cannot be copied: {reason(error)}") from None
+
+
 # --- what is kept for a run ---
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from harness import Sandbox, job, project, queueing, run_folder, runs_of, wait_for
 from remote_engine import by_tcp
 
+import skelebot
 from skelebot.json_form import from_json
 from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
@@ -233,6 +236,123 @@ def test_numbers_in_the_output_of_a_run_in_front(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("echo loss=2; echo acc 3 >&2", metrics="{loss: 'loss=(.)', acc: 'acc (.)'}"))
     own.ok("queue", "--now", "run")
     assert {name: each["last"] for name, each in measured(own).items()} == {"loss": 2, "acc": 3}
+
+
+# --- jobs in Python ---
+
+
+def test_log_of_a_python_job(sandbox: Sandbox) -> None:
+    text = """
+        import threading, os
+        from skelebot import metrics
+        def write():
+            for n in range(200):
+                metrics.log({"valid": {"f1": 0.5}}, loss=n, step=n)
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        child = os.fork()
+        for each in threads: each.start()
+        for each in threads: each.join()
+        if child:
+            os.wait()
+            metrics.log(progress=1)
+    """
+    sandbox.write("train.py", text)
+    own = queueing(
+        sandbox, job(f"PYTHONPATH={os.path.dirname(skelebot.__path__[0])} {sys.executable} train.py")
+    )
+    own.ok("run")
+    own.ok("queue", "run")
+    own.ok("worker", "--drain")
+    assert record(own).tasks[0].bad_lines == 0
+    assert measured(own)["loss"]["count"] == measured(own)["valid.f1"]["count"] == 1600
+
+
+# --- where they are shown ---
+
+
+@pytest.fixture
+def two(sandbox: Sandbox) -> Sandbox:
+    """A project with two runs that differ in a parameter and what they measured."""
+    text = 'echo "{\\"loss\\": $2, \\"step\\": 4}" >>$SKELEBOT_METRICS'
+    sandbox.write("train.sh", text + "\n" + step('{"f1": NaN}') + "\n")
+    own = queueing(sandbox, job("train.sh", "train", params="[{name: rate, default: 0.123456789}]"))
+    own.ok("queue", "train")
+    own.ok("queue", "train", "--rate", "2")
+    own.ok("worker", "--drain")
+    return own
+
+
+def test_table_has_them_beside_the_parameters(two: Sandbox) -> None:
+    table = [line.split() for line in two.ok("runs").splitlines()]
+    assert table[0] == ["RUN", "STATE", "CHAIN", "train.rate", "loss", "f1", "CREATED", "TOOK"]
+    assert table[1][3:8] == ["--rate", "2", "2", "2", "nan"]
+    assert table[2][3:6] == ["0.123456789", "0.123457", "nan"]
+    narrow = two.with_env(COLUMNS="60").ok("runs").splitlines()
+    assert "loss" not in narrow[0]
+    assert two.ok("runs", "--csv").splitlines()[2].startswith("1,done,train,0.123456789,0.123456789,nan,")
+
+
+def test_one_run_shows_its_range(two: Sandbox) -> None:
+    shown = two.ok("runs", "show", "2")
+    assert "metric     loss: 2 (min 2, max 2, 1 value, step 4)\n" in shown
+    assert "metric     f1: nan (min nan, max nan, 1 value)\n" in shown
+    assert json.loads(two.ok("runs", "show", "2", "--json"))["metrics"]["f1"]["last"] is None
+
+
+def test_they_differ_and_are_compared(two: Sandbox) -> None:
+    assert "metrics   loss        0.123456789  2.0" in two.run("runs", "diff", "1", "2").out
+    checked = two.run("runs", "rerun", "1", "--check")
+    assert checked.code == 0, checked
+    store = Store(two.env["SKELEBOT_STORE"])
+    changed = replace(store.get(1).metrics["loss"], last=5.0)
+    store.update(1, lambda run: run.with_task(0, metrics=(changed,)))
+    checked = two.run("runs", "rerun", "1", "--check")
+    assert checked.errors == [
+        "ERROR | metric f1: was missing, is nan",
+        "ERROR | metric loss: was 5.0, is 0.123456789",
+    ]
+    assert two.run("runs", "rerun", "1", "--check", "--ignore", "f1", "--ignore", "loss").code == 0
+
+
+def test_they_go_along(two: Sandbox) -> None:
+    before = measured(two)
+    two.ok("runs", "export", "../runs.tar", "1")
+    other = two.with_env(SKELEBOT_STORE=str(two.root.parent / "other"))
+    other.ok("runs", "import", "../runs.tar")
+    other.ok("runs", "rebuild")
+    assert measured(other) == before
+    assert len(lines(other)) == 2
+
+
+def test_run_that_takes_over_outputs_takes_over_what_was_measured(sandbox: Sandbox) -> None:
+    keys = {"cache": "true", "outputs": "[out/]"}
+    by_file = """echo '{"f1": 0.5}' >b/m"""
+    own = queueing(
+        sandbox,
+        job("touch out/x; " + step('{"loss": 2}'), "a", **keys),
+        job(by_file, "b", **(keys | {"outputs": "[b/]"}), metrics="[b/m]"),
+        job("echo acc=3 | tee c/x", "c", **(keys | {"outputs": "[c/]"}), metrics="{acc: 'acc=(.)'}"),
+    )
+    for _ in range(3):
+        own.ok("queue", "a", "+", "b", "+", "c")
+    own.ok("worker", "--drain")
+    assert record(own, 2).tasks[0].taken_from == 1
+    assert [metric.count for metric in record(own, 1).metrics.values()] == [1, 1, 1]
+    assert measured(own, 1) == measured(own, 2) == measured(own, 3)
+
+
+def test_recorded_run_in_the_checkout(sandbox: Sandbox, trace: Path) -> None:
+    own = queueing(
+        sandbox,
+        job("; ".join((step('{"loss": 2}'), waiting(trace), "echo acc=3"))),
+        job("""echo '{"f1": 0.5}' >m.json""", "score", metrics="[m.json]"),
+        components="{experiments: {record: true}}",
+    )
+    with own.start("run", "+", "score") as running:
+        wait_for(lambda: measured(own, 1) if (run_folder(own, 1) / "run.json").exists() else None)
+        (trace / "go").touch()
+        assert running.wait() == 0
+    assert {name: each["last"] for name, each in measured(own).items()} == {"loss": 2, "f1": 0.5}
 
 
 # --- in containers ---

@@ -29,7 +29,7 @@ ORDER = (
     *("value_types", "options"),
     *("project", "image", "runners", "pipeline", "runs"),
     *("component", "launch", "plugins", "components", "catalog"),
-    *("plugins.worker", "artifacts", "help", "cli", "complete", "__main__"),
+    *("plugins.worker", "artifacts", "metrics", "help", "cli", "complete", "__main__"),
 )
 # The order within a room.
 ROOMS = {

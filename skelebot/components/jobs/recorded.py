@@ -13,9 +13,11 @@ from skelebot import console
 from skelebot.component import Link, Session
 from skelebot.components.jobs import freeze
 from skelebot.errors import STOPPING, SkelebotError
+from skelebot.model import Job
 from skelebot.pipeline import contents
-from skelebot.runs import machine, supervise, workspace
+from skelebot.runs import machine, measure, metrics, supervise, workspace
 from skelebot.runs import store as stores
+from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
@@ -54,16 +56,36 @@ class _Recording:
     def task(self, at: int, session: Session, run: Callable[[Session], int]) -> int:
         """Run a job with its output in a log as well, and note how it ends."""
         place, code = self._places[at], -1
-        log = self._noted(lambda: self._begin(place))
+        folder = self._noted(lambda: self._begin(place))
+        if folder is None:
+            return run(session._replace(record=None))
+        own = session._replace(
+            record=None,
+            log=os.path.join(folder, "log"),
+            metrics=os.path.join(folder, metrics.NAME),
+            note_image=lambda id: self._noted(lambda: self._note_image(place, id)),
+        )
+        reading = self._reading(place, folder)
         try:
-            own = session._replace(log=log or "", record=None)
-            code = run(own._replace(note_image=lambda id: self._noted(lambda: self._note_image(place, id))))
+            with measure.live(reading, _nothing_to_bring, partial(self._note_metrics, place)):
+                code = run(own)
         except SkelebotError as error:
             code = error.code
             raise
         finally:
-            self._noted(lambda: self._ended(place, code))
+            self._noted(lambda: self._ended(place, code, reading))
         return code
+
+    def _reading(self, place: int, folder: str) -> Reading:
+        job = self._job(place)
+        return Reading(folder, job.metric_patterns if job else ())
+
+    def _job(self, place: int) -> Job | None:
+        return [link for link in self._links if link.command.job][place].command.job
+
+    def _note_metrics(self, place: int, measured: Measured) -> None:
+        if self._store and not self._is_off:
+            self._store.update(self._number, lambda run: run.with_task(place, **measured.changes))
 
     def _noted(self, note: Callable[[], str]) -> str | None:
         """Write to the store; from the first failure on, nothing is recorded any more."""
@@ -95,7 +117,7 @@ class _Recording:
         )
         folder = workspace.attempt_folder(self._store, run, place, run.tasks[place].attempt)
         os.makedirs(folder)
-        return os.path.join(folder, "log")
+        return folder
 
     def _note_image(self, place: int, id: str) -> str:
         def note(run: RunRecord) -> RunRecord:
@@ -107,17 +129,24 @@ class _Recording:
             self._store.update(self._number, note)
         return ""
 
-    def _ended(self, place: int, code: int) -> str:
+    def _ended(self, place: int, code: int, reading: Reading) -> str:
         assert self._store
+        run = self._store.get(self._number)
+        measured = measure.finished(self._store, run, place, reading, console.warn, code == 0)
         state: State = "done" if code == 0 else "stopped" if code < 0 or code - 128 in STOPPING else "failed"
-        job = [link for link in self._links if link.command.job][place].command.job
+        job = self._job(place)
         root = self._links[0].session.project.root
         made = [contents.outputs(root, [each]) for each in (job.results if job and code == 0 else ())]
         marks = " ".join(each.fingerprint() for each in made)  # one for each output, for `rerun --check`
         self._store.update(
             self._number,
             lambda run: run.with_task(
-                place, state=state, code=code if code >= 0 else None, ended=time.time(), made=marks
+                place,
+                state=state,
+                code=code if code >= 0 else None,
+                ended=time.time(),
+                made=marks,
+                **measured.changes,
             ),
         )
         return ""
@@ -132,6 +161,11 @@ class _Recording:
         assert self._store
         self._store.update(self._number, _ended)
         return ""
+
+
+def _nothing_to_bring() -> bool:
+    """What a far job measures comes when it has ended."""
+    return False
 
 
 def _ended(run: RunRecord) -> RunRecord:

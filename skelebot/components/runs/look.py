@@ -4,9 +4,10 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from skelebot import console
@@ -42,12 +43,12 @@ def table(session: Session, values: Values) -> int:
     if values.get("json"):
         console.out(json.dumps([view(run) for run in found], indent=2))
         return 0
-    titles, rows = _rows(found, with_project=root is None)
+    with_project = root is None
     if values.get("csv"):
-        _write_csv(titles, rows)
+        _write_csv(*_rows(found, with_project, _metric_names(found), exact_number))
         return 0
-    if rows:
-        console.table(titles, rows)
+    if found:
+        console.table(*_fitting(found, with_project))
     _report(store, root, bool(found))
     return 0
 
@@ -57,11 +58,33 @@ def _text(values: Values, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _rows(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], list[list[str]]]:
+def _metric_names(runs: Sequence[RunRecord]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.metrics))
+
+
+def _fitting(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the table with as many of the metrics as the terminal is wide enough for."""
+    metrics, width = _metric_names(runs), shutil.get_terminal_size((120, 0)).columns
+    while True:
+        titles, rows = _rows(runs, with_project, metrics, number)
+        columns = zip(titles, *rows, strict=True)
+        if not metrics or sum(2 + max(map(len, column)) for column in columns) - 2 <= width:
+            return titles, rows
+        metrics.pop()
+
+
+def _rows(
+    runs: Sequence[RunRecord],
+    with_project: bool,
+    metrics: Sequence[str],
+    show: Callable[[float | None], str],
+) -> tuple[list[str], list[list[str]]]:
+    """Return titles and rows; metrics: the names of those that have a column; show: their values as text."""
     params = [parameters(run) for run in runs]
     names = list(dict.fromkeys(name for each in params for name in each))
     differing = [name for name in names if len({each.get(name) for each in params}) > 1]
-    titles = ["RUN", *(["PROJECT"] if with_project else []), "STATE", "CHAIN", *differing, "CREATED", "TOOK"]
+    project = ["PROJECT"] if with_project else []
+    titles = ["RUN", *project, "STATE", "CHAIN", *differing, *metrics, "CREATED", "TOOK"]
     rows = [
         [
             str(run.number),
@@ -69,6 +92,7 @@ def _rows(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], lis
             run.state,
             console.one_line(run.name or run.shown_chain),
             *(console.one_line(each.get(name, "")) for name in differing),
+            *(show(run.metrics[name].last) if name in run.metrics else "" for name in metrics),
             f"{console.duration(max(time.time() - run.created, 0))} ago",
             console.duration(taken) if (taken := seconds(run)) is not None else "",
         ]
@@ -80,6 +104,15 @@ def _rows(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], lis
 def parameters(run: RunRecord) -> dict[str, str]:
     """Return the parameters of all tasks by `job.name`, as text."""
     return {name: shown(value) for name, value in difference.params(run).items()}
+
+
+def number(value: float | None) -> str:
+    """Return a measured number as text, to six digits."""
+    return "nan" if value is None else f"{value:.6g}"
+
+
+def exact_number(value: float | None) -> str:
+    return "nan" if value is None else repr(value)
 
 
 def shown(value: Any) -> str:
@@ -170,9 +203,17 @@ def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
     code = f", exit code {task.code}" if task.code is not None else ""
     tries = f", attempt {task.attempt}" if task.attempt > 1 else ""
     taken = f", taken from run {task.taken_from}" if task.taken_from else ""
-    yield "task", f"{name}: {task.state}{code}{took}{tries}{taken}"
+    done = f", {task.progress:.0%} done" if task.progress and task.state == "running" else ""
+    yield "task", f"{name}: {task.state}{code}{took}{done}{tries}{taken}"
     for param, value in task.params:
         yield "", f"  {param} = {console.one_line(shown(value))}"
+    for metric in task.metrics:
+        between = f"min {number(metric.min)}, max {number(metric.max)}"
+        at = f", step {number(metric.step)}" if metric.step is not None else ""
+        count = console.counted(metric.count, "value")
+        yield "metric", f"{console.one_line(metric.name)}: {number(metric.last)} ({between}, {count}{at})"
+    if task.bad_lines:
+        yield "metric", f"{console.counted(task.bad_lines, 'line')} could not be read"
 
 
 # --- logs ---
