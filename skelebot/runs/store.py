@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import stat
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -41,7 +42,19 @@ create table setting(name text primary key, value text not null);
 alter table run add column sweep text not null default '';
 create index swept on run(sweep) where sweep <> '';
 """,
+    # todo: the kinds of the tasks that are not done, as JSON; in the index, as thousands are read at once.
+    """
+alter table run add column todo text not null default '[]';
+drop index if exists waiting;
+create index waiting on run(state, priority desc, number, root, todo);
+create table duration(
+    id integer primary key, project text not null, job text not null, fixed text not null,
+    seconds real not null, number integer not null);
+create index lasted on duration(project, job, id);
+""",
 )
+_OF_DURATION = "project, job, fixed, seconds, number"
+_KEPT = 1000  # so many of the latest durations of each job
 
 # The rest is written with the document.
 _INSERT = (
@@ -55,6 +68,25 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre
 
 class LaterVersion(SkelebotError):
     """A later version has written something that this one would not understand, or lose."""
+
+
+class Kind(NamedTuple):
+    """What tasks have in common that take about as long: the project, the job and its fixed parameters.
+
+    fixed: a hash of all parameters but those that the run's sweep changes.
+    """
+
+    project: str
+    job: str
+    fixed: str
+
+
+class Duration(NamedTuple):
+    """How many seconds a task of a run took, and its fixed parameters as in `Kind`."""
+
+    fixed: str
+    seconds: float
+    number: int
 
 
 class Slots(NamedTuple):
@@ -149,8 +181,10 @@ class Store(NamedTuple):
         """Store a run as changed from what it is now; return it. Raises UsageError for an unknown one."""
         with self._writing() as database:
             row = database.execute("select document from run where number = ?", (number,)).fetchone()
-            changed = change(_read(*_known(row, number)))
+            before = _read(*_known(row, number))
+            changed = change(before)
             self._write(database, changed)
+            _note_durations(database, changed, [task.state for task in before.tasks])
         return changed
 
     def remove(self, number: int, may: Callable[[RunRecord], bool] = lambda _: True) -> bool:
@@ -183,10 +217,10 @@ class Store(NamedTuple):
     def _write(self, database: sqlite3.Connection, run: RunRecord) -> None:
         document = json.dumps(to_json(run))
         sweep = run.sweep.name if run.sweep else ""
-        values = (run.name, run.state, run.priority, *slots_of(run), sweep, document, run.number)
+        values = (run.name, run.state, run.priority, *slots_of(run), sweep, _todo(run), document, run.number)
         database.execute(
             "update run set name = ?, state = ?, priority = ?, cpus = ?, memory = ?, gpus = ?, sweep = ?, "
-            "document = ? where number = ?",
+            "todo = ?, document = ? where number = ?",
             values,
         )
         replace_file(os.path.join(self.run_folder(run.number), "run.json"), document.encode("utf-8"))
@@ -276,6 +310,22 @@ class Store(NamedTuple):
         query = f"select number from run where state = ? {where} {order}"  # noqa: S608 - no values
         with self._reading() as database:
             return [number for (number,) in database.execute(query, (state, *values, most))]
+
+    def queued(self, root: str | None = None) -> list[tuple[int, str, str]]:
+        """Return the number, the root and the `todo` of the queued runs, those that go first at the start.
+
+        The same kinds of tasks are the same text, which `todo` reads.
+        """
+        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
+        query = f"select number, root, todo from run where state = 'queued' {where} order by priority desc, number"  # noqa: S608, E501
+        with self._reading() as database:
+            return database.execute(query, values).fetchall()
+
+    def durations(self, project: str, job: str) -> list[Duration]:
+        """Return how long a job took here, the latest first, whether or not these runs are still there."""
+        query = "select fixed, seconds, number from duration where project = ? and job = ? order by id desc"
+        with self._reading() as database:
+            return list(map(Duration._make, database.execute(query, (project, job))))
 
     def states(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the state of each of these runs that there is."""
@@ -370,6 +420,43 @@ def _read(document: str, what: str) -> RunRecord:
         ) from None
 
 
+def kind_of(run: RunRecord, at: int) -> Kind:
+    """Return of which kind a task of a run is."""
+    task, swept = run.tasks[at], run.sweep.params if run.sweep else ()
+    fixed = [each for each in task.params if f"{task.job}.{each[0]}" not in swept]
+    return Kind(run.project, task.job, f"{zlib.crc32(json.dumps(fixed, default=str).encode()):08x}")
+
+
+def _todo(run: RunRecord) -> str:
+    return json.dumps([kind_of(run, at) for at, task in enumerate(run.tasks) if task.state != "done"])
+
+
+def todo(text: str) -> list[Kind]:
+    """Return the kinds of tasks that `Store.queued` gives as text."""
+    return [Kind(*each) for each in json.loads(text)]
+
+
+def _note_durations(database: sqlite3.Connection, run: RunRecord, before: Sequence[State]) -> None:
+    """Note how long those tasks took that are done now and were not before.
+
+    What was taken over took no time of its own, and a clock that was set back tells nothing.
+    """
+    for at, (task, state) in enumerate(zip(run.tasks, before, strict=True)):
+        seconds = task.ended - task.started
+        if task.state != "done" or state == "done" or task.taken_from or not task.started or seconds < 0:
+            continue
+        kind = kind_of(run, at)
+        database.execute(
+            f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)",  # noqa: S608 - no values
+            (*kind, seconds, run.number),
+        )
+        database.execute(
+            "delete from duration where project = ? and job = ? and id <= (select id from duration "
+            "where project = ? and job = ? order by id desc limit 1 offset ?)",
+            (kind.project, kind.job, kind.project, kind.job, _KEPT),
+        )
+
+
 def slots_of(run: RunRecord) -> Slots:
     """Return what a run takes: its tasks run one after the other."""
     limits = [task.task.limits for task in run.tasks]
@@ -453,13 +540,25 @@ def _ensure_tables(store: Store) -> None:
             if version == 0:
                 database.execute("pragma journal_mode = wal")
             database.execute("begin immediate")
-            for added in _VERSIONS[_version(store, database) :]:  # nobody else was faster
+            version = _version(store, database)  # somebody else may have been faster
+            for added in _VERSIONS[version:]:
                 for statement in added.split(";"):
                     database.execute(statement)
+            if version < 3:
+                _fill(store, database)
             database.execute(f"pragma user_version = {len(_VERSIONS)}")
             database.execute("commit")
     except sqlite3.Error as error:
         raise _explained(store.folder, error) from None
+
+
+def _fill(store: Store, database: sqlite3.Connection) -> None:
+    """Fill what version 3 has added, from the runs that there are."""
+    for number, document in database.execute("select number, document from run").fetchall():
+        with suppress(SkelebotError):  # of a damaged one, which is reported when it is read
+            run = _read(document, str(number))
+            database.execute("update run set todo = ? where number = ?", (_todo(run), number))
+            _note_durations(database, run, ["queued"] * len(run.tasks))
 
 
 def _version(store: Store, database: sqlite3.Connection) -> int:
@@ -510,8 +609,10 @@ def rebuild(folder: str | None = None) -> int:
     """Make the database anew from the folders of the runs; return their count. Raises SkelebotError."""
     store = Store(folder or default_folder())
     _ensure_folder(store)
+    durations: list[tuple[object, ...]] = []
     with suppress(sqlite3.Error), closing(sqlite3.connect(store._database)) as database:
         _version(store, database)
+        durations = database.execute(f"select {_OF_DURATION} from duration order by id").fetchall()  # noqa: S608
     found = list(_documents(store))
     aside = f"{store._database}.damaged"
     for suffix in ("", "-wal", "-shm"):
@@ -524,6 +625,9 @@ def rebuild(folder: str | None = None) -> int:
                 _INSERT, (run.number, run.uid, run.project, run.root, run.name, run.state, run.priority)
             )
             store._write(database, run)
+            if not durations:  # they could not be read
+                _note_durations(database, run, ["queued"] * len(run.tasks))
+        database.executemany(f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)", durations)  # noqa: S608
         # The number of a run that was left out is not used again, so its files stay.
         last = max(map(int, _folders(store)), default=0)
         database.execute("delete from sqlite_sequence where name = 'run'")

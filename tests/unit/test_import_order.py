@@ -77,7 +77,8 @@ ROOMS = {
             "workspace",
             "machine",
         ),
-        *("cache", "measure", "supervise", "worker", "repeat", "branch", "collect", "bundle", "__init__"),
+        *("cache", "measure", "supervise", "worker", "estimate", "repeat", "branch", "collect", "bundle"),
+        "__init__",
     ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }
