@@ -123,7 +123,11 @@ def listing(folder: str, env: dict[str, str]) -> list[bool]:
     subprocess.run((sys.executable, "-c", FILL, str(MANY)), env=env, check=True)
     print(f"{MANY:,} queued runs:")
     took, plain = cost((*SKELEBOT, "runs"), path, env, 7), cost((*SKELEBOT, "-h"), path, env, 7)
-    return [report("runs, over -h", 1000 * (took.cpu - plain.cpu), "ms CPU", 150)]
+    eta = subprocess.run((sys.executable, "-c", ETA), env=env, check=True, capture_output=True, text=True)
+    return [
+        report("runs, over -h", 1000 * (took.cpu - plain.cpu), "ms CPU", 150),
+        report("time left on 8 slots", float(eta.stdout), "ms CPU", 20),
+    ]
 
 
 FILL = """
@@ -133,6 +137,19 @@ from skelebot.runs import store
 opened = store.opened()
 (run,) = opened.find(last=1)
 opened.add([replace(run, uid=os.urandom(16).hex()) for _ in range(int(sys.argv[1]))])
+"""
+
+ETA = """
+import time
+from skelebot.runs import estimate, store, worker
+opened, took = store.opened(), []
+with worker._registered(opened, worker.Plan(None, 8)):
+    for _ in range(7):
+        before = time.process_time()
+        found = estimate.of(opened, None)
+        took.append(time.process_time() - before)
+assert found.slots == 8 and found.left and len(found.ends) > 10_000
+print(1000 * min(took))
 """
 
 

@@ -741,3 +741,31 @@ def test_no_database_is_open_across_a_fork(sandbox: Sandbox) -> None:
     end(own, "a")
     worker.terminate()
     worker.wait(60)
+
+
+# --- how long it still takes ---
+
+
+def test_the_table_says_how_long_the_queue_still_takes(sandbox: Sandbox) -> None:
+    own = held(sandbox)
+    queue(own, "a")
+    assert "INFO  | time left: unknown: run has never ended here" in own.run("runs").err
+    assert "TIME LEFT" not in own.ok("runs")
+    end(own, "a")
+    drain(own)
+    queue(own, "b", "c")
+    shown = own.run("runs")
+    titles, last, first, ended = shown.out.splitlines()
+    assert titles.endswith("  TOOK   TIME LEFT")
+    assert all(re.search(r" ago +\d[\d.]* m?s$", line) for line in (last, first))
+    assert re.search(r"done .* ago +[\d.]+ s$", ended)
+    pattern = r"time left: about [\d.]+ s, until (\w{3} )?\d\d:\d\d \(from 1 run\), with one slot\n"
+    assert re.search(pattern, shown.err)
+    assert "TIME LEFT" not in own.ok("runs", "--csv").upper()
+    worker = own.start("worker", "-j", "2", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "c").exists)
+    assert "with one slot" not in own.run("runs").err
+    end(own, "b", "c")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert "time left" not in own.run("runs").err

@@ -8,15 +8,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from skelebot import console
 from skelebot.component import Session
 from skelebot.components.runs.work import checkout
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.options import Values
-from skelebot.runs import difference, supervise, worker, workspace
+from skelebot.runs import difference, estimate, supervise, worker, workspace
 from skelebot.runs import store as stores
+from skelebot.runs.estimate import Estimate
 from skelebot.runs.record import RunRecord, TaskRecord, iso, seconds, view
 from skelebot.runs.store import Store
 
@@ -45,12 +46,19 @@ def table(session: Session, values: Values) -> int:
         return 0
     with_project = root is None
     if values.get("csv"):
-        _write_csv(*_rows(found, with_project, _metric_names(found), exact_number))
+        _write_csv(_columns(found, with_project, exact_number))
         return 0
+    left = estimate.of(store, root)
     if found:
-        console.table(*_fitting(found, with_project))
-    _report(store, root, bool(found))
+        _show(_fitting(_columns(found, with_project, number, left)))
+    _report(store, root, left, bool(found))
     return 0
+
+
+def time_left(left: Estimate, run: RunRecord) -> str:
+    """Return how long until a run ends; "" where nobody knows."""
+    seconds = left.ends.get(run.number)
+    return "" if seconds is None else console.duration(seconds)
 
 
 def _text(values: Values, name: str) -> str | None:
@@ -58,47 +66,65 @@ def _text(values: Values, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _metric_names(runs: Sequence[RunRecord]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.metrics))
+class _Column(NamedTuple):
+    """A column of the table; is_optional: whether it is left out where the terminal is too narrow."""
+
+    title: str
+    cells: list[str]
+    is_optional: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (self.title, *self.cells)))
 
 
-def _fitting(runs: Sequence[RunRecord], with_project: bool) -> tuple[list[str], list[list[str]]]:
-    """Return the table with as many of the metrics as the terminal is wide enough for."""
-    metrics, width = _metric_names(runs), shutil.get_terminal_size((120, 0)).columns
-    while True:
-        titles, rows = _rows(runs, with_project, metrics, number)
-        columns = zip(titles, *rows, strict=True)
-        if not metrics or sum(2 + max(map(len, column)) for column in columns) - 2 <= width:
-            return titles, rows
-        metrics.pop()
-
-
-def _rows(
+def _columns(
     runs: Sequence[RunRecord],
     with_project: bool,
-    metrics: Sequence[str],
     show: Callable[[float | None], str],
-) -> tuple[list[str], list[list[str]]]:
-    """Return titles and rows; metrics: the names of those that have a column; show: their values as text."""
+    left: Estimate | None = None,
+) -> list[_Column]:
+    """Return the columns of the table. show: gives a metric's number as text."""
     params = [parameters(run) for run in runs]
     names = list(dict.fromkeys(name for each in params for name in each))
     differing = [name for name in names if len({each.get(name) for each in params}) > 1]
-    project = ["PROJECT"] if with_project else []
-    titles = ["RUN", *project, "STATE", "CHAIN", *differing, *metrics, "CREATED", "TOOK"]
-    rows = [
-        [
-            str(run.number),
-            *([run.project] if with_project else []),
-            run.state,
-            console.one_line(run.name or run.shown_chain),
-            *(console.one_line(each.get(name, "")) for name in differing),
-            *(show(run.metrics[name].last) if name in run.metrics else "" for name in metrics),
-            f"{console.duration(max(time.time() - run.created, 0))} ago",
-            console.duration(taken) if (taken := seconds(run)) is not None else "",
-        ]
-        for run, each in zip(runs, params, strict=True)
-    ]
-    return titles, rows
+    metrics = dict.fromkeys(name for run in runs for name in run.metrics)
+    columns = [_Column("RUN", [str(run.number) for run in runs])]
+    if with_project:
+        columns.append(_Column("PROJECT", [run.project for run in runs]))
+    columns.append(_Column("STATE", [run.state for run in runs]))
+    columns.append(_Column("CHAIN", [console.one_line(run.name or run.shown_chain) for run in runs]))
+    for name in differing:
+        columns.append(_Column(name, [console.one_line(each.get(name, "")) for each in params]))
+    for name in metrics:
+        values = [run.metrics.get(name) for run in runs]
+        columns.append(_Column(name, [show(each.last) if each else "" for each in values], True))
+    ages = [max(time.time() - run.created, 0) for run in runs]
+    columns.append(_Column("CREATED", [f"{console.duration(age)} ago" for age in ages]))
+    taken = [seconds(run) for run in runs]
+    columns.append(_Column("TOOK", ["" if each is None else console.duration(each) for each in taken]))
+    if left and any(run.number in left.ends for run in runs):
+        columns.append(_Column("TIME LEFT", [time_left(left, run) for run in runs]))
+    return columns
+
+
+def _fitting(columns: Sequence[_Column]) -> list[_Column]:
+    """Return as many of the columns as the terminal is wide enough for."""
+    kept, width = list(columns), shutil.get_terminal_size((120, 0)).columns
+    while sum(2 + column.width for column in kept) - 2 > width:
+        last = next((column for column in reversed(kept) if column.is_optional), None)
+        if last is None:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _show(columns: Sequence[_Column]) -> None:
+    console.table([column.title for column in columns], _rows(columns))
+
+
+def _rows(columns: Sequence[_Column]) -> list[list[str]]:
+    return [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
 
 
 def parameters(run: RunRecord) -> dict[str, str]:
@@ -121,18 +147,20 @@ def shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _write_csv(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _write_csv(columns: Sequence[_Column]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[title.lower() for title in titles], *rows])
+    rows = [[column.title.lower() for column in columns], *_rows(columns)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     console.out(text.getvalue().rstrip("\n"))
 
 
-def _report(store: Store, root: str | None, any_shown: bool) -> None:
-    """Say how many run and wait, and whether nobody works them off."""
+def _report(store: Store, root: str | None, left: Estimate, any_shown: bool) -> None:
+    """Say how many run and wait, for how long, and whether nobody works them off."""
     counts = store.counts(root)
     running, waiting = counts.get("running", 0), counts.get("queued", 0)
     if running or waiting:
         console.info(f"{running} running, {waiting} waiting")
+        console.info(f"time left: {estimate.describe(left)}")
     elif not any_shown:
         console.info("no runs; `skelebot queue JOB` queues one")
     if why := store.setting(worker.PAUSED):
