@@ -12,6 +12,7 @@ from skelebot.project.read import NO_PROJECT
 
 if TYPE_CHECKING:
     from skelebot.process import Streams
+    from skelebot.runs.record import RunRecord
 
 
 class Activation(Enum):
@@ -47,6 +48,10 @@ class Component:
     def task(self, task: Task, project: Project) -> Task:
         """Return the task with what the component adds to it."""
         return task
+
+    def recorded(self, run: "RunRecord") -> "RunRecord":
+        """Return the run that is to be queued with what a built-in component adds to its record."""
+        return run
 
     def checks(self, session: "Session") -> Iterable["Check"]:
         """Return the component's lines for `skelebot doctor`."""

@@ -114,6 +114,7 @@ class RunRecord:
     lists. variables: what the tasks take from elsewhere, with a keyed hash of each value. data: the
     fingerprints of read-only mappings. asked: what a running one is asked to become. own: whether its
     processes write to folders of its own; otherwise to the checkout. sweep: what it is a trial of.
+    notify: the shell command to run at its end.
     """
 
     uid: str
@@ -146,6 +147,7 @@ class RunRecord:
     asked: Literal["", "stop", "queue", "prune"] = ""
     own: bool = True
     sweep: Sweep | None = None
+    notify: str = ""
 
     @property
     def has_ended(self) -> bool:

@@ -62,6 +62,8 @@ _INSERT = (
     "values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')"
 )
 
+_BUSY = "select 1 from run where state in ('queued', 'running') and root = ? limit 1"
+
 # What SQLite's write-ahead log cannot be shared on: https://www.sqlite.org/wal.html#overview
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "glusterfs")
 
@@ -242,6 +244,15 @@ class Store(NamedTuple):
         with self._writing() as database:
             database.execute("replace into setting values (?, ?)", (name, value))
 
+    def take_if_idle(self, name: str, root: str) -> str:
+        """Return a setting and remove it, if no run of a checkout waits or runs; otherwise return ""."""
+        with self._writing() as database:
+            row = database.execute("select value from setting where name = ?", (name,)).fetchone()
+            if row is None or database.execute(_BUSY, (root,)).fetchone():
+                return ""
+            database.execute("delete from setting where name = ?", (name,))
+        return str(row[0])
+
     # --- reading ---
 
     def get(self, number: int) -> RunRecord:
@@ -348,6 +359,26 @@ class Store(NamedTuple):
         with self._reading() as database:
             row = database.execute("select value from setting where name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
+
+    def is_busy(self, root: str) -> bool:
+        """Tell whether a run of a checkout waits or runs."""
+        with self._reading() as database:
+            return database.execute(_BUSY, (root,)).fetchone() is not None
+
+    def settings(self, prefix: str) -> list[str]:
+        """Return the names of the settings that begin so."""
+        query = "select name from setting where substr(name, 1, ?) = ? order by name"
+        with self._reading() as database:
+            return [name for (name,) in database.execute(query, (len(prefix), prefix))]
+
+    def has_failed(self, root: str, since: float) -> bool:
+        """Tell whether a run of a checkout has failed since a time, in seconds since 1970."""
+        query = (
+            "select 1 from run where state = 'failed' and root = ? "
+            "and json_extract(document, '$.ended') >= ? limit 1"
+        )
+        with self._reading() as database:
+            return database.execute(query, (root, since)).fetchone() is not None
 
     def mark(self) -> tuple[int, ...]:
         """Return what changes whenever somebody has written to the database, without opening it."""

@@ -22,7 +22,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost
 from skelebot.runners.runner import Launch, Runner
-from skelebot.runs import cache, machine, measure, workspace
+from skelebot.runs import cache, machine, measure, notify, workspace
 from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
@@ -91,6 +91,8 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
             store.update(number, lambda run: run if run.asked else run.asked_to(_default(in_front)))
             run = _to_end(store, number, flags, in_front)
     workspace.remove_copy(store, number)
+    if run.has_ended and (in_front or not process.is_alive(worker)):  # otherwise that does it
+        notify.run_ended(run, exit_code(run))
     return run
 
 

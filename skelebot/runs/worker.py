@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
@@ -14,9 +14,10 @@ from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, SkelebotError, UsageError
 from skelebot.files import open_lock, try_lock
 from skelebot.model import NATIVE, Flags
+from skelebot.runs import notify
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Candidate, Slots, Store
-from skelebot.runs.supervise import is_supervised, supervise, supervisor, take
+from skelebot.runs.supervise import exit_code, is_supervised, supervise, supervisor, take
 from skelebot.wake import Waiting, awake
 
 PAUSED = "paused"  # the setting that keeps all workers from taking a run: why
@@ -60,6 +61,7 @@ class _Worker:
     def __init__(self, store: Store, plan: Plan, flags: Flags) -> None:
         self._store, self._plan, self._flags = store, plan, flags
         self._children: dict[int, _Child] = {}
+        self._notifiers: set[int] = set()  # processes
         self._adopted: set[int] = set()
         self._who = process.identity(os.getpid())
         self._given_up: set[int] = set()
@@ -73,7 +75,8 @@ class _Worker:
             while True:
                 ended = self._reap() or self._has_to_look()
                 is_idle = self._take(ended)
-                if not self._children and (self._requests or (self._plan.drain and is_idle)):
+                is_alone = not self._children and not self._notifiers
+                if is_alone and (self._requests or (self._plan.drain and is_idle)):
                     break
                 self._stop_if_asked()
                 waiting.wait(seconds=_TICK)
@@ -110,6 +113,7 @@ class _Worker:
                 return True
             claimed = claim(self._store, self._plan.root)
             if claimed is None:
+                self._tell_of_empty_queues()
                 return self._nothing_is_left()
             self._start(*claimed)
         return False
@@ -146,7 +150,9 @@ class _Worker:
 
     def _start(self, number: int, lock: IO[str]) -> None:
         """Fork the process that supervises a run. No database is open here."""
-        for task in self._store.get(number).tasks:
+        run = self._store.get(number)
+        notify.note_busy(self._store, run)
+        for task in run.tasks:
             runners.at(task.task.place, self._flags)  # imported once for all processes
         with foreground.uninterrupted():
             pid = os.fork()
@@ -160,15 +166,16 @@ class _Worker:
     def _reap(self) -> bool:
         """Note which supervisors have ended; tell whether any has."""
         any_ended = False
-        while self._children:
+        while self._children or self._notifiers:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
+            any_ended = True
+            self._notifiers.discard(pid)
             if child := self._children.pop(pid, None):
-                any_ended = True
                 self._note(child, os.waitstatus_to_exitcode(status))
         return any_ended
 
@@ -176,6 +183,7 @@ class _Worker:
         console.info(f"run {child.number}: {_WORDS.get(code, 'its supervisor was killed')}")
         if code == _BROKEN:
             self._given_up.add(child.number)
+        self._tell_of_run(child.number)
         if code in (_CODES["failed"], _BROKEN):
             self._has_failed = True
             is_quick = time.monotonic() - child.began < _QUICK
@@ -187,6 +195,29 @@ class _Worker:
             self._pause(
                 f"{_IN_A_ROW} runs in a row failed within {_QUICK:.0f} seconds, the last was {child.number}"
             )
+
+    # --- telling ---
+
+    def _tell_of_run(self, number: int) -> None:
+        with suppress(UsageError):  # somebody has removed it
+            run = self._store.get(number)
+            if run.notify and run.has_ended:
+                self._tell(partial(notify.run_ended, run, exit_code(run)))
+
+    def _tell_of_empty_queues(self) -> None:
+        """Do so once all runs have been told of."""
+        if self._children or self._notifiers:
+            return
+        if queues := notify.take_ended_queues(self._store, self._plan.root):
+            self._tell(partial(notify.queues_ended, queues))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Run a project's command in a process of its own, as it may take its time."""
+        with foreground.uninterrupted():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(_in_fork(tell))
+        self._notifiers.add(pid)
 
     # --- ending ---
 
@@ -221,10 +252,7 @@ _WORDS = {
 def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) -> int:
     """Supervise a run in a forked process, as the leader of a session of its own; return the exit code."""
     try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        process.close_others((lock,))
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _lead_session(lock)
         for signum in STOPPING:
             signal.signal(signum, signal.SIG_IGN)  # forgets a Ctrl-C that was meant for the worker
             signal.signal(signum, foreground.raise_interrupted)
@@ -235,6 +263,25 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) 
     except BaseException as error:  # nothing may unwind into the worker's own code
         console.error(f"run {number}: its supervisor ended: {type(error).__name__}: {error}")
     return _BROKEN
+
+
+def _in_fork(tell: Callable[[], None]) -> int:
+    """Run a project's command in a forked process."""
+    with suppress(BaseException):  # nothing may unwind into the worker's own code
+        _lead_session()
+        for signum in STOPPING:
+            signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        tell()
+    return 0
+
+
+def _lead_session(*keep: int) -> None:
+    """Let a forked process lead a session of its own, with nothing open but its streams and `keep`."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    process.close_others(keep)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 # --- which run is next ---

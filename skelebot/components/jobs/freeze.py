@@ -42,6 +42,8 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
                 raise SkelebotError(f"a file changed while {task.job} was being queued; queue it again")
         workspace.keep(store, uid, tasks)
     run = _record(store, project, uid, links, tasks)
+    for component in session.components:
+        run = component.recorded(run)
     return replace(run, images=tuple(images.items()), packages=tuple(packages))
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from skelebot.component import Command, Component, Session
 from skelebot.model import Arg, Param, Project, key, size_pattern
 from skelebot.options import Values
+
+if TYPE_CHECKING:
+    from skelebot.runs.record import RunRecord
 
 _JOB = Arg("job", (), "The job")
 _ANY_JOB = Arg("job", (), "The job (default: any)", optional=True)
@@ -45,6 +48,10 @@ class Runs(Component):
     keep_free: str | None = key(
         None, help="Take no queued run below this much free disk, such as 2g", check=size_pattern(1)
     )
+    notify: str | None = key(None, help="Run this command at the end of each queued run and of the queue")
+
+    def recorded(self, run: "RunRecord") -> "RunRecord":
+        return replace(run, notify=self.notify or "")
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()
