@@ -109,7 +109,8 @@ def test_view_of_a_run() -> None:
     assert json.loads(json.dumps(shown)) == shown
     assert (shown["run"], shown["created"], shown["tags"]) == (4, "1970-01-01T00:00:01Z", ["a"])
     assert shown["params"] == {"train": {"rate": 0.1}, "score": {}}
-    assert shown["tasks"][1] == {"job": "score", "state": "failed", "attempt": 0, "code": 3, "seconds": 1.5}
+    failed = {"job": "score", "state": "failed", "attempt": 0, "code": 3, "seconds": 1.5}
+    assert shown["tasks"][1] == {**failed, "progress": None, "bad_lines": 0}
     assert iso(0) is None
 
 
