@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -569,7 +570,7 @@ def _ensure_tables(store: Store) -> None:
             if version == len(_VERSIONS):
                 return
             if version == 0:
-                database.execute("pragma journal_mode = wal")
+                _write_ahead(database)
             database.execute("begin immediate")
             version = _version(store, database)  # somebody else may have been faster
             for added in _VERSIONS[version:]:
@@ -581,6 +582,19 @@ def _ensure_tables(store: Store) -> None:
             database.execute("commit")
     except sqlite3.Error as error:
         raise _explained(store.folder, error) from None
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Let readers and writers work at once. SQLite itself does not wait until nobody else is there."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _fill(store: Store, database: sqlite3.Connection) -> None:

@@ -412,6 +412,19 @@ def test_writers_at_once(tmp_path: Path) -> None:
     assert store.get(1).priority == 30
 
 
+def test_store_that_another_is_making(tmp_path: Path) -> None:
+    opened: list[Store] = []
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        opening = threading.Thread(target=lambda: opened.append(stores.opened(str(tmp_path))))
+        opening.start()
+        opening.join(0.2)
+        assert opening.is_alive()
+        other.execute("commit")
+    opening.join()
+    assert opened[0].find() == []
+
+
 def test_reader_waits_for_no_writer(store: Store) -> None:
     add(store)
     begun, go_on = threading.Event(), threading.Event()
