@@ -222,9 +222,9 @@ def _read_on(
         began = time.monotonic()
         with suppress(SkelebotError, OSError):  # the next time may go well, and the last one counts
             is_far = bring()
-            # A far engine is asked a tenth of the time at most, and no file takes more than half of it.
+            # A far engine is asked a fifth of the time at most, and no file takes more than half of it.
             took = time.monotonic() - began
-            pause = max(_FAR, 10 * took) if is_far else _INTERVAL
+            pause = max(_FAR, 4 * took) if is_far else _INTERVAL
             found = reading.read()
             pause = max(pause, time.monotonic() - began)
             if found != noted and time.monotonic() - noted_at >= _NOTED:

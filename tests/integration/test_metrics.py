@@ -418,7 +418,7 @@ def test_output_and_files_of_a_container(sandbox: Sandbox, name: str) -> None:
 @pytest.mark.parametrize("kill", ["nothing", "the connection", "the supervisor"])
 def test_on_another_machine_they_are_seen_while_it_runs(sandbox: Sandbox, name: str, kill: str) -> None:
     with by_tcp(sandbox, name) as far:
-        own = of_container(far, name, *beginning(8), user="caller")
+        own = of_container(far, name, *beginning(20), user="caller")
         with own.start("worker", "--drain") as worker:
             wait_for(lambda: far_record(own).tasks[0].progress == 0.5)
             if kill == "the connection":

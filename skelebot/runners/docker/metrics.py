@@ -13,6 +13,7 @@ from skelebot.runners.docker.client import Client, explained
 from skelebot.runners.docker.container import METRICS_FILE
 
 _PATIENCE = 60  # seconds for one transfer
+_BLOCK = 1 << 16
 
 
 def bring(client: Client, container: str, path: str) -> None:
@@ -46,7 +47,8 @@ def _take(stream: IO[bytes], file: IO[bytes]) -> None:
         if member.size < known:  # the job has begun it anew
             known = file.seek(0)
             file.truncate()
-        source.seek(known)
+        while known and (block := source.read(min(known, _BLOCK))):  # a stream cannot be sought in
+            known -= len(block)
         shutil.copyfileobj(source, file)
 
 
