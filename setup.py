@@ -40,6 +40,7 @@ setup(
         "requests>=2.31",
         "semver>=3.0",
         "tqdm>=4.66",
+        "rich>=13.7",
         "Jinja2>=3.1",
         "click>=8.1",
         "python-dotenv>=1.0",

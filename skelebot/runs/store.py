@@ -323,6 +323,20 @@ class Store(NamedTuple):
         with self._reading() as database:
             return [number for (number,) in database.execute(query, (state, *values, most))]
 
+    def unended(self, root: str | None = None) -> dict[int, str]:
+        """Return the states of the runs that wait or run, by their numbers."""
+        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
+        query = f"select number, state from run where state in ('queued', 'running') {where}"  # noqa: S608
+        with self._reading() as database:
+            return dict(database.execute(query, values).fetchall())
+
+    def records(self, numbers: Iterable[int]) -> list[RunRecord]:
+        """Return those of these runs that there are."""
+        with self._reading() as database:
+            query = "select document from run where number = ?"
+            rows = {number: database.execute(query, (number,)).fetchone() for number in numbers}
+        return [_read(row[0], str(number)) for number, row in rows.items() if row]
+
     def queued(self, root: str | None = None) -> list[tuple[int, str, str]]:
         """Return the number, the root and the `todo` of the queued runs, those that go first at the start.
 

@@ -35,6 +35,7 @@ _OF_LIST = (
         "state", help="Only runs in this state", choices=("queued", "running", "done", "failed", "stopped")
     ),
     Param("last", default="20", type="int", min="1", placeholder="N", help="The latest N runs"),
+    Param("watch", accepts="boolean", help="Show the queue as it changes, until you press q"),
     Param("csv", accepts="boolean", help="Print the table as CSV"),
     _JSON,
 )
@@ -61,7 +62,7 @@ class Runs(Component):
             Command(
                 "runs",
                 "List what was queued and recorded",
-                _later("look", "table"),
+                _later("watch", "runs"),
                 (),
                 _OF_LIST,
                 verbs=_verbs,

@@ -51,7 +51,7 @@ def table(session: Session, values: Values) -> int:
     left = estimate.of(store, root)
     if found:
         _show(_fitting(_columns(found, with_project, number, left)))
-    _report(store, root, left, bool(found))
+    report(store, root, left, bool(found))
     return 0
 
 
@@ -154,7 +154,7 @@ def _write_csv(columns: Sequence[_Column]) -> None:
     console.out(text.getvalue().rstrip("\n"))
 
 
-def _report(store: Store, root: str | None, left: Estimate, any_shown: bool) -> None:
+def report(store: Store, root: str | None, left: Estimate, any_shown: bool = True) -> None:
     """Say how many run and wait, for how long, and whether nobody works them off."""
     counts = store.counts(root)
     running, waiting = counts.get("running", 0), counts.get("queued", 0)
@@ -163,15 +163,22 @@ def _report(store: Store, root: str | None, left: Estimate, any_shown: bool) -> 
         console.info(f"time left: {estimate.describe(left)}")
     elif not any_shown:
         console.info("no runs; `skelebot queue JOB` queues one")
-    if why := store.setting(worker.PAUSED):
-        console.warn(f"the queue is paused: {why}; `skelebot runs resume` goes on")
-    elif waiting and not any(each["root"] in (None, root) or root is None for each in worker.workers(store)):
-        console.info("no worker is running; `skelebot worker` works the queue off")
+    if why := hold_up(store, root, waiting):
+        (console.warn if store.setting(worker.PAUSED) else console.info)(why)
     for number in store.numbers("running", root):
         if not supervise.is_supervised(store, number):
             console.warn(
                 f"nobody attends to run {number}, as its supervisor was killed; a worker goes on with it"
             )
+
+
+def hold_up(store: Store, root: str | None, waiting: int) -> str:
+    """Return why nobody takes the runs that wait, so many of them, and what to do; "" if somebody does."""
+    if why := store.setting(worker.PAUSED):
+        return f"the queue is paused: {why}; `skelebot runs resume` goes on"
+    if waiting and not any(each["root"] in (None, root) or root is None for each in worker.workers(store)):
+        return "no worker is running; `skelebot worker` works the queue off"
+    return ""
 
 
 # --- one run ---
