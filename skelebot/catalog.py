@@ -21,7 +21,8 @@ class BuiltIn(NamedTuple):
     """A built-in component, by name, not yet imported.
 
     commands: the names of its commands. needs_valid_config: whether they run only where the
-    configuration is valid; the others run anyway, then without a project and without plugins.
+    configuration is valid; the others run anyway, then without a project and without plugins. So do those
+    in `anyway`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class BuiltIn(NamedTuple):
     activation: Activation
     commands: tuple[str, ...] = ()
     needs_valid_config: bool = True
+    anyway: tuple[str, ...] = ()
 
     def load(self) -> type[Component]:
         module, _, name = self.target.partition(":")
@@ -40,7 +42,7 @@ _OF_RUNS = ("ps", "logs", "stop", "exec", "clean", "worker", "runs")
 BUILT_IN = (
     BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue")),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
-    BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS),
+    BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS, anyway=("runs",)),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),
     BuiltIn("prime", "prime:Prime", Activation.PROJECT, ("prime",)),
     BuiltIn("scaffold", "scaffold:Scaffold", Activation.ALWAYS, ("scaffold", "template")),
@@ -65,8 +67,8 @@ _FORMER = {"artifactory": "is ignored; move it below `repository:`, and its `art
 
 def needs_valid_config(command: str) -> bool:
     """Whether a command needs a valid configuration."""
-    others = (name for entry in BUILT_IN if not entry.needs_valid_config for name in entry.commands)
-    return command not in (*_OWN_COMMANDS, *others)
+    others = (entry.anyway if entry.needs_valid_config else entry.commands for entry in BUILT_IN)
+    return command not in (*_OWN_COMMANDS, *(name for names in others for name in names))
 
 
 def active(project: Project | None, report: Report, plugins: "Sequence[Guard]" = ()) -> tuple[Component, ...]:

@@ -65,6 +65,19 @@ def outputs(sandbox: Sandbox, number: int) -> Path:
 CHAIN = ("load", "+", "train")
 
 
+def test_a_wrong_configuration_keeps_nobody_from_a_run(demo: Sandbox) -> None:
+    first = str(queued(demo, *CHAIN))
+    demo.write("skelebot.yaml", "name: demo\njobs: [{nam: x}]\n")
+    for words in (("show", first), ("logs", first), ("tag", first, "x"), ("rerun", first, "--check")):
+        demo.ok("runs", *words)
+    demo.ok("runs", "get", first, "--force")
+    demo.ok("runs", "--all")
+    for line in ("runs", "runs gc --older 0s", "runs retry --failed", "runs retry 2 --code now"):
+        found = demo.run(*line.split())  # these would mean all projects, or need this one
+        assert (found.code, "jobs[0]" in found.err) == (2, True)
+    assert len(json.loads(demo.ok("runs", "--all", "--json"))) == 2
+
+
 # --- diff ---
 
 

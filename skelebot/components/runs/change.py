@@ -10,6 +10,7 @@ from functools import partial
 from skelebot import console, foreground
 from skelebot.component import Session
 from skelebot.components.runs.look import number_of
+from skelebot.components.runs.work import check_project, checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.files import remove_tree
 from skelebot.model import Flags
@@ -102,9 +103,11 @@ def _check_options(values: Values) -> None:
 def _failed(session: Session, store: Store, values: Values) -> list[int]:
     """Return the runs that have failed, the oldest first; not those that wrote to the checkout."""
     name, tag = values.get("name"), values.get("tag")
-    root = session.optional_project.root if session.optional_project else None
     found = store.find(
-        root=root, name=str(name) if name else None, tag=str(tag) if tag else None, states=("failed",)
+        root=checkout_or_all(session, every=False),
+        name=str(name) if name else None,
+        tag=str(tag) if tag else None,
+        states=("failed",),
     )
     return [run.number for run in reversed(found) if run.own]
 
@@ -143,6 +146,7 @@ def _check_own(run: RunRecord) -> None:
 
 def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
     """Queue the chain of a run anew, in the project as it is, with what its finished jobs have made."""
+    check_project(session)
     project = session.optional_project
     if project is None or project.name != run.project:
         raise UsageError(f"run {run.number} is of the project {run.project}; change into it")

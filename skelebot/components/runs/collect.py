@@ -4,7 +4,7 @@ import time
 
 from skelebot import console, units
 from skelebot.component import Session
-from skelebot.components.runs.work import checkout
+from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import UsageError
 from skelebot.options import Values
 from skelebot.runs import collect
@@ -17,7 +17,7 @@ def gc(session: Session, values: Values) -> int:
     if not values.get("older") and not values.get("keep"):
         raise UsageError("runs gc: say what may go, as in `--older 90d` or `--keep 20`")
     store, outputs_only = stores.opened(), bool(values.get("outputs-only"))
-    root = checkout(session, bool(values.get("all") or session.optional_project is None))
+    root = checkout_or_all(session, bool(values.get("all")))
     runs = _expired(store, root, _age(values), int(str(values.get("keep") or 0)))
     sizes = [(run, collect.size(store, run, outputs_only)) for run in runs]
     if outputs_only:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from skelebot import console
 from skelebot.component import Session
-from skelebot.components.runs.work import checkout
+from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.options import Values
 from skelebot.runs import difference, estimate, supervise, worker, workspace
@@ -32,7 +32,7 @@ def number_of(values: Values) -> int:
 def table(session: Session, values: Values) -> int:
     """List the latest runs, with the parameters that differ among them."""
     store = stores.opened()
-    root = checkout(session, bool(values.get("all") or session.optional_project is None))
+    root = checkout_or_all(session, bool(values.get("all")))
     states = (str(values["state"]),) if values.get("state") else ()
     found = store.find(
         root=root,

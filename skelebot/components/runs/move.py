@@ -5,6 +5,7 @@ import os
 from skelebot import console
 from skelebot.component import Session
 from skelebot.components.runs.change import numbers_of
+from skelebot.components.runs.work import check_project
 from skelebot.errors import UsageError
 from skelebot.files import output_path
 from skelebot.options import Values
@@ -31,6 +32,7 @@ def export(session: Session, values: Values) -> int:
 
 
 def import_(session: Session, values: Values) -> int:
+    check_project(session)
     store, project = stores.opened(), session.optional_project
     path = str(values["<file>"])
     if session.flags.dry_run:

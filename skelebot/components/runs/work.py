@@ -9,7 +9,7 @@ from contextlib import suppress
 from skelebot import console, foreground, units
 from skelebot.component import Session
 from skelebot.components.runs import Runs
-from skelebot.errors import UsageError
+from skelebot.errors import ConfigError, UsageError
 from skelebot.options import Values
 from skelebot.project.read import NO_PROJECT
 from skelebot.runs import store as stores
@@ -41,6 +41,22 @@ def checkout(session: Session, every: bool) -> str | None:
     if session.optional_project is None:
         raise UsageError(f"{NO_PROJECT}; change into a project, or add --all")
     return session.optional_project.root
+
+
+def checkout_or_all(session: Session, every: bool) -> str | None:
+    """Return the root whose runs are meant, or None for all: where that is wanted, or outside a project.
+
+    Raises ConfigError for a project whose configuration is wrong: whoever works in it does not mean all.
+    """
+    if not every:
+        check_project(session)
+    return checkout(session, every or session.optional_project is None)
+
+
+def check_project(session: Session) -> None:
+    """Raise ConfigError if there is a project here whose configuration is wrong; `runs` starts anyway."""
+    if session.problems:
+        raise ConfigError(list(session.problems))
 
 
 def _keep_free(session: Session) -> int:
