@@ -121,7 +121,10 @@ def _place(run: RunRecord) -> dict[str, str]:
 def _variables(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, str]]:
     """Return the variables of both, of a secret only whether it is the same one."""
     hashes_a, hashes_b = dict(a.variables), dict(b.variables)
-    before, after = _plain(a) | dict.fromkeys(hashes_a, SECRET), _plain(b) | dict.fromkeys(hashes_b, SECRET)
+    before, after = (
+        plain_variables(a) | dict.fromkeys(hashes_a, SECRET),
+        plain_variables(b) | dict.fromkeys(hashes_b, SECRET),
+    )
     for name in hashes_a.keys() & hashes_b.keys():
         if not (hashes_a[name] and hashes_b[name]):
             after[name] = UNKNOWN_SECRET
@@ -130,7 +133,7 @@ def _variables(a: RunRecord, b: RunRecord) -> tuple[dict[str, str], dict[str, st
     return before, after
 
 
-def _plain(run: RunRecord) -> dict[str, str]:
+def plain_variables(run: RunRecord) -> dict[str, str]:
     """Return the variables by name; where tasks have different values of one, by `job.name`."""
     found: dict[str, dict[str, str]] = {}
     for of, task in _tasks(run).items():

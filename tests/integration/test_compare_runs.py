@@ -125,6 +125,23 @@ def test_an_unknown_run_is_a_wrong_usage(sandbox: Sandbox, words: tuple[str, ...
     assert sandbox.run("runs", *words, cwd="/tmp").code == 2
 
 
+def test_show_gives_all_that_is_recorded(demo: Sandbox) -> None:
+    git(demo, "remote", "add", "origin", "https://ada:secret@example.org/demo.git")
+    project(demo, "demo", LOAD, TRAIN, environment="{MODE: fast}")
+    demo.ok("queue", "--priority", "3", *CHAIN)
+    demo.ok("worker", "--drain")
+    shown = demo.ok("runs", "show", "1")
+    facts = {name: text for name, _, text in (line.partition(" ") for line in shown.splitlines())}
+    assert "on main, from https://example.org/demo.git, with changes" in facts["commit"]
+    assert facts["code"].strip() == last(demo)["tree"]
+    assert facts["priority"].strip() == "3"
+    assert facts["variable"].strip() == "MODE = fast"
+    assert os.path.isfile(facts["packages"].strip())
+    for text in ("runs bash train.sh", "makes models/", "rate = 0.1"):
+        assert f"\n             {text}" in shown
+    assert "secret" not in shown
+
+
 # --- rerun ---
 
 

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from skelebot import console
+from skelebot import console, process
 from skelebot.component import Session
 from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
+from skelebot.model import Step
 from skelebot.options import Values
 from skelebot.runs import difference, estimate, supervise, worker, workspace
 from skelebot.runs import store as stores
@@ -204,8 +205,12 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
         yield "data", f"{path}: {fingerprint[:12] or 'was not there'}"
     for part, text in difference.machine(run.tasks).items():
         yield "machine", f"{part} {text}"
+    for variable, value in difference.plain_variables(run).items():
+        yield "variable", f"{variable} = {console.one_line(value)}"
     for variable, _ in run.variables:
         yield "variable", f"{variable}, from the environment of whoever runs it or an envFile"
+    for packages in run.packages:
+        yield "packages", store.packages_file(packages)
     yield "files", store.run_folder(run.number)
 
 
@@ -217,20 +222,29 @@ def _origin(run: RunRecord) -> Iterator[tuple[str, str]]:
         if text:
             yield name, console.one_line(text)
     yield "project", f"{run.project}, in {run.root}" + (f", environment {run.env}" if run.env else "")
-    yield "where", run.where
+    yield "where", run.where + ("" if run.own else ", in the checkout itself")
     for name, when in (("created", run.created), ("started", run.started), ("ended", run.ended)):
         if when:
             yield name, str(iso(when))
     if run.ended:
         yield "took", console.duration(seconds(run) or 0)
-    if run.commit:
-        changed = {True: ", with changes", False: "", None: ", perhaps with changes"}[run.dirty]
-        yield "commit", f"{run.commit}{f' on {run.branch}' if run.branch else ''}{changed}"
+    yield from _commit(run)
+    for tree in dict.fromkeys(task.tree for task in run.tasks):
+        yield "code", tree
+    if run.priority:
+        yield "priority", str(run.priority)
     if run.parent:
         yield "parent", f"run {run.parent}"
     if run.after:
         yield "after", ", ".join(f"run {number}" for number in run.after)
     yield from (("image", f"{name}, {id}") for name, id in run.images)
+
+
+def _commit(run: RunRecord) -> Iterator[tuple[str, str]]:
+    if run.commit:
+        changed = {True: ", with changes", False: "", None: ", perhaps with changes"}[run.dirty]
+        remote = f", from {run.remote}" if run.remote else ""
+        yield "commit", f"{run.commit}{f' on {run.branch}' if run.branch else ''}{remote}{changed}"
 
 
 def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
@@ -242,6 +256,9 @@ def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
     yield "task", f"{name}: {task.state}{code}{took}{done}{tries}{taken}"
     for param, value in task.params:
         yield "", f"  {param} = {console.one_line(shown(value))}"
+    yield "", f"  runs {process.display(Step(task.task.argv))}"
+    if task.outputs:
+        yield "", f"  makes {', '.join(map(console.one_line, task.outputs))}"
     for metric in task.metrics:
         between = f"min {number(metric.min)}, max {number(metric.max)}"
         at = f", step {number(metric.step)}" if metric.step is not None else ""
