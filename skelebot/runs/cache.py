@@ -3,8 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from skelebot import console
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.files import locked, reason
 from skelebot.json_form import to_json
 from skelebot.model import Mount
 from skelebot.pipeline.key import keyed_hash
@@ -45,13 +50,39 @@ def key(store: Store, run: RunRecord, at: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+@contextmanager
+def alone(store: Store, key: str) -> Iterator[None]:
+    """Let one run at a time make what belongs to a key, for the others take it over then; "" is nobody's."""
+    if not key:
+        yield
+        return
+    path = os.path.join(store.folder, f"made-{key[:16]}.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, on_wait=_say_waiting))
+        except OSError as error:
+            raise SkelebotError(f"{path} cannot be locked: {reason(error)}") from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(path)  # whoever waits for it has it open
+
+
+def _say_waiting() -> None:
+    console.info("waiting for another run that makes the same")
+
+
 def take_over(store: Store, run: RunRecord, at: int, key: str) -> int:
     """Copy what another run has made for that key; return its number, or 0 if none has, or it has changed."""
     found = store.made(key)
     if found is None:
         return 0
     number, place = found
-    other = store.get(number)
+    try:
+        other = store.get(number)
+    except UsageError:  # it was removed just now
+        return 0
     if not other.tasks[place].made or workspace.made(store, other, place) != other.tasks[place].made:
         return 0  # a later task of that run has changed it
     workspace.copy_outputs(store, other, place, workspace.outputs_folder(store, run))

@@ -91,7 +91,7 @@ def sweep(store: Store) -> int:
 
 
 # What an import, a change of a run, `queue --take-over` and a worker leave when they are killed.
-_UNFINISHED = (f"*{PART}", f"runs/*/*{PART}", f"{workspace.TAKEN}*", "workers/*.new")
+_UNFINISHED = (f"*{PART}", f"runs/*/*{PART}", f"{workspace.TAKEN}*", "made-*.lock", "workers/*.new")
 
 
 def _unfinished(store: Store) -> Iterator[str]:

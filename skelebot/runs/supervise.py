@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import IO, Literal, NamedTuple
@@ -216,29 +216,31 @@ class _Supervision:
     def _attempt(self, run: RunRecord) -> tuple[int, str]:
         """Run an attempt to its end; return its exit code, and why it failed. Raises Lost and Asked."""
         record = run.tasks[self._at]
-        try:
-            run = self._with_data(run)
-            key = cache.key(self._store, run, self._at) if record.cache and run.own else ""
-            if key and (number := cache.take_over(self._store, run, self._at, key)):
-                console.info(f"{record.job} has been done by run {number}, whose outputs are taken over")
-                self._store.update(self._number, lambda run: run.with_task(self._at, taken_from=number))
-                return self._checked(run, 0, key)
-            image, task = workspace.prepared(self._store, run, self._at)
-            task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt))))
-            runner = runners.at(task.place, self._flags)
-            with runner.prepare(image, task) as ready:
+        with ExitStack() as held:
+            try:
+                run = self._with_data(run)
+                key = cache.key(self._store, run, self._at) if record.cache and run.own else ""
+                held.enter_context(cache.alone(self._store, key))
+                if key and (number := cache.take_over(self._store, run, self._at, key)):
+                    console.info(f"{record.job} has been done by run {number}, whose outputs are taken over")
+                    self._store.update(self._number, lambda run: run.with_task(self._at, taken_from=number))
+                    return self._checked(run, 0, key)
+                image, task = workspace.prepared(self._store, run, self._at)
+                task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt))))
+                runner = runners.at(task.place, self._flags)
+                with runner.prepare(image, task) as ready:
 
-                def start(launch: Launch) -> Run:
-                    return runner.start(ready, task, self._streams, launch)
+                    def start(launch: Launch) -> Run:
+                        return runner.start(ready, task, self._streams, launch)
 
-                code = self._attend(start, runner)
-        except Lost:
-            raise
-        except SkelebotError as error:
-            self._report(str(error))
-            return error.code, str(error)
-        self._end_leftovers(task)
-        return self._checked(run, code, key)
+                    code = self._attend(start, runner)
+            except Lost:
+                raise
+            except SkelebotError as error:
+                self._report(str(error))
+                return error.code, str(error)
+            self._end_leftovers(task)
+            return self._checked(run, code, key)
 
     def _with_data(self, run: RunRecord) -> RunRecord:
         """Store the fingerprints of what the task reads as it is now, which may take long; return the run."""

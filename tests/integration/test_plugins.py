@@ -105,6 +105,21 @@ def test_a_job_in_the_project_gets_what_the_plugin_adds(seed: Sandbox) -> None:
     assert seed.ok("-n", "run") == "42\n"
 
 
+def test_a_recorded_run_keeps_what_the_plugin_added(seed: Sandbox) -> None:
+    seed.ok("plugin", "install", "../work/seed")
+    components = "components: {seed: {variable: S}, experiments: {record: true}}"
+    seed.write("skelebot.yaml", f"name: demo\n{components}\njobs:\n- {job('echo $S')}\n")
+    seed.write("seed.txt", "42")
+    assert seed.ok("-n", "prime", "+", "run") == "42\n"
+    assert seed.ok("-n", "queue", "run") == "2\n"
+    seed.write("seed.txt", "43")
+    seed.ok("worker", "--drain")
+    assert seed.ok("runs", "rerun", "1", "--now") == "42\n"
+    logs = [seed.ok("runs", "logs", number) for number in ("1", "2", "3")]
+    assert logs == ["42\n"] * 3
+    assert json.loads(seed.ok("runs", "show", "1", "--json"))["chain"] == "prime + run"
+
+
 @pytest.mark.engine
 def test_a_container_gets_what_the_plugin_adds(seed: Sandbox, name: str) -> None:
     seed.ok("plugin", "install", "../work/seed")

@@ -150,6 +150,19 @@ def test_what_another_run_has_made_from_the_same_is_taken_over(pipeline: Sandbox
     assert "taken from run 1" in pipeline.ok("runs", "show", "2")
 
 
+def test_of_many_at_once_one_makes_it(pipeline: Sandbox) -> None:
+    slow = pipeline.with_env(TOP=str(pipeline.root.parent))
+    source = 'echo load >>"$TOP/trace"; sleep 1; date +%N >data/x'
+    load = job(source, "load", native="always", outputs="[data/]", cache="true")
+    project(slow, "taken", load, TRAIN, environment="{TOP: null}")
+    for rate in ("1", "2", "3"):
+        slow.ok("queue", "load", "+", "train", "--rate", rate)
+    assert slow.run("worker", "--drain", "-j", "3").code == 0
+    assert (slow.root.parent / "trace").read_text() == "load\n"
+    assert made(slow, 1, "models/m") == made(slow, 2, "models/m") == made(slow, 3, "models/m")
+    assert not list(run_folder(slow, 1).parents[1].glob("made-*"))
+
+
 CHANGES: dict[str, Callable[[Sandbox], object]] = {
     "data": lambda sandbox: sandbox.write("raw/r", "2"),
     "code": lambda sandbox: sandbox.write("more.txt", "2"),
