@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,11 +22,17 @@ class Relay:
         self._connections: list[socket.socket] = []
         threading.Thread(target=self._serve, args=(server, answer), daemon=True).start()
 
+    @property
+    def connections(self) -> int:
+        """How many there have been since they were broken last."""
+        return len(self._connections)
+
     def cut(self) -> None:
         """Breaks all connections that there are."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
 
     def _serve(self, server: socket.socket, answer: bool) -> None:
         with contextlib.suppress(OSError):
@@ -40,8 +47,8 @@ class Relay:
 
 
 @contextlib.contextmanager
-def listening(answer: bool) -> Iterator[Relay]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def listening(answer: bool, port: int = 0) -> Iterator[Relay]:
+    with socket.create_server(("127.0.0.1", port)) as server:
         yield Relay(server, answer)
         server.shutdown(socket.SHUT_RDWR)
 
@@ -64,6 +71,25 @@ def by_tcp(sandbox: Sandbox, name: str) -> Iterator[Sandbox]:
     for kind, remove in (("ps -aq", "rm -fv"), ("images -aq", "rmi -f"), ("volume ls -q", "volume rm -f")):
         if found := there(*kind.split(), "--filter", label).split():
             there(*remove.split(), *dict.fromkeys(found))
+
+
+def with_ssh(far: Sandbox) -> Sandbox:
+    """The caller, who can reach the other machine by ssh, and has an engine of their own."""
+    config = far.root.parent / "ssh_config"
+    lines = (
+        "Host *",
+        f"IdentityFile {os.environ['SKELEBOT_TEST_REMOTE_KEY']}",
+        "StrictHostKeyChecking no",
+        "UserKnownHostsFile /dev/null",
+    )
+    config.write_text("\n".join(lines) + "\n")
+    # ssh looks for its settings in the home of the password file, whatever HOME says.
+    ssh = far.root.parent / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
+    ssh.chmod(0o755)
+    own = os.environ["DOCKER_HOST"]
+    return far.with_env(PATH=f"{ssh.parent}:{far.env['PATH']}", DOCKER_HOST=own)
 
 
 def there(*words: str) -> str:

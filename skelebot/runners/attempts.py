@@ -17,6 +17,10 @@ class Lost(SkelebotError):
     """Nobody knows how a run has ended: what would have noted it was killed."""
 
 
+class Unreachable(SkelebotError):
+    """The place of a task does not answer; what runs there goes on."""
+
+
 # Writes the exit code of its words to a file, whoever still waits for them. It lives on a signal that it gets
 # together with them, as it has to see their end. usage: sh -c SCRIPT FILE PROGRAM [WORD ...]
 _NOTING = 'trap : INT TERM HUP QUIT USR1 USR2 ALRM; "$@"; _sk=$?; echo $_sk 1<>"$0"; exit $_sk'

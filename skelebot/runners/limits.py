@@ -1,9 +1,11 @@
 """What a task may use of a machine: as lines for people, and checked before it starts."""
 
 import os
+from contextlib import suppress
 
 from skelebot.errors import SkelebotError
 from skelebot.model import ALL_GPUS, Task
+from skelebot.runners.runner import Capacity
 from skelebot.units import size_text
 
 
@@ -19,6 +21,18 @@ def describe(task: Task) -> list[str]:
     }
     named = [f"{name} {text}" for name, text in texts.items() if getattr(limits, name)]
     return [f"limits   {', '.join(named)}"] if named else []
+
+
+def capacity(with_gpus: bool) -> Capacity:
+    """What this machine has. with_gpus: whether to ask for GPUs, which takes a moment."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = 0
+    if with_gpus:
+        from skelebot.runners import gpus
+
+        with suppress(SkelebotError):  # the run will say what is wrong
+            count = len(gpus.visible(gpus.devices(), os.environ.get(gpus.VISIBLE)))
+    return Capacity(os.cpu_count() or 1, memory, count)
 
 
 def check_disk(task: Task, *folders: str) -> None:

@@ -7,6 +7,15 @@ from typing import Any, NamedTuple, Protocol
 from skelebot.model import Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 
+
+class Capacity(NamedTuple):
+    """What the machine of a place has: CPUs, bytes of memory, GPUs; None where their number is not known."""
+
+    cpus: float
+    memory: int
+    gpus: int | None = 0
+
+
 # Entered for the moment in which a program begins, so that nothing comes between it and its run.
 Launch = Callable[[], AbstractContextManager[object]]
 
@@ -50,11 +59,17 @@ class Runner(Protocol):
     def start(self, prepared: Any, task: Task, streams: Streams = OWN, launch: Launch = nullcontext) -> Run:
         """Start the task and return at once."""
 
+    def capacity(self, image: Image | None = None) -> Capacity:
+        """What the place's machine has. image: of a task that needs GPUs, by which they are counted."""
+
     def image_id(self, prepared: Any) -> str:
         """The id of the image that a task is about to run in; "" where there is none."""
 
     def pin(self, prepared: Any, name: str) -> str:
         """Keep the image of a recorded run from being removed, by a tag of that name; gives its id or ""."""
+
+    def receive(self, image: Image, name: str, source: Place) -> Image:
+        """The image of a recorded run as this place has it, sent here once from where it is pinned."""
 
     def packages(self, prepared: Any, task: Task) -> list[str]:
         """What is installed in the image or the environment: NAME==VERSION, sorted."""

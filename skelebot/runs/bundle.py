@@ -301,7 +301,9 @@ def _record(path: str, folder: str, uid: str) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise _refused(path, name, f"is damaged ({error})") from None
     return replace(
-        run,
+        run.at_home(),
+        where=run.where,
+        taken_to=(),
         after=(),
         asked="",
         variables=tuple((variable, "") for variable, _ in run.variables),  # hashed with another key

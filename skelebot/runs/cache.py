@@ -22,7 +22,7 @@ from skelebot.secret import Secret, Word, reveal, reveal_all
 def key(store: Store, run: RunRecord, at: int) -> str:
     """Return the key of a task as it would run now: all that decides what it makes. Raises SkelebotError."""
     record = run.tasks[at]
-    task = record.task
+    task = run.at_home().tasks[at].task  # what it makes is the same wherever a worker takes it
     known = {**os.environ, **reveal_all(task.env, os.environ)}
     data = dict(run.data)
 

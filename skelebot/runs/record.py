@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from skelebot.model import Image, Task
+from skelebot.model import NATIVE, Image, Place, Task
 
 State = Literal["queued", "running", "done", "failed", "stopped", "pruned"]
 
@@ -112,9 +112,10 @@ class RunRecord:
     run that it repeats. dirty: whether the checkout differed from the commit; None where that is unknown.
     images: their ids, by their names. packages: what is installed in them or in the environments, as ids of
     lists. variables: what the tasks take from elsewhere, with a keyed hash of each value. data: the
-    fingerprints of read-only mappings. asked: what a running one is asked to become. own: whether its
-    processes write to folders of its own; otherwise to the checkout. sweep: what it is a trial of.
-    notify: the shell command to run at its end.
+    fingerprints of read-only mappings. where: its tasks' places, as text. taken_to: the engines of other
+    machines to which workers have taken it, which may still have its images. asked: what a running one is
+    asked to become. own: whether its processes write to folders of its own; otherwise to the checkout. sweep:
+    what it is a trial of. notify: the shell command to run at its end.
     """
 
     uid: str
@@ -142,6 +143,7 @@ class RunRecord:
     variables: tuple[tuple[str, str], ...] = ()
     data: tuple[tuple[str, str], ...] = ()
     where: str = ""
+    taken_to: tuple[Place, ...] = ()
     parent: int = 0
     reason: str = ""
     asked: Literal["", "stop", "queue", "prune"] = ""
@@ -169,6 +171,32 @@ class RunRecord:
     def shown_chain(self) -> str:
         return " ".join(self.chain)
 
+    @property
+    def is_movable(self) -> bool:
+        """Whether it can be taken to an engine of another machine: it was frozen for the default one."""
+        return self.own and all(task.task.place in (Place(), *self.taken_to) for task in self.tasks)
+
+    @property
+    def engine(self) -> Place | None:
+        """The engine with an address at which all of its tasks run; None for this machine's."""
+        places = {task.task.place for task in self.tasks}
+        return next(iter(places)) if len(places) == 1 and not places & {Place(), NATIVE} else None
+
+    def taken(self, place: Place) -> "RunRecord":
+        """Return the run with its tasks in another place, as far as they can be elsewhere."""
+        movable = (Place(), *self.taken_to)
+        tasks = tuple(
+            replace(each, task=replace(each.task, place=place)) if each.task.place in movable else each
+            for each in self.tasks
+        )
+        taken_to = self.taken_to if place == Place() else tuple(dict.fromkeys((*self.taken_to, place)))
+        where = ", ".join(dict.fromkeys(str(each.task.place) for each in tasks))
+        return replace(self, tasks=tasks, where=where, taken_to=taken_to)
+
+    def at_home(self) -> "RunRecord":
+        """Return the run with its tasks where they were frozen for."""
+        return self.taken(Place()) if self.taken_to else self
+
     def with_task(self, at: int, **changes: Any) -> "RunRecord":
         """Return the run with changes to one of its tasks."""
         tasks = list(self.tasks)
@@ -182,7 +210,8 @@ class RunRecord:
         now = time.time()
         ended = now if state not in ("queued", "running") else 0.0
         started = now if state == "running" else 0.0 if state == "queued" else self.started
-        return replace(self, state=state, reason=reason, started=started, ended=ended, asked="")
+        run = self.at_home() if state == "queued" else self
+        return replace(run, state=state, reason=reason, started=started, ended=ended, asked="")
 
     def asked_to(self, what: Literal["stop", "queue", "prune"]) -> "RunRecord":
         """Return a running run with what it is asked to become."""

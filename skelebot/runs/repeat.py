@@ -20,8 +20,10 @@ from skelebot.runs.store import Store
 
 def repetition(run: RunRecord, uid: str, created: float) -> RunRecord:
     """Return a new run of the same tasks, none of which has begun. It takes over nothing."""
+    run = run.at_home()
     return replace(
         run,
+        taken_to=(),
         uid=uid,
         number=0,
         tasks=tuple(map(_unbegun, run.tasks)),
@@ -58,6 +60,7 @@ def _unbegun(task: TaskRecord) -> TaskRecord:
 
 def changes(store: Store, run: RunRecord, flags: Flags) -> list[str]:
     """Return what cannot be the same when a run is repeated now, each as a line."""
+    run = run.at_home()  # which has its images
     return [
         *_shared_folders(run),
         *_changed_images(run, flags),

@@ -22,6 +22,7 @@ from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import PART, reason, remove_tree, replace_file
 from skelebot.json_form import UnknownField, from_json, to_json
+from skelebot.model import NATIVE, Place
 from skelebot.runs.record import RunRecord, State
 
 VARIABLE = "SKELEBOT_STORE"
@@ -104,11 +105,17 @@ class Slots(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What a worker needs to know of a queued run: what it takes, and the runs that it comes after."""
+    """What a worker needs to know of a queued run: what it takes, and the runs that it comes after.
+
+    place: of the engine with an address that it was queued for, or NATIVE for this machine. is_movable:
+    whether it can be taken elsewhere.
+    """
 
     number: int
     slots: Slots
     after: tuple[int, ...]
+    place: Place = NATIVE
+    is_movable: bool = False
 
 
 class Store(NamedTuple):
@@ -306,13 +313,21 @@ class Store(NamedTuple):
         """Return the queued runs in their order, or the first of them, without decoding records."""
         where, values = ("and root = ?", (root,)) if root is not None else ("", ())
         query = (
-            "select number, cpus, memory, gpus, json_extract(document, '$.after') from run "  # noqa: S608 - no values
+            "select number, cpus, memory, gpus, json_extract(document, '$.after'), "  # noqa: S608 - no values
+            "json_extract(document, '$.where'), json_extract(document, '$.own') from run "
             f"where state = 'queued' {where} order by priority desc, number limit ?"
         )
         with self._reading() as database:
             rows = database.execute(query, (*values, most)).fetchall()
         return [
-            Candidate(number, Slots(*slots), tuple(json.loads(text or "[]"))) for number, *slots, text in rows
+            Candidate(
+                number,
+                Slots(*slots),
+                tuple(json.loads(text or "[]")),
+                Place("docker", where) if _is_address(where) else NATIVE,
+                where == str(Place()) and own is None,
+            )
+            for number, *slots, text, where, own in rows
         ]
 
     def numbers(self, state: State, root: str | None = None, most: int = -1) -> list[int]:
@@ -362,12 +377,15 @@ class Store(NamedTuple):
             }
         return {number: row[0] for number, row in found.items() if row}
 
-    def taken(self) -> Slots:
-        """Return what all running runs take of the machine."""
-        query = "select total(cpus), total(memory), total(gpus) from run where state = 'running'"
+    def taken(self) -> dict[Place, Slots]:
+        """Return what all running runs take of each machine: by its engine's place, NATIVE for this one."""
+        query = "select cpus, memory, gpus, document from run where state = 'running'"
+        found: dict[Place, Slots] = {}
         with self._reading() as database:
-            cpus, memory, gpus = database.execute(query).fetchone()
-        return Slots(cpus, int(memory), int(gpus))
+            for cpus, memory, gpus, document in database.execute(query).fetchall():
+                machine = _read(document, "that runs").engine or NATIVE
+                found[machine] = found.get(machine, Slots()).plus(Slots(cpus, memory, gpus))
+        return found
 
     def setting(self, name: str) -> str:
         """Return a setting; "" where it has never been set."""
@@ -501,6 +519,11 @@ def _note_durations(database: sqlite3.Connection, run: RunRecord, before: Sequen
             "where project = ? and job = ? order by id desc limit 1 offset ?)",
             (kind.project, kind.job, kind.project, kind.job, _KEPT),
         )
+
+
+def _is_address(where: str | None) -> bool:
+    """Tell whether a run's `where` is one engine with an address."""
+    return where not in (None, str(Place()), str(NATIVE)) and ", " not in str(where)
 
 
 def slots_of(run: RunRecord) -> Slots:

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple, NoReturn
 
 from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, Interrupted, SkelebotError
 from skelebot.files import open_lock, reason, replace_file, try_lock
-from skelebot.model import Flags, Run, Task
+from skelebot.model import Flags, Place, Run, Task
 from skelebot.pipeline import contents
 from skelebot.runners import attempts
-from skelebot.runners.attempts import Lost
+from skelebot.runners.attempts import Lost, Unreachable
 from skelebot.runners.runner import Launch, Runner
 from skelebot.runs import cache, machine, measure, notify, workspace
 from skelebot.runs.measure import Measured, Reading
@@ -28,6 +28,9 @@ from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
 
 _VARIABLE = "SKELEBOT_ATTEMPT"  # which attempt it is, from 1
+
+
+_PATIENCE = 2.0  # seconds between two looks at a place that does not answer
 
 
 class Asked(Exception):
@@ -91,6 +94,8 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
             store.update(number, lambda run: run if run.asked else run.asked_to(_default(in_front)))
             run = _to_end(store, number, flags, in_front)
     workspace.remove_copy(store, number)
+    if run.own and run.state == "done":
+        workspace.forget_elsewhere(store, run, flags)
     if run.has_ended and (in_front or not process.is_alive(worker)):  # otherwise that does it
         notify.run_ended(run, exit_code(run))
     return run
@@ -153,12 +158,16 @@ class _Supervision:
         self._store, self._number, self._at = store, number, at
         self._flags, self._in_front = flags, in_front
         self._streams, self._asked = process.OWN, False
+        self._has_begun = self._is_told = False
         self._log: int | None = None  # where this process's own streams are not the log
         self._reading = Reading("")
         self._noted, self._is_hopeless = Measured(), False
 
     def task_to_end(self) -> RunRecord:
-        """Run the task's attempts, or go on with the one that another supervisor began. Raises Asked."""
+        """Run the task's attempts, or go on with the one that another supervisor began.
+
+        Raises Asked, and Unreachable once the run is queued again as its place did not answer.
+        """
         run = self._store.get(self._number)
         goes_on = run.tasks[self._at].state == "running"
         while True:
@@ -172,6 +181,12 @@ class _Supervision:
                 run = self._ended(code, why)
             except Lost as error:
                 run = self._lost(str(error))
+            except Unreachable as error:
+                if not (goes_on or self._has_begun):
+                    self._put_back(error)
+                self._wait_for_place(error)
+                goes_on = True
+                continue
             except Asked:
                 self._note(self._all_measured())
                 raise
@@ -192,6 +207,7 @@ class _Supervision:
             run = run.with_task(self._at, state="running", attempt=attempt, code=None, machine=here)
             return run.with_task(self._at, started=time.time(), ended=0.0, **Measured().changes)
 
+        self._has_begun = False
         run = self._store.update(self._number, begin)
         os.makedirs(self._folder(run), exist_ok=True)
         return run
@@ -228,15 +244,20 @@ class _Supervision:
                 image, task = workspace.prepared(self._store, run, self._at)
                 task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt))))
                 runner = runners.at(task.place, self._flags)
+                if task.place in run.taken_to:
+                    image = runner.receive(image, workspace.tag(run.uid), Place())
                 with runner.prepare(image, task) as ready:
 
                     def start(launch: Launch) -> Run:
+                        self._has_begun = True
                         return runner.start(ready, task, self._streams, launch)
 
                     code = self._attend(start, runner)
             except Lost:
                 raise
             except SkelebotError as error:
+                if isinstance(error, Unreachable) and (self._has_begun or not self._in_front):
+                    raise
                 self._report(str(error))
                 return error.code, str(error)
             self._end_leftovers(task)
@@ -361,6 +382,31 @@ class _Supervision:
             while attempts.is_held(task.attempt) and time.monotonic() < until:
                 attempts.signal_holders(task.attempt, signum)
                 time.sleep(0.02)
+
+    # --- a place that does not answer ---
+
+    def _put_back(self, error: Unreachable) -> NoReturn:
+        """Queue the run again, of which nothing has begun in a place that does not answer."""
+
+        def put_back(run: RunRecord) -> RunRecord:
+            return run.with_task(self._at, state="queued", ended=time.time()).becoming("queued", str(error))
+
+        self._report(str(error))
+        self._store.update(self._number, put_back)
+        raise error
+
+    def _wait_for_place(self, error: Unreachable) -> None:
+        """Wait a moment, as the job may still run in its place. Raises Asked."""
+        run = self._store.get(self._number)
+        if run.asked == "stop":
+            self._report(f"{error}; {run.tasks[self._at].job} may still run there")
+            raise Asked
+        if run.asked:  # whoever supervises it next ends what runs there
+            raise error
+        if not self._is_told:
+            console.warn(f"{error}; {run.tasks[self._at].job} may still run there, so the run waits for it")
+            self._is_told = True
+        time.sleep(_PATIENCE)
 
     # --- its end ---
 

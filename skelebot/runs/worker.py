@@ -4,17 +4,20 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import IO, NamedTuple
 
 from skelebot import console, foreground, process, runners
 from skelebot.errors import STOPPING, SkelebotError, UsageError
 from skelebot.files import open_lock, try_lock
-from skelebot.model import NATIVE, Flags
-from skelebot.runs import notify
+from skelebot.model import NATIVE, Flags, Place
+from skelebot.runners.attempts import Unreachable
+from skelebot.runs import notify, places
+from skelebot.runs.places import HERE, Machines
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Candidate, Slots, Store
 from skelebot.runs.supervise import exit_code, is_supervised, supervise, supervisor, take
@@ -29,10 +32,14 @@ _QUICK, _IN_A_ROW = 10.0, 5  # so many runs in a row that fail within so many se
 
 
 class Plan(NamedTuple):
-    """What a worker does. root: of the checkout whose runs it takes; None: all. keep_free: bytes of disk."""
+    """What a worker does.
+
+    root: of the checkout whose runs it takes; None: all. slots: how many runs at once in each place.
+    keep_free: bytes of disk.
+    """
 
     root: str | None
-    slots: int = 1
+    slots: Mapping[Place, int] = MappingProxyType({HERE: 1})
     drain: bool = False
     keep_free: int = 0
 
@@ -55,6 +62,7 @@ def _load() -> None:
 class _Child(NamedTuple):
     number: int
     began: float
+    place: Place
 
 
 class _Worker:
@@ -62,7 +70,8 @@ class _Worker:
         self._store, self._plan, self._flags = store, plan, flags
         self._children: dict[int, _Child] = {}
         self._notifiers: set[int] = set()  # processes
-        self._adopted: set[int] = set()
+        self._adopted: dict[int, Place] = {}
+        self._machines = Machines(flags)
         self._who = process.identity(os.getpid())
         self._given_up: set[int] = set()
         self._requests = self._answered = self._quick_failures = 0
@@ -72,6 +81,9 @@ class _Worker:
 
     def run(self, waiting: Waiting) -> int:
         with foreground.handled(self._on_signal, STOPPING):
+            for place in self._plan.slots:
+                if place != HERE:
+                    self._machines.ask(place)
             while True:
                 ended = self._reap() or self._has_to_look()
                 is_idle = self._take(ended)
@@ -80,13 +92,26 @@ class _Worker:
                     break
                 self._stop_if_asked()
                 waiting.wait(seconds=_TICK)
+        if self._plan.drain and not self._requests:
+            self._report_rest()
         # A worker that was asked to end has done what it was asked for.
         return int(self._has_failed) if self._plan.drain else 0
 
-    @property
-    def _count(self) -> int:
-        """How many slots are in use."""
-        return len(self._children) + len(self._adopted)
+    def _report_rest(self) -> None:
+        """Say what is left in the queue because its places do not answer."""
+        left = len(self._store.numbers("queued", self._plan.root))
+        if left and self._machines.silent:
+            silent = " and ".join(map(str, self._machines.silent))
+            console.error(
+                f"{console.counted(left, 'run')} left in the queue, as no engine answers at {silent}"
+            )
+            self._has_failed = True
+
+    def _free(self) -> list[Place]:
+        """Return the places with a free slot that answer, this machine first."""
+        used = Counter(child.place for child in self._children.values()) + Counter(self._adopted.values())
+        open_ones = (place for place, slots in self._plan.slots.items() if used[place] < slots)
+        return [place for place in open_ones if place == HERE or self._machines.answers(place)]
 
     def _has_to_look(self) -> bool:
         """Tell whether runs may have lost their supervisor, of which the database knows nothing."""
@@ -107,16 +132,17 @@ class _Worker:
                 continue
             console.info(f"going on with run {number}")
             self._start(number, lock)
-        self._adopted = set(_orphans(self._store, self._plan.root))
-        while self._count < self._plan.slots:
+        orphans = map(self._store.get, _orphans(self._store, self._plan.root))
+        self._adopted = {run.number: places.home(run, self._plan.slots) for run in orphans}
+        while free := self._free():
             if self._is_paused():
                 return True
-            claimed = claim(self._store, self._plan.root)
+            claimed = claim(self._store, self._plan.root, tuple(self._plan.slots), free, self._machines)
             if claimed is None:
                 self._tell_of_empty_queues()
                 return self._nothing_is_left()
             self._start(*claimed)
-        return False
+        return not self._children and not self._adopted and bool(self._machines.silent)
 
     def _nothing_is_left(self) -> bool:
         """Tell whether the queue is empty, or what is in it waits for runs that nobody runs."""
@@ -158,7 +184,7 @@ class _Worker:
             pid = os.fork()
             if pid == 0:
                 os._exit(_supervise(self._store, number, self._flags, lock.fileno(), self._who))
-        self._children[pid] = _Child(number, time.monotonic())
+        self._children[pid] = _Child(number, time.monotonic(), places.home(run, self._plan.slots))
         lock.close()  # the child has it
 
     # --- what has ended ---
@@ -183,6 +209,8 @@ class _Worker:
         console.info(f"run {child.number}: {_WORDS.get(code, 'its supervisor was killed')}")
         if code == _BROKEN:
             self._given_up.add(child.number)
+        if code == _UNREACHABLE:
+            self._note_silent(child)
         self._tell_of_run(child.number)
         if code in (_CODES["failed"], _BROKEN):
             self._has_failed = True
@@ -195,6 +223,12 @@ class _Worker:
             self._pause(
                 f"{_IN_A_ROW} runs in a row failed within {_QUICK:.0f} seconds, the last was {child.number}"
             )
+
+    def _note_silent(self, child: _Child) -> None:
+        """Note that the place of a run does not answer, which is queued again."""
+        with suppress(UsageError):  # it may have been removed
+            run = self._store.get(child.number)
+            self._machines.note_silent(run.engine or child.place, run.reason)
 
     # --- telling ---
 
@@ -243,8 +277,10 @@ class _Worker:
 
 _CODES: dict[State, int] = {"done": 0, "failed": 1, "stopped": 3, "queued": 4, "pruned": 5}
 _BROKEN = 70  # the exit code of a supervisor that could not go on
+_UNREACHABLE = 69  # and of one whose run is queued again, as its place does not answer
 _WORDS = {
     **{0: "done", 1: "failed", 3: "stopped", 4: "queued again", 5: "pruned"},
+    _UNREACHABLE: "queued again, as its place does not answer",
     _BROKEN: "its supervisor could not go on; the next worker tries again",
 }
 
@@ -258,6 +294,10 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) 
             signal.signal(signum, foreground.raise_interrupted)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         return _CODES[supervise(store, number, flags, worker=worker).state]
+    except Unreachable as error:
+        if store.get(number).state == "queued":
+            return _UNREACHABLE
+        console.error(f"run {number}: {error}")
     except SkelebotError as error:
         console.error(f"run {number}: {error}")
     except BaseException as error:  # nothing may unwind into the worker's own code
@@ -287,27 +327,42 @@ def _lead_session(*keep: int) -> None:
 # --- which run is next ---
 
 
-def claim(store: Store, root: str | None) -> tuple[int, IO[str]] | None:
+def claim(
+    store: Store,
+    root: str | None,
+    slots: Sequence[Place] = (HERE,),
+    free: Sequence[Place] = (HERE,),
+    machines: Machines | None = None,
+) -> tuple[int, IO[str]] | None:
     """Take the next run that can start; return its number and its lock, held. None if there is none.
 
-    A run that has to wait for CPUs, memory or GPUs keeps its place: what it needs is not given to later ones.
+    slots: the places of the worker; free: those of them with a free slot. A run that has to wait for CPUs,
+    memory or GPUs keeps its place in the queue: what it needs of a machine is not given to later ones.
     """
-    taken, states = store.taken(), dict[int, str]()
-    for number, needed, after in _waiting(store, root):
-        if not _may_start(store, number, after, states):
+    taken, states, machines = store.taken(), dict[int, str](), machines or Machines(Flags())
+    for each in _waiting(store, root):
+        if not _may_start(store, each.number, each.after, states) or not machines.answers(each.place):
             continue
-        fits = not any(needed) or _fits(needed, taken)
-        taken = taken.plus(needed)
-        lock = take(store, number) if fits else None
-        if lock is None:
+        image = store.get(each.number).tasks[0].image if each.slots.gpus else None
+        place, machine = places.choose(each, slots, free, taken, partial(machines.capacity, image=image))
+        if machine:
+            taken[machine] = taken.get(machine, Slots()).plus(each.slots)
+        lock = take(store, each.number) if place else None
+        if place is None or lock is None:
             continue
         try:
-            store.update(number, lambda run: run.becoming("running"))
+            store.update(each.number, partial(_begun, place=place))
         except (ValueError, UsageError):  # somebody else was faster, or has removed it
             lock.close()
             continue
-        return number, lock
+        return each.number, lock
     return None
+
+
+def _begun(run: RunRecord, place: Place) -> RunRecord:
+    """Return a queued run as it begins in a place."""
+    running = run.becoming("running")
+    return running if place in (HERE, run.engine) else running.taken(place)
 
 
 def _waiting(store: Store, root: str | None) -> Iterator[Candidate]:
@@ -333,25 +388,6 @@ def _may_start(store: Store, number: int, after: Sequence[int], states: dict[int
                 states.pop(number, None)
             return False
     return all(states[other] == "done" for other in after)
-
-
-def _fits(needed: Slots, taken: Slots) -> bool:
-    """Tell whether the machine has that much left. What it never has may try when nothing else runs."""
-    if not any(taken):
-        return True
-    machine = _machine(needed)
-    return all(n == 0 or t + n <= m for n, t, m in zip(needed, taken, machine, strict=True))
-
-
-def _machine(needed: Slots) -> Slots:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = 0
-    if needed.gpus:
-        from skelebot.runners import gpus as devices
-
-        with suppress(SkelebotError):  # the run will say what is wrong
-            gpus = len(devices.visible(devices.devices(), os.environ.get(devices.VISIBLE)))
-    return Slots(os.cpu_count() or 1, memory, gpus)
 
 
 def _unattended(store: Store, root: str | None) -> Iterator[tuple[int, IO[str]]]:
@@ -389,7 +425,11 @@ def _registered(store: Store, plan: Plan) -> Iterator[None]:
     path = os.path.join(folder, str(os.getpid()))
     with open_lock(f"{path}.new") as lock:
         try_lock(lock)
-        facts = {"pid": os.getpid(), "root": plan.root, "slots": plan.slots, "started": time.time()}
+        slots = {places.name(place): count for place, count in plan.slots.items()}
+        facts = {
+            **{"pid": os.getpid(), "root": plan.root, "slots": sum(slots.values()), "places": slots},
+            "started": time.time(),
+        }
         lock.write(json.dumps(facts))
         lock.flush()
         os.rename(lock.name, path)  # whole and held, so that nobody takes it for a killed one's
@@ -401,7 +441,7 @@ def _registered(store: Store, plan: Plan) -> Iterator[None]:
 
 
 def workers(store: Store) -> list[dict[str, object]]:
-    """Return what the living workers have noted: their process, checkout, slots and when they began."""
+    """Return what the living workers have noted: process, checkout, slots in all and by place, start."""
     folder, found = os.path.join(store.folder, "workers"), []
     names = os.listdir(folder) if os.path.isdir(folder) else ()
     for name in sorted(filter(str.isdecimal, names), key=int):  # the others are logs

@@ -85,7 +85,7 @@ def prepared(store: Store, run: RunRecord, at: int) -> tuple[Image, Task]:
             root = _work_folder(store, run, at, mounts)
             task = replace(task, environments=store.environments)
         else:
-            root = os.path.join(store.run_folder(run.number), "engine")
+            root = _engine_folder(store, run)
             os.makedirs(root, exist_ok=True)
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
@@ -197,10 +197,27 @@ def unpin(uid: str, tasks: Sequence[TaskRecord], flags: Flags) -> None:
 
 
 def release(store: Store, run: RunRecord, flags: Flags) -> None:
-    """Let the code and the images of a run go."""
-    unpin(run.uid, run.tasks, flags)
+    """Let the code and the images of a run go, and what it has left on other engines."""
+    unpin(run.uid, run.at_home().tasks, flags)
+    for place in run.taken_to:
+        unpin(run.uid, run.taken(place).tasks, flags)
+    forget_elsewhere(store, run, flags)
     for number, _ in enumerate(_trees(run.tasks)):
         snapshot.forget(store.folder, f"{run.uid}-{number}")
+
+
+def forget_elsewhere(store: Store, run: RunRecord, flags: Flags) -> None:
+    """Remove what a run has left on engines of other machines besides its images, as its results are here."""
+    images = {each.task.place: each.image for each in run.tasks if each.task.place.host}
+    images |= dict.fromkeys(run.taken_to, run.tasks[0].image)
+    for place, image in images.items():
+        with suppress(SkelebotError):
+            runners.at(place, flags).forget(replace(image, context=_engine_folder(store, run)))
+
+
+def _engine_folder(store: Store, run: RunRecord) -> str:
+    """Return the folder that is the root of a run's tasks in containers."""
+    return os.path.join(store.run_folder(run.number), "engine")
 
 
 def _trees(tasks: Sequence[TaskRecord]) -> list[str]:

@@ -22,7 +22,7 @@ from harness import (
     project,
     wait_for,
 )
-from remote_engine import SSH, by_tcp, listening, there
+from remote_engine import SSH, by_tcp, listening, there, with_ssh
 
 pytestmark = pytest.mark.engine
 
@@ -37,21 +37,7 @@ def far(sandbox: Sandbox, name: str) -> Iterator[Sandbox]:
 @pytest.fixture
 def by_ssh(far: Sandbox) -> Sandbox:
     """A caller who can reach the other machine by ssh, and has an engine of their own."""
-    config = far.root.parent / "ssh_config"
-    lines = (
-        "Host *",
-        f"IdentityFile {os.environ['SKELEBOT_TEST_REMOTE_KEY']}",
-        "StrictHostKeyChecking no",
-        "UserKnownHostsFile /dev/null",
-    )
-    config.write_text("\n".join(lines) + "\n")
-    # ssh looks for its settings in the home of the password file, whatever HOME says.
-    ssh = far.root.parent / "bin/ssh"
-    ssh.parent.mkdir()
-    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
-    ssh.chmod(0o755)
-    own = os.environ["DOCKER_HOST"]
-    return far.with_env(PATH=f"{ssh.parent}:{far.env['PATH']}", DOCKER_HOST=own)
+    return with_ssh(far)
 
 
 def test_mapped_folders_go_there_and_back(by_ssh: Sandbox, name: str) -> None:

@@ -20,7 +20,21 @@ _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 _ALL = Param("all", "a", accepts="boolean", help="Include all checkouts of the project")
 _ALL_PROJECTS = Param("all", "a", accepts="boolean", help="Include all projects")
 _OF_WORKER = (
-    Param("jobs", "j", default="1", type="int", min="1", max="9999", placeholder="N", help="Runs at once"),
+    Param(
+        "jobs",
+        "j",
+        type="int",
+        min="0",
+        max="9999",
+        placeholder="N",
+        help="Runs at once on this machine (default: 1, with --on 0)",
+    ),
+    Param(
+        "on",
+        placeholder="PLACE=SLOTS",
+        is_repeated=True,
+        help="Runs at once on another Docker engine, such as ssh://gpu2=2 or CONTEXT=4",
+    ),
     Param("drain", accepts="boolean", help="End when the queue is empty, with 1 if a run failed"),
     Param("detach", "d", accepts="boolean", help="Work in the background"),
     _ALL_PROJECTS,

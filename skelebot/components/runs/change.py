@@ -163,6 +163,7 @@ def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
 
 def _flags(run: RunRecord) -> list[str]:
     """Return Skelebot's options for the environment and the place of a run."""
+    run = run.at_home()
     place = run.tasks[0].task.place
     where = ["-n"] if all(task.task.place.is_native for task in run.tasks) else []
     host = ["-d", place.host] if place.host else []
@@ -188,7 +189,8 @@ def _again(store: Store, run: RunRecord, job: object, at_once: bool) -> RunRecor
         raise UsageError(
             f"the outputs of run {run.number} were removed; `skelebot runs rerun {run.number}` runs all of it"
         )
-    fresh = replace(run, tasks=tasks, state="queued", reason="", started=0.0, ended=0.0, asked="")
+    fresh = replace(run, tasks=tasks).at_home()
+    fresh = replace(fresh, state="queued", reason="", started=0.0, ended=0.0, asked="")
     return fresh.becoming("running") if at_once else fresh
 
 

@@ -100,6 +100,8 @@ def _columns(
     for name in metrics:
         values = [run.metrics.get(name) for run in runs]
         columns.append(_Column(name, [show(each.last) if each else "" for each in values], True))
+    if len({run.where for run in runs}) > 1:
+        columns.append(_Column("WHERE", [run.where for run in runs]))
     ages = [max(time.time() - run.created, 0) for run in runs]
     columns.append(_Column("CREATED", [f"{console.duration(age)} ago" for age in ages]))
     taken = [seconds(run) for run in runs]

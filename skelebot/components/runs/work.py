@@ -4,16 +4,19 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from skelebot import console, foreground, units
 from skelebot.component import Session
 from skelebot.components.runs import Runs
 from skelebot.errors import ConfigError, UsageError
+from skelebot.model import Place
 from skelebot.options import Values
 from skelebot.project.read import NO_PROJECT
+from skelebot.runs import places, worker
 from skelebot.runs import store as stores
-from skelebot.runs import worker
 from skelebot.runs.store import Store
 from skelebot.runs.worker import Plan
 
@@ -25,13 +28,23 @@ def work(session: Session, values: Values) -> int:
     root = checkout(session, bool(values.get("all")))
     if values.get("stop"):
         return _stop(store, root)
-    plan = Plan(root, int(str(values.get("jobs", "1"))), bool(values.get("drain")), _keep_free(session))
+    plan = Plan(root, _slots(values), bool(values.get("drain")), _keep_free(session))
     if session.flags.dry_run:
-        console.out(f"take up to {plan.slots} at once of {store.counts(root).get('queued', 0)} queued runs")
+        waiting = store.counts(root).get("queued", 0)
+        console.out(f"take up to {sum(plan.slots.values())} at once of {waiting} queued runs")
         return 0
     if values.get("detach"):
         return _detach(store, plan, session)
     return worker.work(store, plan, session.flags)
+
+
+def _slots(values: Values) -> dict[Place, int]:
+    """Return the slots in each place. Raises UsageError."""
+    others = places.parse(values.get("on", ()) or ())  # type: ignore[arg-type]
+    here = int(str(values.get("jobs", "0" if others else "1")))
+    if not here and not others:
+        raise UsageError("worker: -j 0 leaves it without slots; give those on other machines with --on")
+    return ({places.HERE: here} if here else {}) | others
 
 
 def checkout(session: Session, every: bool) -> str | None:
@@ -89,11 +102,19 @@ def _list(store: Store) -> int:
         console.info("no worker is running; `skelebot worker -d` starts one")
         return 0
     rows = [
-        (str(each["pid"]), str(each["slots"]), _ago(each["started"]), str(each["root"] or "all projects"))
+        (str(each["pid"]), _shown_slots(each), _ago(each["started"]), str(each["root"] or "all projects"))
         for each in found
     ]
     console.table(("PROCESS", "SLOTS", "SINCE", "RUNS OF"), rows)
     return 0
+
+
+def _shown_slots(facts: Mapping[str, Any]) -> str:
+    """Return the slots of a worker, with their places if it has some on other machines."""
+    by_place: dict[str, int] = facts.get("places", {})
+    if set(by_place) <= {places.THIS_MACHINE}:
+        return str(facts["slots"])
+    return ", ".join(f"{count} on {place}" for place, count in by_place.items())
 
 
 def _ago(began: object) -> str:

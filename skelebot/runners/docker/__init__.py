@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 
 from skelebot import console, process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
@@ -14,11 +15,11 @@ from skelebot.project.state import checkout_id
 from skelebot.runners import limits
 from skelebot.runners.docker import build_source, cleanup, images, metrics, runs
 from skelebot.runners.docker.attended import Attended
-from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, or_natively
+from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, explained, or_natively
 from skelebot.runners.docker.labels import PROJECT_LABEL, repository
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
-from skelebot.runners.runner import Cleaned, Launch, Removed
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed
 from skelebot.secret import display_text, reveal, reveal_all
 
 # What each of them lists is in the image or is not; none says a word where it is missing.
@@ -106,6 +107,21 @@ class Docker:
     def pin(self, prepared: Prepared, name: str) -> str:
         self.client.query("tag", prepared.built.id, f"{repository(prepared.image)}:{name}")
         return prepared.built.id
+
+    def capacity(self, image: Image | None = None) -> Capacity:
+        if not self.client.is_remote:
+            return limits.capacity(with_gpus=image is not None)
+        words = ("info", "--format", "{{.NCPU}} {{.MemTotal}}")
+        code, out, said = self.client.capture(*words, timeout=PATIENCE)
+        found = re.fullmatch(r"([1-9]\d*) (\d+)", out.strip())
+        if code != 0 or not found:
+            raise explained(self.client, said or out, f"no Docker engine answers at {self.client.where}")
+        return Capacity(float(found[1]), int(found[2]), None)
+
+    def receive(self, image: Image, name: str, source: Place) -> Image:
+        from skelebot.runners.docker import transfer
+
+        return replace(image, pinned=transfer.receive(self.client, Client(source.host), image, name))
 
     def packages(self, prepared: Prepared, task: Task) -> list[str]:
         words = ("run", "--rm", "--entrypoint", "/bin/sh", prepared.built.id, "-c", _PACKAGES)

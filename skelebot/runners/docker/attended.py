@@ -11,8 +11,9 @@ from skelebot.errors import STOPPING, SkelebotError
 from skelebot.model import Attempt, Place, Run, Task
 from skelebot.process import Program
 from skelebot.runners import attempts
+from skelebot.runners.attempts import Unreachable
 from skelebot.runners.docker import metrics
-from skelebot.runners.docker.client import PATIENCE, Client
+from skelebot.runners.docker.client import PATIENCE, Client, explained
 from skelebot.runners.docker.container import Container
 from skelebot.runners.docker.runs import wait_adopted
 from skelebot.runners.gpus import Devices
@@ -58,20 +59,26 @@ class Attended:
     def _end_of_attempt(self, code: int, attempt: Attempt) -> int:
         """The job's own code, noted. If the client was killed, the container goes on."""
         name = self.container.name
-        if code and self._has_begun():
+        has_begun, is_running = self._state() if code or self.volumes else (False, False)
+        if has_begun:
             task, place = self.container.task, Place("docker", self.client.host)
             run = Run(name, name, self.container.project, task.name, place, root=task.root)
-            return wait_adopted(self.client, run, task, is_log_complete=code < 128)
+            is_log_complete = code < 128 and not is_running
+            return wait_adopted(self.client, run, task, is_log_complete)
         if code or self.volumes:
             self._settle(code)
         attempts.note(attempt, code)
         self.client.remove_container(name)
         return code
 
-    def _has_begun(self) -> bool:
-        words = ("container", "inspect", "--format", "{{.State.StartedAt}}", self.container.name)
-        code, out, _ = self.client.capture(*words, timeout=PATIENCE)
-        return code == 0 and not out.startswith("0001-")
+    def _state(self) -> tuple[bool, bool]:
+        """Tell whether the container has been started, and whether it runs. Raises Unreachable."""
+        form = "{{.State.StartedAt}} {{.State.Running}}"
+        words = ("container", "inspect", "--format", form, self.container.name)
+        code, out, said = self.client.capture(*words, timeout=PATIENCE)
+        if code != 0 and not _NO_SUCH.search(said):
+            raise explained(self.client, said, f"{self.container.name} cannot be inspected")
+        return code == 0 and not out.startswith("0001-"), out.strip().endswith("true")
 
     def _settle(self, code: int) -> None:
         """Bring results back, leave no container behind, and tell the engine's failure from the job's."""
@@ -94,6 +101,8 @@ class Attended:
             )
 
     def _raise_lost(self, task: Task) -> NoReturn:
+        if task.attempt:
+            raise Unreachable(f"the connection to {self.client.where} was lost")
         raise SkelebotError(
             f"the connection to {self.client.where} was lost, but {task.name} may still run there; "
             f"`skelebot logs -f {task.name}` follows it and brings back its results"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.model import Step, Task
+from skelebot.runners.attempts import Unreachable
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Client:
             return process.capture(self.step(*words), timeout)
         except TimeoutError:
             seconds = console.counted(timeout or 0, "second")
-            raise SkelebotError(
+            raise Unreachable(
                 f"no Docker engine answers at {self.where} in {seconds}; check that it is up, "
                 "and that ssh needs no password for it (ssh-agent)"
             ) from None
@@ -115,7 +116,10 @@ class Client:
         if not names:
             return []
         words = (kind, "inspect", "--format", "{{json .}}", *names)
-        _, out, _ = self.capture(*words)
+        code, out, err = self.capture(*words)
+        others = [line for line in err.splitlines() if "no such" not in line.lower()]
+        if code != 0 and not out.strip() and others:
+            raise explained(self, "\n".join(others), f"the {kind} {names[0]} cannot be inspected")
         return [self.read(words, line, read) for line in out.splitlines() if line.strip()]
 
     def own_sizes(self) -> dict[str, int]:
@@ -295,6 +299,7 @@ _DISK_FULL = (
     r"no space left on device|disk quota exceeded",
     "the Docker engine's disk is full; free some with `docker system prune`{natively}",
 )
+_NO_ANSWER = "no Docker engine answers at {where}; start it, or choose another with -d{natively}"
 _MEANINGS = (
     (
         r"permission denied.*(docker daemon|dial unix)|dial unix.*permission denied",
@@ -309,7 +314,7 @@ _MEANINGS = (
         r"|unable to resolve docker endpoint|connection refused"
         # What answers is a proxy or a web server; or the address is none.
         r"|check if the server supports|response from daemon: <|connection is not valid|parse \"ssh://",
-        "no Docker engine answers at {where}; start it, or choose another with -d{natively}",
+        _NO_ANSWER,
     ),
     _DISK_FULL,
     (
@@ -318,6 +323,11 @@ _MEANINGS = (
         r"|not found|request canceled|network is unreachable|proxyconnect",
         "the base image {name} cannot be pulled; check its name, the network and `docker login`{natively}",
     ),
+)
+
+# What the client says when a connection that it had breaks.
+_CONNECTION_LOST = re.compile(
+    r"unexpected EOF|: EOF|connection reset|broken pipe|the connection was lost|closed network connection"
 )
 
 # The classic builder's words, and BuildKit's.
@@ -341,15 +351,18 @@ def explained(
     meanings: Sequence[tuple[str, str]] = _MEANINGS if pulled else _MEANINGS[:-1]
     if _STEP_FAILED.search(output):  # whatever its program could not reach, the engine was there
         meanings = [_DISK_FULL]
-    text = otherwise
+    text, kind = otherwise, SkelebotError
     for pattern, meaning in meanings:
         if re.search(pattern, output.lower()):
+            kind = Unreachable if meaning is _NO_ANSWER else SkelebotError
             text = meaning.format(where=client.where, natively=natively, name=pulled)
             break
     last = [
         line.strip() for line in output.splitlines() if line.strip() and not line.lstrip().startswith("<")
     ]
-    return SkelebotError(text + (f" ({last[-1]})" if last else ""))
+    if kind is SkelebotError and _CONNECTION_LOST.search(output):
+        kind = Unreachable
+    return kind(text + (f" ({last[-1]})" if last else ""))
 
 
 def _bytes(text: str) -> int:

@@ -9,6 +9,7 @@ from typing import IO
 from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.model import Task
+from skelebot.runners.attempts import Unreachable
 from skelebot.runners.docker.client import Client, explained
 from skelebot.runners.docker.container import METRICS_FILE
 
@@ -53,9 +54,14 @@ def _take(stream: IO[bytes], file: IO[bytes]) -> None:
 
 
 def bring_last(client: Client, container: str, task: Task) -> None:
-    """Bring what a job has measured that has ended; it counts as it ended, even if that fails."""
+    """Bring what a job has measured that has ended; it counts as it ended, even if that fails.
+
+    Raises Unreachable.
+    """
     if task.metrics and client.is_remote:
         try:
             bring(client, container, task.metrics)
+        except Unreachable:
+            raise  # whoever waits for the job goes on once the engine answers
         except (SkelebotError, OSError) as error:
             console.warn(f"{task.name}: {error}")

@@ -98,8 +98,10 @@ def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = F
     if not is_log_complete:
         path = os.path.join(attempt.folder, "log")
         with open(f"{path}.new", "wb") as log:
-            process.start(client.step("logs", run.name), Streams(b"", log.fileno(), log.fileno())).wait()
-        os.replace(f"{path}.new", path)
+            streams = Streams(b"", log.fileno(), log.fileno())
+            said = process.start(client.step("logs", run.name), streams).wait()
+        if said == 0:
+            os.replace(f"{path}.new", path)
     attempts.note(attempt, code)
     client.remove_container(run.name)
     return code

@@ -92,7 +92,9 @@ def _volumes(client: Client, prepared: Prepared, task: Task) -> "Volumes | None"
     from skelebot.runners.docker.volumes import Volumes
 
     mounts = _mounts(client, prepared, task)
-    return Volumes.of(client, prepared.built.id, prepared.image.project, task.root, mounts)
+    context = prepared.image.context
+    checkout = context if task.attempt and os.path.isdir(context) else ""
+    return Volumes.of(client, prepared.built.id, prepared.image.project, task.root, mounts, checkout)
 
 
 def _container(

@@ -13,7 +13,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -35,7 +35,8 @@ class Volumes:
     """What stands for a checkout's mappings on one engine: a volume for each folder, copies of the files.
 
     image: the id of one that has find and tar. files: the mapped files, each with the checksum of what
-    the container was given; without one those that are read-only.
+    the container was given; without one those that are read-only. checkout: of a recorded run, whose root is
+    a folder of its own: the read-only mappings that are not its own are those of the checkout.
     """
 
     client: Client
@@ -44,9 +45,12 @@ class Volumes:
     root: str
     folders: tuple[Mount, ...]
     files: tuple[tuple[Mount, str], ...]
+    checkout: str = ""
 
     @classmethod
-    def of(cls, client: Client, image: str, project: str, root: str, mounts: Iterable[Mount]) -> "Volumes":
+    def of(
+        cls, client: Client, image: str, project: str, root: str, mounts: Iterable[Mount], checkout: str = ""
+    ) -> "Volumes":
         """Those of what is mapped now. Raises SkelebotError for what is neither a folder nor a file."""
         folders, files = [], []
         for mount in mounts:
@@ -58,7 +62,7 @@ class Volumes:
                 raise SkelebotError(
                     f"{mount.source} is neither a folder nor a file, and cannot be mapped on {client.where}"
                 )
-        return cls(client, image, project, root, tuple(folders), tuple(files))
+        return cls(client, image, project, root, tuple(folders), tuple(files), checkout)
 
     def labels(self) -> tuple[tuple[str, str], ...]:
         """What a container carries for it to be told from others', and its results to be brought back."""
@@ -72,24 +76,31 @@ class Volumes:
         return tuple(word for fields, more in mounts for word in ("--mount", csv([*fields, *more])))
 
     def _fields(self, mount: Mount, target: str) -> list[str]:
-        labels = {PROJECT_LABEL: self.project, CHECKOUT_LABEL: checkout_id(self.root)}
+        labels = {PROJECT_LABEL: self.project, CHECKOUT_LABEL: checkout_id(self._root(mount))}
         words = ["type=volume", f"source={self._name(mount)}", f"target={target}", "volume-nocopy"]
         return words + [f"volume-label={name}={value}" for name, value in labels.items()]
 
     def _name(self, mount: Mount) -> str:
         source = hashlib.sha256(os.fsencode(mount.source)).hexdigest()[:10]
-        return f"{image_name(self.project)}-{checkout_id(self.root)}-{source}"
+        return f"{image_name(self.project)}-{checkout_id(self._root(mount))}-{source}"
+
+    def _root(self, mount: Mount) -> str:
+        """Return the root of the checkout whose volume a mapping has: many runs read the same data."""
+        own = os.path.dirname(self.root)
+        is_own = not mount.read_only or f"{mount.source}/".startswith(f"{own}/")
+        return self.checkout if self.checkout and not is_own else self.root
 
     def send(self) -> None:
         """Bring the volumes in step with the folders; what an earlier job wrote comes back first."""
-        with self._alone():
+        with self._alone(self.folders):
             self._exchange(self.folders, both_ways=True)
 
     def fetch(self, container: str) -> None:
         """Bring back what a job has written. Where that fails, it stays for another attempt."""
         try:
-            with self._alone():
-                self._exchange(tuple(m for m in self.folders if not m.read_only), both_ways=False)
+            folders = tuple(mount for mount in self.folders if not mount.read_only)
+            with self._alone(folders):
+                self._exchange(folders, both_ways=False)
                 for mount, sent in self.files:
                     if not mount.read_only:
                         self._fetch_file(container, mount, sent)
@@ -100,19 +111,17 @@ class Volumes:
             raise
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Wait until no other run of the checkout is at it."""
+    def _alone(self, mounts: tuple[Mount, ...]) -> Iterator[None]:
+        """Wait until no other run of the checkout, or of one whose volumes it has, is at it."""
 
         def on_wait() -> None:
             console.info("waiting for another run to synchronize its mappings")
 
-        with locked(os.path.join(self._state_folder(), "lock"), on_wait=on_wait):
+        roots = dict.fromkeys((self.root, *map(self._root, mounts)))
+        with ExitStack() as locks:
+            for root in roots:
+                locks.enter_context(locked(os.path.join(_state_folder(root), "lock"), on_wait=on_wait))
             yield
-
-    def _state_folder(self) -> str:
-        folder = os.path.join(own_folder(self.root), "remote")
-        os.makedirs(folder, exist_ok=True)
-        return folder
 
     # --- mapped folders ---
 
@@ -149,8 +158,8 @@ class Volumes:
 
         return Folder(
             os.path.realpath(mount.source),
-            os.path.join(self._state_folder(), f"{self._name(mount)}.{where:08x}.json"),
-            os.path.realpath(os.path.join(self.root, FOLDER)),
+            os.path.join(_state_folder(self._root(mount)), f"{self._name(mount)}.{where:08x}.json"),
+            os.path.realpath(os.path.join(self._root(mount), FOLDER)),
             self._part,
             is_in_use,
         )
@@ -190,6 +199,12 @@ class Volumes:
         has_gone = re.search(r"no such container|could not find the file", said.lower())
         if not has_gone and not (code == 0 and whole):
             raise explained(self.client, said, f"{mount.source} could not be brought back")
+
+
+def _state_folder(root: str) -> str:
+    folder = os.path.join(own_folder(root), "remote")
+    os.makedirs(folder, exist_ok=True)
+    return folder
 
 
 def _take_file(stream: IO[bytes], target: str, sent: str, part: str) -> None:

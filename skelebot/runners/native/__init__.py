@@ -23,7 +23,7 @@ from skelebot.runners.native import environment, records
 from skelebot.runners.native.environment import Environment
 from skelebot.runners.native.held import Held, hold
 from skelebot.runners.native.records import Record
-from skelebot.runners.runner import Cleaned, Launch, Removed, superseded
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
 
 if TYPE_CHECKING:
     import threading
@@ -87,6 +87,12 @@ class Native:
 
     def pin(self, prepared: Environment, name: str) -> str:
         return ""
+
+    def capacity(self, image: Image | None = None) -> Capacity:
+        return limits.capacity(with_gpus=image is not None)
+
+    def receive(self, image: Image, name: str, source: Place) -> Image:
+        return image
 
     def packages(self, prepared: Environment, task: Task) -> list[str]:
         return environment.packages(prepared)
