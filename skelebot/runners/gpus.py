@@ -1,4 +1,4 @@
-"""The GPUs of this machine: which are free, and which a run holds for itself alone.
+"""The GPUs of a machine: which are free, and which a run holds for itself alone.
 
 A run holds the lock of a file for each of its devices. Its processes inherit the lock: it lasts as long as
 they do, however Skelebot ends. A detached container has no process here, and holds devices by a label.
@@ -19,6 +19,14 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Where all users of a machine find the same locks. A user cannot rename what is another's there.
 _LOCK = "/tmp/skelebot-gpu-{}.lock"  # noqa: S108 - opened without following links, and never written to
 _PATIENCE = 60.0  # nvidia-smi wakes sleeping devices
+
+
+# Gives what runs nvidia-smi, by its words, on the machine whose GPUs are meant.
+Asking = Callable[[tuple[str, ...]], Step]
+
+
+def _here(words: tuple[str, ...]) -> Step:
+    return Step(words)
 
 
 class DriverMissing(SkelebotError):
@@ -54,18 +62,22 @@ class Devices(NamedTuple):
 
 
 def take(
-    task: Task, env: Mapping[str, str], other_holders: Callable[[], Mapping[str, str]] = dict
+    task: Task,
+    env: Mapping[str, str],
+    other_holders: Callable[[], Mapping[str, str]] = dict,
+    asking: Asking = _here,
 ) -> Devices:
     """Take as many devices as the task needs: free ones, which no other run holds.
 
     env: the caller's variables, which may name the devices to choose from. other_holders: gives who holds
-    devices otherwise than by a lock, by their lasting names; called once locks are held.
+    devices otherwise than by a lock, by their lasting names; called once locks are held. asking: on which
+    machine they are.
     Raises SkelebotError.
     """
     count = task.limits.gpus
     if count <= 0:
         return Devices()
-    allowed, busy = visible(devices(), env.get(VISIBLE)), busy_devices()
+    allowed, busy = visible(devices(asking), env.get(VISIBLE)), busy_devices(asking)
     holders = {
         device: f"process {' and '.join(busy[device.uuid])}" for device in allowed if device.uuid in busy
     }
@@ -104,15 +116,23 @@ def _too_few(
 # --- what nvidia-smi shows ---
 
 
-def devices() -> list[Device]:
-    """All devices of this machine. Raises SkelebotError."""
-    return [Device(*row) for row in _query("gpu=index,uuid")]
+def devices(asking: Asking = _here) -> list[Device]:
+    """All devices of a machine. Raises SkelebotError."""
+    return [Device(*row) for row in _query("gpu=index,uuid", asking)]
 
 
-def busy_devices() -> dict[str, list[str]]:
+def can_be_listed(asking: Asking) -> bool:
+    """Tell whether the devices of a machine can be asked for."""
+    try:
+        return bool(devices(asking))
+    except SkelebotError:
+        return False
+
+
+def busy_devices(asking: Asking = _here) -> dict[str, list[str]]:
     """The processes that compute on each device, by the device's lasting name."""
     busy: dict[str, list[str]] = {}
-    for uuid, pid in _query("compute-apps=gpu_uuid,pid"):
+    for uuid, pid in _query("compute-apps=gpu_uuid,pid", asking):
         busy.setdefault(uuid, []).append(pid)
     return busy
 
@@ -123,8 +143,8 @@ def models() -> tuple[list[str], list[str]]:
     return [model for model, _ in rows], [driver for _, driver in rows]
 
 
-def _query(what: str) -> Iterator[list[str]]:
-    step = Step(("nvidia-smi", f"--query-{what}", "--format=csv,noheader"))
+def _query(what: str, asking: Asking = _here) -> Iterator[list[str]]:
+    step = asking(("nvidia-smi", f"--query-{what}", "--format=csv,noheader"))
     try:
         code, out, err = process.capture(step, _PATIENCE)
     except TimeoutError:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from harness import Sandbox, containers, docker, job, project, run_folder, runs_of, wait_for
+from harness import CLIENTS, Sandbox, containers, docker, job, project, run_folder, runs_of, wait_for
 from remote_engine import SSH, by_tcp, listening, there, with_ssh
 
 pytestmark = pytest.mark.engine
@@ -259,6 +260,40 @@ def test_a_run_that_was_queued_for_a_place_stays_there(far: Sandbox, name: str) 
     shown = runs_of(own)
     assert [shown[n]["where"] for n in (1, 2, 3)] == [place, "native", "default, native"]
     assert {each["state"] for each in shown.values()} == {"done"}
+
+
+# A client of an engine whose machine has two GPUs: Docker refuses devices where NVIDIA's toolkit is missing.
+CLIENT = """\
+#!/bin/bash
+case " $* " in
+*" --query-gpu=index,uuid "*) printf '0, GPU-0-%(name)s\\n1, GPU-1-%(name)s\\n'; exit ;;
+*" --query-compute-apps=gpu_uuid,pid "*) exit ;;
+esac
+words=()
+while [ $# -gt 0 ]; do
+    if [ "$1" = --gpus ]; then echo "$2" >>"${0%%/*}/asked"; shift 2; else words+=("$1"); shift; fi
+done
+exec %(client)s "${words[@]}"
+"""
+
+
+def test_each_run_has_a_gpu_of_its_own(far: Sandbox, name: str) -> None:
+    """As many at once as there are; how many is known once the image is there."""
+    own, place = by_address(far)
+    path = own.write("../bin/docker", CLIENT % {"name": name, "client": CLIENTS[0]}, 0o755).resolve()
+    own = own.with_env(PATH=f"{path.parent}:{own.env['PATH']}", CUDA_VISIBLE_DEVICES="7")
+    project(own, name, job(HELD, outputs="[out/]"), resources="{gpus: 1}")
+    for _ in range(3):
+        own.ok("queue", "run")
+    with own.start("worker", "--drain", "--on", f"{place}=3", stderr=subprocess.DEVNULL) as worker:
+        wait_for(lambda: has_begun(name, 2))
+        assert [shown["state"] for shown in runs_of(own).values()].count("queued") == 1
+        while worker.poll() is None:
+            go(name)
+    assert sorted(own.read("../bin/asked").splitlines()[:2]) == ['"device=0"', '"device=1"']
+    assert {shown["state"] for shown in runs_of(own).values()} == {"failed"}
+    for lock in Path("/tmp").glob(f"skelebot-gpu-GPU-*-{name}.lock"):
+        lock.unlink()
 
 
 def test_native_runs_need_a_slot_here(far: Sandbox, name: str) -> None:

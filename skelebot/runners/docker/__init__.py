@@ -116,7 +116,17 @@ class Docker:
         found = re.fullmatch(r"([1-9]\d*) (\d+)", out.strip())
         if code != 0 or not found:
             raise explained(self.client, said or out, f"no Docker engine answers at {self.client.where}")
-        return Capacity(float(found[1]), int(found[2]), None)
+        return Capacity(float(found[1]), int(found[2]), self._count_gpus(image))
+
+    def _count_gpus(self, image: Image | None) -> int | None:
+        """The number of GPUs of another machine; None if it is not known, as without the image there."""
+        built = self.client.inspect(image.pinned) if image and image.pinned else None
+        if built:
+            from skelebot.runners import gpus
+
+            with suppress(SkelebotError):
+                return len(gpus.devices(runs.asking_gpus(self.client, built.id)))
+        return None
 
     def receive(self, image: Image, name: str, source: Place) -> Image:
         from skelebot.runners.docker import transfer

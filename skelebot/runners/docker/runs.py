@@ -22,6 +22,7 @@ from skelebot.runners.docker.labels import (
     PROJECT_LABEL,
     ROOT_LABEL,
 )
+from skelebot.runners.gpus import Asking
 from skelebot.runners.runner import Removed
 
 
@@ -170,6 +171,12 @@ def gpu_holders(client: Client) -> dict[str, str]:
     out = client.query("ps", "--filter", f"label={GPUS_LABEL}", "--format", form, timeout=PATIENCE)
     rows = (line.split(" ", 1) for line in out.splitlines() if " " in line)
     return {uuid: f"the container {name}" for name, uuids in rows for uuid in uuids.split(",")}
+
+
+def asking_gpus(client: Client, image: str) -> Asking:
+    """What asks for the GPUs of the engine's machine: its toolkit puts nvidia-smi into a container."""
+    how = ("run", "--rm", "--gpus", "all", "--pid", "host", "--network", "none", "--entrypoint")
+    return lambda words: client.step(*how, words[0], image, *words[1:])
 
 
 def local_gpu_holders() -> dict[str, str]:

@@ -66,10 +66,18 @@ def start(client: Client, prepared: Prepared, task: Task, streams: Streams, laun
 def _take_devices(attended: Attended) -> None:
     """Take the GPUs that the task needs for itself. Raises SkelebotError if too few are free."""
     client, task = attended.client, attended.container.task
-    if task.limits.gpus <= 0 or client.is_remote:  # whose devices are not known here
+    if task.limits.gpus <= 0:
         return
     env = {**os.environ, **reveal_all(task.env, os.environ)}
-    attended.devices = devices = gpus.take(task, env, lambda: runs.gpu_holders(client))
+    if not client.is_remote:
+        devices = gpus.take(task, env, lambda: runs.gpu_holders(client))
+    else:
+        asking = runs.asking_gpus(client, attended.container.image)
+        if not (task.attempt and gpus.can_be_listed(asking)):
+            return  # the engine gives it some, whoever uses them
+        env.pop(gpus.VISIBLE, None)  # of this machine's
+        devices = gpus.take(task, env, lambda: runs.gpu_holders(client), asking)
+    attended.devices = devices
     # The container sees no others, and numbers them from 0.
     others = tuple(pair for pair in task.env if pair[0] != gpus.VISIBLE)
     attended.container = replace(attended.container, task=replace(task, env=others), devices=devices.devices)
