@@ -67,11 +67,17 @@ def _lasting(found: dict[str, Any]) -> tuple[str, list[Any]]:
 
 def _send(client: Client, source: Client, image: Image, tag: str) -> None:
     """Stream the image from one engine to the other, under a name that nobody else gives."""
-    code, size, said = source.capture(
-        "image", "inspect", "--format", "{{.Size}}", image.pinned, timeout=PATIENCE
-    )
+    form = "{{.Size}} {{.Architecture}}"
+    code, out, said = source.capture("image", "inspect", "--format", form, image.pinned, timeout=PATIENCE)
     if code != 0:
         raise explained(source, said, f"the image {image.pinned} of the run is no longer at {source.where}")
+    size, processor = out.split()
+    there = client.query("version", "--format", "{{.Server.Arch}}").strip()
+    if processor != there:
+        raise SkelebotError(
+            f"the image is for {processor}, and {client.where} has {there}; leave out its --on, or queue the "
+            f"run with -d {client.where}, which builds the image there"
+        )
     console.info(f"sending the image ({console.size(int(size))}) to {client.where}")
     source.query("tag", image.pinned, tag)
     errors: list[bytes] = []
