@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from skelebot.runs import estimate, worker
 from skelebot.runs import store as stores
 from skelebot.runs.estimate import UNKNOWN, Estimate, Span, Work, remaining, schedule, whole
+from skelebot.runs.places import HERE
 from skelebot.runs.record import RunRecord, Sweep, TaskRecord
 from skelebot.runs.store import Store
 from skelebot.runs.worker import Plan
@@ -289,11 +290,11 @@ def test_the_slots_of_living_workers_count(store: Store) -> None:
     for _ in range(4):
         add(store)
     assert left(store) == 240
-    with worker._registered(store, Plan(ROOT, 2)):
+    with worker._registered(store, Plan(ROOT, {HERE: 2})):
         assert (left(store), estimate.of(store, ROOT, NOW).slots) == (120, 2)
-    with worker._registered(store, Plan(None, 4)):
+    with worker._registered(store, Plan(None, {HERE: 4})):
         assert left(store) == 60
-    with worker._registered(store, Plan("/q", 2)):  # takes others
+    with worker._registered(store, Plan("/q", {HERE: 2})):  # takes others
         assert left(store) == 240
 
 
@@ -302,7 +303,7 @@ def test_a_worker_of_all_projects_also_takes_what_stands_before_ones_own(store: 
     add(store, root="/q")
     own = add(store)
     assert left(store) == 60
-    with worker._registered(store, Plan(None, 1)):
+    with worker._registered(store, Plan(None, {HERE: 1})):
         assert estimate.of(store, ROOT, NOW).ends == {own.number: 120}
 
 
