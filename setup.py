@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+UI = ["starlette>=0.40", "uvicorn>=0.30", "plotly>=6"]
 INIT = (HERE / "skelebot" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'__version__ = "([^"]+)"', INIT)
 assert VERSION, "skelebot/__init__.py must name the version"
@@ -26,6 +27,8 @@ setup(
             "image/*.R",
             "runners/docker/*.sh",
             "components/kerberos/*.sh",
+            "page/templates/*",
+            "page/static/*",
             "templates/*",
             "templates/*/*",
         ]
@@ -48,7 +51,9 @@ setup(
         'tomli>=2; python_version < "3.11"',
     ],
     extras_require={
+        "ui": UI,
         "test": [
+            *UI,
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
@@ -62,7 +67,7 @@ setup(
             "types-tqdm",
             "moto[server]>=5",
             "selenium>=4.15",
-        ]
+        ],
     },
     entry_points={"console_scripts": ["skelebot=skelebot.__main__:run"]},
     classifiers=[

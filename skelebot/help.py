@@ -13,7 +13,7 @@ from skelebot.project.read import FILE, NO_PROJECT
 GROUPS = (
     ("pipelines", ("graph", "why")),
     ("running jobs", ("ps", "logs", "stop", "exec", "clean")),
-    ("experiments", ("queue", "worker", "runs")),
+    ("experiments", ("queue", "worker", "runs", "ui")),
     ("artifacts", ("push", "pull", "artifacts")),
     ("images", ("prime", "publish")),
     ("notebooks", ("jupyter",)),

@@ -1,4 +1,4 @@
-"""A real browser, without a window, that works in Jupyter as a person would."""
+"""A real browser, without a window, that works as a person would: in Jupyter, and on any page."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -106,14 +106,21 @@ class Notebook:
 
 @contextmanager
 def notebook() -> Iterator[Notebook]:
+    with browsing("900,640") as driver:
+        yield Notebook(driver)
+
+
+@contextmanager
+def browsing(size: str) -> Iterator[webdriver.Chrome]:
+    """Yields a browser whose window has this size, as in 900,640."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     # As root, and where /dev/shm is small.
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,640"):
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={size}"):
         options.add_argument(word)
     # Named, as selenium would look for a newer one in the network.
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
-        yield Notebook(driver)
+        yield driver
     finally:
         driver.quit()

@@ -1,6 +1,7 @@
 """The facts of a run: what was frozen, and how far it is. Frozen values, stored as JSON."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -163,9 +164,7 @@ class RunRecord:
     @property
     def names(self) -> tuple[str, ...]:
         """Return a name for each task: its job's, numbered from the second time that the chain has it."""
-        jobs = [task.job for task in self.tasks]
-        counts = [jobs[: at + 1].count(job) for at, job in enumerate(jobs)]
-        return tuple(f"{job}#{n}" if n > 1 else job for job, n in zip(jobs, counts, strict=True))
+        return task_names([task.job for task in self.tasks])
 
     @property
     def shown_chain(self) -> str:
@@ -216,6 +215,12 @@ class RunRecord:
     def asked_to(self, what: Literal["stop", "queue", "prune"]) -> "RunRecord":
         """Return a running run with what it is asked to become."""
         return replace(self, asked=what) if self.state == "running" else self
+
+
+def task_names(jobs: Sequence[str]) -> tuple[str, ...]:
+    """Return a name for each task of a chain, by their jobs, as `RunRecord.names`."""
+    counts = [jobs[: at + 1].count(job) for at, job in enumerate(jobs)]
+    return tuple(f"{job}#{n}" if n > 1 else job for job, n in zip(jobs, counts, strict=True))
 
 
 def iso(seconds: float) -> str | None:

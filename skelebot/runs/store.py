@@ -297,6 +297,11 @@ class Store(NamedTuple):
             rows = database.execute(query, (*given.values(), *states)).fetchall()
         return [_read(document, str(number)) for document, number in rows]
 
+    def documents(self) -> list[tuple[int, str]]:
+        """Return the number and the JSON of each run, the latest first, for who reads little of many."""
+        with self._reading() as database:
+            return database.execute("select number, document from run order by number desc").fetchall()
+
     def uids(self) -> list[str]:
         """Return the uids of all runs."""
         with self._reading() as database:

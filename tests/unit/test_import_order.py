@@ -27,7 +27,7 @@ ORDER = (
         "foreground",
     ),
     *("value_types", "options"),
-    *("project", "image", "runners", "pipeline", "runs"),
+    *("project", "image", "runners", "pipeline", "runs", "page"),
     *("component", "launch", "plugins", "components", "catalog"),
     *("plugins.worker", "artifacts", "metrics", "help", "cli", "complete", "__main__"),
 )
@@ -68,6 +68,10 @@ ROOMS = {
         *("record", "metrics", "store", "snapshot", "difference", "outside", "packages", "outputs"),
         *("workspace", "machine", "cache", "measure", "notify", "supervise", "places", "worker", "estimate"),
         *("repeat", "branch", "collect", "bundle", "__init__"),
+    ),
+    "page": (
+        *("__init__", "text", "rows", "facts", "figures", "outputs", "guard", "pages"),
+        *("run_page", "queue_page", "runs_page", "compare_page", "sweep_page", "app", "serve"),
     ),
     "plugins": ("__init__", "find", "idle", "limit", "load", "typecheck", "guard", "probe", "worker"),
 }

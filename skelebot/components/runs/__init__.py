@@ -1,4 +1,4 @@
-"""`ps`, `logs`, `stop`, `exec` and `clean`: manage what runs; `worker` and `runs`: what was queued."""
+"""`ps`, `logs`, `stop`, `exec` and `clean`: manage what runs; `worker`, `runs` and `ui`: what was queued."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +53,10 @@ _OF_LIST = (
     Param("csv", accepts="boolean", help="Print the table as CSV"),
     _JSON,
 )
+_OF_PAGE = (
+    Param("port", "p", type="int", min="0", max="65535", help="The port (default: a free one)"),
+    Param("open", "o", accepts="boolean", help="Open the page in a browser"),
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -81,6 +85,7 @@ class Runs(Component):
                 _OF_LIST,
                 verbs=_verbs,
             ),
+            Command("ui", "Show the queue and all runs in a browser", _later("page", "ui"), (), _OF_PAGE),
         )
         if project is None:
             return recorded

@@ -1,0 +1,1 @@
+"""The page that shows recorded runs in a browser; `serve` is imported by the command `ui` alone."""

@@ -1,0 +1,97 @@
+"""Sweeps: which there are, and the trials of one, with the best of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from skelebot.page import figures, text
+from skelebot.page.figures import Case
+from skelebot.page.pages import STATES, Pages, as_figures, for_table, html, root_of, whole_number
+from skelebot.page.rows import Query, Row, matching, ordered, table
+from skelebot.runs.record import Sweep
+
+
+def listing(pages: Pages, request: Request) -> Response:
+    counts: dict[str, dict[str, int]] = {}
+    for row in pages.rows.all(root_of(pages, request)):
+        if row.sweep:
+            states = counts.setdefault(row.sweep, {})
+            states[row.state] = states.get(row.state, 0) + 1
+    return html(pages, request, "sweeps", sweeps=counts, states=STATES)
+
+
+def _trials(pages: Pages, request: Request) -> tuple[Sweep, list[Row]]:
+    """Return the sweep that an address names, with the rows of its runs."""
+    name = request.query_params.get("name", "")
+    rows = matching(pages.rows.all(root_of(pages, request)), Query(sweep=name)) if name else []
+    sweep = pages.store.get(rows[0].number).sweep if rows else None
+    if sweep is None:
+        raise HTTPException(404)
+    return sweep, rows
+
+
+class Goal(NamedTuple):
+    """The metric that a sweep is about; "" where it has none."""
+
+    metric: str
+    is_lowest: bool
+
+
+def _goal(sweep: Sweep) -> Goal:
+    which, _, name = sweep.goal.partition(":")
+    return Goal(name, which != "max")
+
+
+def _sort(goal: Goal) -> str:
+    """Return the column by which the best trials come first."""
+    return f"{'' if goal.is_lowest else '-'}metric:{goal.metric}" if goal.metric else ""
+
+
+def show(pages: Pages, request: Request) -> Response:
+    sweep, rows = _trials(pages, request)
+    goal = _goal(sweep)
+    query = Query(sweep=sweep.name, sort=_sort(goal), page=whole_number(request.query_params.get("page"), 1))
+    return html(
+        pages,
+        request,
+        "sweep",
+        sweep=sweep,
+        goal=goal,
+        table=table(rows, query, with_project=False),
+        query=query,
+        ended=sum(row.state not in ("queued", "running") for row in rows),
+        is_live=any(row.state in ("queued", "running") for row in rows),
+        ticked=[],
+        **for_table(),
+    )
+
+
+def trials(pages: Pages, request: Request) -> Response:
+    sweep, rows = _trials(pages, request)
+    goal = _goal(sweep)
+    measured = [goal.metric] if goal.metric else list(dict.fromkeys(n for row in rows for n in row.metrics))
+    done = [row for row in rows if row.state == "done"]
+    best = ordered(done, _sort(goal))
+    cases = [Case(f"run {row.number}", {**row.params, **row.metrics}) for row in best]
+    found = []
+    axes = [*(sweep.params or _differing_params(done)), *measured[:4]]
+    if goal.metric:
+        ended = sorted(done, key=lambda row: row.started + (row.seconds or 0))
+        values = [(f"run {row.number}", row.metrics.get(goal.metric)) for row in ended]
+        trials = [(name, value) for name, value in values if value is not None]
+        found.append(figures.best_so_far(trials, goal.metric, goal.is_lowest))
+    if len(axes) > 1 and cases:
+        found.append(figures.parallel(cases, axes))
+    return as_figures(found, is_live=any(row.state in ("queued", "running") for row in rows))
+
+
+def _differing_params(rows: Sequence[Row]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row.params)
+    return [name for name in names if len({text.value(row.params.get(name)) for row in rows}) > 1]
+
+
+def importance(pages: Pages, request: Request) -> Response:
+    return as_figures([], is_live=False)
