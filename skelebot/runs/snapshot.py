@@ -835,4 +835,4 @@ def _check_known(store: str, tree: str) -> None:
 
 
 def _unknown(store: str, tree: str) -> SkelebotError:
-    return SkelebotError(f"{store}: there is no snapshot {tree}; take it again")
+    return SkelebotError(f"{store}: there is no snapshot {tree}, the code of the run; queue it again")

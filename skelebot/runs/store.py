@@ -542,10 +542,17 @@ def slots_of(run: RunRecord) -> Slots:
 
 
 def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
+    import shlex  # not for a store that can be used
+
     text = str(error)
     if "malformed" in text or "not a database" in text:
         return SkelebotError(
             f"the database of the store {folder} is damaged; `skelebot runs rebuild` makes it anew"
+        )
+    if "readonly" in text:
+        return SkelebotError(
+            f"the store {folder} is read-only for you; run `chmod -R u+w {shlex.quote(folder)}`, or set "
+            f"{VARIABLE} to another folder"
         )
     if "full" in text or _is_disk_full(folder):
         return _full(folder)
