@@ -8,7 +8,7 @@ usage() {
     cat <<'X'
 usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
 
-  --provision   install and start a Docker engine where none answers, and an S3 server, and install a browser
+  --provision   start a Docker engine where none answers, an S3 and an MLflow server, and install a browser
                 (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
@@ -228,6 +228,17 @@ provide_s3() {
     fi
 }
 
+# --- the MLflow server ----------------------------------------------------------------------------------------
+
+provide_mlflow() {
+    local exports
+    if may_install; then
+        exports=$("$ROOT/tests/mlflow_server.sh") && eval "$exports"
+    elif [ -z "${SKELEBOT_TEST_MLFLOW:-}" ]; then
+        echo "no MLflow server: the tests that need one are skipped (tests/mlflow_server.sh starts one)"
+    fi
+}
+
 # --- the browser ----------------------------------------------------------------------------------------------
 
 provide_browser() {
@@ -271,6 +282,7 @@ names_tests() {
 run_parts() {
     part engine unless_unit provide_engine
     part s3 unless_unit provide_s3
+    part mlflow unless_unit provide_mlflow
     part browser unless_unit provide_browser
     if names_tests; then
         part tests run_pytest -n 4 -rs --no-fold-skipped

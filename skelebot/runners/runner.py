@@ -41,6 +41,10 @@ class Runner(Protocol):
     @property
     def place(self) -> Place: ...
 
+    @property
+    def is_far(self) -> bool:
+        """Whether it is on another machine, which does not see this one's folders."""
+
     def check(self, image: Image, task: Task) -> None:
         """Raise SkelebotError for what is sure to keep the task from running."""
 

@@ -116,7 +116,8 @@ class RunRecord:
     fingerprints of read-only mappings. where: its tasks' places, as text. taken_to: the engines of other
     machines to which workers have taken it, which may still have its images. asked: what a running one is
     asked to become. own: whether its processes write to folders of its own; otherwise to the checkout. sweep:
-    what it is a trial of. notify: the shell command to run at its end.
+    what it is a trial of. notify: the shell command to run at its end. mlflow: the address of the server that
+    it is mirrored to; mlflow_run: its id there.
     """
 
     uid: str
@@ -151,6 +152,8 @@ class RunRecord:
     own: bool = True
     sweep: Sweep | None = None
     notify: str = ""
+    mlflow: str = ""
+    mlflow_run: str = ""
 
     @property
     def has_ended(self) -> bool:

@@ -37,6 +37,7 @@ def repetition(run: RunRecord, uid: str, created: float) -> RunRecord:
         parent=run.number,
         reason="",
         asked="",
+        mlflow_run="",
         own=True,
     )
 

@@ -22,7 +22,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost, Unreachable
 from skelebot.runners.runner import Launch, Runner
-from skelebot.runs import cache, machine, measure, notify, workspace
+from skelebot.runs import cache, machine, measure, mirror, notify, workspace
 from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
@@ -98,6 +98,7 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
         workspace.forget_elsewhere(store, run, flags)
     if run.has_ended and (in_front or not process.is_alive(worker)):  # otherwise that does it
         notify.run_ended(run, exit_code(run))
+        mirror.send_pending(store)
     return run
 
 
@@ -242,8 +243,10 @@ class _Supervision:
                     self._store.update(self._number, lambda run: run.with_task(self._at, taken_from=number))
                     return self._checked(run, 0, key)
                 image, task = workspace.prepared(self._store, run, self._at)
-                task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt))))
                 runner = runners.at(task.place, self._flags)
+                run = mirror.begin(self._store, run)
+                of_mirror = mirror.variables(run, task, runner.is_far)
+                task = replace(task, env=(*task.env, (_VARIABLE, str(record.attempt)), *of_mirror))
                 if task.place in run.taken_to:
                     image = runner.receive(image, workspace.tag(run.uid), Place())
                 with runner.prepare(image, task) as ready:

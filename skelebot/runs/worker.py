@@ -16,7 +16,7 @@ from skelebot.errors import STOPPING, SkelebotError, UsageError
 from skelebot.files import open_lock, try_lock
 from skelebot.model import NATIVE, Flags, Place
 from skelebot.runners.attempts import Unreachable
-from skelebot.runs import notify, places
+from skelebot.runs import mirror, notify, places
 from skelebot.runs.places import HERE, Machines
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Candidate, Slots, Store
@@ -81,6 +81,7 @@ class _Worker:
 
     def run(self, waiting: Waiting) -> int:
         with foreground.handled(self._on_signal, STOPPING):
+            self._mirror()
             for place in self._plan.slots:
                 if place != HERE:
                     self._machines.ask(place)
@@ -237,6 +238,11 @@ class _Worker:
             run = self._store.get(number)
             if run.notify and run.has_ended:
                 self._tell(partial(notify.run_ended, run, exit_code(run)))
+        self._mirror()
+
+    def _mirror(self) -> None:
+        if mirror.has_pending(self._store):
+            self._tell(partial(mirror.send_pending, self._store))
 
     def _tell_of_empty_queues(self) -> None:
         """Do so once all runs have been told of."""

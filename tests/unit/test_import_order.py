@@ -66,7 +66,18 @@ ROOMS = {
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
         *("record", "metrics", "store", "snapshot", "difference", "outside", "packages", "outputs"),
-        *("workspace", "machine", "cache", "measure", "notify", "supervise", "places", "worker", "estimate"),
+        *(
+            "workspace",
+            "machine",
+            "cache",
+            "measure",
+            "mirror",
+            "notify",
+            "supervise",
+            "places",
+            "worker",
+            "estimate",
+        ),
         *("repeat", "branch", "collect", "bundle", "__init__"),
     ),
     "page": (

@@ -42,8 +42,7 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
                 raise SkelebotError(f"a file changed while {task.job} was being queued; queue it again")
         workspace.keep(store, uid, tasks)
     run = _record(store, project, uid, links, tasks)
-    for component in session.components:
-        run = component.recorded(run)
+    run = _with_components(run, session)
     return replace(run, images=tuple(images.items()), packages=tuple(packages))
 
 
@@ -53,7 +52,14 @@ def in_place(store: Store, links: Sequence[Link]) -> RunRecord:
     project, uid = jobs[0][0].session.project, os.urandom(16).hex()
     tasks = [replace(task, task=without_typed(task.task)) for task in _tasks(store, project, jobs)]
     workspace.keep(store, uid, tasks)
-    return replace(_record(store, project, uid, links, tasks), own=False)
+    run = _with_components(_record(store, project, uid, links, tasks), jobs[0][0].session)
+    return replace(run, own=False, notify="")  # who has started it sees its end
+
+
+def _with_components(run: RunRecord, session: Session) -> RunRecord:
+    for component in session.components:
+        run = component.recorded(run)
+    return run
 
 
 def without_typed(task: Task) -> Task:

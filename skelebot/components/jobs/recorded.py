@@ -15,7 +15,7 @@ from skelebot.components.jobs import freeze
 from skelebot.errors import STOPPING, SkelebotError
 from skelebot.model import Job
 from skelebot.pipeline import contents
-from skelebot.runs import machine, measure, metrics, supervise, workspace
+from skelebot.runs import machine, measure, metrics, mirror, supervise, workspace
 from skelebot.runs import store as stores
 from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
@@ -105,6 +105,7 @@ class _Recording:
                 (run,) = store.add([freeze.in_place(store, self._links).becoming("running")])
                 self._number, self._lock = run.number, supervise.take(store, run.number)
                 self._store = store
+                mirror.begin(store, run)
         run = self._store.update(
             self._number,
             lambda run: run.with_task(
@@ -160,6 +161,7 @@ class _Recording:
     def _end(self) -> str:
         assert self._store
         self._store.update(self._number, _ended)
+        mirror.send_pending(self._store)
         return ""
 
 

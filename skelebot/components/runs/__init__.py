@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from skelebot.component import Command, Component, Session
-from skelebot.model import Arg, Param, Project, key, size_pattern
+from skelebot.model import Arg, Param, Project, key, pattern, size_pattern
 from skelebot.options import Values
 
 if TYPE_CHECKING:
@@ -69,8 +69,19 @@ class Runs(Component):
     )
     notify: str | None = key(None, help="Run this command at the end of each queued run and of the queue")
 
+    mlflow: str | None = key(
+        None,
+        help="Mirror each run to the MLflow server at this address",
+        name="mlflow",
+        check=pattern(
+            r"https?://[^\s@/]+(/[^\s?#]*)?",
+            "an address such as https://mlflow.example.com, without a user "
+            "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD hold one)",
+        ),
+    )
+
     def recorded(self, run: "RunRecord") -> "RunRecord":
-        return replace(run, notify=self.notify or "")
+        return replace(run, notify=self.notify or "", mlflow=self.mlflow or "")
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()

@@ -213,6 +213,8 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
         yield "variable", f"{variable}, from the environment of whoever runs it or an envFile"
     for packages in run.packages:
         yield "packages", store.packages_file(packages)
+    if run.mlflow:
+        yield "mlflow", f"{run.mlflow}, run {run.mlflow_run}" if run.mlflow_run else run.mlflow
     yield "files", store.run_folder(run.number)
 
 

@@ -44,6 +44,10 @@ class Docker:
     def place(self) -> Place:
         return Place("docker", self.client.host)
 
+    @property
+    def is_far(self) -> bool:
+        return self.client.is_remote
+
     def check(self, image: Image, task: Task) -> None:
         _refuse_bytes(task)
         if image.inherit or os.environ.get("SKELEBOT_BUILD_INHERIT"):

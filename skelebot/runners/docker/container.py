@@ -15,6 +15,7 @@ from skelebot.runners.limits import out_of_memory
 from skelebot.secret import Secret, Word, reveal, reveal_all
 
 WORDS_FILE = "/run/skelebot.words"
+THIS_MACHINE = "host.docker.internal"  # how a container calls the engine's machine
 METRICS_FILE = "/run/skelebot.metrics.jsonl"
 
 _LONGEST_ENV_LINE = 60_000  # Docker reads an env-file by lines of at most 64 KiB
@@ -59,6 +60,7 @@ class Container:
         else:
             words += self.volumes
         words += [word for port in dict.fromkeys(task.ports) for word in ("--publish", port)]
+        words += ["--add-host", f"{THIS_MACHINE}:host-gateway"] if _names_this_machine(task) else []
         words += self._limits()
         return [*words, self.image, "-c", _job_script(), "skelebot", *self._script_arguments()]
 
@@ -84,6 +86,10 @@ class Container:
         if self.words_file:
             return (self.user, self.owner, limit, memory, WORDS_FILE, written)
         return (self.user, self.owner, limit, memory, "", written, *map(str, self.task.argv))
+
+
+def _names_this_machine(task: Task) -> bool:
+    return any(isinstance(value, str) and f"//{THIS_MACHINE}" in value for _, value in task.env)
 
 
 def has_secrets(words: tuple[Word, ...]) -> bool:

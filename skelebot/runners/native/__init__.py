@@ -62,6 +62,10 @@ class Native:
     def place(self) -> Place:
         return NATIVE
 
+    @property
+    def is_far(self) -> bool:
+        return False
+
     def check(self, image: Image, task: Task) -> None:
         environment.check(task)
 
