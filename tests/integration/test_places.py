@@ -1,5 +1,6 @@
 """Runs on engines of other machines, where `worker --on` has slots: they go there, and all comes back."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -155,6 +156,20 @@ def test_a_job_outlives_worker_and_supervisor(far: Sandbox, name: str, is_over: 
     with own.start("worker", "--drain") as worker:
         go(name)
         assert worker.wait() == 1
+    is_ended_once(own, name)
+
+
+def test_a_job_outlives_its_client_by_ssh(far: Sandbox, name: str) -> None:
+    own = with_ssh(far)
+    project(own, name, job(HELD, outputs="[out/]"))
+    own.ok("queue", "run")
+    with own.start("worker", "--drain", "--on", f"{SSH}=1", stderr=subprocess.DEVNULL) as worker:
+        wait_for(lambda: has_begun(name) and "begun" in log(own))
+        for child in psutil.Process(supervisor(own)).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        go(name)
+        assert worker.wait(60) == 1
     is_ended_once(own, name)
 
 
