@@ -30,6 +30,7 @@ from skelebot.runs.store import Store
 _VARIABLE = "SKELEBOT_ATTEMPT"  # which attempt it is, from 1
 
 
+_KILLED = (137, 143, 255)  # a container's exit code if its engine or its machine was restarted
 _PATIENCE = 2.0  # seconds between two looks at a place that does not answer
 
 
@@ -159,7 +160,7 @@ class _Supervision:
         self._store, self._number, self._at = store, number, at
         self._flags, self._in_front = flags, in_front
         self._streams, self._asked = process.OWN, False
-        self._has_begun = self._is_told = False
+        self._has_begun = self._was_away = False
         self._log: int | None = None  # where this process's own streams are not the log
         self._reading = Reading("")
         self._noted, self._is_hopeless = Measured(), False
@@ -208,7 +209,7 @@ class _Supervision:
             run = run.with_task(self._at, state="running", attempt=attempt, code=None, machine=here)
             return run.with_task(self._at, started=time.time(), ended=0.0, **Measured().changes)
 
-        self._has_begun = False
+        self._has_begun = self._was_away = False
         run = self._store.update(self._number, begin)
         os.makedirs(self._folder(run), exist_ok=True)
         return run
@@ -293,6 +294,8 @@ class _Supervision:
                     raise Lost(f"{task.name} and all of its processes were killed" if has_begun else "")
             else:
                 code = self._attend(lambda launch: adopted, runner, bool(run.asked))
+                if self._was_away and code in _KILLED:
+                    raise Lost(f"{task.name} was killed while {task.place} did not answer")
         self._end_leftovers(task)
         return self._checked(run, code)
 
@@ -406,9 +409,9 @@ class _Supervision:
             raise Asked
         if run.asked:  # whoever supervises it next ends what runs there
             raise error
-        if not self._is_told:
+        if not self._was_away:
             console.warn(f"{error}; {run.tasks[self._at].job} may still run there, so the run waits for it")
-            self._is_told = True
+            self._was_away = True
         time.sleep(_PATIENCE)
 
     # --- its end ---

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from skelebot import runners
+from skelebot import console, runners
 from skelebot.errors import SkelebotError
 from skelebot.files import copy_file, reason, remove_tree
 from skelebot.image import context
@@ -18,6 +18,7 @@ from skelebot.image.context import ContextEntry
 from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
+from skelebot.runners.attempts import Unreachable
 from skelebot.runs import metrics, snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
@@ -199,20 +200,28 @@ def unpin(uid: str, tasks: Sequence[TaskRecord], flags: Flags) -> None:
 def release(store: Store, run: RunRecord, flags: Flags) -> None:
     """Let the code and the images of a run go, and what it has left on other engines."""
     unpin(run.uid, run.at_home().tasks, flags)
-    for place in run.taken_to:
-        unpin(run.uid, run.taken(place).tasks, flags)
-    forget_elsewhere(store, run, flags)
+    forget_elsewhere(store, run, flags, with_images=True)
     for number, _ in enumerate(_trees(run.tasks)):
         snapshot.forget(store.folder, f"{run.uid}-{number}")
 
 
-def forget_elsewhere(store: Store, run: RunRecord, flags: Flags) -> None:
-    """Remove what a run has left on engines of other machines besides its images, as its results are here."""
+def forget_elsewhere(store: Store, run: RunRecord, flags: Flags, with_images: bool = False) -> None:
+    """Remove what a run, whose results are here, has left on engines of other machines.
+
+    with_images: whether also to let those images go that were sent there.
+    """
     images = {each.task.place: each.image for each in run.tasks if each.task.place.host}
     images |= dict.fromkeys(run.taken_to, run.tasks[0].image)
     for place, image in images.items():
-        with suppress(SkelebotError):
+        try:
             runners.at(place, flags).forget(replace(image, context=_engine_folder(store, run)))
+        except Unreachable:
+            console.warn(f"{place} does not answer, so what run {run.number} has left there stays")
+            continue
+        except SkelebotError:
+            pass
+        if with_images and place in run.taken_to:
+            unpin(run.uid, run.taken(place).tasks, flags)
 
 
 def _engine_folder(store: Store, run: RunRecord) -> str:

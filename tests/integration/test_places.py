@@ -194,6 +194,27 @@ def test_a_job_outlives_its_connection(far: Sandbox, name: str) -> None:
     is_ended_once(own, name)
 
 
+def test_a_job_that_was_killed_while_its_place_was_away_is_repeated_once(far: Sandbox, name: str) -> None:
+    """As by a machine that starts anew."""
+    own, _ = by_address(far)
+    project(own, name, job(HELD, outputs="[out/]"))
+    own.ok("queue", "run")
+    with listening(answer=True) as relay:
+        place = f"tcp://127.0.0.1:{relay.port}"
+        worker = own.start("worker", "--drain", "--on", f"{place}=1", stderr=subprocess.DEVNULL)
+        wait_for(lambda: has_begun(name) and "begun" in log(own))
+    relay.cut()
+    wait_for(lambda: "the run waits for it" in log(own))
+    there("kill", *there_of(name, "ps", "-q"))
+    wait_for(lambda: has_begun(name, 0))
+    with listening(answer=True, port=relay.port):
+        wait_for(lambda: has_begun(name))
+        go(name)
+        assert worker.wait(60) == 1
+    task = runs_of(own)[1]["tasks"][0]
+    assert (task["attempt"], task["code"]) == (2, 7)
+
+
 def test_a_run_is_stopped(far: Sandbox, name: str) -> None:
     own, place = by_address(far)
     project(own, name, job(HELD, outputs="[out/]"))
@@ -219,6 +240,8 @@ def test_a_run_is_stopped_whose_place_is_gone(far: Sandbox, name: str) -> None:
     assert "run 1 is stopped" in own.run("runs", "stop", "1").err
     worker.wait(60)
     assert "may still run there" in log(own)
+    removed = own.run("runs", "rm", "1")
+    assert (removed.code, removed.err.count("what run 1 has left there stays")) == (0, 1), removed
 
 
 def test_what_a_dead_place_would_run_goes_elsewhere(far: Sandbox, name: str) -> None:
