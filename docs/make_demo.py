@@ -25,7 +25,14 @@ BUILT = "\x1b[2m(the image is built)\x1b[0m"
 
 COLUMNS = 92
 CELL, LINE, MARGIN, BAR = 8.4, 19, 18, 34  # in pixels
-STYLES = {"1": "font-weight='bold' fill='#ffffff'", "2": "fill='#7d8590'", "32": "fill='#7ee787'"}
+STYLES = {
+    "1": "font-weight='bold' fill='#ffffff'",
+    "2": "fill='#7d8590'",
+    "32": "fill='#7ee787'",
+    "33": "fill='#d29922'",
+    "90": "fill='#484f58'",
+}
+LABEL = "The help of the example, and a run of its jobs"
 
 
 def main(target: str) -> None:
@@ -77,7 +84,7 @@ def read(terminal: int) -> str:
     return data.decode()
 
 
-def svg(lines: list[str]) -> str:
+def svg(lines: list[str], label: str = LABEL) -> str:
     width = COLUMNS * CELL + 2 * MARGIN
     height = BAR + len(lines) * LINE + MARGIN
     texts = "\n".join(text(line, BAR + (row + 1) * LINE) for row, line in enumerate(lines))
@@ -86,7 +93,7 @@ def svg(lines: list[str]) -> str:
         for i, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
     )
     return f"""<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' \
-viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='The help of the example, and a run of its jobs'>
+viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='{label}'>
 <style>text {{ white-space: pre }}</style>
 <rect width='100%' height='100%' rx='9' fill='#0d1117'/>
 {dots}

@@ -4,15 +4,19 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from harness import SKELEBOT, Sandbox, Terminal, job, queueing, runs_of, wait_for
+from harness import SKELEBOT, Sandbox, Terminal, job, queueing, runs_of, wait_for, with_skelebot
+from test_docs import ROOT
 
 # Says when it is there, writes what it is asked to, and ends when a file is.
 HELD = 'touch "$TOP/begun-$1"; printf -- "$2"; until [ -e "$TOP/end-$1" ]; do sleep 0.05; done; true "$@"'
@@ -186,6 +190,30 @@ def test_it_waits_without_working(own: Sandbox) -> None:
     terminal.send(b"q")
     terminal.expect("code 0")
     terminal.close()
+
+
+# --- the picture ---
+
+
+PICTURE = ROOT / "docs" / "runs-watch.svg"
+REFRESH = "SKELEBOT_TEST_PICTURE=docs/runs-watch.svg tests/run.sh -- -k the_picture_of_the_queue"
+
+
+def test_the_picture_of_the_queue_is_what_the_program_shows(sandbox: Sandbox, tmp_path: Path) -> None:
+    drawn = tmp_path / "runs-watch.svg"
+    words = [sys.executable, str(ROOT / "docs" / "make_watch.py"), str(drawn)]
+    subprocess.run(words, env=dict(with_skelebot(sandbox).env), check=True)
+    if target := os.environ.get("SKELEBOT_TEST_PICTURE"):
+        shutil.copy(drawn, ROOT / target)
+    assert without_times(drawn) == without_times(PICTURE), (
+        f"docs/runs-watch.svg is stale; refresh it: {REFRESH}"
+    )
+
+
+def without_times(picture: Path) -> list[str]:
+    """The words of a picture without times, which differ from machine to machine."""
+    text = re.sub("<[^>]*>", " ", picture.read_text(encoding="utf-8").partition("</style>")[2])
+    return re.sub(r"(\w{3} )?\d\d:\d\d|[\d.]+ (s|min)\b( [\d.]+ s)?", "TIME", text).split()
 
 
 # --- in a pipe ---

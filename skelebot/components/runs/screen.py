@@ -29,6 +29,7 @@ from skelebot.wake import awake
 _TICK = 0.5  # seconds between two looks
 _REST = 5.0  # seconds after which the store is read again, whether or not it has changed
 _BAR = 10  # columns
+_COLOURS = {"style": "bright_black", "complete_style": "green", "finished_style": "green"}
 
 
 class Queue(NamedTuple):
@@ -50,7 +51,7 @@ def show(store: Store, root: str | None, title: str) -> None:
         seen: object = None
         mark, queue = store.mark(), _read(store, root, title)
         while True:
-            if (now := store.mark()) != mark or time.time() - queue.at > _REST:
+            if (now := store.mark()) != mark or abs(time.time() - queue.at) > _REST:
                 mark, queue = now, _read(store, root, title)
             queue = queue._replace(lines={run.number: last_line(store, run) for run in queue.running})
             size = _size()
@@ -190,7 +191,7 @@ def _progress(part: float | None) -> RenderableType:
     if part is None:
         return _text("running")
     bar = Table.grid(padding=(0, 1, 0, 0))
-    bar.add_row(ProgressBar(1.0, min(part, 1.0), _BAR), f"{100 * min(part, 1.0):3.0f} %")
+    bar.add_row(ProgressBar(1.0, min(part, 1.0), _BAR, **_COLOURS), f"{100 * min(part, 1.0):3.0f} %")
     return bar
 
 
