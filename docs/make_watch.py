@@ -35,7 +35,7 @@ jobs:
 TRAIN = """\
 if [ -e "$TOP/drawing" ]; then
     done=$([ "$2" = 0.1 ] && echo 4 || echo 7)
-    echo "epoch $done of 10: loss $(echo "1 $done" | awk '{print $1 / $2}')"
+    echo "epoch $done of 10: loss $(echo "1 $done" | awk '{printf "%.2f", $1 / $2}')"
     sleep 2
     echo "{\\"progress\\": 0.$done}" >>"$SKELEBOT_METRICS"
     until [ -e "$TOP/end" ]; do sleep 0.1; done

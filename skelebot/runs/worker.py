@@ -90,7 +90,9 @@ class _Worker:
                 is_idle = self._take(ended)
                 is_alone = not self._children and not self._notifiers
                 if is_alone and (self._requests or (self._plan.drain and is_idle)):
-                    break
+                    self._tell_of_empty_queues()
+                    if not self._notifiers:
+                        break
                 self._stop_if_asked()
                 waiting.wait(seconds=_TICK)
         if self._plan.drain and not self._requests:

@@ -104,6 +104,19 @@ def test_a_worker_of_all_projects(sandbox: Sandbox) -> None:
     assert notes(own) == ["1|done|0|run true|", "|empty|0|demo|"]
 
 
+def test_a_worker_that_was_asked_to_end(sandbox: Sandbox) -> None:
+    own = noting(sandbox)
+    own.ok("queue", "run", "touch $TOP/begun; until [ -e $TOP/end ]; do sleep 0.05; done")
+    worker = own.start("worker", stderr=subprocess.PIPE)
+    wait_for((own.root.parent / "begun").exists)
+    own.ok("worker", "--stop")
+    assert worker.stderr
+    assert b"waiting for 1 run" in worker.stderr.readline()
+    Path(own.root.parent, "end").touch()
+    worker.communicate(timeout=60)
+    assert [line.split("|")[:2] for line in notes(own)] == [["1", "done"], ["", "empty"]]
+
+
 def test_a_run_that_is_repeated(sandbox: Sandbox) -> None:
     own = noting(sandbox)
     own.ok("queue", "--now", "run", "true")
