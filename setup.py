@@ -52,6 +52,7 @@ setup(
     ],
     extras_require={
         "ui": UI,
+        "optuna": ["optuna>=4"],
         "test": [
             *UI,
             "pytest>=8",
@@ -67,6 +68,7 @@ setup(
             "types-tqdm",
             "moto[server]>=5",
             "selenium>=4.15",
+            "optuna>=4",
         ],
     },
     entry_points={"console_scripts": ["skelebot=skelebot.__main__:run"]},

@@ -301,10 +301,14 @@ def _before_chain(
         own, rest = options.parse_options(command.params, words[1:])
     except UsageError as error:
         raise UsageError(_with_usage(error, command)) from None
+    chain_of_its_own = command.default_chain(loaded.session, own) if command.default_chain else ()
+    if rest and chain_of_its_own:
+        raise UsageError(f"{command.name}: the sweep has a chain of its own; leave out {rest[0]}")
+    rest = rest or list(chain_of_its_own)
     if not rest:
         raise UsageError(f"{command.name}: a job is missing; usage: skelebot {help.usage(command)}")
     before = chain[0][: len(chain[0]) - len(words)]
-    return Link(command, loaded.session, own, tuple(words)), [[*before, *rest], *chain[1:]]
+    return Link(command, loaded.session, own, tuple(words)), [*_split([*before, *rest]), *chain[1:]]
 
 
 def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
@@ -316,9 +320,8 @@ def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags,
         if code := _rehearse(links, chain, flags, loader):
             return code
         links = [link._replace(session=_not_rehearsing(link.session)) for link in links]
-    _check(links)
     assert queue.command.queue
-    return queue.command.queue(queue.session, queue.values, links)
+    return queue.command.queue(queue.session, queue.values, links, _check)
 
 
 def _not_rehearsing(session: Session) -> Session:
@@ -405,21 +408,52 @@ def _run_each(links: list[Link], loader: Loader) -> int:
     return 0
 
 
-def _check(links: list[Link]) -> None:
-    """Raise ConfigError with all mistakes if a link could not run or its values are not valid."""
-    problems: list[str] = []
-    for i, link in enumerate(links):
-        try:
-            if link.command.check:
-                link.command.check(link.session, link.values, links[:i])
-        except ConfigError as error:
-            problems += error.problems
-        except UsageError as error:
-            problems.append(str(error))
+def _check(links: Sequence[Link], variants: Sequence[Sequence[Link]] = ()) -> None:
+    """Raise ConfigError with all mistakes if a link could not run or its values are not valid.
+
+    variants: the same chain with other values, of which only what may depend on the values is checked.
+    """
+    others = list(_unchecked(links, variants))
+    problems = [text for i in range(len(links)) for text in _problems(links, i)]
+    problems += [text for variant, i in others for text in _problems(variant, i)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    if failures := list(_failed_validations(links)):
-        raise ConfigError(failures)
+    failures = list(_failed_validations(links))
+    for link in (variant[i] for variant, i in others):
+        failures += link.command.validate(link.session, link.values) if link.command.validate else ()
+    if failures:
+        raise ConfigError(list(dict.fromkeys(failures)))
+
+
+def _problems(links: Sequence[Link], at: int) -> Iterator[str]:
+    """Yield what would keep a link from running."""
+    link = links[at]
+    try:
+        if link.command.check:
+            link.command.check(link.session, link.values, links[:at])
+    except ConfigError as error:
+        yield from error.problems
+    except UsageError as error:
+        yield str(error)
+
+
+def _unchecked(
+    links: Sequence[Link], variants: Sequence[Sequence[Link]]
+) -> Iterator[tuple[Sequence[Link], int]]:
+    """Yield each link of a variant whose values may be wrong, and are no other's before it."""
+    places = [i for i, link in enumerate(links) if _depends_on_values(link.command)] if variants else []
+    seen = {(i, tuple(links[i].values.items())) for i in places}
+    for variant in variants:
+        for i in places:
+            if (found := (i, tuple(variant[i].values.items()))) not in seen:
+                seen.add(found)
+                yield variant, i
+
+
+def _depends_on_values(command: Command) -> bool:
+    """Whether a command's check or validation looks at more of its values than their types."""
+    types = (*(arg.type for arg in command.args), *(param.type for param in command.params))
+    return "file" in types or command.validate is not None
 
 
 def _links(chain: list[list[str]], flags: Flags, loader: Loader) -> list[Link] | Command:
@@ -447,7 +481,7 @@ def _needed(link: Link, earlier: list[Link], loader: Loader) -> Iterator[Link]:
             yield Link(loaded.commands[need.name], loaded.session, {}, (need.name,), is_needed=True)
 
 
-def _failed_validations(links: list[Link]) -> Iterator[str]:
+def _failed_validations(links: Sequence[Link]) -> Iterator[str]:
     """Yield what the validations find wrong, except of links that will not run."""
     if not any(link.command.validate for link in links):
         return

@@ -136,7 +136,8 @@ class Command:
     the job's own validation finds wrong, once all links have passed their checks. job: the one that
     it runs, of those that run one. is_up_to_date: whether there is nothing for it to do. bind: gives the
     command for the job whose name and values follow it, as in `why train --rate 1`. queue: of a command that
-    stands before a chain: what it does with the chain's links. verbs: gives the commands by whose names it
+    stands before a chain: what it does with the chain's links, given what checks these. default_chain: gives
+    the chain of such a command where none is typed. verbs: gives the commands by whose names it
     goes on, as in `runs show`. changes: whether it
     changes the project's files, which the links after it read again. predicted_version: gives the
     project's version after it, for the links of a --dry-run.
@@ -151,7 +152,8 @@ class Command:
     job: Job | None = None
     is_up_to_date: Callable[[Session, Values], bool] | None = None
     bind: Callable[["Link"], "Command"] | None = None
-    queue: Callable[[Session, Values, "Sequence[Link]"], int] | None = None
+    queue: "Callable[[Session, Values, Sequence[Link], CheckLinks], int] | None" = None
+    default_chain: Callable[[Session, Values], Sequence[str]] | None = None
     verbs: Callable[[], "Sequence[Command]"] = tuple
     changes: bool = False
     predicted_version: Callable[[Session, Values], str] | None = None
@@ -169,3 +171,7 @@ class Link(NamedTuple):
     values: Values
     words: tuple[str, ...]
     is_needed: bool = False
+
+
+# Raises what keeps a chain, or a variant of it with other values, from running.
+CheckLinks = Callable[[Sequence[Link], Sequence[Sequence[Link]]], None]

@@ -500,6 +500,35 @@ class Job:
         return place_of(self, "validate" if is_other else "source")
 
 
+def _sweep_name(text: str) -> str | None:
+    if problem := not_blank(text):
+        return problem
+    is_other = "=" in text or text.endswith(".csv")
+    return "a name without `=` that does not end in .csv" if is_other else None
+
+
+@dataclass(frozen=True, repr=False)
+class DeclaredSweep:
+    """A sweep that is queued by its name: a chain, and the values that its runs try."""
+
+    chain: str = key(help="The jobs with their values, with a + between them", check=not_blank)
+    values: tuple[tuple[str, str | tuple[str, ...]], ...] = key(
+        help="The values to try, by JOB.PARAM: a list, or a range such as 1..5"
+    )
+    trials: int = key(0, help="How many runs draw their values", check=whole_number(1, 100_000))
+    sampler: Literal["random", "tpe"] = key("random", help="What draws them; tpe needs Optuna")
+    seed: int | None = key(None, help="Draws the same values again", check=whole_number(0, 2**32 - 1))
+    goal: str | None = key(
+        None,
+        help="The metric to look at: min:METRIC or max:METRIC",
+        check=pattern(r"(min|max):.+", "min:METRIC or max:METRIC, such as min:loss"),
+    )
+    prune: Literal["median"] | None = key(None, help="End trials that are worse than others were")
+    fail_fast: bool = key(False, help="Stop what waits of the sweep when a run fails")
+    place: str = ""
+    elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+
 @dataclass(frozen=True, repr=False)
 class Build:
     """What an image needs besides the dependencies."""
@@ -555,6 +584,7 @@ class Project:
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
     dotenv: bool = key(False, help="Whether the file .env holds variables for every job")
     components: Sections = key((), help="Settings of the components, by name")
+    sweeps: tuple[tuple[str, DeclaredSweep], ...] = key((), help="Sweeps to queue by name", check=_sweep_name)
     root: str = ""
     env: str | None = None
     version: str | None = None
@@ -582,7 +612,7 @@ class Project:
         return tuple(self.places.get(name, name) for name in names)
 
 
-def place_of(value: Arg | Param | Job, key: str) -> str:
+def place_of(value: Arg | Param | Job | DeclaredSweep, key: str) -> str:
     """Return where a key of a value stands, with its path."""
     return dict(value.elsewhere).get(key) or f"{value.place}.{key}"
 

@@ -59,6 +59,35 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
     return values
 
 
+def value(param: Param, text: str) -> Value:
+    """Return the value of an option that a text stands for where each has one text: a list's has blanks.
+
+    Raises ValueError with what it should be.
+    """
+    if param.accepts == "boolean":
+        if text.lower() not in _SWITCHES:
+            raise ValueError(f"expected true or false; found {one_line(text)!r}")
+        return _SWITCHES[text.lower()]
+    if param.accepts == "list":
+        import shlex  # only for a text that is not the shell's
+
+        try:
+            words = tuple(shlex.split(text))
+        except ValueError:
+            raise ValueError(f"expected words with closed quotes; found {one_line(text)!r}") from None
+        if not words:
+            raise ValueError("expected at least one value")
+    else:
+        words = (text,)
+    for word in words:
+        if expected := mismatch(param, word):
+            raise ValueError(f"expected {expected}; found {one_line(word)!r}")
+    return words if param.accepts == "list" else text
+
+
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 class Next(NamedTuple):
     """What the next word would be: the value of `param`, or else an argument after those in `rest`."""
 

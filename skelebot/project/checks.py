@@ -30,7 +30,10 @@ def problems(project: Project) -> Iterator[str]:
         yield from _check_metrics(job)
         for param in job.params:
             yield from _check_param(param)
-    yield from needs.problems(project)
+    wrong = list(needs.problems(project))
+    yield from wrong
+    if project.sweeps and not wrong:
+        yield from _check_sweeps(project, seen)
     yield from _check_languages(project)
     yield from _check_flags(project.params, {})
     for param in project.params:
@@ -40,6 +43,36 @@ def problems(project: Project) -> Iterator[str]:
         yield f"{project.places['primaryJob']}: there is no job named {project.primary_job!r}{hint}"
     if project.timezone and not _is_timezone(project.timezone):
         yield f"{project.places['timezone']}: {_timezones_like(project.timezone)}"
+
+
+def _check_sweeps(project: Project, jobs: Mapping[str, Job]) -> Iterator[str]:
+    """The chain of each sweep has jobs alone, and its values fit their params."""
+    from skelebot.project import sweep  # only where there is one
+
+    for _, declared in project.sweeps:
+        at = place_of(declared, "chain")
+        try:
+            names = sweep.jobs(declared.chain)
+        except ValueError as error:
+            yield f"{at}: {error}"
+            continue
+        if unknown := [name for name in names if name not in jobs]:
+            yield from (f"{at}: there is no job {name!r}{did_you_mean(name, jobs)}" for name in unknown)
+            continue
+        chain = dict.fromkeys(j for name in names for j in (*needs.order(project, jobs[name]), jobs[name]))
+        known = {f"{job.name}.{param.name}": param for job in chain for param in job_params(project, job)}
+        for name, given in declared.values:
+            where = f"{place_of(declared, 'values')}.{name}"
+            try:
+                full = sweep.resolve(name, known)
+                found = sweep.domain(given) if isinstance(given, str) else given
+                if not declared.trials:
+                    found = sweep.values(found)
+            except ValueError as error:
+                yield f"{where}: {error}"
+                continue
+            is_open = declared.sampler == "tpe"
+            yield from (f"{where}: {problem}" for problem in sweep.unfit(known[full], found, is_open))
 
 
 def _check_languages(project: Project) -> Iterator[str]:

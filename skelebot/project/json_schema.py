@@ -7,7 +7,7 @@ from dataclasses import MISSING, is_dataclass
 from typing import Any
 
 from skelebot.model import Environment, Pattern, Sections
-from skelebot.project.schema import FORMER, keys
+from skelebot.project.schema import FORMER, keys, of_mapping
 
 
 def of(cls: type) -> dict[str, Any]:
@@ -47,6 +47,9 @@ def _requirements_of(want: Any) -> dict[str, Any]:
     if is_dataclass(want):
         return requirements(typing.cast(type, want))
     inside = typing.get_args(want)
+    if (below := of_mapping(want)) is not None:
+        needed = _requirements_of(below)
+        return {"additionalProperties": needed} if needed else {}
     found = {
         key: value for each in inside if each is not Any for key, value in _requirements_of(each).items()
     }
@@ -92,6 +95,9 @@ def _json_type(want: Any, check: Any) -> dict[str, Any]:
     }
     if want in simple:
         return simple[want]
+    if (below := of_mapping(want)) is not None:
+        item = _json_type(below, None)
+        return {"type": "object", "propertyNames": pattern, "additionalProperties": item}
     if is_dataclass(want):
         return of(typing.cast(type, want))
     origin, inside = typing.get_origin(want), typing.get_args(want)

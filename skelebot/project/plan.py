@@ -4,6 +4,7 @@ import os
 import posixpath
 import re
 import zlib
+from collections.abc import Iterator
 from collections.abc import Mapping as Mapped
 
 from skelebot import units
@@ -88,17 +89,27 @@ def limits(project: Project, job: Job | None) -> Limits:
 
 def words(project: Project, job: Job, values: Values, env: Mapped[str, str]) -> tuple[Word, ...]:
     """Return the source's arguments: the args, then each param under its full name."""
-    given: list[Word] = [str(values[arg.key]) for arg in job.args]
+    args = [str(values[arg.key]) for arg in job.args]
+    groups = words_of_params(project, job, values, env)
+    return (*args, *(word for _, words in groups for word in words))
+
+
+def words_of_params(
+    project: Project, job: Job, values: Values, env: Mapped[str, str]
+) -> Iterator[tuple[Param, list[Word]]]:
+    """Yield each param of a job with its words, in the order in which the source gets them."""
     of_class = class_source(project.root, job.source) is not None
     for param in job_params(project, job):
         if param.name in values:
-            given += param_words(param, values[param.name], of_class)
+            yield param, param_words(param, values[param.name], of_class)
         elif (value := default(job.name, param, env)) is not None:
             secret = param.secret and param.reference
-            given += (
-                [param.flag, Secret("variable", secret)] if secret else param_words(param, value, of_class)
+            yield (
+                param,
+                [param.flag, Secret("variable", secret)] if secret else param_words(param, value, of_class),
             )
-    return tuple(given)
+        else:
+            yield param, []
 
 
 def default(job: str, param: Param, env: Mapped[str, str]) -> Value | None:

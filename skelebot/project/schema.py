@@ -218,7 +218,9 @@ def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) ->
     if origin is typing.Literal:
         return _choice(node, inside, path, report)
     if origin is tuple:
-        return _sequence(node, inside[0], path, report, check)
+        below = of_mapping(want)
+        read, kind = (_sequence, inside[0]) if below is None else (_mapping, below)
+        return read(node, kind, path, report, check)
     return _union(node, inside, path, report, check)
 
 
@@ -288,6 +290,23 @@ def _environment(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
         text = None if is_null(below) else _text(below, join(path, name.value), report, None)
         if text is not MISSING:
             pairs.append((name.value, text))
+    return tuple(pairs)
+
+
+def of_mapping(want: Any) -> Any:
+    """Return the type of the values of a mapping, which is a tuple of pairs; None for any other type."""
+    inside = typing.get_args(want)
+    is_mapping = typing.get_origin(want) is tuple and typing.get_origin(inside[0]) is tuple
+    return typing.get_args(inside[0])[1] if is_mapping else None
+
+
+def _mapping(node: yaml.Node, want: Any, path: str, report: Report, check: Any) -> Any:
+    pairs = []
+    for name, below in items(node, path, report):
+        if check and (expected := check(name.value)):
+            report.problem(name, path, f"expected {expected}; found {name.value!r}")
+        elif (loaded := value(below, want, join(path, name.value), report)) is not MISSING:
+            pairs.append((name.value, loaded))
     return tuple(pairs)
 
 

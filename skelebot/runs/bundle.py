@@ -157,7 +157,7 @@ def read(store: Store, path: str, root: tuple[str, str] | None) -> tuple[list[Ru
                     os.rename(source, os.path.join(target, name))
             workspace.keep(store, run.uid, run.tasks)
 
-        added = store.add([replace(run, parent=0) for run in fresh], place=place)
+        added = store.add([replace(run, parent=0, kept_as="") for run in fresh], place=place)
     return _with_parents(store, records, added), [run.uid for run in records if run.uid in known]
 
 

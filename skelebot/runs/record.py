@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from skelebot.model import NATIVE, Image, Place, Task
+from skelebot.model import NATIVE, Image, Param, Place, Task
 
 State = Literal["queued", "running", "done", "failed", "stopped", "pruned"]
 
@@ -40,18 +40,32 @@ class Sweep:
     """The sweep that a run is a trial of; all of its trials have the same.
 
     params: the swept ones, as `job.param`. goal: `min:METRIC` or `max:METRIC`, "" where there is none.
-    sampler, seed: what draws the values; "" where they were listed. trials: how many there are in all. prune:
-    what ends hopeless trials. fail_fast: whether the first failure stops the rest.
+    sampler, seed: what draws the values, and values: from what, as a text for each param; empty where they
+    were listed. trials: how many there are in all. prune: what ends hopeless trials. fail_fast: whether the
+    first failure stops the rest.
     """
 
     name: str
     params: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
     goal: str = ""
     sampler: str = ""
     seed: int = 0
     trials: int = 0
     prune: str = ""
     fail_fast: bool = False
+
+
+@dataclass(frozen=True)
+class Blank:
+    """Where the words of a swept param belong in a task's arguments, which do not have them yet.
+
+    at: before which of these. is_repeated: whether a list's option stands before each of its values.
+    """
+
+    param: Param
+    at: int
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class TaskRecord:
     fingerprint once it is done, or one for each where they are in the checkout; taken_from: the number of the
     run whose outputs it has taken over.
     machine: what the last attempt ran on, as `machine.of` gives it.
+    blanks: of params whose values are chosen when the run starts.
     metrics: of the last attempt; bad_lines: how many lines of metrics could not be read; progress: how far it
     says it is, from 0 to 1. metric_files, metric_patterns: what else tells of them, beside the file that the
     job is given: files that it leaves, and its output.
@@ -95,6 +110,7 @@ class TaskRecord:
     progress: float = 0.0
     metric_files: tuple[str, ...] = ()
     metric_patterns: tuple[tuple[str, str], ...] = ()
+    blanks: tuple[Blank, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -117,7 +133,8 @@ class RunRecord:
     machines to which workers have taken it, which may still have its images. asked: what a running one is
     asked to become. own: whether its processes write to folders of its own; otherwise to the checkout. sweep:
     what it is a trial of. notify: the shell command to run at its end. mlflow: the address of the server that
-    it is mirrored to; mlflow_run: its id there.
+    it is mirrored to; mlflow_run: its id there. kept_as: by which name its code and images are kept, of several
+    runs that share these; "" is its uid.
     """
 
     uid: str
@@ -154,6 +171,7 @@ class RunRecord:
     notify: str = ""
     mlflow: str = ""
     mlflow_run: str = ""
+    kept_as: str = ""
 
     @property
     def has_ended(self) -> bool:

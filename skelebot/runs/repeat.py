@@ -39,6 +39,7 @@ def repetition(run: RunRecord, uid: str, created: float) -> RunRecord:
         asked="",
         mlflow_run="",
         own=True,
+        kept_as="",
     )
 
 
@@ -53,6 +54,7 @@ def _unbegun(task: TaskRecord) -> TaskRecord:
         retries=task.retries,
         metric_files=task.metric_files,
         metric_patterns=task.metric_patterns,
+        blanks=task.blanks,
     )
 
 

@@ -187,14 +187,26 @@ class Store(NamedTuple):
                 raise
         return added
 
-    def update(self, number: int, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
-        """Store a run as changed from what it is now; return it. Raises UsageError for an unknown one."""
+    def update(
+        self,
+        number: int,
+        change: Callable[[RunRecord], RunRecord],
+        waiting: Callable[[RunRecord], RunRecord] | None = None,
+    ) -> RunRecord:
+        """Store a run as changed from what it is now; return it. Raises UsageError for an unknown one.
+
+        waiting: changes the queued runs of the same sweep and checkout, too; all of them or none.
+        """
+        query = "select document, number from run where sweep = ? and root = ? and state = 'queued'"
         with self._writing() as database:
             row = database.execute("select document from run where number = ?", (number,)).fetchone()
             before = _read(*_known(row, number))
             changed = change(before)
             self._write(database, changed)
             _note_durations(database, changed, [task.state for task in before.tasks])
+            if waiting and changed.sweep:
+                for document, other in database.execute(query, (changed.sweep.name, changed.root)).fetchall():
+                    self._write(database, waiting(_read(document, str(other))))
         return changed
 
     def remove(self, number: int, may: Callable[[RunRecord], bool] = lambda _: True) -> bool:
@@ -306,6 +318,17 @@ class Store(NamedTuple):
         """Return the uids of all runs."""
         with self._reading() as database:
             return [uid for (uid,) in database.execute("select uid from run")]
+
+    def sweeps(self) -> list[str]:
+        """Return the names of all sweeps."""
+        with self._reading() as database:
+            return [name for (name,) in database.execute("select distinct sweep from run where sweep <> ''")]
+
+    def is_kept(self, sweep: str, name: str) -> bool:
+        """Tell whether a trial of a sweep has its code and images by that name."""
+        query = "select 1 from run where sweep = ? and json_extract(document, '$.kept_as') = ? limit 1"
+        with self._reading() as database:
+            return database.execute(query, (sweep, name)).fetchone() is not None
 
     def counts(self, root: str | None = None) -> dict[str, int]:
         """Return how many runs there are in each state, of a checkout or of all."""

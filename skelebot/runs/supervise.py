@@ -22,7 +22,7 @@ from skelebot.pipeline import contents
 from skelebot.runners import attempts
 from skelebot.runners.attempts import Lost, Unreachable
 from skelebot.runners.runner import Launch, Runner
-from skelebot.runs import cache, machine, measure, mirror, notify, workspace
+from skelebot.runs import cache, machine, measure, mirror, notify, prune, sampler, workspace
 from skelebot.runs.measure import Measured, Reading
 from skelebot.runs.record import RunRecord, State
 from skelebot.runs.store import Store
@@ -108,6 +108,8 @@ def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecor
     if run.state != "running":  # it had just been noted how it ended
         return run
     try:
+        if any(task.blanks for task in run.tasks) and not run.asked:
+            run = sampler.choose(store, number)
         for at, task in enumerate(run.tasks):
             if task.state != "done":
                 run = _Supervision(store, number, at, flags, in_front).task_to_end()
@@ -116,6 +118,10 @@ def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecor
         return _end(store, number, "done", "")
     except Asked:
         return store.update(number, lambda run: _as_asked(run, run.asked or _default(in_front)))
+    except SkelebotError as error:
+        if not any(task.blanks for task in store.get(number).tasks):
+            raise
+        return _end(store, number, "failed", str(error))
 
 
 def exit_code(run: RunRecord) -> int:
@@ -125,7 +131,17 @@ def exit_code(run: RunRecord) -> int:
 
 
 def _end(store: Store, number: int, state: State, why: str) -> RunRecord:
-    return store.update(number, lambda run: run.becoming(state, "" if state == "done" else why))
+    """Note how a run ends; with --fail-fast, what waits of its sweep becomes stopped in the same moment."""
+
+    def rest(run: RunRecord) -> RunRecord:
+        return run.becoming("stopped", f"run {number} of the sweep failed, and it has --fail-fast")
+
+    sweep = store.get(number).sweep if state == "failed" else None
+    return store.update(
+        number,
+        lambda run: run.becoming(state, "" if state == "done" else why),
+        waiting=rest if sweep and sweep.fail_fast else None,
+    )
 
 
 def _default(in_front: bool) -> Literal["stop", "queue"]:
@@ -143,14 +159,6 @@ def _as_asked(run: RunRecord, asked: Literal["stop", "queue", "prune"]) -> RunRe
     if at is not None:
         run = run.with_task(at, state=state, ended=time.time())
     return run.becoming(state, "it was stopped" if state == "stopped" else run.reason)
-
-
-def hopeless(store: Store, run: RunRecord) -> str:
-    """Return why a run should end before its time, by what it has measured so far; "" if it may go on.
-
-    It is asked after each change of the metrics, in a thread beside the run's own.
-    """
-    return ""
 
 
 class _Supervision:
@@ -341,7 +349,7 @@ class _Supervision:
             return
         run = self._store.update(self._number, lambda run: run.with_task(self._at, **measured.changes))
         self._noted = measured
-        if run.asked or run.has_ended or not (why := hopeless(self._store, run)):
+        if run.asked or run.has_ended or not (why := prune.hopeless(self._store, run)):
             return
         # As by `runs stop`: it is noted before the signal has an effect.
         self._store.update(

@@ -198,11 +198,17 @@ def unpin(uid: str, tasks: Sequence[TaskRecord], flags: Flags) -> None:
 
 
 def release(store: Store, run: RunRecord, flags: Flags) -> None:
-    """Let the code and the images of a run go, and what it has left on other engines."""
-    unpin(run.uid, run.at_home().tasks, flags)
+    """Let the code and the images of a run go, and what it has left on other engines.
+
+    What others share stays. The run is no longer in the store.
+    """
     forget_elsewhere(store, run, flags, with_images=True)
+    if run.kept_as and run.sweep and store.is_kept(run.sweep.name, run.kept_as):
+        return
+    name = run.kept_as or run.uid
+    unpin(name, run.at_home().tasks, flags)
     for number, _ in enumerate(_trees(run.tasks)):
-        snapshot.forget(store.folder, f"{run.uid}-{number}")
+        snapshot.forget(store.folder, f"{name}-{number}")
 
 
 def forget_elsewhere(store: Store, run: RunRecord, flags: Flags, with_images: bool = False) -> None:

@@ -1,10 +1,11 @@
 """The project's jobs as commands, and what there is to ask about them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from skelebot.component import Command, Component, Link, Session
+from skelebot.component import CheckLinks, Command, Component, Link, Session
 from skelebot.model import Arg, Job, Param, Project
 from skelebot.options import Values
 from skelebot.project.sources import class_source, job_params
@@ -18,6 +19,20 @@ _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 
 _CHAIN = Arg("chain", help="The jobs with their values, with a + between them")
 _OF_QUEUE = (
+    Param(
+        "sweep",
+        is_repeated=True,
+        placeholder="JOB.PARAM=VALUES",
+        help="Queue a run for each value (a,b or 1..5), for each line of FILE.csv, or a sweep by name",
+    ),
+    Param("trials", type="int", min="1", max="100000", placeholder="N", help="Draw the values of N runs"),
+    Param("sampler", choices=("random", "tpe"), help="What draws them (default: random); tpe needs Optuna"),
+    Param("seed", type="int", min="0", max="4294967295", placeholder="N", help="Draw the same values again"),
+    Param("goal", placeholder="min:METRIC", help="The metric to look at, as in min:loss or max:f1"),
+    Param("prune", choices=("median",), help="End a run that is worse than the sweep's others were"),
+    Param("fail-fast", accepts="boolean", help="Stop what waits of the sweep when one of its runs fails"),
+    Param("part", placeholder="1/3", help="Queue only this part of the sweep"),
+    Param("again", accepts="boolean", help="Queue what has been done with the same files, too"),
     Param("name", help="A name to find the run by"),
     Param("tag", is_repeated=True, help="A word to find the run by; each use adds one"),
     Param("note", placeholder="TEXT", help="What it is about"),
@@ -42,14 +57,17 @@ class Jobs(Component):
             return ()
         names = tuple(job.name for job in project.jobs)
         one = Arg("job", (), "Only what this job needs (default: all jobs)", optional=True, offered=names)
+        sweep, *others = _OF_QUEUE
+        sweep = replace(sweep, offered=tuple(name for name, _ in project.sweeps))
         questions = (
             Command(
                 "queue",
                 "Freeze a chain of jobs and queue it as a run",
                 _never,
                 (_CHAIN,),
-                _OF_QUEUE,
+                (sweep, *others),
                 queue=_queue,
+                default_chain=_chain_of_sweep,
             ),
             Command("why", "Show why a job would run, given its values", _never, _OF_WHY, bind=_why),
             Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
@@ -129,10 +147,16 @@ def _never(session: Session, values: Values) -> int:
     raise AssertionError("it is bound to a job first")
 
 
-def _queue(session: Session, values: Values, links: Sequence[Link]) -> int:
+def _queue(session: Session, values: Values, links: Sequence[Link], check: CheckLinks) -> int:
     from skelebot.components.jobs import queue
 
-    return queue.queue(session, values, links)
+    return queue.queue(session, values, links, check)
+
+
+def _chain_of_sweep(session: Session, values: Values) -> Sequence[str]:
+    from skelebot.components.jobs import sweep
+
+    return sweep.chain(session.project, values)
 
 
 def _why(link: Link) -> Command:

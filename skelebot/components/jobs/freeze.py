@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,19 +15,22 @@ from skelebot.components.jobs.run import is_below, prepare
 from skelebot.errors import ConfigError, SkelebotError, UsageError
 from skelebot.image import context, written
 from skelebot.image.ignores import Ignores
-from skelebot.model import Image, Job, Mapping, Project, Task, place_of
+from skelebot.model import Image, Job, Mapping, Param, Project, Task, place_of
 from skelebot.options import Value
 from skelebot.project import plan
-from skelebot.project.sources import job_params
+from skelebot.project.sources import class_source, job_params
 from skelebot.project.state import own_folder
 from skelebot.runs import outside, snapshot, workspace
-from skelebot.runs.record import RunRecord, TaskRecord
+from skelebot.runs.record import Blank, RunRecord, TaskRecord
 from skelebot.runs.store import VARIABLE, Store
 from skelebot.secret import Secret, reveal_all
 
 
-def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
-    """Return the run of a chain, with its code and images kept. Raises ConfigError and SkelebotError."""
+def freeze(store: Store, session: Session, links: Sequence[Link], swept: Collection[str] = ()) -> RunRecord:
+    """Return the run of a chain, with its code and images kept. Raises ConfigError and SkelebotError.
+
+    swept: the params, as `job.param`, whose values are left blank for trials to fill in.
+    """
     project = session.project
     if is_below(os.path.realpath(store.folder), os.path.realpath(project.root)):
         raise UsageError(f"the store {store.folder} is inside the project; set {VARIABLE} to another folder")
@@ -35,7 +38,11 @@ def freeze(store: Store, session: Session, links: Sequence[Link]) -> RunRecord:
     if problems := [problem for link, job in jobs for problem in _problems(link, job, jobs)]:
         raise ConfigError(problems)
     uid = os.urandom(16).hex()
-    with _pinned(store, session, uid, _tasks(store, project, jobs)) as (tasks, images, packages):
+    planned = [
+        _with_blanks(project, job, link, task, swept)
+        for (link, job), task in zip(jobs, _tasks(store, project, jobs), strict=True)
+    ]
+    with _pinned(store, session, uid, planned) as (tasks, images, packages):
         now = _trees(store, project, [(job, task.image) for (_, job), task in zip(jobs, tasks, strict=True)])
         for task, tree in zip(tasks, now, strict=True):
             if tree != task.tree:
@@ -149,6 +156,41 @@ def _tasks(store: Store, project: Project, jobs: Sequence[tuple[Link, Job]]) -> 
         )
         for (link, job), each, tree in zip(jobs, prepared, trees, strict=True)
     ]
+
+
+def _with_blanks(
+    project: Project, job: Job, link: Link, record: TaskRecord, swept: Collection[str]
+) -> TaskRecord:
+    """Return the task without the words of the params that a sweep varies, and where these belong."""
+    own = {param.name for param in job_params(project, job) if f"{job.name}.{param.name}" in swept}
+    if not own:
+        return record
+    known = {**os.environ, **reveal_all(plan.environment(project, job, os.environ), os.environ)}
+    argv, words = record.task.argv, plan.words(project, job, link.values, known)
+    at = _last_place(argv, words)
+    if at is None:
+        raise UsageError(f"a component changes the arguments of {job.name}, so its values cannot be swept")
+    at += len(job.args)
+    kept, blanks = list(argv[:at]), []
+    is_repeated = class_source(project.root, job.source) is not None
+    for param, group in plan.words_of_params(project, job, link.values, known):
+        at += len(group)
+        if param.name in own:
+            default = param.default if param.accepts == "boolean" else None
+            bare = Param(param.name, accepts=param.accepts, default=default)
+            blanks.append(Blank(bare, len(kept), is_repeated))
+        else:
+            kept += group
+    params = tuple((name, "" if name in own else value) for name, value in record.params)
+    task = replace(record.task, argv=(*kept, *argv[at:]))
+    return replace(record, task=task, params=params, blanks=tuple(blanks))
+
+
+def _last_place(words: Sequence[object], part: Sequence[object]) -> int | None:
+    """Return where some words stand among others, the last place where there are several."""
+    length = len(part)
+    places = (at for at in range(len(words) - length, -1, -1) if words[at : at + length] == part)
+    return next(places, None)
 
 
 def _trees(store: Store, project: Project, images: Sequence[tuple[Job, Image]]) -> list[str]:

@@ -5,11 +5,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import IO
 
 from skelebot import console
-from skelebot.component import Link, Session
+from skelebot.component import CheckLinks, Link, Session
 from skelebot.components.jobs import freeze
+from skelebot.components.jobs import sweep as sweeps
 from skelebot.components.jobs.take_over import take_over
 from skelebot.errors import Interrupted, UsageError
 from skelebot.files import remove_tree
@@ -20,23 +22,19 @@ from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
 
-def queue(session: Session, values: Values, links: Sequence[Link]) -> int:
+def queue(session: Session, values: Values, links: Sequence[Link], check: CheckLinks) -> int:
     """Freeze the chain and put it into the queue; with --now run it, with --wait see it to its end."""
     for other in ("wait", "after"):
         if values.get("now") and values.get(other):
             raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
     store = stores.opened()
     after = _numbers(store, str(values.get("after", "")))
+    if sweeps.is_meant(values):
+        return sweeps.queue(store, session, values, links, check, partial(_described, values, after))
+    check(links, ())
     if session.flags.dry_run:
         return _describe(session, links)
-    run = replace(
-        freeze.freeze(store, session, links),
-        name=str(values.get("name", "")),
-        tags=tuple(dict.fromkeys(values.get("tag", ()) or ())),  # type: ignore[arg-type]
-        note=str(values.get("note", "")),
-        priority=int(str(values.get("priority", "0"))),
-        after=after,
-    )
+    run = _described(values, after, freeze.freeze(store, session, links))
     outputs = ""
     try:
         if values.get("take-over"):
@@ -57,6 +55,18 @@ def queue(session: Session, values: Values, links: Sequence[Link]) -> int:
         return _wait(store, run.number)
     console.out(str(run.number))
     return 0
+
+
+def _described(values: Values, after: tuple[int, ...], run: RunRecord) -> RunRecord:
+    """Return the run with the words to find it by, and when it starts."""
+    return replace(
+        run,
+        name=str(values.get("name", "")),
+        tags=tuple(dict.fromkeys(values.get("tag", ()) or ())),  # type: ignore[arg-type]
+        note=str(values.get("note", "")),
+        priority=int(str(values.get("priority", "0"))),
+        after=after,
+    )
 
 
 def _numbers(store: Store, text: str) -> tuple[int, ...]:

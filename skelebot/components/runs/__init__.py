@@ -45,8 +45,12 @@ _OF_LIST = (
     _ALL_PROJECTS,
     Param("name", help="Only runs of this name"),
     Param("tag", help="Only runs with this tag"),
+    Param("sweep", help="The runs of this sweep, the best first"),
+    Param("goal", placeholder="min:METRIC", help="With --sweep: what is best (default: its own goal)"),
     Param(
-        "state", help="Only runs in this state", choices=("queued", "running", "done", "failed", "stopped")
+        "state",
+        help="Only runs in this state",
+        choices=("queued", "running", "done", "failed", "stopped", "pruned"),
     ),
     Param("last", default="20", type="int", min="1", placeholder="N", help="The latest N runs"),
     Param("watch", accepts="boolean", help="Show the queue as it changes, until you press q"),

@@ -89,7 +89,7 @@ def _check_options(values: Values) -> None:
         raise UsageError("runs retry: name a run or write --failed, not both")
     if not values.get("failed") and not values.get("<run>"):
         raise UsageError("runs retry: name a run, or write --failed for all that failed")
-    for option, other in (("name", "failed"), ("tag", "failed"), ("anyway", "code")):
+    for option, other in (("name", "failed"), ("tag", "failed"), ("sweep", "failed"), ("anyway", "code")):
         if values.get(option) and not values.get(other):
             raise UsageError(f"runs retry: --{option} only applies to --{other}; leave it out, or add that")
     for option in ("from", "clean"):
@@ -102,13 +102,9 @@ def _check_options(values: Values) -> None:
 
 def _failed(session: Session, store: Store, values: Values) -> list[int]:
     """Return the runs that have failed, the oldest first; not those that wrote to the checkout."""
-    name, tag = values.get("name"), values.get("tag")
-    found = store.find(
-        root=checkout_or_all(session, every=False),
-        name=str(name) if name else None,
-        tag=str(tag) if tag else None,
-        states=("failed",),
-    )
+    root = checkout_or_all(session, every=False)
+    name, tag, sweep = (str(values[n]) if values.get(n) else None for n in ("name", "tag", "sweep"))
+    found = store.find(root=root, name=name, tag=tag, sweep=sweep, states=("failed",))
     return [run.number for run in reversed(found) if run.own]
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from skelebot import console, process
 from skelebot.component import Session
+from skelebot.components.runs import sweeps
 from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.model import Step
@@ -31,7 +32,7 @@ def number_of(values: Values) -> int:
 
 
 def table(session: Session, values: Values) -> int:
-    """List the latest runs, with the parameters that differ among them."""
+    """List the latest runs, with the parameters that differ among them; of a sweep, the best first."""
     store = stores.opened()
     root = checkout_or_all(session, bool(values.get("all")))
     states = (str(values["state"]),) if values.get("state") else ()
@@ -40,18 +41,20 @@ def table(session: Session, values: Values) -> int:
         name=_text(values, "name"),
         tag=_text(values, "tag"),
         states=states,
-        last=int(str(values.get("last", "20"))),
+        last=int(str(values.get("last", "20"))) if "sweep" not in values else None,
+        sweep=_text(values, "sweep"),
     )
+    found, first = sweeps.ranked(store, root, values, found)
     if values.get("json"):
         console.out(json.dumps([view(run) for run in found], indent=2))
         return 0
     with_project = root is None
     if values.get("csv"):
-        _write_csv(_columns(found, with_project, exact_number))
+        _write_csv(_columns(found, with_project, exact_number, first=first))
         return 0
     left = estimate.of(store, root)
     if found:
-        _show(_fitting(_columns(found, with_project, number, left)))
+        _show(_fitting(_columns(found, with_project, number, left, first)))
     report(store, root, left, bool(found))
     return 0
 
@@ -84,12 +87,14 @@ def _columns(
     with_project: bool,
     show: Callable[[float | None], str],
     left: Estimate | None = None,
+    first: Sequence[str] = (),
 ) -> list[_Column]:
-    """Return the columns of the table. show: gives a metric's number as text."""
+    """Return the columns of the table. show: gives a metric's number as text. first: columns not to lack."""
     params = [parameters(run) for run in runs]
     names = list(dict.fromkeys(name for each in params for name in each))
-    differing = [name for name in names if len({each.get(name) for each in params}) > 1]
-    metrics = dict.fromkeys(name for run in runs for name in run.metrics)
+    differing = [n for n in names if n in first or len({each.get(n) for each in params}) > 1]
+    measured = dict.fromkeys(name for run in runs for name in run.metrics)
+    metrics = sorted(measured, key=lambda name: name not in first)
     columns = [_Column("RUN", [str(run.number) for run in runs])]
     if with_project:
         columns.append(_Column("PROJECT", [run.project for run in runs]))
@@ -99,7 +104,8 @@ def _columns(
         columns.append(_Column(name, [console.one_line(each.get(name, "")) for each in params]))
     for name in metrics:
         values = [run.metrics.get(name) for run in runs]
-        columns.append(_Column(name, [show(each.last) if each else "" for each in values], True))
+        cells = [show(each.last) if each else "" for each in values]
+        columns.append(_Column(name, cells, name not in first))
     if len({run.where for run in runs}) > 1:
         columns.append(_Column("WHERE", [run.where for run in runs]))
     ages = [max(time.time() - run.created, 0) for run in runs]

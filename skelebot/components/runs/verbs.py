@@ -30,6 +30,10 @@ def _later(where: str) -> Callable[[Session, Values], int]:
     return run
 
 
+GOAL = Param(
+    "goal", placeholder="min:METRIC", help="What is best (default: the goal with which it was queued)"
+)
+
 VERBS = (
     _verb("show", "Show everything that is recorded of a run", "look.show", (_RUN,), (_JSON,)),
     _verb(
@@ -55,6 +59,13 @@ VERBS = (
             _JSON,
         ),
     ),
+    _verb(
+        "best",
+        "Print the number of the best run of a sweep",
+        "sweeps.best",
+        (Arg("sweep", help="The name of the sweep"),),
+        (GOAL, _JSON),
+    ),
     _verb("stop", "Stop runs", "change.stop", (_RUNS,)),
     _verb(
         "retry",
@@ -73,6 +84,7 @@ VERBS = (
             Param("failed", accepts="boolean", help="Retry all runs that failed"),
             Param("name", help="With --failed: only runs of this name"),
             Param("tag", help="With --failed: only runs with this tag"),
+            Param("sweep", help="With --failed: only runs of this sweep"),
             _NOW,
         ),
     ),

@@ -1,0 +1,367 @@
+"""`queue --sweep`: a run for each combination of values, all of them or none."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from skelebot import console, options
+from skelebot.component import CheckLinks, Link, Session
+from skelebot.components.jobs import freeze
+from skelebot.errors import ConfigError, UsageError, did_you_mean
+from skelebot.files import open_regular, reason
+from skelebot.model import DeclaredSweep, Param, Project, place_of
+from skelebot.options import Values
+from skelebot.project import sweep as values_of
+from skelebot.project.sweep import Axis, Domain, Range, Trial
+from skelebot.runs import trial as trials_of
+from skelebot.runs import workspace
+from skelebot.runs.record import RunRecord, Sweep
+from skelebot.runs.store import Store
+
+_NEED_SWEEP = ("trials", "sampler", "seed", "goal", "prune", "fail-fast", "part", "again")
+
+
+def is_meant(values: Values) -> bool:
+    """Whether the options ask for a sweep. Raises UsageError for those of a sweep without one."""
+    if values.get("sweep"):
+        for other in ("now", "wait", "take-over"):
+            if values.get(other):
+                raise UsageError(f"queue: --sweep and --{other} do not go together; leave out one of them")
+        return True
+    for name in _NEED_SWEEP:
+        if name in values:
+            raise UsageError(f"queue: --{name} needs --sweep")
+    return False
+
+
+def queue(
+    store: Store,
+    session: Session,
+    values: Values,
+    links: Sequence[Link],
+    check: CheckLinks,
+    described: Callable[[RunRecord], RunRecord],
+) -> int:
+    """Check and freeze the chain once, and put a run of it into the queue for each trial."""
+    plan = _Plan.of(session.project, values, links)
+    chains = [_with_values(links, plan, trial) for trial in plan.samples]
+    check(chains[0], chains[1:])
+    if session.flags.dry_run:
+        return _describe(plan)
+    base = described(freeze.freeze(store, session, chains[0], plan.params))
+    base = replace(base, sweep=_named(store, plan, str(values.get("name", ""))), kept_as=base.uid)
+    try:
+        runs = [_run(base, trial) for trial in plan.trials]
+        runs = runs if values.get("again") else _fresh(store, runs)
+        added = store.add(runs)
+    except BaseException:
+        workspace.release(store, base, session.flags)
+        raise
+    _report(plan, base, added, len(plan.trials))
+    if not added:
+        workspace.release(store, base, session.flags)
+    for run in added:
+        console.out(str(run.number))
+    return 0
+
+
+def _with_values(links: Sequence[Link], plan: "_Plan", trial: Trial) -> list[Link]:
+    """Return the chain with the values of a trial."""
+    return [_changed(link, plan, trial) for link in links]
+
+
+def _changed(link: Link, plan: "_Plan", trial: Trial) -> Link:
+    own = {name: param for name, param in plan.params_of(link).items() if name in trial}
+    if not own:
+        return link
+    given = {param.name: options.value(param, trial[name]) for name, param in own.items()}
+    return link._replace(values={**link.values, **given}, is_needed=False)  # as if it were typed
+
+
+def _run(base: RunRecord, trial: Trial) -> RunRecord:
+    filled = trials_of.with_values(base, trial) if trial else base
+    return replace(filled, uid=os.urandom(16).hex())
+
+
+def _named(store: Store, plan: "_Plan", name: str) -> Sweep:
+    sweep = plan.sweep
+    name = name or sweep.name or values_of.default_name(sweep.params, store.sweeps())
+    return replace(sweep, name=name, trials=len(plan.trials))
+
+
+def _fresh(store: Store, runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs that no other one of the checkout is equal to, and say which there are."""
+    if not runs or any(task.blanks for run in runs[:1] for task in run.tasks):
+        return list(runs)
+    known = {
+        trials_of.identity(run): run
+        for run in store.find(root=runs[0].root, states=("done", "queued", "running"))
+        if run.own and run.project == runs[0].project
+    }
+    found = [known.get(trials_of.identity(run)) for run in runs]
+    for state in ("done", "running", "queued"):
+        if numbers := [str(run.number) for run in found if run and run.state == state]:
+            combinations = console.counted(len(numbers), "combination")
+            console.info(
+                f"skipped {combinations} already {state} with the same files: {_listed(numbers)}; "
+                "--again repeats"
+            )
+    return [run for run, other in zip(runs, found, strict=True) if other is None]
+
+
+def _listed(numbers: Sequence[str]) -> str:
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"run{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:10])}{more}"
+
+
+def _report(plan: "_Plan", base: RunRecord, added: Sequence[RunRecord], wanted: int) -> None:
+    assert base.sweep
+    if not added:
+        console.info(f"nothing was queued of the sweep {base.sweep.name}")
+        return
+    first, last = added[0].number, added[-1].number
+    numbers = f", {first} to {last}" if len(added) > 1 else f", {first}"
+    seed = f", seed {base.sweep.seed}" if base.sweep.sampler else ""
+    console.info(
+        f"queued {console.counted(len(added), 'run')}{numbers}, of the sweep {base.sweep.name}{seed}"
+    )
+
+
+def _describe(plan: "_Plan") -> int:
+    """List the runs that would be queued."""
+    for trial in plan.trials:
+        console.out(" ".join(f"{name}={text}" for name, text in trial.items()) or "values drawn later")
+    runs = console.counted(len(plan.trials), "run")
+    console.info(f"{runs} would be queued; nothing was, because of --dry-run")
+    return 0
+
+
+# --- what was asked for ---
+
+
+def chain(project: Project, values: Values) -> Sequence[str]:
+    """Return the chain of the sweep that is queued by its name; () where there is none."""
+    return next((values_of.words(declared.chain) for _, declared in _declared(project, values)), ())
+
+
+def _texts(values: Values) -> tuple[str, ...]:
+    texts = values.get("sweep") or ()
+    assert isinstance(texts, tuple)
+    return texts
+
+
+def _declared(project: Project, values: Values) -> list[tuple[str, DeclaredSweep]]:
+    """Return the sweeps that are meant by their names. Raises UsageError for one that there is not."""
+    known = dict(project.sweeps)
+    names = [text for text in _texts(values) if "=" not in text and not text.endswith(".csv")]
+    for name in names:
+        if name not in known:
+            hint = (
+                did_you_mean(name, known) or "; write JOB.PARAM=VALUES, a file.csv, or declare it in `sweeps`"
+            )
+            raise UsageError(f"--sweep: there is no sweep {console.one_line(name)!r}{hint}")
+    if len(names) > 1:
+        raise UsageError("--sweep: name one sweep at a time")
+    return [(name, known[name]) for name in names]
+
+
+class _Plan(NamedTuple):
+    """A sweep as it was asked for.
+
+    swept: the params by `job.param`; trials: their values for each run, nothing where these are chosen when
+    it starts. samples: values to check the chain with.
+    """
+
+    sweep: Sweep
+    swept: dict[str, list[Param]]
+    trials: list[Trial]
+    samples: list[Trial]
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        return self.sweep.params
+
+    def params_of(self, link: Link) -> dict[str, Param]:
+        """Return the swept params of a link, by `job.param`."""
+        return {
+            name: p for p in link.command.params if (name := f"{link.command.name}.{p.name}") in self.swept
+        }
+
+    @classmethod
+    def of(cls, project: Project, values: Values, links: Sequence[Link]) -> "_Plan":
+        """Return what the options ask for. Raises UsageError, and ConfigError with all mistakes."""
+        declared = _declared(project, values)
+        name, own = declared[0] if declared else ("", None)
+        settings = _settings(values, own)
+        problems: list[str] = []
+        reader = _Reader(links, bool(settings.trials), settings.sampler == "tpe", problems)
+        for text in _texts(values):
+            if "=" in text:
+                param, _, offered = text.partition("=")
+                reader.add(param, offered, f"--sweep {param}")
+            elif text.endswith(".csv"):
+                reader.add_file(text)
+            elif own:
+                for param, given in own.values:
+                    reader.add(param, given, f"{place_of(own, 'values')}.{param}")
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return _planned(replace(settings, name=name), reader, str(values.get("part", "")))
+
+
+def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
+    """Return the sweep by its options, which come before what is declared. Raises UsageError."""
+    trials = int(str(values.get("trials") or (own.trials if own else 0)))
+    for name in ("sampler", "seed"):
+        if name in values and not trials:
+            raise UsageError(f"queue: --{name} draws values; add --trials N")
+    given = values.get("seed", own.seed if own else None)
+    sweep = Sweep(
+        "",
+        goal=str(values.get("goal") or (own and own.goal) or ""),
+        sampler=str(values.get("sampler") or (own.sampler if own else "random")) if trials else "",
+        seed=int.from_bytes(os.urandom(2), "big") if given is None and trials else int(str(given or 0)),
+        trials=trials,
+        prune=str(values.get("prune") or (own and own.prune) or ""),
+        fail_fast=bool(values.get("fail-fast") or (own and own.fail_fast)),
+    )
+    _check_settings(sweep, values)
+    return sweep
+
+
+def _check_settings(sweep: Sweep, values: Values) -> None:
+    if sweep.goal:
+        try:
+            trials_of.Goal.parse(sweep.goal)
+        except ValueError as error:
+            found = console.one_line(sweep.goal)
+            raise UsageError(f"queue: --goal: expected {error}; found {found!r}") from None
+    for name, needed in (("--sampler tpe", sweep.sampler == "tpe"), ("--prune", sweep.prune)):
+        if needed and not sweep.goal:
+            raise UsageError(f"queue: {name} compares what the runs measure; add --goal min:METRIC")
+    if sweep.sampler == "tpe":
+        from skelebot.runs import sampler
+
+        sampler.check_installed()
+        if values.get("part"):
+            raise UsageError("queue: --part does not go with --sampler tpe, whose runs learn from all others")
+
+
+class _Reader:
+    """Reads what is swept, and notes all mistakes in it.
+
+    is_drawn: whether values are drawn; is_open: whether that happens when a run starts.
+    """
+
+    def __init__(self, links: Sequence[Link], is_drawn: bool, is_open: bool, problems: list[str]) -> None:
+        self._links, self._is_drawn, self._is_open = links, is_drawn, is_open
+        self._problems = problems
+        self.known: dict[str, list[Param]] = {}
+        for link in links:
+            for param in link.command.params:
+                self.known.setdefault(f"{link.command.name}.{param.name}", []).append(param)
+        self.domains: dict[str, Domain] = {}
+        self.axes: list[Axis] = []
+
+    def add(self, name: str, given: str | tuple[str, ...], where: str) -> None:
+        """Add the values of a param: a text as it is typed, or a list."""
+        try:
+            full = self._resolved(name)
+            found = values_of.domain(given) if isinstance(given, str) else given
+            if not self._is_drawn:
+                found = values_of.values(found)
+        except ValueError as error:
+            self._problems.append(f"{where}: {error}")
+            return
+        for param in self.known[full]:
+            self._problems += [f"{where}: {each}" for each in values_of.unfit(param, found, self._is_open)]
+        self.domains[full] = found
+        if not isinstance(found, Range):
+            self.axes.append(Axis((full,), tuple((value,) for value in found), where))
+
+    def add_file(self, name: str) -> None:
+        """Add the lines of a CSV file."""
+        if self._is_drawn:
+            self._problems.append(f"--sweep {name}: a file lists its runs; leave out --trials")
+            return
+        try:
+            with open_regular(name) as file:
+                text = file.read().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--sweep: {name} cannot be read: {reason(error)}") from None
+        try:
+            axis = values_of.table(text, name)
+        except ValueError as error:
+            self._problems.append(str(error))
+            return
+        names = tuple(filter(None, (self._named(name, axis.where) for name in axis.names)))
+        if len(names) < len(axis.names):
+            return
+        for i, point in enumerate(axis.points):
+            for full, value in zip(names, point, strict=True):
+                for param in self.known[full]:
+                    wrong = values_of.unfit(param, (value,), False)
+                    self._problems += [f"{axis.place(i)}: {full}: {each}" for each in wrong]
+        columns = zip(*axis.points, strict=True)
+        self.domains |= {full: tuple(dict.fromkeys(c)) for full, c in zip(names, columns, strict=True)}
+        self.axes.append(axis._replace(names=names))
+
+    def _named(self, name: str, where: str) -> str:
+        try:
+            return self._resolved(name)
+        except ValueError as error:
+            self._problems.append(f"{where}: {error}")
+            return ""
+
+    def _resolved(self, name: str) -> str:
+        """Return the `job.param` that a name means. Raises ValueError for one that cannot be swept."""
+        full = values_of.resolve(name, self.known)
+        if full in self.domains:
+            raise ValueError(f"{full} is swept twice; leave out one of them")
+        self.domains[full] = ()  # so that a second one is noticed even if this one is wrong
+        for link in self._links:
+            for param in link.command.params:
+                if f"{link.command.name}.{param.name}" != full:
+                    continue
+                if param.secret:
+                    raise ValueError(f"{full} is a secret, which is not stored")
+                if param.name in link.values:
+                    raise ValueError(f"{full} is swept, and given in the chain; leave out {param.flag} there")
+        return full
+
+
+def _planned(sweep: Sweep, reader: _Reader, part: str) -> _Plan:
+    """Return the sweep with its trials. Raises UsageError and ConfigError."""
+    try:
+        trials = _trials(sweep, reader)
+        trials = values_of.part(trials, part) if part else trials
+    except ValueError as error:
+        raise UsageError(f"queue: {error}") from None
+    params = tuple(reader.domains)
+    texts = tuple(map(values_of.text, reader.domains.values())) if sweep.sampler else ()
+    sweep = replace(sweep, params=params, values=texts)
+    swept = {name: reader.known[name] for name in params}
+    if sweep.sampler == "tpe":
+        return _Plan(sweep, swept, trials, values_of.drawn(reader.domains, 1, sweep.seed))
+    if problems := list(dict.fromkeys(_unfit(swept, trials))):
+        raise ConfigError(problems)
+    return _Plan(sweep, swept, trials, trials)
+
+
+def _trials(sweep: Sweep, reader: _Reader) -> list[Trial]:
+    if sweep.sampler == "tpe":
+        return [{} for _ in range(sweep.trials)]
+    if sweep.trials:
+        return values_of.drawn(reader.domains, sweep.trials, sweep.seed)
+    return values_of.grid(reader.axes)
+
+
+def _unfit(swept: dict[str, list[Param]], trials: Sequence[Trial]) -> Iterator[str]:
+    """Yield what is wrong with values that were drawn, as a range may offer what a param does not take."""
+    for name, text in dict.fromkeys(pair for trial in trials for pair in trial.items()):
+        for param in swept[name]:
+            try:
+                options.value(param, text)
+            except ValueError as error:
+                yield f"--sweep {name}: {error}"
