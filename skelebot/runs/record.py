@@ -133,8 +133,8 @@ class RunRecord:
     machines to which workers have taken it, which may still have its images. asked: what a running one is
     asked to become. own: whether its processes write to folders of its own; otherwise to the checkout. sweep:
     what it is a trial of. notify: the shell command to run at its end. mlflow: the address of the server that
-    it is mirrored to; mlflow_run: its id there. kept_as: by which name its code and images are kept, of several
-    runs that share these; "" is its uid.
+    it is mirrored to; mlflow_run: its id there. kept_as: by which name its code and images are kept, of runs
+    that share these; "" is its uid.
     """
 
     uid: str

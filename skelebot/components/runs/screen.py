@@ -29,7 +29,6 @@ from skelebot.wake import awake
 _TICK = 0.5  # seconds between two looks
 _REST = 5.0  # seconds after which the store is read again, whether or not it has changed
 _BAR = 10  # columns
-_COLOURS = {"style": "bright_black", "complete_style": "green", "finished_style": "green"}
 
 
 class Queue(NamedTuple):
@@ -191,7 +190,10 @@ def _progress(part: float | None) -> RenderableType:
     if part is None:
         return _text("running")
     bar = Table.grid(padding=(0, 1, 0, 0))
-    bar.add_row(ProgressBar(1.0, min(part, 1.0), _BAR, **_COLOURS), f"{100 * min(part, 1.0):3.0f} %")
+    done = ProgressBar(
+        1.0, min(part, 1.0), _BAR, style="bright_black", complete_style="green", finished_style="green"
+    )
+    bar.add_row(done, f"{100 * min(part, 1.0):3.0f} %")
     return bar
 
 
