@@ -101,14 +101,17 @@ class _Worker:
         return int(self._has_failed) if self._plan.drain else 0
 
     def _report_rest(self) -> None:
-        """Say what is left in the queue because its places do not answer."""
+        """Say what is left in the queue as this worker has no place for it that answers."""
         left = len(self._store.numbers("queued", self._plan.root))
-        if left and self._machines.silent:
+        if not left or self._store.setting(PAUSED):
+            return
+        runs = f"{console.counted(left, 'run')} left in the queue"
+        if self._machines.silent:
             silent = " and ".join(map(str, self._machines.silent))
-            console.error(
-                f"{console.counted(left, 'run')} left in the queue, as no engine answers at {silent}"
-            )
+            console.error(f"{runs}, as no engine answers at {silent}")
             self._has_failed = True
+        elif HERE not in self._plan.slots:
+            console.warn(f"{runs}; what can run on this machine alone needs -j")
 
     def _free(self) -> list[Place]:
         """Return the places with a free slot that answer, this machine first."""

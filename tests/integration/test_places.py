@@ -338,7 +338,9 @@ def test_native_runs_need_a_slot_here(far: Sandbox, name: str) -> None:
     own, place = by_address(far)
     project(own, name, job("true", native="always"))
     own.ok("queue", "run")
-    drain(own, "--on", f"{place}=1")
+    assert "1 run left in the queue; what can run on this machine alone needs -j" in drain(
+        own, "--on", f"{place}=1"
+    )
     assert runs_of(own)[1]["state"] == "queued"
 
 

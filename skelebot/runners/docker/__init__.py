@@ -15,7 +15,7 @@ from skelebot.project.state import checkout_id
 from skelebot.runners import limits
 from skelebot.runners.docker import build_source, cleanup, images, metrics, runs
 from skelebot.runners.docker.attended import Attended
-from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, explained, or_natively
+from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, or_natively
 from skelebot.runners.docker.labels import PROJECT_LABEL, repository
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
@@ -115,11 +115,13 @@ class Docker:
     def capacity(self, image: Image | None = None) -> Capacity:
         if not self.client.is_remote:
             return limits.capacity(with_gpus=image is not None)
+        # Not every client says of `info` that no engine answers.
+        self.client.query("version", "--format", "{{.Server.Version}}", timeout=PATIENCE)
         words = ("info", "--format", "{{.NCPU}} {{.MemTotal}}")
-        code, out, said = self.client.capture(*words, timeout=PATIENCE)
-        found = re.fullmatch(r"([1-9]\d*) (\d+)", out.strip())
-        if code != 0 or not found:
-            raise explained(self.client, said or out, f"no Docker engine answers at {self.client.where}")
+        out = self.client.query(*words, timeout=PATIENCE)
+        found = re.fullmatch(r"(\d+) (\d+)", out.strip())
+        if not found:
+            raise self.client.unreadable(words, out)
         return Capacity(float(found[1]), int(found[2]), self._count_gpus(image))
 
     def _count_gpus(self, image: Image | None) -> int | None:
