@@ -51,6 +51,7 @@ def main() -> int:
         env = {**os.environ, "PYTHONPATH": HERE, "SKELEBOT_STORE": os.path.join(folder, "store")}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         reached = [*native(folder, env, runs), *freezing(folder, env), *listing(folder, env)]
+        reached += [*sweeping(folder, env), *studying(env)]
         if image:
             reached += docker(folder, env, image)
         others(folder, env)
@@ -150,6 +151,56 @@ with worker._registered(opened, worker.Plan(None, 8)):
         took.append(time.process_time() - before)
 assert found.slots == 8 and found.left and len(found.ends) > 10_000
 print(1000 * min(took))
+"""
+
+
+def sweeping(folder: str, env: dict[str, str]) -> list[bool]:
+    """A sweep of a thousand trials, and of one, each in a store of its own."""
+    params = "params: [{name: x, type: int, default: 0}]"
+    path = project(folder, "sweep", 300, TRIVIAL.replace("help:", f"{params}, help:"))
+    found = []
+    for most in (1, 1000):
+        took = []
+        for i in range(3):
+            own = {**env, "SKELEBOT_STORE": os.path.join(folder, f"store-{most}-{i}")}
+            cost((*SKELEBOT, "queue", "trivial"), path, own)
+            took.append(cost((*SKELEBOT, "queue", "--sweep", f"x=1..{most}", "trivial"), path, own).cpu)
+        found.append(min(took))
+    print("a sweep, queued:")
+    return [report("1,000 trials by sweep queued, over the first", found[1] - found[0], "s CPU", 1)]
+
+
+def studying(env: dict[str, str]) -> list[bool]:
+    """An Optuna study of 200 trials, made anew from the rows of the store."""
+    done = subprocess.run((sys.executable, "-c", STUDY), env=env, check=True, capture_output=True, text=True)
+    if not done.stdout:
+        print(f"  {'an Optuna study rebuilt from 200 rows':<44} is left out: Optuna is not installed")
+        return []
+    return [report("an Optuna study rebuilt from 200 rows", float(done.stdout), "ms CPU", 50)]
+
+
+STUDY = """
+import time
+from skelebot.project import sweep
+from skelebot.runs import sampler
+from skelebot.runs.sampler import Row
+from skelebot.runs.trial import Goal
+try:
+    import optuna
+    optuna.samplers.TPESampler()  # what it imports late
+except ImportError:
+    raise SystemExit(0)
+domains = {"x": sweep.domain("0.0..1"), "n": sweep.domain("1..100"), "c": ("a", "b")}
+rows = [
+    Row({"x": f"{i / 200}", "n": f"{i % 100 + 1}", "c": "ab"[i % 2]}, "COMPLETE", i / 7 % 1)
+    for i in range(200)
+]
+took = []
+for _ in range(3):
+    begin = time.process_time()
+    sampler.study(domains, rows, Goal("loss", False), 1)
+    took.append(1000 * (time.process_time() - begin))
+print(min(took))
 """
 
 

@@ -67,6 +67,16 @@ jobs:
     environment: {C: 010}
     envFile: job.env
     timeout: 10m
+sweeps:
+  rates:
+    chain: train 2018-01-01
+    values: {train.rate: [0.1, 1], level: "1,2", columns: 'a "b c"'}
+    trials: 4
+    sampler: random
+    seed: 1
+    goal: min:loss
+    prune: median
+    failFast: true
 components: {}
 """
 

@@ -490,3 +490,68 @@ def test_the_work_grows_with_the_file_and_not_with_jobs_times_params(tmp_path: P
         return calls["call"]
 
     assert work(80) < 3 * work(40)
+
+
+# --- sweeps ---
+
+SWEPT = """\
+name: demo
+jobs:
+- {name: load, source: load.py, help: h, params: [{name: rows, type: int, default: 1}]}
+- {name: train, source: train.py, help: h, needs: [load], params: [{name: rate, type: float, max: 1}]}
+sweeps:
+  s: %s
+"""
+
+
+def test_a_sweep_that_is_declared(tmp_path: Path) -> None:
+    text = SWEPT % "{chain: train, values: {rate: [0.1, 1], load.rows: 1..3, train.rate2: x}}"
+    text = text.replace(", train.rate2: x", "")
+    ((name, declared),) = load(tmp_path, text).sweeps
+    assert (name, declared.chain) == ("s", "train")
+    assert declared.values == (("rate", ("0.1", "1")), ("load.rows", "1..3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "{chain: trian, values: {rate: 1}}",
+            "sweeps.s.chain: there is no job 'trian'; did you mean `train`?",
+        ),
+        ("{chain: 'train +', values: {rate: 1}}", "sweeps.s.chain: a job is missing before or after a `+`"),
+        ("{chain: '-n train', values: {rate: 1}}", "sweeps.s.chain: begin with a job; options of Skelebot"),
+        ("{chain: 'train \"a', values: {rate: 1}}", "sweeps.s.chain: no closing quotation"),
+        ("{chain: train, values: {rats: 1}}", "sweeps.s.values.rats: no job of the chain has a param rats"),
+        ("{chain: load, values: {rate: 1}}", "sweeps.s.values.rate: no job of the chain has a param rate"),
+        (
+            "{chain: train, values: {rate: [0.1, 2]}}",
+            "sweeps.s.values.rate: expected a number of at most 1; f",
+        ),
+        ("{chain: train, values: {rate: 0.1..2:log}}", "sweeps.s.values.rate: 0.1..2:log is a range to draw"),
+        (
+            "{chain: train, values: {rate: 0.1..2:log}, trials: 3}",
+            "sweeps.s.values.rate: expected a number of",
+        ),
+    ],
+)
+def test_a_sweep_that_could_not_be_queued(tmp_path: Path, text: str, problem: str) -> None:
+    (found,) = problems(tmp_path, SWEPT % text)
+    assert found.startswith("skelebot.yaml:6:6: ")
+    assert found.partition(": ")[2].startswith(problem)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a=b"])
+def test_a_name_that_would_be_taken_for_something_else(tmp_path: Path, name: str) -> None:
+    text = (SWEPT % "{chain: train, values: {rate: 1}}").replace("  s:", f"  {name}:")
+    (found,) = problems(tmp_path, text)
+    assert "expected a name without `=` that does not end in .csv" in found
+
+
+def test_a_sweep_of_an_environment_replaces_values(tmp_path: Path) -> None:
+    write(tmp_path, SWEPT % "{chain: train, values: {rate: [0.1, 1], load.rows: 1..3}}")
+    over = "merge: true\nsweeps: {s: {values: {rate: [0.5]}}, t: {chain: load, values: {rows: 2}}}\n"
+    write(tmp_path, over, "skelebot-dev.yaml")
+    found = dict(load(tmp_path, env="dev").sweeps)
+    assert found["s"].values == (("rate", ("0.5",)), ("load.rows", "1..3"))
+    assert found["t"].chain == "load"

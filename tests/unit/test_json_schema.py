@@ -117,6 +117,13 @@ MISTAKES = [
     "name: demo\nbuild: {packages: [Git]}\n",
     "name: demo\ncomponents: {registry: {host: 'a/b'}}\n",
     "name: demo\ncomponents: {jupyter: {environment: {A-B: 1}}}\n",
+    "name: demo\nsweeps: [{chain: a}]\n",
+    "name: demo\n" + JOB + "sweeps: {s: {chain: a}}\n",
+    "name: demo\n" + JOB + "sweeps: {s: {values: {rate: 1}}}\n",
+    "name: demo\n" + JOB + "sweeps: {s: {chain: a, values: [1]}}\n",
+    "name: demo\n" + JOB + "sweeps: {s: {chain: a, values: {rate: 1}, goal: loss}}\n",
+    "name: demo\n" + JOB + "sweeps: {s: {chain: a, values: {rate: 1}, seed: -1}}\n",
+    "name: demo\n" + JOB + "sweeps: {s: {chain: a, values: {rate: 1}, prune: best}}\n",
 ]
 
 

@@ -228,7 +228,9 @@ def _origin(run: RunRecord) -> Iterator[tuple[str, str]]:
     yield "run", f"{run.number} ({run.uid})"
     yield "state", run.state + (f": {console.one_line(run.reason)}" if run.reason else "")
     yield "chain", console.one_line(run.shown_chain)
-    for name, text in (("name", run.name), ("note", run.note), ("tags", " ".join(run.tags))):
+    sweep = ", ".join(filter(None, (run.sweep.name, run.sweep.goal))) if run.sweep else ""
+    words = {"name": run.name, "note": run.note, "tags": " ".join(run.tags), "sweep": sweep}
+    for name, text in words.items():
         if text:
             yield name, console.one_line(text)
     yield "project", f"{run.project}, in {run.root}" + (f", environment {run.env}" if run.env else "")
