@@ -61,6 +61,21 @@ def test_what_was_frozen_runs_whatever_happens_to_the_project(sandbox: Sandbox, 
     assert "run-" not in docker("images", "--format", "{{.Tag}}", name)
 
 
+def test_trials_share_their_image_until_the_last_is_removed(sandbox: Sandbox, name: str) -> None:
+    sandbox.write("say.sh", 'echo before "$@"\n')
+    project(sandbox, name, job("say.sh", params="[{name: rate, type: float, default: 0.1}]"))
+    assert sandbox.ok("queue", "--sweep", "rate=0.1,0.2,0.3", "run") == "1\n2\n3\n"
+    assert docker("images", "--format", "{{.Tag}}", name).count("run-") == 1
+    sandbox.write("say.sh", "echo after\n")
+    sandbox.ok("run")
+    sandbox.ok("runs", "stop", "1")
+    sandbox.ok("runs", "rm", "1")
+    sandbox.ok("worker", "--drain")
+    assert sandbox.ok("runs", "logs", "3") == "before --rate 0.3\n"
+    sandbox.ok("runs", "rm", "2", "3")
+    assert "run-" not in docker("images", "--format", "{{.Tag}}", name)
+
+
 def test_outputs_are_the_runs_own(sandbox: Sandbox, name: str) -> None:
     project(
         sandbox,

@@ -58,7 +58,7 @@ def queue(
     except BaseException:
         workspace.release(store, base, session.flags)
         raise
-    _report(plan, base, added, len(plan.trials))
+    _report(base, added)
     if not added:
         workspace.release(store, base, session.flags)
     for run in added:
@@ -115,7 +115,7 @@ def _listed(numbers: Sequence[str]) -> str:
     return f"run{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:10])}{more}"
 
 
-def _report(plan: "_Plan", base: RunRecord, added: Sequence[RunRecord], wanted: int) -> None:
+def _report(base: RunRecord, added: Sequence[RunRecord]) -> None:
     assert base.sweep
     if not added:
         console.info(f"nothing was queued of the sweep {base.sweep.name}")
