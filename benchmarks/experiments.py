@@ -142,9 +142,9 @@ opened.add([replace(run, uid=os.urandom(16).hex()) for _ in range(int(sys.argv[1
 
 ETA = """
 import time
-from skelebot.runs import estimate, store, worker
+from skelebot.runs import estimate, places, store, worker
 opened, took = store.opened(), []
-with worker._registered(opened, worker.Plan(None, 8)):
+with worker._registered(opened, worker.Plan(None, {places.HERE: 8})):
     for _ in range(7):
         before = time.process_time()
         found = estimate.of(opened, None)
