@@ -18,6 +18,7 @@ from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Duration, Kind, Store, kind_of, todo
 
 _LATEST = 100  # so many durations of a kind count
+_TELLING = 0.001  # a smaller part that is done says nothing about the rest
 _ENOUGH = 3  # fewer of the same parameters say less than those of any parameters
 
 
@@ -78,7 +79,7 @@ def remaining(durations: Sequence[float], age: float, progress: float = 0.0) -> 
     age. One that lasts longer than any before is expected to take a fifth of its age more.
     """
     age = max(age, 0.0)
-    if progress > 0:
+    if progress >= _TELLING:
         left = age * (1 - min(progress, 1.0)) / progress
         return Span(left, left, left)
     if not durations:
@@ -163,31 +164,39 @@ class _Past:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._read: dict[tuple[str, str], list[Duration]] = {}
-        self._found: dict[Kind, list[float]] = {}
+        self._found: dict[tuple[str, ...], list[float]] = {}
         self._runs: dict[str, Span] = {}
+        self._made: set[str] = set()
         self.numbers: set[int] = set()
         self.unknown: dict[str, None] = {}
 
     def of(self, kind: Kind) -> list[float]:
         """Return the sorted durations of the same parameters, or, if these are few, of the same job."""
-        if kind not in self._found:
-            job = kind[:2]
+        key, job = kind[:3], kind[:2]
+        if key not in self._found:
             if job not in self._read:
                 self._read[job] = self._store.durations(*job)
             same = [each for each in self._read[job] if each.fixed == kind.fixed]
             used = (same if len(same) >= _ENOUGH else self._read[job])[:_LATEST]
             self.numbers |= {each.number for each in used}
-            self._found[kind] = sorted(each.seconds for each in used)
-        return self._found[kind]
+            self._found[key] = sorted(each.seconds for each in used)
+        return self._found[key]
 
     def whole(self, kind: Kind) -> Span:
+        """Return how long a task takes; nothing where one that was asked for before makes the same."""
+        if kind.once in self._made:
+            return _NOTHING
+        if kind.once:
+            self._made.add(kind.once)
         return self._known(kind, whole(self.of(kind)))
 
     def whole_run(self, text: str) -> Span:
-        """Return how long a queued run takes, by the kinds of its tasks as text."""
-        if text not in self._runs:
-            self._runs[text] = _sum(map(self.whole, todo(text)))
-        return self._runs[text]
+        """Return how long the next queued run takes, by the kinds of its tasks as text."""
+        if text in self._runs:
+            return self._runs[text]
+        kinds = todo(text)
+        first, self._runs[text] = _sum(map(self.whole, kinds)), _sum(map(self.whole, kinds))
+        return first
 
     def rest(self, run: RunRecord, now: float) -> Span:
         """Return how long a running run still takes."""
@@ -196,9 +205,10 @@ class _Past:
             task, kind = run.tasks[at], kind_of(run, at)
             if task.state != "running":
                 return self.whole(kind)
-            if task.progress:
-                return remaining((), now - task.started, task.progress)
-            return self._known(kind, remaining(self.of(kind), now - task.started))
+            if kind.once:
+                self._made.add(kind.once)
+            known = () if task.progress >= _TELLING else self.of(kind)
+            return self._known(kind, remaining(known, now - task.started, task.progress))
 
         return _sum(left(at) for at, task in enumerate(run.tasks) if task.state != "done")
 
@@ -219,7 +229,8 @@ def of(store: Store, root: str | None, now: float | None = None) -> Estimate:
     queued = []
     waiting = store.queued(None if every else root)
     for (its_root, text), group in groupby(waiting, key=itemgetter(1, 2)):
-        queued.append(Work(its_root, past.whole_run(text), len(list(group))))
+        queued.append(Work(its_root, past.whole_run(text)))
+        queued.append(Work(its_root, past.whole_run(text), len(list(group)) - 1))
     lists: Sequence[list[float]] = schedule(running, queued, slots)
     numbers = [*(run.number for run in runs), *(number for number, _, _ in waiting)]
     if every and root is not None:

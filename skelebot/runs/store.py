@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
@@ -77,12 +77,14 @@ class LaterVersion(SkelebotError):
 class Kind(NamedTuple):
     """What tasks have in common that take about as long: the project, the job and its fixed parameters.
 
-    fixed: a hash of all parameters but those that the run's sweep changes.
+    fixed: a hash of all parameters but those that the run's sweep changes. once: of one with `cache: true`,
+    a hash of what it works with; what one makes, others with the same take over.
     """
 
     project: str
     job: str
     fixed: str
+    once: str = ""
 
 
 class Duration(NamedTuple):
@@ -516,7 +518,12 @@ def kind_of(run: RunRecord, at: int) -> Kind:
     """Return of which kind a task of a run is."""
     task, swept = run.tasks[at], run.sweep.params if run.sweep else ()
     fixed = [each for each in task.params if f"{task.job}.{each[0]}" not in swept]
-    return Kind(run.project, task.job, f"{zlib.crc32(json.dumps(fixed, default=str).encode()):08x}")
+    before = [[each.job, each.tree, each.params] for each in run.tasks[: at + 1]]
+    return Kind(run.project, task.job, _short_hash(fixed), _short_hash(before) if task.cache else "")
+
+
+def _short_hash(values: Any) -> str:
+    return f"{zlib.crc32(json.dumps(values, default=str).encode()):08x}"
 
 
 def _todo(run: RunRecord) -> str:
@@ -540,7 +547,7 @@ def _note_durations(database: sqlite3.Connection, run: RunRecord, before: Sequen
         kind = kind_of(run, at)
         database.execute(
             f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)",  # noqa: S608 - no values
-            (*kind, seconds, run.number),
+            (*kind[:3], seconds, run.number),
         )
         database.execute(
             "delete from duration where project = ? and job = ? and id <= (select id from duration "

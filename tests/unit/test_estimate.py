@@ -54,6 +54,8 @@ def test_a_task_takes_the_mean_of_those_before_and_most_likely_the_middle_half()
         ([10, 20, 30, 40, 50], 60, 0.4, exactly(90)),  # its own word counts first
         ([], 60, 0.4, exactly(90)),
         ([], 60, 1, exactly(0)),
+        ([100], 60, 1e-12, exactly(40)),  # too little to tell
+        ([], 60, 1e-12, UNKNOWN),
         ([], 60, 1.5, exactly(0)),
         ([], 60, 0, UNKNOWN),
         ([10, 20, 30], -3600, 0, Span(15, 20, 25)),  # the clock was set back
@@ -277,6 +279,18 @@ def test_progress_is_enough_where_nothing_has_ended(store: Store) -> None:
     found = estimate.of(store, ROOT, NOW + 30)
     assert found.left == exactly(90)
     assert "(from the jobs' progress)" in estimate.describe(found, NOW + 30)
+
+
+def test_what_other_runs_take_over_counts_once(store: Store) -> None:
+    load, train = task("load", cache=True), task("train")
+    ended(store, [100, 10], load, train)
+    for _ in range(3):
+        add(store, load, train)
+    assert left(store) == 130
+    add(store, replace(load, tree="1" * 40), train)  # other files
+    assert left(store) == 240
+    begin(store, add(store, load, train).number)
+    assert left(store, now=NOW + 30) == 70 + 10 + 3 * 10 + 110
 
 
 def test_tasks_that_are_done_take_no_more_time(store: Store) -> None:
