@@ -125,6 +125,16 @@ def test_a_signal_leaves_the_terminal_as_it_was(own: Sandbox, signum: int, code:
         assert runs_of(own)[1]["state"] == "running"
 
 
+def test_a_terminal_that_is_closed(own: Sandbox) -> None:
+    queue(own, "a")
+    terminal = Terminal(own, f"exec {SKELEBOT} runs --watch 2>errors")
+    terminal.expect(LEAVE)
+    os.close(terminal.fd)
+    _, status = os.waitpid(terminal.pid, 0)
+    assert os.waitstatus_to_exitcode(status) in (1, 129)  # what it still wanted to write may fail first
+    assert "Traceback" not in own.read("errors")
+
+
 def test_another_size(own: Sandbox) -> None:
     own.ok("queue", "--name", "n" * 300, "run", "a", "l" * 300)
     with working(own, "a"):
@@ -259,7 +269,7 @@ def test_another_project_is_shown_with_all(own: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--json"], ["--csv"], ["--name", "x"], ["--state", "done"], ["--tag", "x"]]
+    "words", [["--json"], ["--csv"], ["--name", "x"], ["--state", "done"], ["--tag", "x"], ["--sweep", "x"]]
 )
 def test_what_chooses_or_formats_does_not_go_with_it(own: Sandbox, words: list[str]) -> None:
     done = own.run("runs", "--watch", *words)

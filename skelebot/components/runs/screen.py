@@ -7,7 +7,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NamedTuple
 
@@ -112,7 +112,8 @@ def _keys() -> Iterator[Callable[[float], bytes]]:
         try:
             yield key
         finally:
-            termios.tcsetattr(fd, termios.TCSAFLUSH, before)
+            with suppress(termios.error):  # it was closed
+                termios.tcsetattr(fd, termios.TCSAFLUSH, before)
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None: ...

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from skelebot import console
 from skelebot.component import Session
 from skelebot.components.runs import look
-from skelebot.components.runs.work import checkout
+from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import UsageError
 from skelebot.options import Values
 from skelebot.runs import estimate
@@ -25,11 +25,11 @@ def runs(session: Session, values: Values) -> int:
 
 def _watch(session: Session, values: Values) -> int:
     """Show the queue until somebody leaves, or, without a terminal, until it is empty."""
-    for name in ("name", "tag", "state", "csv", "json"):
+    for name in ("name", "tag", "sweep", "goal", "state", "csv", "json"):
         if values.get(name):
             raise UsageError(f"runs: --watch and --{name} do not go together; leave out one of them")
     store = stores.opened()
-    root = checkout(session, bool(values.get("all") or session.optional_project is None))
+    root = checkout_or_all(session, bool(values.get("all")))
     if console.is_stdout_terminal() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         from skelebot.components.runs import screen  # with rich, only for this
 
