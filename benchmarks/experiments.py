@@ -8,6 +8,7 @@ names a Python that has it. Times are CPU seconds of all processes where nothing
 on the machine counts less in those.
 """
 
+import importlib.util
 import os
 import resource
 import shutil
@@ -15,7 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
+
+import psutil
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SKELEBOT = (sys.executable, "-m", "skelebot")
@@ -128,7 +132,41 @@ def listing(folder: str, env: dict[str, str]) -> list[bool]:
     return [
         report("runs, over -h", 1000 * (took.cpu - plain.cpu), "ms CPU", 150),
         report("time left on 8 slots", float(eta.stdout), "ms CPU", 20),
+        *page(path, env),
     ]
+
+
+def page(path: str, env: dict[str, str]) -> list[bool]:
+    """The table in a browser until its first byte: the first page that is asked for, and after a change."""
+    if importlib.util.find_spec("starlette") is None:
+        print("  the page is left out: skelebot[ui] is not installed")
+        return []
+    argv = (*SKELEBOT, "ui")
+    with subprocess.Popen(
+        argv, cwd=path, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as served:
+        assert served.stdout
+        address = served.stdout.readline().decode().strip()
+        first = answer(served.pid, f"{address}project/runs")
+        changed = []
+        for _ in range(5):
+            subprocess.run((*SKELEBOT, "runs", "note", "1", "seen"), cwd=path, env=env, check=True)
+            changed.append(answer(served.pid, f"{address}project/runs?sort=fact%3Aseconds"))
+        served.terminate()
+    return [
+        report("the page of runs, until its first byte", 1000 * first, "ms CPU", 200),
+        report("the same after a change, sorted", 1000 * min(changed), "ms CPU", 200),
+    ]
+
+
+def answer(server: int, address: str) -> float:
+    """Return the CPU seconds that a server takes until it begins to answer."""
+    process = psutil.Process(server)
+    before = process.cpu_times()
+    with urllib.request.urlopen(address) as found:
+        found.read(1)
+        after = process.cpu_times()
+    return after.user + after.system - before.user - before.system
 
 
 FILL = """

@@ -42,7 +42,7 @@ _OF_RUNS = ("ps", "logs", "stop", "exec", "clean", "worker", "runs", "ui")
 BUILT_IN = (
     BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue")),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
-    BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS, anyway=("runs",)),
+    BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS, anyway=("runs", "ui")),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),
     BuiltIn("prime", "prime:Prime", Activation.PROJECT, ("prime",)),
     BuiltIn("scaffold", "scaffold:Scaffold", Activation.ALWAYS, ("scaffold", "template")),

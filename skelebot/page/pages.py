@@ -44,6 +44,8 @@ def templates() -> Environment:
         "size": console.size,
     }
     found.tests["numeric"] = lambda found: text.number(found) is not None
+    for name in found.list_templates():  # compiled before somebody waits for it
+        found.get_template(name)
     return found
 
 

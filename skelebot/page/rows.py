@@ -186,12 +186,20 @@ def differing(rows: Sequence[Row]) -> tuple[list[Column], list[tuple[str, str]]]
     for kind in ("param", "metric"):
         maps: list[dict[str, Any]] = [row.params if kind == "param" else row.metrics for row in rows]
         for name in dict.fromkeys(name for each in maps for name in each):
-            values = {text.value(each.get(name)) for each in maps}
-            if len(values) > 1 or len(rows) == 1:
+            values = [each.get(name) for each in maps]
+            if len(rows) == 1 or _differ(values):
                 columns.append(Column(kind, name))
             else:
-                same.append((name, values.pop()))
+                same.append((name, text.value(values[0])))
     return columns, same
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    """Tell whether values differ as text, which is asked for no more of them than need be."""
+    first, shown = values[0], text.value(values[0])
+    return any(
+        (each != first or type(each) is not type(first)) and text.value(each) != shown for each in values
+    )
 
 
 def ordered(rows: Sequence[Row], sort: str) -> list[Row]:

@@ -76,7 +76,9 @@ def serving(sandbox: Sandbox, *words: str, **options: Path) -> Iterator[Page]:
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
-            assert process.stderr.read() == b"INFO  | Ctrl-C ends the page; what runs goes on\n"
+            said = process.stderr.read().decode().splitlines()
+            assert said[-1] == "INFO  | Ctrl-C ends the page; what runs goes on"
+            assert [line for line in said if not line.startswith(("INFO  | ", "WARN  | "))] == []
 
 
 @pytest.fixture
@@ -88,16 +90,17 @@ def project(sandbox: Sandbox) -> Sandbox:
             "src/train.sh",
             "train",
             outputs="[models/]",
-            params="[{name: rate, default: 0.1}, {name: depth, default: 3}]",
+            params="[{name: rate, default: 0.1}, {name: depth, default: 3}, "
+            "{name: key, secret: true, default: $TOKEN}]",
         ),
-        environment="{PLAIN: seen, HIDDEN: $TOKEN}",
+        environment="{PLAIN: seen, TOKEN: null}",
     ).with_env(TOKEN=SECRET)
     own.write("plot.png", PICTURE)
     own.write("drawing.svg", "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
     own.write(
         "src/train.sh",
         """\
-        echo "training with $@"
+        test "$TOKEN" && echo "training with $1 $2 $3 $4"
         mkdir -p models/deep
         cp plot.png models/plot.png
         cp drawing.svg models/drawing.svg
@@ -167,7 +170,11 @@ def test_no_secret_is_on_any_page(project: Sandbox) -> None:
     with serving(project) as page:
         for path in ("/project/queue", "/all/runs", "/project/run/1", "/project/compare?run=1,2"):
             assert SECRET not in page.get(path).body
-        assert "HIDDEN" not in page.get("/project/compare?run=1,2").body
+        shown = page.get("/project/run/1").body
+        assert "PLAIN = seen" in shown
+        assert "TOKEN, from the environment" in shown
+        assert "<dt>key</dt><dd>***</dd>" in shown
+        assert "--key ***" in shown
 
 
 def test_a_page_writes_nothing(project: Sandbox) -> None:
@@ -199,6 +206,12 @@ def test_a_project_shows_its_own_runs_and_leads_to_all(project: Sandbox) -> None
         assert page.get("/").headers["location"].endswith("/all/queue")
         assert "3 runs" in page.get("/all/runs").body
         assert page.get("/project/runs").status == 404
+
+
+def test_a_page_is_shown_while_the_configuration_is_wrong(project: Sandbox) -> None:
+    project.write("skelebot.yaml", "name: [")
+    with serving(project) as page:
+        assert "2 runs" in page.get("/all/runs").body
 
 
 def test_a_page_without_any_run(sandbox: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,7 @@ def test_the_facts_of_a_run_name_no_secret() -> None:
     words = {fact.name: fact for fact in facts.facts(found)}
     assert words["note"].text == "see https://me:***@host/"
     assert "hash" not in words["variable"].text
+    assert words["code"].text == "a" * 40
     assert words["repeats"].run == 3
     hidden = task()
     hidden = replace(hidden, task=replace(hidden.task, argv=("train", Secret("variable", "KEY"))))
@@ -451,6 +453,20 @@ def test_the_type_of_a_picture(path: str, kind: str) -> None:
 
 
 # --- who may see it ---
+
+
+def test_the_package_has_all_files_that_are_not_python() -> None:
+    """Among them the templates, the style and the script of the page."""
+    top = Path(guard.__file__).parents[1]
+    setup = (top.parent / "setup.py").read_text() if (top.parent / "setup.py").exists() else ""
+    patterns = re.findall(r'^ {12}"([^"]+)",$', setup.partition("package_data")[2].partition("]")[0], re.M)
+    there = {path for pattern in patterns for path in top.glob(pattern)}
+    files = {path for path in top.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files
+    assert not patterns or files <= there
+    for name in ("templates/runs.html", "static/page.js", "static/page.css"):
+        assert (top / "page" / name).is_file()
+
 
 TOKEN = "t0ken"
 

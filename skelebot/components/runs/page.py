@@ -25,6 +25,8 @@ def ui(session: Session, values: Values) -> int:
     from skelebot.page import serve  # brings Starlette and uvicorn
 
     root = session.optional_project.root if session.optional_project else None
+    if session.problems:
+        console.warn("the configuration is wrong (`skelebot config` says how), so all projects are shown")
     with ExitStack() as until_the_end:
 
         def announce(address: str) -> None:
