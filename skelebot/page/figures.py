@@ -298,5 +298,8 @@ def bars(title: str, found: Mapping[str, float]) -> Figure:
         }
     ]
     return Figure(
-        "bars", title, data, {"showlegend": False, "yaxis": {"type": "category", "automargin": True}}
+        "bars",
+        text.plain(title),
+        data,
+        {"showlegend": False, "yaxis": {"type": "category", "automargin": True}},
     )

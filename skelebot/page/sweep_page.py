@@ -1,7 +1,7 @@
 """Sweeps: which there are, and the trials of one, with the best of them."""
 
+import importlib.util
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,7 +11,11 @@ from skelebot.page import figures, text
 from skelebot.page.figures import Case
 from skelebot.page.pages import STATES, Pages, as_figures, for_table, html, root_of, whole_number
 from skelebot.page.rows import Query, Row, matching, ordered, table
+from skelebot.runs import sampler
 from skelebot.runs.record import Sweep
+from skelebot.runs.trial import Goal
+
+_MOST_TRIALS = 2000  # whose records are read at once
 
 
 def listing(pages: Pages, request: Request) -> Response:
@@ -33,21 +37,13 @@ def _trials(pages: Pages, request: Request) -> tuple[Sweep, list[Row]]:
     return sweep, rows
 
 
-class Goal(NamedTuple):
-    """The metric that a sweep is about; "" where it has none."""
-
-    metric: str
-    is_lowest: bool
+def _goal(sweep: Sweep) -> Goal | None:
+    return Goal.parse(sweep.goal) if sweep.goal else None
 
 
-def _goal(sweep: Sweep) -> Goal:
-    which, _, name = sweep.goal.partition(":")
-    return Goal(name, which != "max")
-
-
-def _sort(goal: Goal) -> str:
+def _sort(goal: Goal | None) -> str:
     """Return the column by which the best trials come first."""
-    return f"{'' if goal.is_lowest else '-'}metric:{goal.metric}" if goal.metric else ""
+    return f"{'-' if goal.is_max else ''}metric:{goal.metric}" if goal else ""
 
 
 def show(pages: Pages, request: Request) -> Response:
@@ -72,17 +68,17 @@ def show(pages: Pages, request: Request) -> Response:
 def trials(pages: Pages, request: Request) -> Response:
     sweep, rows = _trials(pages, request)
     goal = _goal(sweep)
-    measured = [goal.metric] if goal.metric else list(dict.fromkeys(n for row in rows for n in row.metrics))
+    measured = [goal.metric] if goal else list(dict.fromkeys(n for row in rows for n in row.metrics))
     done = [row for row in rows if row.state == "done"]
     best = ordered(done, _sort(goal))
     cases = [Case(f"run {row.number}", {**row.params, **row.metrics}) for row in best]
     found = []
     axes = [*(sweep.params or _differing_params(done)), *measured[:4]]
-    if goal.metric:
+    if goal:
         ended = sorted(done, key=lambda row: row.started + (row.seconds or 0))
         values = [(f"run {row.number}", row.metrics.get(goal.metric)) for row in ended]
         trials = [(name, value) for name, value in values if value is not None]
-        found.append(figures.best_so_far(trials, goal.metric, goal.is_lowest))
+        found.append(figures.best_so_far(trials, goal.metric, not goal.is_max))
     if len(axes) > 1 and cases:
         found.append(figures.parallel(cases, axes))
     return as_figures(found, is_live=any(row.state in ("queued", "running") for row in rows))
@@ -94,4 +90,12 @@ def _differing_params(rows: Sequence[Row]) -> list[str]:
 
 
 def importance(pages: Pages, request: Request) -> Response:
-    return as_figures([], is_live=False)
+    """Answer with how much each parameter matters, where Optuna is there to say so. It is asked for once."""
+    sweep, rows = _trials(pages, request)
+    goal = _goal(sweep)
+    if goal is None or len(rows) > _MOST_TRIALS or importlib.util.find_spec("optuna") is None:
+        return as_figures([], is_live=False)
+    runs = pages.store.find(root=root_of(pages, request), sweep=sweep.name, states=("done",))
+    found = sampler.importance(sweep, runs, goal)
+    shown = [figures.bars(f"how much of {goal.metric} each parameter explains", found)] if found else []
+    return as_figures(shown, is_live=False)

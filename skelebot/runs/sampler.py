@@ -20,7 +20,7 @@ from skelebot.model import Step
 from skelebot.project import sweep as values_of
 from skelebot.project.sweep import Domain, Range, Trial
 from skelebot.runs import trial
-from skelebot.runs.record import RunRecord
+from skelebot.runs.record import RunRecord, Sweep
 from skelebot.runs.store import Store
 from skelebot.runs.trial import Goal
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import optuna
 
 Outcome = Literal["COMPLETE", "RUNNING", "FAIL", "PRUNED"]
+
+
+_FEWEST = 4  # trials that say which parameter matters
 
 
 class Row(NamedTuple):
@@ -125,6 +128,28 @@ def study(domains: dict[str, Domain], known: list[Row], goal: Goal, seed: int) -
         with suppress(ValueError, KeyError):  # of values that this sweep does not offer
             found.add_trial(_trial(row, domains, distributions))
     return found
+
+
+def importance(sweep: Sweep, trials: Iterable[RunRecord], goal: Goal) -> dict[str, float]:
+    """Return how much of the goal's differences each swept param explains, from 0 to 1.
+
+    Nothing while too few trials are done, and where all of them measure the same. Needs Optuna.
+    """
+    import warnings
+
+    import optuna
+
+    known = [row for row in rows(trials, goal) if row.outcome == "COMPLETE"]
+    if len(known) < _FEWEST:
+        return {}
+    tried = {name: tuple(sorted({row.values.get(name, "") for row in known})) for name in sweep.params}
+    offered = zip(sweep.params, map(values_of.domain, sweep.values), strict=False)  # nothing, of a grid
+    found = study({**tried, **dict(offered)}, known, goal, 0)
+    with suppress(ValueError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is called experimental; the other one needs scikit-learn
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return dict(optuna.importance.get_param_importances(found, evaluator=evaluator))
+    return {}
 
 
 def _trial(row: Row, domains: dict[str, Domain], distributions: dict[str, Any]) -> "optuna.trial.FrozenTrial":

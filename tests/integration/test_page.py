@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,6 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from test_docs import ROOT
-
-from skelebot.runs import store as stores
-from skelebot.runs.record import Sweep
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"0" * 20
 SECRET = "correct-horse-battery"
@@ -660,7 +657,7 @@ while stop and not os.path.exists(os.environ["END"]):
 PICTURES = {
     "queue": "queue",
     "runs": "runs?run=5&run=2",
-    "compare": "compare?run=2&run=5",
+    "compare": "compare?run=3&run=7",
     "run": "run/5",
     "sweep": "sweep?name=rates",
 }
@@ -669,7 +666,7 @@ REFRESH = "SKELEBOT_TEST_PICTURE=docs tests/run.sh -- tests/integration/test_pag
 
 @pytest.fixture
 def digits(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """Six trials of a sweep, of which the last has other code, two runs that train, and two that wait."""
+    """Six trials of a sweep, two runs of other code that train, and two that wait."""
     end = sandbox.root.parent / "end"
     own = queueing(
         sandbox,
@@ -684,15 +681,10 @@ def digits(sandbox: Sandbox) -> Iterator[Sandbox]:
         environment=f"{{END: {end}}}",
     )
     own.write("src/train.py", DIGITS)
-    for depth in ("2", "4"):
-        for rate in ("0.1", "0.3", "0.9"):
-            own.ok("queue", "load", "+", "train", "--rate", rate, "--depth", depth)
-        own.write("src/train.py", DIGITS.replace("rate * depth * step", "rate * (depth + 1) * step"))
+    swept = ("--sweep", "train.rate=0.1,0.3,0.9", "--sweep", "train.depth=2,4", "--goal", "min:loss")
+    own.ok("queue", "--name", "rates", *swept, "load", "+", "train")
     assert own.run("worker", "--drain").code == 0
-    store = stores.Store(own.env["SKELEBOT_STORE"])
-    sweep = Sweep("rates", ("train.rate", "train.depth"), goal="min:loss", trials=6)
-    for number in range(1, 7):
-        store.update(number, lambda run: replace(run, sweep=sweep))
+    own.write("src/train.py", DIGITS.replace("rate * depth * step", "rate * (depth + 1) * step"))
     for rate, stop in (("0.2", "40"), ("0.5", "25"), ("0.6", "60"), ("0.7", "60")):
         own.ok("queue", "load", "+", "train", "--rate", rate, "--stop", stop)
     with own.start("worker", "-j", "2", "--drain", stderr=subprocess.DEVNULL) as worker:
@@ -715,6 +707,8 @@ def test_the_pictures_show_the_pages_as_they_are(digits: Sandbox, tmp_path: Path
             wait_for(partial(page.run, drawn))
             if name == "queue":
                 wait_for(lambda: "epoch 24" in page.texts(".log")[1] and "epoch 36" in page.texts(".log")[0])
+            if name == "sweep":
+                wait_for(lambda: len(page.texts(".js-plotly-plot")) == 3)
             if name == "run":  # what comes before is different each time
                 page.run("document.querySelector('h2').scrollIntoView()")
             outline = "\n".join(

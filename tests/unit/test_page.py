@@ -1,5 +1,6 @@
 """What the page shows, by the values that it is made of."""
 
+import itertools
 import json
 import os
 import re
@@ -16,9 +17,10 @@ from skelebot.page import facts, figures, guard, outputs, rows, text
 from skelebot.page.figures import Case, Curve
 from skelebot.page.rows import Column, Query, Row
 from skelebot.page.text import PatchLine
-from skelebot.runs import difference
+from skelebot.runs import difference, sampler
 from skelebot.runs import store as stores
 from skelebot.runs.record import Metric, Sweep
+from skelebot.runs.trial import Goal
 from skelebot.secret import Secret
 
 from .test_difference import run, task
@@ -380,6 +382,26 @@ def test_the_best_until_each_trial() -> None:
     trials = [("run 1", 3.0), ("run 2", 5.0), ("run 3", 1.0)]
     assert figures.best_so_far(trials, "loss", True).data[1]["y"] == [3.0, 3.0, 1.0]
     assert figures.best_so_far(trials, "loss", False).data[1]["y"] == [3.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("goal", ["min:loss", "max:loss"])
+def test_the_importance_of_what_was_swept(goal: str) -> None:
+    sweep = Sweep("s", ("train.rate", "train.depth"), goal=goal)
+    trials = [
+        run(
+            task(
+                params=(("rate", str(rate)), ("depth", str(depth))), metrics=measured(loss=rate + depth / 99)
+            ),
+            number=number,
+            state="done",
+            sweep=sweep,
+        )
+        for number, (rate, depth) in enumerate(itertools.product((1, 2, 3, 4), (1, 2, 3, 4)), 1)
+    ]
+    found = sampler.importance(sweep, trials, Goal.parse(goal))
+    assert found["train.rate"] > found["train.depth"]
+    assert sampler.importance(sweep, trials[:1], Goal.parse(goal)) == {}
+    assert sampler.importance(sweep, [], Goal.parse(goal)) == {}
 
 
 # --- outputs ---
