@@ -699,7 +699,7 @@ def digits(sandbox: Sandbox) -> Iterator[Sandbox]:
 def test_the_pictures_show_the_pages_as_they_are(digits: Sandbox, tmp_path: Path) -> None:
     with tab(digits, "1000,900") as page:
         for name, path in PICTURES.items():
-            page.driver.set_window_size(1000, 1400 if name in ("compare", "run") else 900)
+            page.driver.set_window_size(1000, 1300 if name in ("compare", "run") else 900)
             page.open(f"/project/{path}")
             drawn = (
                 f"document.querySelectorAll('.js-plotly-plot .trace').length >= {0 if name == 'runs' else 2}"
