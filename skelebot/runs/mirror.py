@@ -28,7 +28,7 @@ from skelebot.runs.store import Store
 if TYPE_CHECKING:
     import requests
 
-_QUICK, _PATIENT = (1.0, 3.0), (3.0, 30.0)  # seconds to connect, and to wait for an answer
+_QUICK, _PATIENT = (1.0, 5.0), (3.0, 30.0)  # seconds to connect, and to wait for an answer
 _PAUSE = 60  # seconds for which a server is left alone, at the beginning of runs, that has not answered
 _MOST_METRICS, _MOST_OTHERS = 1000, 100  # in a request
 _LONGEST_NAME, _LONGEST_VALUE = 250, 5000
@@ -107,7 +107,7 @@ def _try_to_send(store: Store, run: RunRecord) -> set[str]:
     except Refused as error:
         console.warn(f"run {run.number} cannot be mirrored: {error}")
     except (SkelebotError, OSError) as error:
-        console.warn(f"{error}; run {run.number} is mirrored later")
+        console.warn(f"{error}; its runs are mirrored later")
         return {run.mlflow}
     _forget(store, run.number)
     return set()

@@ -149,7 +149,7 @@ def test_it_catches_up_when_the_server_is_back(sandbox: Sandbox, name: str) -> N
         own.ok("queue", "run")
     done = own.run("worker", "--drain")
     assert done.code == 0
-    assert "run 2 is mirrored later" in done.err
+    assert "its runs are mirrored later" in done.err
     assert "the job gets no MLFLOW_RUN_ID" in own.ok("runs", "logs", "1")
     assert own.ok("runs", "logs", "2") == "none\n"  # it was not asked again so soon
     with forwarding(port):
@@ -200,3 +200,15 @@ def test_run_in_the_checkout(sandbox: Sandbox, name: str) -> None:
     project(own, name, job(text, native="always"), components=settings)
     own.ok("run")
     assert [run["metrics"] for run in mirrored(name)] == [{"loss": 2}]
+
+
+@pytest.mark.engine
+def test_container_sees_a_server_of_this_machine(sandbox: Sandbox, name: str) -> None:
+    own = sandbox.with_env(SKELEBOT_STORE=str(sandbox.root.parent / "store"))
+    text = "echo $MLFLOW_TRACKING_URI $MLFLOW_RUN_ID; getent hosts host.docker.internal >/dev/null"
+    project(own, name, job(text), components=f"{{experiments: {{mlflow: '{SERVER}'}}}}")
+    own.ok("queue", "run")
+    own.ok("worker", "--drain")
+    (run,) = mirrored(name)
+    port = SERVER.rpartition(":")[2]
+    assert own.ok("runs", "logs", "1") == f"http://host.docker.internal:{port} {run['run_id']}\n"
