@@ -524,6 +524,21 @@ def small(sandbox: Sandbox) -> Iterator[Sandbox]:
     subprocess.run(["umount", disk], check=True)
 
 
+def test_a_store_that_may_not_be_written_to(anyone: Sandbox) -> None:
+    if anyone.uid == 0:
+        pytest.skip("root may write anywhere")
+    store = anyone.root.parent / "home/store"
+    own = queueing(anyone, job("echo fine")).with_env(SKELEBOT_STORE=str(store))
+    own.ok("queue", "run")
+    store.chmod(0o500)
+    for words in (("queue", "run"), ("worker", "--drain"), ("runs", "tag", "1", "x")):
+        done = own.run(*words)
+        assert (done.code, len(done.errors)) == (1, 1)
+        assert f"is read-only for you; run `chmod -R u+w {store}`" in done.err
+    store.chmod(0o700)
+    own.ok("worker", "--drain")
+
+
 def test_a_job_that_fills_the_disk_keeps_its_exit_code(small: Sandbox) -> None:
     for name in ("fill", "fine"):
         small.ok("queue", name)
