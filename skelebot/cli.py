@@ -419,8 +419,10 @@ def _check(links: Sequence[Link], variants: Sequence[Sequence[Link]] = ()) -> No
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     failures = list(_failed_validations(links))
-    for link in (variant[i] for variant, i in others):
-        failures += link.command.validate(link.session, link.values) if link.command.validate else ()
+    for variant, i in others:
+        link = variant[i]
+        found = link.command.validate(link.session, link.values) if link.command.validate else ()
+        failures += (f"{text} ({_what_differs(link, links[i])})" for text in found)
     if failures:
         raise ConfigError(list(dict.fromkeys(failures)))
 
@@ -435,6 +437,12 @@ def _problems(links: Sequence[Link], at: int) -> Iterator[str]:
         yield from error.problems
     except UsageError as error:
         yield str(error)
+
+
+def _what_differs(link: Link, first: Link) -> str:
+    """Return the values of a link that the same one of another chain does not have."""
+    values = (f"{n} {v}" for n, v in link.values.items() if first.values.get(n) != v)
+    return f"with {console.one_line(', '.join(values))}"
 
 
 def _unchecked(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from skelebot.errors import did_you_mean
-from skelebot.model import Arg, Job, Packages, Param, Project, place_of, project_path
+from skelebot.model import Arg, DeclaredSweep, Job, Packages, Param, Project, place_of, project_path
 from skelebot.model import Mapping as Mapped
 from skelebot.project import needs
 from skelebot.project.sources import class_source, has_root_params, job_params
@@ -59,20 +59,34 @@ def _check_sweeps(project: Project, jobs: Mapping[str, Job]) -> Iterator[str]:
         if unknown := [name for name in names if name not in jobs]:
             yield from (f"{at}: there is no job {name!r}{did_you_mean(name, jobs)}" for name in unknown)
             continue
-        chain = dict.fromkeys(j for name in names for j in (*needs.order(project, jobs[name]), jobs[name]))
+        chain = [job for name in names for job in (*needs.order(project, jobs[name]), jobs[name])]
         known = {f"{job.name}.{param.name}": param for job in chain for param in job_params(project, job)}
+        if not declared.values:
+            yield f"{place_of(declared, 'values')}: expected at least one param with the values to try"
         for name, given in declared.values:
             where = f"{place_of(declared, 'values')}.{name}"
-            try:
-                full = sweep.resolve(name, known)
-                found = sweep.domain(given) if isinstance(given, str) else given
-                if not declared.trials:
-                    found = sweep.values(found)
-            except ValueError as error:
-                yield f"{where}: {error}"
-                continue
-            is_open = declared.sampler == "tpe"
-            yield from (f"{where}: {problem}" for problem in sweep.unfit(known[full], found, is_open))
+            yield from (f"{where}: {each}" for each in _unfit_for_sweep(declared, name, given, known))
+
+
+def _unfit_for_sweep(
+    declared: DeclaredSweep, name: str, given: str | tuple[str, ...], known: Mapping[str, Param]
+) -> Iterator[str]:
+    """Yield what is wrong with the values of a param of a sweep."""
+    from skelebot.project import sweep
+
+    try:
+        param = known[sweep.resolve(name, known)]
+        found = sweep.domain(given) if isinstance(given, str) else given
+        found = found if declared.trials else sweep.values(found)
+    except ValueError as error:
+        yield str(error)
+        return
+    if param.secret:
+        yield "is a secret, which is not stored; leave it out"
+    elif not found:
+        yield "expected a list of values, or a range such as 1..5"
+    else:
+        yield from sweep.unfit(param, found, declared.sampler == "tpe")
 
 
 def _check_languages(project: Project) -> Iterator[str]:

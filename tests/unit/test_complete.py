@@ -159,6 +159,13 @@ def test_outside_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found("-e", "") == []
 
 
+def test_names_of_sweeps_that_are_declared(project: Path) -> None:
+    text = (project / "skelebot.yaml").read_text()
+    write(project, f"{text}\nsweeps: {{models: {{chain: train, values: {{}}}}}}\n")
+    assert found("queue --sweep", "")[0] == found("runs --sweep", "")[0] == "models"
+    assert "train" in found("queue --sweep models", "")
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("words", ["--nothing", "train --nothing", "nothing", "trial -h", "--env=none"])
 def test_after_what_is_wrong_comes_nothing(words: str) -> None:

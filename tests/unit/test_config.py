@@ -498,7 +498,11 @@ SWEPT = """\
 name: demo
 jobs:
 - {name: load, source: load.py, help: h, params: [{name: rows, type: int, default: 1}]}
-- {name: train, source: train.py, help: h, needs: [load], params: [{name: rate, type: float, max: 1}]}
+- name: train
+  source: train.py
+  help: h
+  needs: [load]
+  params: [{name: rate, type: float, max: 1}, {name: key, secret: true}]
 sweeps:
   s: %s
 """
@@ -522,6 +526,9 @@ def test_a_sweep_that_is_declared(tmp_path: Path) -> None:
         ("{chain: 'train +', values: {rate: 1}}", "sweeps.s.chain: a job is missing before or after a `+`"),
         ("{chain: '-n train', values: {rate: 1}}", "sweeps.s.chain: begin with a job; options of Skelebot"),
         ("{chain: 'train \"a', values: {rate: 1}}", "sweeps.s.chain: no closing quotation"),
+        ("{chain: train, values: {}}", "sweeps.s.values: expected at least one param with the values to try"),
+        ("{chain: train, values: {rate: []}}", "sweeps.s.values.rate: expected a list of values, or a range"),
+        ("{chain: train, values: {key: a}}", "sweeps.s.values.key: is a secret, which is not stored"),
         ("{chain: train, values: {rats: 1}}", "sweeps.s.values.rats: no job of the chain has a param rats"),
         ("{chain: load, values: {rate: 1}}", "sweeps.s.values.rate: no job of the chain has a param rate"),
         (
@@ -537,7 +544,7 @@ def test_a_sweep_that_is_declared(tmp_path: Path) -> None:
 )
 def test_a_sweep_that_could_not_be_queued(tmp_path: Path, text: str, problem: str) -> None:
     (found,) = problems(tmp_path, SWEPT % text)
-    assert found.startswith("skelebot.yaml:6:6: ")
+    assert found.startswith("skelebot.yaml:10:6: ")
     assert found.partition(": ")[2].startswith(problem)
 
 

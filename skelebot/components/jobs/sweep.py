@@ -131,7 +131,10 @@ def _report(base: RunRecord, added: Sequence[RunRecord]) -> None:
 def _describe(plan: "_Plan") -> int:
     """List the runs that would be queued."""
     for trial in plan.trials:
-        console.out(" ".join(f"{name}={text}" for name, text in trial.items()) or "values drawn later")
+        console.out(
+            " ".join(f"{name}={text}" for name, text in trial.items())
+            or "values that are chosen when it starts"
+        )
     runs = console.counted(len(plan.trials), "run")
     console.info(f"{runs} would be queued; nothing was, because of --dry-run")
     return 0

@@ -90,6 +90,8 @@ class Runs(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()
         one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
+        sweeps = tuple(name for name, _ in project.sweeps) if project else ()
+        of_list = tuple(replace(p, offered=sweeps) if p.name == "sweep" else p for p in _OF_LIST)
         recorded = (
             Command("worker", "Work off the queue of runs", _later("work", "work"), (), _OF_WORKER),
             Command(
@@ -97,7 +99,7 @@ class Runs(Component):
                 "List what was queued and recorded",
                 _later("watch", "runs"),
                 (),
-                _OF_LIST,
+                of_list,
                 verbs=_verbs,
             ),
             Command("ui", "Show the queue and all runs in a browser", _later("page", "ui"), (), _OF_PAGE),
