@@ -515,7 +515,7 @@ class DeclaredSweep:
     values: tuple[tuple[str, str | tuple[str, ...]], ...] = key(
         help="The values to try, by JOB.PARAM: a list, or a range such as 1..5"
     )
-    trials: int = key(0, help="How many runs draw their values", check=whole_number(1, 100_000))
+    trials: int | None = key(None, help="How many runs draw their values", check=whole_number(1, 100_000))
     sampler: Literal["random", "tpe"] = key("random", help="What draws them; tpe needs Optuna")
     seed: int | None = key(None, help="Draws the same values again", check=whole_number(0, 2**32 - 1))
     goal: str | None = key(

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from skelebot import console
 from skelebot.component import Command, Component, Session
-from skelebot.model import Environment, Job, Param, Project, Sections
+from skelebot.model import Job, Param, Project, Sections
 from skelebot.options import Values
 from skelebot.project import nodes, read, schema
 from skelebot.project.nodes import Report
@@ -91,8 +91,8 @@ def _without_secret(param: Param) -> Param:
 def _node(value: Any, want: Any) -> yaml.Node:
     if want == Sections:
         return _mapping((name, _copy(below, {})) for name, below in value)
-    if want == Environment:
-        return _mapping((name, _text(text)) for name, text in value)
+    if (below := _of_mapping(value, want)) is not None:
+        return _mapping((name, _node(given, below)) for name, given in value)
     if is_dataclass(value):
         return _record(value)
     if isinstance(value, tuple):
@@ -102,6 +102,14 @@ def _node(value: Any, want: Any) -> yaml.Node:
     if isinstance(value, int):
         return yaml.ScalarNode("tag:yaml.org,2002:int", str(value))
     return _text(value)
+
+
+def _of_mapping(value: Any, want: Any) -> Any:
+    """Return the type of the values of a mapping; None for any other value."""
+    if not isinstance(value, tuple) or (value and not isinstance(value[0], tuple)):
+        return None
+    found = map(schema.of_mapping, (want, *get_args(want)))
+    return next((below for below in found if below is not None), None)
 
 
 def _text(value: str | None) -> yaml.ScalarNode:

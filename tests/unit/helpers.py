@@ -67,6 +67,7 @@ jobs:
     environment: {C: 010}
     envFile: job.env
     timeout: 10m
+    metrics: {loss: 'loss=(.*)'}
 sweeps:
   rates:
     chain: train 2018-01-01

@@ -31,7 +31,7 @@ def placeless(value: Any) -> Any:
         return tuple(placeless(each) for each in value)
     if not hasattr(value, "place") and not isinstance(value, Project):
         return value
-    names = ("args", "params", "jobs")
+    names = ("args", "params", "jobs", "sweeps")
     inside = {name: placeless(getattr(value, name)) for name in names if hasattr(value, name)}
     return replace(value, **inside, **({"place": ""} if hasattr(value, "place") else {}))
 

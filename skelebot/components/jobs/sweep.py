@@ -215,7 +215,7 @@ class _Plan(NamedTuple):
 
 def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
     """Return the sweep by its options, which come before what is declared. Raises UsageError."""
-    trials = int(str(values.get("trials") or (own.trials if own else 0)))
+    trials = int(str(values.get("trials") or (own and own.trials) or 0))
     for name in ("sampler", "seed"):
         if name in values and not trials:
             raise UsageError(f"queue: --{name} draws values; add --trials N")
