@@ -152,7 +152,7 @@ class Command:
     job: Job | None = None
     is_up_to_date: Callable[[Session, Values], bool] | None = None
     bind: Callable[["Link"], "Command"] | None = None
-    queue: "Callable[[Session, Values, Sequence[Link], CheckLinks], int] | None" = None
+    queue: Callable[[Session, Values, "Sequence[Link]", "CheckLinks"], int] | None = None
     default_chain: Callable[[Session, Values], Sequence[str]] | None = None
     verbs: Callable[[], "Sequence[Command]"] = tuple
     changes: bool = False
