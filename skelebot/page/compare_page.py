@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from skelebot.page import facts, figures, text
 from skelebot.page.figures import Case, Curve
-from skelebot.page.pages import Pages, as_figures, html, named_runs
+from skelebot.page.pages import Pages, as_figures, html, named_runs, numbers
 from skelebot.runs import difference, metrics, packages, snapshot, workspace
 from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
@@ -27,6 +27,7 @@ def show(pages: Pages, request: Request) -> Response:
         request,
         "compare",
         runs=runs,
+        left_out=len(numbers(request)) > len(runs),
         differences=facts.compare(runs, found) if len(runs) > 1 else [],
         patches=_patches(store, runs) if len(runs) > 1 else [],
         names=names,

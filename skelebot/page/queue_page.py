@@ -21,7 +21,7 @@ def show(pages: Pages, request: Request) -> Response:
     known = {row.number: row for row in pages.rows.all()}
     waiting = store.numbers("queued", root, most=_WAITING)
     left = estimate.of(store, root)
-    running = [store.get(number) for number in store.numbers("running", root)]
+    running = reversed(store.find(root=root, states=("running",)))
     return html(
         pages,
         request,

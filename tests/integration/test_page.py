@@ -363,6 +363,14 @@ def test_dry_run_serves_nothing(project: Sandbox) -> None:
     assert project.ok("--dry-run", "ui", "--port", "8000") == "serve the page at 127.0.0.1, port 8000\n"
 
 
+def test_only_so_many_runs_are_compared(project: Sandbox) -> None:
+    project.ok("queue", "--sweep", "train.depth=1..60", "train")
+    with serving(project) as page:
+        some = page.get(f"/project/compare?run={','.join(map(str, range(1, 61)))}").body
+        assert "Only the first 50 runs are compared" in some
+        assert "Only the first" not in page.get("/project/compare?run=1,2,3").body
+
+
 # --- in a browser ---
 
 # Measures and reports a step now and then, until it is told to end.
@@ -661,7 +669,7 @@ PICTURES = {
     "run": "run/5",
     "sweep": "sweep?name=rates",
 }
-REFRESH = "SKELEBOT_TEST_PICTURE=docs tests/run.sh -- tests/integration/test_page.py -k pictures"
+REFRESH = "SKELEBOT_TEST_PICTURE=docs tests/run.sh -- -k the_pictures_show"
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ async function refresh() {
   }
   for (const part of all("[data-live]")) {
     const now = fresh.getElementById(part.id);
+    if (now && !("live" in now.dataset)) delete part.dataset.live; // it will not change any more
     if (now && now.innerHTML !== part.served && !inUse(part)) {
       const open = all("details[open]", part).map((each) => each.id);
       const ticked = all("input:checked", part).map((each) => each.value);
