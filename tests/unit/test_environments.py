@@ -325,3 +325,16 @@ def test_a_secret_of_a_type_leaves_a_configuration_that_loads(
     shown = said(capsys, "config")
     assert "1234" not in shown
     assert [param.default for param in load(project, shown).params] == [None, "***"]
+
+
+def test_sweeps_load_as_the_same(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = "{rate: [0.1, '1'], level: 1..5}"
+    text = "sweeps: {a: {chain: train, values: %s}, b: {chain: train, values: %s, trials: 3, seed: 0}}\n"
+    params = "params: [{name: rate, default: 1}, {name: level, default: 1}]\n"
+    job = "jobs: [{name: train, source: train.py, help: h}]\n"
+    write(project, "name: demo\n" + params + job + text % (values, values))
+    before = load(project)
+    assert run_cli(["config"]) == 0
+    write(project, capsys.readouterr().out)
+    assert placeless(load(project).sweeps) == placeless(before.sweeps)
+    assert len(before.sweeps) == 2
