@@ -161,7 +161,7 @@ def test_outside_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_names_of_sweeps_that_are_declared(project: Path) -> None:
     text = (project / "skelebot.yaml").read_text()
-    write(project, f"{text}\nsweeps: {{models: {{chain: train, values: {{}}}}}}\n")
+    write(project, f"{text}\nsweeps: {{models: {{chain: train, values: {{train.level: info}}}}}}\n")
     assert found("queue --sweep", "")[0] == found("runs --sweep", "")[0] == "models"
     assert "train" in found("queue --sweep models", "")
 
