@@ -9,6 +9,7 @@ from skelebot.errors import did_you_mean
 from skelebot.model import Arg, DeclaredSweep, Job, Packages, Param, Project, place_of, project_path
 from skelebot.model import Mapping as Mapped
 from skelebot.project import needs
+from skelebot.project.nodes import join
 from skelebot.project.sources import class_source, has_root_params, job_params
 from skelebot.value_types import NOUNS, ORDERED, exceeds, expectation, is_of, mismatch
 
@@ -64,7 +65,7 @@ def _check_sweeps(project: Project, jobs: Mapping[str, Job]) -> Iterator[str]:
         if not declared.values:
             yield f"{place_of(declared, 'values')}: expected at least one param with the values to try"
         for name, given in declared.values:
-            where = f"{place_of(declared, 'values')}.{name}"
+            where = join(place_of(declared, "values"), name)
             yield from (f"{where}: {each}" for each in _unfit_for_sweep(declared, name, given, known))
 
 
@@ -115,7 +116,7 @@ def _check_metrics(job: Job) -> Iterator[str]:
     """Each pattern has a group, and each file is where it outlives a container."""
     for name, text in job.metric_patterns:
         if problem := _problem_of_pattern(text):
-            yield f"{place_of(job, 'metrics')}.{name}: {problem}"
+            yield f"{join(place_of(job, 'metrics'), name)}: {problem}"
     kept = [output.folder for output in job.results]
     kept += [mapping.local for mapping in map(Mapped.parse, job.mappings) if not mapping.read_only]
     folders = [f"{os.path.normpath(folder)}/" for folder in kept]
@@ -165,9 +166,9 @@ def _check_rehearsal(project: Project, job: Job) -> Iterator[str]:
         if name not in known:
             yield f"{at}: the job has no arg or param {name!r}{did_you_mean(name, known)}"
         elif text is None:
-            yield f"{at}.{name}: is empty; write the value for a quick trial"
+            yield f"{join(at, name)}: is empty; write the value for a quick trial"
         elif not any(_check_type(known[name])) and (problem := _unfit(known[name], text, "the value")):
-            yield f"{at}.{name}: {problem}"
+            yield f"{join(at, name)}: {problem}"
 
 
 def _check_flags(params: Sequence[Param], inherited: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -126,7 +126,7 @@ def _items(text: str) -> Iterator[tuple[str, bool]]:
         if quoted is None and not plain.strip():
             raise ValueError('a value is missing; write "" for an empty one')
         if quoted is None and plain.lstrip().startswith('"'):
-            raise ValueError(f"the quotes of {plain} are not closed, or text follows them")
+            raise ValueError(f"the quotes of {plain!r} are not closed, or text follows them")
         yield (plain, False) if quoted is None else (quoted.replace('""', '"'), True)
         at = match.end()
         if not match[0].endswith(","):
@@ -224,7 +224,7 @@ def resolve(name: str, known: Iterable[str]) -> str:
     if len(meant) > 1:
         raise ValueError(f"several jobs have {name}; write {' or '.join(meant)}")
     if not meant:
-        raise ValueError(f"no job of the chain has a param {name}{did_you_mean(name, known)}")
+        raise ValueError(f"no job of the chain has a param {name!r}{did_you_mean(name, known)}")
     return meant[0]
 
 

@@ -133,7 +133,7 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
             [
                 "--sweep rate: expected a number of at most 1; found '2'",
                 "--sweep rate: expected a number of at most 1; found 'x'",
-                "--sweep depht: no job of the chain has a param depht",
+                "--sweep depht: no job of the chain has a param 'depht'",
                 "--sweep depth: expected a whole number; found '1.5'",
             ],
         ),

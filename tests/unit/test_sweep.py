@@ -50,7 +50,7 @@ def test_values(text: str, expected: tuple[str, ...]) -> None:
         ("", "a value is missing"),
         ("a,,b", 'a value is missing; write "" for an empty one'),
         ("a,", "a value is missing"),
-        ('"a', 'the quotes of "a are not closed'),
+        ('"a', "the quotes of '\"a' are not closed"),
         ('"a"b', "or text follows them"),
         ("5..1", "5..1 ends below its start; write 1..5"),
         ("0.1..0.9", "0.1..0.9 has no step; write one, as in 0.1..0.9:0.1, or add --trials N"),
@@ -105,7 +105,7 @@ def test_a_param_alone_means_the_job_that_has_it() -> None:
     assert sweep.resolve("train.rate", KNOWN) == sweep.resolve("rate", KNOWN) == "train.rate"
     with pytest.raises(ValueError, match=r"several jobs have rows; write load.rows or train.rows"):
         sweep.resolve("rows", KNOWN)
-    with pytest.raises(ValueError, match=r"no job of the chain has a param train.rat; did you mean"):
+    with pytest.raises(ValueError, match=r"no job of the chain has a param 'train.rat'; did you mean"):
         sweep.resolve("train.rat", KNOWN)
 
 
