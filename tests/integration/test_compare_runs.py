@@ -395,6 +395,8 @@ def test_gc_removes_whole_runs_but_none_that_is_tagged(demo: Sandbox) -> None:
     demo.ok("runs", "tag", "1", "best")
     shown = demo.ok("runs", "gc", "--keep", "1", "--dry-run")
     assert [line.split()[0] for line in shown.splitlines()] == ["RUN", "2"]
+    (going,) = json.loads(demo.ok("runs", "gc", "--keep", "1", "--dry-run", "--json"))
+    assert (going["run"], going["bytes"] > 0) == (2, True)
     assert (store(demo) / "runs/000002").exists()
     demo.ok("runs", "gc", "--keep", "1")
     assert sorted(os.listdir(store(demo) / "runs")) == ["000001", "000003"]

@@ -196,6 +196,9 @@ def test_worker_in_the_background(sandbox: Sandbox) -> None:
     shown = own.ok("worker", "--list").splitlines()
     assert shown[1].split()[:2] == [str(pid), "3"]
     assert len(shown) == 2
+    (facts,) = json.loads(own.ok("worker", "--list", "--json"))
+    assert (facts["pid"], facts["slots"], facts["root"]) == (pid, 3, str(own.root))
+    assert own.run("worker", "--json").code == 2
     queue(own, "a")
     wait_for(begun(own, "a").exists)
     own.ok("worker", "--stop")

@@ -40,6 +40,7 @@ _OF_WORKER = (
     _ALL_PROJECTS,
     Param("list", accepts="boolean", help="List the workers that there are"),
     Param("stop", accepts="boolean", help="Ask the workers to take no more runs, and to end"),
+    _JSON,
 )
 _OF_LIST = (
     _ALL_PROJECTS,

@@ -1,5 +1,6 @@
 """`runs gc`: remove old runs, after their bytes were shown."""
 
+import json
 import time
 
 from skelebot import console, units
@@ -9,7 +10,7 @@ from skelebot.errors import UsageError
 from skelebot.options import Values
 from skelebot.runs import collect
 from skelebot.runs import store as stores
-from skelebot.runs.record import RunRecord
+from skelebot.runs.record import RunRecord, view
 from skelebot.runs.store import Store
 
 
@@ -22,7 +23,7 @@ def gc(session: Session, values: Values) -> int:
     sizes = [(run, collect.size(store, run, outputs_only)) for run in runs]
     if outputs_only:
         sizes = [(run, size) for run, size in sizes if size]
-    _show(sizes, outputs_only)
+    _show(sizes, outputs_only, bool(values.get("json")))
     if values.get("dry-run") or session.flags.dry_run:
         console.info("nothing was removed, because of --dry-run")
         return 0
@@ -52,7 +53,11 @@ def _expired(store: Store, root: str | None, older: int, keep: int) -> list[RunR
     return collect.expired(store.find(root=root), time.time(), older, keep, needed)
 
 
-def _show(sizes: list[tuple[RunRecord, int]], outputs_only: bool) -> None:
+def _show(sizes: list[tuple[RunRecord, int]], outputs_only: bool, as_json: bool) -> None:
+    """Show what is about to go, with its bytes."""
+    if as_json:
+        console.out(json.dumps([{**view(run), "bytes": size} for run, size in sizes], indent=2))
+        return
     rows = [
         (
             str(run.number),

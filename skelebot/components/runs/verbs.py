@@ -139,6 +139,7 @@ VERBS = (
             Param("outputs-only", accepts="boolean", help="Remove outputs, and keep records, logs and code"),
             Param("dry-run", accepts="boolean", help="List what would be removed"),
             Param("all", "a", accepts="boolean", help="Include all projects"),
+            _JSON,
         ),
     ),
     _verb(

@@ -1,5 +1,6 @@
 """`worker`: work off the queue of runs."""
 
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from skelebot.options import Values
 from skelebot.project.read import NO_PROJECT
 from skelebot.runs import places, worker
 from skelebot.runs import store as stores
+from skelebot.runs.record import iso
 from skelebot.runs.store import Store
 from skelebot.runs.worker import Plan
 
@@ -24,7 +26,9 @@ from skelebot.runs.worker import Plan
 def work(session: Session, values: Values) -> int:
     store = stores.opened()
     if values.get("list"):
-        return _list(store)
+        return _list(store, bool(values.get("json")))
+    if values.get("json"):
+        raise UsageError("worker: --json is for the list; add --list")
     root = checkout(session, bool(values.get("all")))
     if values.get("stop"):
         return _stop(store, root)
@@ -96,8 +100,12 @@ def _detach(store: Store, plan: Plan, session: Session) -> int:
     return worker.work(store, plan, session.flags)
 
 
-def _list(store: Store) -> int:
+def _list(store: Store, as_json: bool) -> int:
     found = worker.workers(store)
+    if as_json:
+        facts = [{**each, "started": iso(float(str(each["started"])))} for each in found]
+        console.out(json.dumps(facts, indent=2))
+        return 0
     if not found:
         console.info("no worker is running; `skelebot worker -d` starts one")
         return 0
