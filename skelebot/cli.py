@@ -424,7 +424,7 @@ def _check(links: Sequence[Link], variants: Sequence[Sequence[Link]] = ()) -> No
         found = link.command.validate(link.session, link.values) if link.command.validate else ()
         failures += (f"{text} ({_what_differs(link, links[i])})" for text in found)
     if failures:
-        raise ConfigError(list(dict.fromkeys(failures)))
+        raise ConfigError(failures)
 
 
 def _problems(links: Sequence[Link], at: int) -> Iterator[str]:

@@ -273,7 +273,9 @@ def test_a_place_that_dies_before_a_run_begins(far: Sandbox, name: str) -> None:
         wait_for(lambda: len(relay_workers(own)) == 1)
         wait_for(lambda: relay.connections > 0)
     own.ok("queue", "run")
-    wait_for(lambda: "queued again" in path.read_text())
+    # A worker that was just asking the place knows already that it is dead, and has not begun the run.
+    wait_for(lambda: "queued again" in path.read_text() or "wait in the queue" in path.read_text())
+    wait_for(lambda: runs_of(own)[1]["state"] == "queued")
     shown = runs_of(own)[1]
     assert (shown["state"], shown["where"]) == ("queued", "default")
     with listening(answer=True, port=relay.port):

@@ -461,7 +461,13 @@ def test_the_log_of_a_run_is_followed_to_its_end(lab: Lab) -> None:
 
 def test_a_run_that_was_killed_is_no_success(lab: Lab) -> None:
     run = lab.start(lab.task("trap '' TERM; echo ready; while :; do sleep 1; done", mode="d"))
-    wait_for(lambda: lab.runs()[0].state == "running")
+
+    def is_ready() -> bool:
+        sinks = Sinks()
+        lab.runner.logs(run, False, sinks.streams())
+        return sinks.out == b"ready\n"
+
+    wait_for(is_ready)
     lab.runner.stop([lab.runs()[0]])
     ended = next(r for r in lab.runs() if r.name == run.name)
     assert (ended.state, ended.code) == ("exited", 137)

@@ -361,7 +361,12 @@ def test_hopeless_trial_is_ended(sandbox: Sandbox) -> None:
 def with_optuna(sandbox: Sandbox) -> Sandbox:
     optuna = pytest.importorskip("optuna")
     above = Path(optuna.__file__).parent.parent
-    return sandbox.with_env(PYTHONPATH=f"{sandbox.env['PYTHONPATH']}{os.pathsep}{above}")
+    return with_path(sandbox, "", str(above))
+
+
+def with_path(sandbox: Sandbox, before: str, after: str = "") -> Sandbox:
+    folders = (before, sandbox.env.get("PYTHONPATH"), after)
+    return sandbox.with_env(PYTHONPATH=os.pathsep.join(filter(None, folders)))
 
 
 def test_values_are_chosen_when_a_trial_starts(sandbox: Sandbox) -> None:
@@ -390,7 +395,7 @@ def test_sampler_that_is_missing(sandbox: Sandbox) -> None:
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['optuna'] = None\n")
     words = ("--sweep", "depth=1..9", "--trials", "2", "--sampler", "tpe", "--goal", "min:loss", "train")
-    without = own.with_env(PYTHONPATH=f"{hidden}{os.pathsep}{own.env['PYTHONPATH']}")
+    without = with_path(own, str(hidden))
     done = without.run("queue", *words)
     assert (done.code, done.out) == (1, "")
     assert "--sampler tpe needs Optuna; install it: pip install 'skelebot[optuna]'" in done.err
