@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,11 +191,14 @@ def test_it_waits_without_working(own: Sandbox) -> None:
     queue(own, "a")
     terminal = watching(own)
     terminal.expect(LEAVE)
-    length = len(terminal.output)
-    time.sleep(2)
-    with contextlib.suppress(AssertionError):
-        terminal.expect("never comes", seconds=0.1)
-    assert len(terminal.output) == length  # nothing is drawn again
+
+    def is_still() -> bool:
+        length = len(terminal.output)
+        with contextlib.suppress(AssertionError):
+            terminal.expect("never comes", seconds=2)
+        return len(terminal.output) == length
+
+    wait_for(is_still)  # once it is drawn, it is not drawn again
     terminal.send(b"q")
     terminal.expect("code 0")
     terminal.close()
