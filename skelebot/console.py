@@ -262,7 +262,10 @@ def one_line(text: str) -> str:
 
 def printable(text: str) -> str:
     """Replace the lone surrogates of `text`, which stand for bytes that are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # of half a surrogate pair, as JSON may hold it
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # A password in an address, which may also stand there alone, as a token; but not the name of a variable.

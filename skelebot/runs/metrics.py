@@ -42,11 +42,7 @@ def of_output(line: str, patterns: Sequence[tuple[str, re.Pattern[str]]]) -> str
 
 def of_file(text: str | bytes) -> str:
     """Return the numbers of a JSON file as a line of metrics. Raises ValueError where there are none."""
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-    numbers = dict(_numbers(found, lenient=True)) if isinstance(found, dict) else {}
+    numbers = _read(text, lenient=True)
     if not numbers:
         raise ValueError("expected a JSON object with numbers")
     return json.dumps(numbers)
@@ -57,11 +53,8 @@ def parse(line: str | bytes) -> Point | None:
     if len(line) > MOST:
         return None
     try:
-        found = json.loads(line)
-        if not isinstance(found, dict):
-            return None
-        numbers = dict(_numbers(found))
-    except (ValueError, RecursionError, OverflowError):
+        numbers = _read(line)
+    except ValueError:
         return None
     step, progress = numbers.pop("step", None), numbers.pop("progress", None)
     if progress is not None and not 0 <= progress <= 1:
@@ -69,15 +62,39 @@ def parse(line: str | bytes) -> Point | None:
     return Point(numbers, step, progress)
 
 
-def _numbers(found: dict[str, Any], prefix: str = "", lenient: bool = False) -> Iterator[tuple[str, float]]:
+def _read(text: str | bytes, lenient: bool = False) -> dict[str, float]:
+    """Return the numbers of a JSON object by dotted name. Raises ValueError for any other text."""
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("expected a JSON object with numbers")
+        numbers = dict(_numbers(found, "", lenient))
+        "".join(numbers).encode("utf-8")  # what cannot be text could be neither shown nor sent
+        return numbers
+    except UnicodeEncodeError:
+        raise ValueError("a name has half of a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _numbers(found: dict[str, Any], prefix: str, lenient: bool) -> Iterator[tuple[str, float]]:
     """Yield the numbers by dotted name. Raises ValueError for anything else, which `lenient` leaves out."""
     for name, value in found.items():
         if isinstance(value, dict):
             yield from _numbers(value, f"{prefix}{name}.", lenient)
-        elif not isinstance(value, bool) and isinstance(value, int | float):
-            yield f"{prefix}{name}", float(value)
+        elif (number := _number(value)) is not None:
+            yield f"{prefix}{name}", number
         elif not lenient:
             raise ValueError(f"{prefix}{name} is not a number")
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number with hundreds of digits
+        return None
 
 
 def with_point(known: dict[str, Metric], point: Point) -> dict[str, Metric]:

@@ -82,7 +82,7 @@ class TaskRecord:
     machine: what the last attempt ran on, as `machine.of` gives it.
     blanks: of params whose values are chosen when the run starts.
     metrics: of the last attempt; bad_lines: how many lines of metrics could not be read; progress: how far it
-    says it is, from 0 to 1. metric_files, metric_patterns: what else tells of them, beside the file that the
+    says it is, from 0 to 1. metric_files, metric_patterns: where they come from besides the file that the
     job is given: files that it leaves, and its output.
     """
 

@@ -373,7 +373,7 @@ def test_only_so_many_runs_are_compared(project: Sandbox) -> None:
 
 # --- in a browser ---
 
-# Measures and reports a step now and then, until it is told to end.
+# Measures and reports a step every moment, until a file says that it has to end.
 TRAINING = """\
 import json, os, sys, time
 

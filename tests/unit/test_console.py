@@ -79,3 +79,9 @@ def test_a_table(bare: bool, titles: list[str], capsys: pytest.CaptureFixture[st
 def test_a_table_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(("NAME",), [])
     assert capsys.readouterr().out == ""
+
+
+def test_half_a_surrogate_pair_is_shown() -> None:
+    """JSON may hold it; Python's own stand for bytes that are no UTF-8."""
+    assert console.one_line("\ud800x \udcff") == "\\ud800x \\udcff"
+    assert console.one_line("\udcff") == "\\xff"

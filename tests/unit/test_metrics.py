@@ -37,6 +37,7 @@ def test_line(line: str, point: Point) -> None:
         *("", "loss", "[1]", "3", '{"loss": "0.2"}', '{"loss": true}', '{"loss": null}', '{"loss": [1]}'),
         *('{"loss": 0.2', '{"progress": 1.5}', '{"progress": NaN}', '{"a": ' * 5000, b"\xff\xfe"),
         f'{{"loss": {"9" * 400}}}',
+        '{"\\ud800": 1}',
         json.dumps({"x" * 100_000: 1}),
     ],
 )
@@ -77,7 +78,7 @@ def test_series(tmp_path: Path) -> None:
     assert series(str(tmp_path / "none")) == {}
 
 
-# --- what else tells of them ---
+# --- those of a job's output and of its files ---
 
 
 @pytest.mark.parametrize(
@@ -105,13 +106,23 @@ def test_group_that_takes_no_part_is_no_number() -> None:
     [
         ('{"loss": 1, "valid": {"f1": 0.5}}', '{"loss": 1.0, "valid.f1": 0.5}'),
         ('{"model": "forest", "depth": 3, "is_good": true, "all": [1]}', '{"depth": 3.0}'),
+        (f'{{"huge": {"9" * 400}, "depth": 3}}', '{"depth": 3.0}'),
     ],
 )
 def test_numbers_of_a_file(text: str, line: str) -> None:
     assert of_file(text) == line
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "3", '{"a": "b"}', '{"a": ' * 5000, b"\xff"])
+NESTED = '{"a": ' * 990 + "1" + "}" * 990
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1]", "3", '{"a": "b"}', '{"a": ' * 5000, NESTED, b"\xff", f'{{"a": {"9" * 400}}}'),
+        '{"\\ud800": 1}',
+    ],
+)
 def test_file_without_numbers(text: str | bytes) -> None:
     with pytest.raises(ValueError):
         of_file(text)
