@@ -57,7 +57,7 @@ def parse(line: str | bytes) -> Point | None:
     except ValueError:
         return None
     step, progress = numbers.pop("step", None), numbers.pop("progress", None)
-    if progress is not None and not 0 <= progress <= 1:
+    if not (progress is None or 0 <= progress <= 1) or not (step is None or math.isfinite(step)):
         return None
     return Point(numbers, step, progress)
 

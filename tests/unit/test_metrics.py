@@ -38,6 +38,7 @@ def test_line(line: str, point: Point) -> None:
         *('{"loss": 0.2', '{"progress": 1.5}', '{"progress": NaN}', '{"a": ' * 5000, b"\xff\xfe"),
         f'{{"loss": {"9" * 400}}}',
         '{"\\ud800": 1}',
+        *('{"step": NaN, "loss": 1}', '{"step": Infinity}'),
         json.dumps({"x" * 100_000: 1}),
     ],
 )
