@@ -26,6 +26,7 @@ setup(
             "py.typed",
             "image/*.R",
             "runners/docker/*.sh",
+            "runners/kubernetes/*.sh",
             "components/kerberos/*.sh",
             "page/templates/*",
             "page/static/*",

@@ -49,6 +49,7 @@ BUILT_IN = (
     BuiltIn("jupyter", "jupyter:Jupyter", Activation.PROJECT, ("jupyter",)),
     BuiltIn("repository", "repository:Repository", Activation.CONFIGURED, ("push", "pull", "artifacts")),
     BuiltIn("registry", "registry:Registry", Activation.CONFIGURED, ("publish",)),
+    BuiltIn("cluster", "cluster:ClusterSettings", Activation.CONFIGURED, ("cluster",)),
     BuiltIn("plugin", "plugin:PluginCommand", Activation.ALWAYS, ("plugin",), needs_valid_config=False),
     BuiltIn("doctor", "doctor:Doctor", Activation.ALWAYS, ("doctor",), needs_valid_config=False),
     BuiltIn("bump", "bump:Bump", Activation.PROJECT, ("bump",)),

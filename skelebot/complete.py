@@ -108,7 +108,7 @@ def _where(words: Sequence[str]) -> Where:
         verbs = (replace(verb, name=verb.name.partition(" ")[2]) for verb in command.verbs())
         return _in_command(command, rest[1:])._replace(commands=tuple(verbs))
     if verb := next((verb for verb in command.verbs() if rest[1:2] == [verb.name.partition(" ")[2]]), None):
-        return _in_command(verb, rest[2:])
+        command, rest = verb, rest[1:]
     if command.bind:  # a job and its values
         name, *rest = rest[1:] or [""]
         jobs = tuple(command for command in commands.values() if command.job)

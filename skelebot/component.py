@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from skelebot.errors import UsageError
-from skelebot.model import Arg, Flags, Image, Job, Param, Project, Task
+from skelebot.model import Arg, Flags, Image, Job, Param, Place, Project, Task
 from skelebot.options import Values
 from skelebot.project.read import NO_PROJECT
 
@@ -52,6 +52,10 @@ class Component:
     def recorded(self, run: "RunRecord") -> "RunRecord":
         """Return the run that is to be queued with what a built-in component adds to its record."""
         return run
+
+    def place(self, place: Place, project: Project) -> Place:
+        """Return the place with what the component knows of it."""
+        return place
 
     def checks(self, session: "Session") -> Iterable["Check"]:
         """Return the component's lines for `skelebot doctor`."""

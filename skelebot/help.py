@@ -16,6 +16,7 @@ GROUPS = (
     ("experiments", ("queue", "worker", "runs", "ui")),
     ("artifacts", ("push", "pull", "artifacts")),
     ("images", ("prime", "publish")),
+    ("clusters", ("cluster",)),
     ("notebooks", ("jupyter",)),
     ("the project", ("scaffold", "template", "bump", "package", "envs", "config", "schema")),
     ("Skelebot", ("doctor", "plugin", "completion")),
@@ -26,6 +27,7 @@ _STORE = "`repository: {local: {path: FOLDER}, artifacts: [{name: model, file: m
 _NEEDED = {
     **dict.fromkeys(("push", "pull", "artifacts"), ("repository", _STORE, "docs/artifacts.md")),
     "publish": ("registry", "`registry: {host: docker.io, user: your-name}`", "docs/publishing.md"),
+    "cluster": ("cluster", "`cluster: {context: NAME}`", "docs/kubernetes.md"),
 }
 
 # What people type who expect the command of another tool.
@@ -58,7 +60,7 @@ def unknown(word: str, session: Session, commands: Mapping[str, Command]) -> Usa
 
 def misplaced(typed: Sequence[str], command: Command, params: Iterable[Param]) -> str | None:
     """What to say where one of Skelebot's own options stands after the command, or None."""
-    flags = {flag: param for param in params for flag in param.flags}
+    flags = {flag: param for param in params for flag in (*param.flags, *param.also)}
     word = typed[0]
     flag = word.partition("=")[0] if word.startswith("--") else word[:2]
     if flag not in flags:

@@ -37,6 +37,7 @@ def from_json(kind: type[T], data: Any) -> T:
 
 
 def _decoded(kind: Any, data: Any) -> Any:
+    kind = getattr(kind, "__supertype__", kind)  # what a NewType is made of
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return tuple(data) if isinstance(data, list) else data

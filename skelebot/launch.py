@@ -10,7 +10,7 @@ from skelebot import console
 from skelebot.component import Session
 from skelebot.errors import ConfigError, UsageError
 from skelebot.files import sweep
-from skelebot.model import Image, Job, Language, Project, Run, Task, cran_mirror
+from skelebot.model import Image, Job, Language, Place, Project, Run, Task, cran_mirror
 from skelebot.project.checks import primary_command
 from skelebot.project.read import env_files
 
@@ -144,7 +144,14 @@ def amended(session: Session, task: Task) -> Task:
     """Return the task as amended by each component."""
     for component in session.components:
         task = component.task(task, session.project)
-    return task
+    return replace(task, place=place(session, task.place))
+
+
+def place(session: Session, place: Place) -> Place:
+    """Return the place with what the components know of it."""
+    for component in session.components:
+        place = component.place(place, session.project)
+    return place
 
 
 def check(session: Session, image: Image, task: Task) -> None:

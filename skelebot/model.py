@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NewType
 
 from skelebot import units
 from skelebot.secret import Word
@@ -220,9 +220,11 @@ def cran_mirror(text: str) -> str | None:
     return None if known and re.fullmatch(r"[!-~]+", text) else expected
 
 
+CLUSTER = "k8s://"  # begins the place of a Kubernetes cluster
+_dns = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _host = pattern(
-    r"(ssh|tcp|unix|npipe|http|https)://\S+|[A-Za-z0-9][A-Za-z0-9._-]*",
-    "ssh://user@host, tcp://host:port or the name of a Docker context",
+    rf"(ssh|tcp|unix|npipe|http|https)://\S+|{CLUSTER}[^\s/:]*(/{_dns})?|[A-Za-z0-9][A-Za-z0-9._-]*",
+    "ssh://user@host, tcp://host:port, k8s://CONTEXT/NAMESPACE or the name of a Docker context",
 )
 
 
@@ -230,6 +232,24 @@ WORKDIR = "/app"  # the project's folder in a container
 
 # Names with their values; None is the caller's own value of that name.
 Environment = tuple[tuple[str, "str | None"], ...]
+# What a key of YAML holds, as JSON, for whoever knows what that means; empty where the key is missing.
+Json = NewType("Json", str)
+
+
+def _json_of(kind: type, expected: str) -> Validator:
+    def check(text: str) -> str | None:
+        import json  # only where there is such a key
+
+        return None if isinstance(json.loads(text), kind) else expected
+
+    return check
+
+
+_object, _list = _json_of(dict, "keys with values"), _json_of(list, "a list")
+_dns_name = pattern(
+    r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of Kubernetes: lower case, digits, dashes and dots"
+)
+
 # Names with the YAML node below them, for whoever knows what it should hold.
 Sections = tuple[tuple[str, Any], ...]
 
@@ -290,6 +310,7 @@ class Param:
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
     is_repeated: bool = False  # each use adds a value
+    also: tuple[str, ...] = ()  # more spellings, which no help lists
     place: str = ""
     elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
@@ -432,6 +453,27 @@ class Resources:
 
 
 @dataclass(frozen=True, repr=False)
+class Cluster:
+    """How jobs run on a Kubernetes cluster, as it is written."""
+
+    context: str | None = key(None, help="The context of kubectl that k8s:// means", check=not_blank)
+    namespace: str | None = key(None, help="The namespace of the jobs", check=_dns_name)
+    service_account: str | None = key(None, help="The service account of the pods", check=_dns_name)
+    node_selector: Json = key(Json(""), help="Labels that a node must have", check=_object)
+    tolerations: Json = key(Json(""), help="Taints of nodes that the pods tolerate", check=_list)
+    priority_class: str | None = key(None, help="The priority class of the pods", check=_dns_name)
+    image_pull_secrets: tuple[str, ...] = key(
+        (), help="Secrets of the namespace with which it pulls the image", check=_dns_name
+    )
+    local_queue: str | None = key(None, help="The local queue of Kueue that admits the jobs", check=_dns_name)
+    mesh: bool | None = key(
+        None, help="Whether a service mesh may add its sidecar (default: as it is set up)"
+    )
+    keep: str | None = key(None, help="How long results wait for a client that is lost", check=_timeout)
+    pod_spec: Json = key(Json(""), help="What is merged into the pod, lists by name", check=_object)
+
+
+@dataclass(frozen=True, repr=False)
 class Job:
     """One thing that the project can do."""
 
@@ -442,7 +484,7 @@ class Job:
     native: Literal["optional", "always", "never"] = key(
         "optional", help="Whether the job can, must (always) or must not (never) run natively"
     )
-    host: str | None = key(None, help="The Docker host to run on", check=_host)
+    host: str | None = key(None, help="The Docker host or cluster to run on", check=_host)
     args: tuple[Arg, ...] = key((), help="Required values, in this order")
     params: tuple[Param, ...] = key((), help="Options")
     mappings: tuple[str, ...] = key(
@@ -459,6 +501,9 @@ class Job:
         None, help="A source that checks the values before any job of a chain runs", check=_some_text
     )
     resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
+    cluster: Cluster = key(
+        Cluster(), help="How the job runs on a cluster; each key overrides the component's"
+    )
     retries: int = key(0, help="How often a job that has failed is tried again", check=whole_number(0, 100))
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
@@ -560,7 +605,7 @@ class Project:
     language: Literal["Python", "R", "R+Python"] = key("Python", help="The languages in the image")
     python_version: str | None = key(None, help="The Python of the default base image", check=_python_version)
     base_image: str | None = key(None, help="The image to start from", check=_image_reference)
-    host: str | None = key(None, help="The Docker host to run on", check=_host)
+    host: str | None = key(None, help="The Docker host or cluster to run on", check=_host)
     timezone: str | None = key(None, help="The time zone of the image, such as Europe/Berlin")
     ephemeral: bool = key(False, help="Do not write a Dockerfile to the project folder")
     dependencies: tuple[str, ...] | Packages = key(
@@ -623,15 +668,24 @@ def place_of(value: Arg | Param | Job | DeclaredSweep, key: str) -> str:
 class Place(NamedTuple):
     """Where a task runs: natively on this machine, or in a container of an engine.
 
-    host: of the engine, as `-d` takes it; None is the engine that the client takes by itself.
+    host: of the engine or cluster, as `-d` takes it; None is the engine that the client takes by itself.
     """
 
-    kind: Literal["docker", "native"] = "docker"
+    kind: Literal["docker", "native", "cluster"] = "docker"
     host: str | None = None
+
+    @classmethod
+    def at(cls, host: str | None) -> "Place":
+        """Return the place that `host` or `-d` means."""
+        return cls("cluster" if host and host.startswith(CLUSTER) else "docker", host)
 
     @property
     def is_native(self) -> bool:
         return self.kind == "native"
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.kind == "cluster"
 
     def __str__(self) -> str:
         return "native" if self.is_native else self.host or "default"
@@ -653,6 +707,16 @@ class Step(NamedTuple):
     without: str | None = None
 
 
+class Registry(NamedTuple):
+    """Where a cluster gets an image from: repository is the name without a tag, aws the login for ECR."""
+
+    server: str
+    repository: str
+    is_aws: bool = False
+    region: str | None = None
+    profile: str | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class Image:
     """What to build, in this order of lines: `base`, `shared_setup`, `setup`, the project's files, `lines`.
@@ -663,7 +727,7 @@ class Image:
     inherit: which settings of the caller the build may use. ephemeral: leave no Dockerfile for
     the user to see. shadow_sets: for each kind of job the paths that its mappings lie over. user,
     entrypoint, command: how the bare image runs; None where the base's own stand. pinned: the id of one
-    that was built before, to be used as it is.
+    that was built before, to be used as it is. registry: where clusters get it from.
     """
 
     tag: str
@@ -684,6 +748,7 @@ class Image:
     ephemeral: bool = False
     shadow_sets: tuple[tuple[str, ...], ...] = ()
     pinned: str = ""
+    registry: Registry | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -765,6 +830,7 @@ class Task:
     attempt: Attempt | None = None
     environments: str = ""
     metrics: str = ""
+    cluster: Cluster = Cluster()
 
     @property
     def is_detached(self) -> bool:
@@ -776,13 +842,16 @@ class Task:
         return self.keep or ("last" if self.is_detached else "none")
 
 
+WAITING = ("queued", "pulling", "waiting")  # states of a run on a cluster that has not begun
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """One execution of a task, wherever it is.
 
     id: what the place itself calls it, unique there; name: what people call it. checkout, root: of the
-    project's folder that it was started from. state: created, running, paused or exited. code: its exit
-    code, once that is known. began, ended: in ISO 8601.
+    project's folder that it was started from. state: created, running, paused, exited or one of WAITING.
+    code: its exit code, once that is known. began, ended: in ISO 8601.
     """
 
     id: str
@@ -799,7 +868,7 @@ class Run:
 
     @property
     def is_running(self) -> bool:
-        return self.state in ("running", "paused")
+        return self.state in ("running", "paused", *WAITING)
 
 
 class Flags(NamedTuple):

@@ -130,7 +130,7 @@ _HELP = ("-h", "--help")
 
 class _Reader:
     def __init__(self, params: Sequence[Param]) -> None:
-        self.flags = {flag: param for param in params for flag in param.flags}
+        self.flags = {flag: param for param in params for flag in (*param.flags, *param.also)}
         self.offs = {param.off: param for param in params if param.off}
         self.values: Values = {}
 

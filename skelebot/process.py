@@ -362,6 +362,22 @@ def in_thread(function: Callable[..., object], *args: object) -> threading.Threa
     return thread
 
 
+def start_companion(step: Step, errors: str) -> IO[bytes]:
+    """Start a program that ends when this process does, however that happens, or when the stream is closed.
+
+    errors: the file for what it says. Its last line is `ended` when it has ended by itself.
+    """
+    import subprocess
+
+    # The end of this process closes the pipe that the shell reads; a signal of the terminal reaches neither.
+    script = '("$@"; echo ended) & read -r _; kill 0'
+    step = step._replace(argv=("/bin/sh", "-c", script, "sh", *step.argv))
+    with open(errors, "wb") as said:
+        child = _popen(step, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True)
+    assert child.stdin
+    return child.stdin
+
+
 def close_others(fds: Collection[int]) -> None:
     """Close what a forked process has open beside its standard streams and these."""
     for number in map(int, os.listdir("/dev/fd")):

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from skelebot import console, files, launch
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Flags, Image, Param, Project, Task, key, pattern, port_number
+from skelebot.model import Registry as ImageRegistry
 from skelebot.options import Values
 from skelebot.project.read import parsed_version
 
@@ -63,6 +64,11 @@ class Registry(Component):
     def commands(self, project: Project | None) -> Iterable[Command]:
         text = "Build the project's image and push it to the registry"
         return (Command("publish", text, self._publish, params=_PARAMS, check=self._check),)
+
+    def image(self, image: Image, project: Project) -> Image:
+        aws = self.aws or Aws()
+        place = (self.server, self.repository(project), self.aws is not None, aws.region, aws.profile)
+        return replace(image, registry=ImageRegistry(*place))
 
     @property
     def server(self) -> str:

@@ -46,6 +46,7 @@ def _name_of(want: Any) -> str:
 
 
 def _fits(value: object, want: Any) -> bool:
+    want = getattr(want, "__supertype__", want)  # what a NewType is made of
     origin, inside = typing.get_origin(want), typing.get_args(want)
     if origin in (types.UnionType, typing.Union):
         return any(_fits(value, option) for option in inside)

@@ -6,7 +6,7 @@ import typing
 from dataclasses import MISSING, is_dataclass
 from typing import Any
 
-from skelebot.model import Environment, Pattern, Sections
+from skelebot.model import Environment, Json, Pattern, Sections
 from skelebot.project.schema import FORMER, keys, of_mapping
 
 
@@ -92,6 +92,7 @@ def _json_type(want: Any, check: Any) -> dict[str, Any]:
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
         },
         Sections: {"type": ["object", "null"]},
+        Json: {"type": ["object", "array"]},
     }
     if want in simple:
         return simple[want]

@@ -59,6 +59,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         timeout=seconds(job.timeout) if job.timeout else 0,
         shadowed=shadowed(job),
         dependency_places=project.entry_places("Python"),
+        cluster=job.cluster,
     )
 
 
@@ -68,7 +69,7 @@ def place(project: Project, job: Job | None, flags: Flags) -> Place:
         raise UsageError(f"{job.name} cannot run natively (native: never); leave out -n")
     if flags.native or (job and job.native == "always"):
         return NATIVE
-    return Place("docker", flags.docker_host or (job and job.host) or project.host)
+    return Place.at(flags.docker_host or (job and job.host) or project.host)
 
 
 def limits(project: Project, job: Job | None) -> Limits:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from skelebot.model import Arg, Environment, Param, Project, Sections
+from skelebot.model import Arg, Environment, Json, Param, Project, Sections
 from skelebot.project.nodes import TAG, Report, is_null, items, join, kind, place
 
 _PLAIN = ("str", "int", "float", "bool", "timestamp", "null", "value", "merge")
@@ -203,10 +203,8 @@ def _value(node: yaml.Node, want: Any, path: str, report: Report, check: Any) ->
         return _text(node, path, report, check)
     if want is bool:
         return _boolean(node, path, report)
-    if want is int:
-        return _integer(node, path, report, check)
-    if want == Environment:
-        return _environment(node, path, report, check)
+    if want in _OTHERS:
+        return _OTHERS[want](node, path, report, check)
     if want is yaml.Node:
         return node  # for whoever knows what it should hold
     if want == Sections:
@@ -249,6 +247,20 @@ def _text(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
     else:
         return text
     return MISSING
+
+
+def _as_json(node: yaml.Node, path: str, report: Report, check: Any) -> Any:
+    import json  # only where there is such a key
+
+    try:
+        text = json.dumps(yaml.constructor.SafeConstructor().construct_document(node))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        report.problem(node, path, f"expected what JSON can hold; {str(error).splitlines()[0]}")
+        return MISSING
+    if check and (expected := check(text)):
+        report.problem(node, path, f"expected {expected}, found {kind(node)}")
+        return MISSING
+    return Json(text)
 
 
 def _encodable(text: str) -> bool:
@@ -321,6 +333,9 @@ def _sequence(node: yaml.Node, want: Any, path: str, report: Report, check: Any)
     return tuple(v for v in loaded if v is not MISSING)
 
 
+_OTHERS: dict[Any, typing.Callable[..., Any]] = {int: _integer, Environment: _environment, Json: _as_json}
+
+
 # --- whether a record can be read at all ---
 
 
@@ -337,7 +352,7 @@ def unreadable(cls: type) -> str | None:
 
 def _is_readable(want: Any) -> bool:
     origin, inside = typing.get_origin(want), typing.get_args(want)
-    if want in (str, bool, int, Environment, Sections):
+    if want in (str, bool, int, Environment, Json, Sections):
         return True
     if is_dataclass(want):
         return unreadable(typing.cast(type, want)) is None

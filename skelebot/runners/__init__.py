@@ -10,6 +10,10 @@ def at(place: Place, flags: Flags) -> Runner:
         from skelebot.runners.native import Native
 
         return Native(flags.verbose)
+    if place.is_cluster:
+        from skelebot.runners.kubernetes import Kubernetes
+
+        return Kubernetes(place, flags)
     from skelebot.runners.docker import Docker
 
     return Docker(place.host, flags.verbose, flags.skip_build)

@@ -63,7 +63,11 @@ ROOMS = {
         ),
     ),
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
-    "runners": ("folders", "attempts", "runner", "gpus", "limits", "docker", "native", "__init__"),
+    "runners.kubernetes": ("client", "manifest", "pod", "logs", "files", "image", "run", "__init__"),
+    "runners": (
+        *("folders", "attempts", "runner", "gpus", "limits"),
+        *("docker", "native", "kubernetes", "__init__"),
+    ),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
         *("record", "metrics", "trial", "store", "snapshot", "difference", "outside", "packages", "outputs"),

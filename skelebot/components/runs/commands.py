@@ -29,11 +29,12 @@ def _runners(session: Session) -> list[Runner]:
     """Those that may know runs of the project: the places that it names, and those that it has used."""
     project, flags = session.project, session.flags
     if flags.docker_host:
-        return [runners.at(Place("docker", flags.docker_host), flags)]
+        return [runners.at(launch.place(session, Place.at(flags.docker_host)), flags)]
     if flags.native:
         return [runners.at(NATIVE, flags)]
-    hosts = dict.fromkeys((*_named_hosts(project), *state.known_hosts(project.root)))
-    return [runners.at(place, flags) for place in (*(Place("docker", host) for host in hosts), NATIVE)]
+    hosts = (*_named_hosts(project), *state.known_hosts(project.root))
+    places = dict.fromkeys(launch.place(session, Place.at(host)) for host in hosts)
+    return [runners.at(place, flags) for place in (*places, NATIVE)]
 
 
 def _named_hosts(project: Project) -> tuple[str | None, ...]:
@@ -188,7 +189,7 @@ def _shell_task(session: Session, job: Job | None) -> Task:
         mounts=plan.mounts(project, job),
         env=plan.environment(project, job, os.environ),
         shadowed=plan.shadowed(job),
-        place=Place("docker", session.flags.docker_host or job.host or project.host),
+        place=Place.at(session.flags.docker_host or job.host or project.host),
     )
 
 

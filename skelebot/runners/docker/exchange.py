@@ -33,6 +33,7 @@ class Folder(NamedTuple):
 
     state: the file that remembers what both agreed on last. left_out: a folder below that stays here.
     part: the name of a file that is on its way here. is_in_use: asks whether a job is writing it there.
+    only: the one file of it that is meant; "" is all. read_only: whether nothing comes back.
     """
 
     path: str
@@ -40,6 +41,8 @@ class Folder(NamedTuple):
     left_out: str
     part: str
     is_in_use: Callable[[], bool]
+    only: str = ""
+    read_only: bool = False
 
 
 def exchange(
@@ -112,6 +115,8 @@ def _read_listing(stdout: IO[bytes]) -> dict[int, Listing] | None:
 def _settle(sides: "list[_Side]", both_ways: bool, verbose: bool) -> None:
     """Decide what crosses over."""
     for side in sides:
+        if side.folder.read_only:
+            side.found = Difference(side.found.send, side.found.delete)
         if not both_ways:
             side.warn_of_clashes()
             side.found = Difference(fetch=side.found.fetch)
@@ -218,6 +223,8 @@ class _Side:
         below = os.path.relpath(folder.left_out, folder.path) + "/"
         there = {path: entry for path, entry in there.items() if not f"{path}/".startswith(below)}
         here = sync.listed(folder.path, folder.left_out, folder.part)
+        if folder.only:
+            here = {path: entry for path, entry in here.items() if path == folder.only}
         agreed = _read_state(folder.state)
         return cls(number, folder, here, there, agreed, sync.compare(here, there, agreed))
 

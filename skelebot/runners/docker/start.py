@@ -99,7 +99,7 @@ def _volumes(client: Client, prepared: Prepared, task: Task) -> "Volumes | None"
         return None
     from skelebot.runners.docker.volumes import Volumes
 
-    mounts = _mounts(client, prepared, task)
+    mounts = mounts_at_home(client, prepared, task)
     context = prepared.image.context
     checkout = context if task.attempt and os.path.isdir(context) else ""
     return Volumes.of(client, prepared.built.id, prepared.image.project, task.root, mounts, checkout)
@@ -115,7 +115,7 @@ def _container(
         prepared.built.id,
         prepared.image.project,
         task,
-        () if volumes else _mounts(client, prepared, task),
+        () if volumes else mounts_at_home(client, prepared, task),
         _user(prepared, task),
         f"{os.getuid()}:{os.getgid()}",
         (*labels.of_checkout(task.root).items(), *maker, *_of_attempt(task), *of_volumes),
@@ -136,7 +136,7 @@ def _user(prepared: Prepared, task: Task) -> str:
     return task.user or prepared.built.user
 
 
-def _mounts(client: Client, prepared: Prepared, task: Task) -> tuple[Mount, ...]:
+def mounts_at_home(client: Client, prepared: Prepared, task: Task) -> tuple[Mount, ...]:
     """The task's mounts, with the home of the job's user for a leading `~`."""
     if not any(mount.target.startswith("~") for mount in task.mounts):
         return task.mounts

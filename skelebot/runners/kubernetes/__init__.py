@@ -1,0 +1,323 @@
+"""Run tasks on a Kubernetes cluster, each as a Job with one pod."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from skelebot import console, foreground
+from skelebot.errors import SkelebotError, UsageError
+from skelebot.model import ALL_GPUS, Flags, Image, Mount, Place, Project, Run, Step, Task
+from skelebot.process import OWN, Streams
+from skelebot.project import state
+from skelebot.project.state import checkout_id
+from skelebot.runners import attempts
+from skelebot.runners.docker import Docker
+from skelebot.runners.folders import make_folders
+from skelebot.runners.kubernetes import image as images
+from skelebot.runners.kubernetes import manifest, pod
+from skelebot.runners.kubernetes.client import Broken, Client
+from skelebot.runners.kubernetes.image import Prepared
+from skelebot.runners.kubernetes.logs import Output, noted
+from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MOUNTS, PROJECT, ROOT, Where
+from skelebot.runners.kubernetes.run import ClusterRun, Known
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
+from skelebot.secret import display_text, reveal, reveal_all
+
+_ANY = 1 << 60
+
+
+class Kubernetes:
+    """The jobs in one namespace of a cluster."""
+
+    def __init__(self, place: Place, flags: Flags) -> None:
+        self.place, self.client = place, Client(place, flags.verbose)
+        self._docker = Docker(None, flags.verbose, flags.skip_build)
+        self._runs: dict[str, ClusterRun] = {}
+        self._adopted: dict[str, Any] = {}
+
+    @property
+    def is_far(self) -> bool:
+        return True
+
+    def check(self, image: Image, task: Task) -> None:
+        _check_text(task)
+        self._docker.check(image, task)
+        if image.registry is None:
+            raise images.no_registry(task)
+        if task.limits.gpus == ALL_GPUS:
+            raise UsageError(
+                f"{task.name}: a cluster gives a number of GPUs; write it instead of `gpus: all`"
+            )
+        if task.mode == "it":
+            raise UsageError(
+                f"{task.name}: mode it is not available on a cluster; use mode i, or skelebot exec"
+            )
+
+    def describe(self, image: Image, task: Task, described: set[str]) -> list[str]:
+        build = [
+            line for line in self._docker.describe(image, task, described) if line.startswith(("image", " "))
+        ]
+        return [*build, f"where    on the cluster {self.place}", *self.manifest(image, task).splitlines()]
+
+    def manifest(self, image: Image, task: Task) -> str:
+        """The manifest as YAML, which leaves secrets out."""
+        reference = images.known_reference(self._docker, image)
+        namespace = ""
+        with suppress(SkelebotError):  # it is shown without kubectl, too
+            namespace = self.client.namespace
+        where = Where(reference, namespace, "preview", checkout_id(task.root), is_open=not task.mounts)
+        made = manifest.job(task, where)
+        if not namespace:
+            del made["metadata"]["namespace"]
+        return manifest.yaml_text(made)
+
+    def surroundings(self, image: Image, task: Task) -> dict[str, str]:
+        return self._docker.surroundings(image, task)
+
+    @contextmanager
+    def prepare(self, image: Image, task: Task) -> Iterator[Prepared]:
+        """Build the image where something has changed, and push it where the registry lacks it."""
+        with images.prepared(self._docker, image, task) as ready:
+            yield ready
+
+    def capacity(self, image: Image | None = None) -> Capacity:
+        return Capacity(_ANY, _ANY, _ANY)  # the cluster decides what runs when
+
+    def image_id(self, prepared: Prepared) -> str:
+        return self._docker.image_id(prepared.built)
+
+    def receive(self, image: Image, name: str, source: Place) -> Image:
+        """Runs of the default engine's images need nothing: each is pushed from there."""
+        return image if source.is_cluster or source == Place() else self._docker.receive(image, name, source)
+
+    def pin(self, prepared: Prepared, name: str) -> str:
+        return self._docker.pin(prepared.built, name)
+
+    def unpin(self, image: Image, name: str) -> None:
+        self._docker.unpin(image, name)
+
+    def packages(self, prepared: Prepared, task: Task) -> list[str]:
+        return self._docker.packages(prepared.built, task)
+
+    def start(
+        self, prepared: Prepared, task: Task, streams: Streams = OWN, launch: Launch = nullcontext
+    ) -> Run:
+        """Make the Job, send its files, and open its gate; from then on it does not need this process."""
+        make_folders(task)
+        if not task.attempt:
+            state.remember_host(task.root, self.place.host)
+        if ended := superseded(self._own_runs(task), task):
+            list(self.remove(ended))
+        token = (task.attempt.token if task.attempt else os.urandom(4).hex())[:16].lower()
+        checkout = checkout_id(task.root)
+        where = Where(
+            prepared.reference, self.client.namespace, token, checkout, prepared.user, prepared.arch
+        )
+        lock = attempts.open_held_lock(task.attempt) if task.attempt else None
+        run = ClusterRun.create(self.client, prepared, task, where)
+        run.lock, run.is_kept, run.output = lock, task.kept != "none", Output(streams)
+        try:
+            run.wait_for_gate()
+            run.send(task, self.client.verbose)
+            with launch():
+                run.open()
+        except BaseException:
+            with foreground.uninterrupted():
+                run.remove(grace=0)
+            raise
+        if not task.is_detached:
+            self._runs[run.known.job] = run
+        name = run.known.job
+        return Run(name, name, task.project, task.name, self.place, checkout, task.root)
+
+    def _own_runs(self, task: Task) -> list[Run]:
+        labels = manifest.run_labels(task, checkout_id(task.root))
+        return self._list(labels) if task.kept == "last" else []
+
+    def wait(self, run: Run) -> int:
+        own = self._runs.pop(run.name, None)
+        if own is None:
+            return self._wait_for_other(run)
+        self._runs[run.name] = own
+        code = own.wait()
+        self._note(own, code)
+        if not own.is_kept:
+            own.remove(0 if own.asked > 1 else None)
+        del self._runs[run.name]
+        return code
+
+    def _note(self, own: ClusterRun, code: int) -> None:
+        if attempt := self._adopted.pop(own.known.job, None):
+            attempts.note(attempt, code)
+
+    def _wait_for_other(self, run: Run) -> int:
+        """The code of a run that another process has started, once its results are back."""
+        other = self._found(run)
+        other.output = Output(Streams(b"", len, len))
+        if (state_of := other._look()).name in ("queued", "pulling"):
+            other.wait_for_gate()
+        del state_of
+        return other.wait()
+
+    def _found(self, run: Run) -> ClusterRun:
+        job = self.client.get("jobs", run.name)
+        if job is None:
+            raise SkelebotError(f"{run.name} is no longer at {self.place}")
+        return ClusterRun(self.client, _known(job))
+
+    def adopt(self, task: Task) -> Run | None:
+        assert task.attempt
+        for job in self.client.list("jobs", labelSelector=f"{manifest.ATTEMPT}={task.attempt.token}"):
+            other = ClusterRun(self.client, _known(job))
+            if other._look().name in ("running", "ended"):
+                log = os.open(os.path.join(task.attempt.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                other.output = Output(Streams(b"", log, log))
+                self._runs[other.known.job] = other
+                self._adopted[other.known.job] = task.attempt
+                return self._run_of(job, other._find_pod())
+            other.remove(grace=0)
+        return None
+
+    def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
+        if own := self._runs.get(run.name):
+            own.ask(signum)
+
+    # --- the runs that there are ---
+
+    def runs(self, project: Project, every_checkout: bool = False) -> list[Run]:
+        labels = {PROJECT: manifest.dns(project.name, 63)}
+        if not every_checkout:
+            labels[CHECKOUT] = checkout_id(project.root)
+        return self._list(labels)
+
+    def _list(self, labels: dict[str, str]) -> list[Run]:
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        jobs = self.client.list("jobs", labelSelector=selector, lasting=5)
+        pods: dict[str, Any] = {}
+        for each in self.client.list("pods", labelSelector=selector) if jobs else ():
+            pods.setdefault(each["metadata"]["labels"].get("job-name", ""), each)
+        recorded = manifest.ATTEMPT
+        found = [
+            self._run_of(job, pods.get(job["metadata"]["name"]))
+            for job in jobs
+            if recorded not in job["metadata"]["labels"] and not job["metadata"].get("deletionTimestamp")
+        ]
+        return sorted(found, key=lambda run: run.began, reverse=True)
+
+    def _run_of(self, job: Any, its_pod: Any) -> Run:
+        about = job["metadata"]
+        notes = about.get("annotations") or {}
+        now = pod.state(its_pod) if its_pod else pod.State("failed" if pod.has_failed(job) else "queued")
+        has_ended = now.name in ("ended", "failed")
+        code = (now.code if now.code is not None else 1) if has_ended else None
+        began, ended = _times(its_pod)
+        return Run(
+            about["name"],
+            about["name"],
+            notes.get(PROJECT, ""),
+            notes.get(JOB, ""),
+            self.place,
+            about["labels"].get(CHECKOUT, ""),
+            notes.get(ROOT, ""),
+            "exited" if has_ended else now.name,
+            code,
+            began or about["creationTimestamp"],
+            ended if has_ended else "",
+        )
+
+    def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
+        other = self._found(run)
+        other.output = output = Output(streams)
+        if follow:
+            if other._look().name in ("queued", "pulling", "waiting"):
+                other.wait_for_gate()
+            other.wait()
+            return 0
+        other._look()
+        known = noted(self.client, other.pod)
+        if known is None:
+            raise SkelebotError(
+                f"the output of {run.name} cannot be read at {self.place}; its pod does not run"
+            )
+        with suppress(Broken):
+            output.catch_up(self.client, other.pod, known)
+        if known.code is not None and run.checkout == checkout_id(run.root):
+            other.bring_back()
+        return 0
+
+    def stop(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if run.is_running:
+                other = self._found(run)
+                if other._look().name in ("queued", "pulling", "waiting"):
+                    other.remove(grace=0)
+                    continue
+                other.output = Output(Streams(b"", len, len))
+                other.ask(15)
+                with suppress(SkelebotError):
+                    other.wait()
+
+    def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
+        for run in runs:
+            other = self._found(run)
+            with suppress(SkelebotError):
+                if run.root and run.checkout == checkout_id(run.root) and other._is_keeper_up():
+                    other.bring_back()
+            other.remove()
+            yield Removed(run.name, 0)
+
+    def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
+        return Cleaned(list(self.remove([run for run in runs if run.state == "exited"])))
+
+    def forget(self, image: Image) -> None:
+        """Nothing of a checkout stays on a cluster beside its runs."""
+
+    def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step:
+        other = self._found(run)
+        other._look()
+        terminal = ["--tty"] if foreground.are_terminals() else []
+        where = (
+            "--namespace",
+            self.client.namespace,
+            "exec",
+            "--stdin",
+            *terminal,
+            other.pod,
+            "--container",
+            "job",
+        )
+        return self.client.step(*where, "--", *words)
+
+
+def _known(job: Any) -> Known:
+    notes = job["metadata"].get("annotations") or {}
+    mounts = tuple(Mount(*fields) for fields in json.loads(notes.get(MOUNTS, "[]")))
+    return Known(job["metadata"]["name"], notes.get(JOB, ""), notes.get(ROOT, ""), mounts)
+
+
+def _times(its_pod: Any) -> tuple[str, str]:
+    """When the job's container has begun and ended."""
+    for each in ((its_pod or {}).get("status") or {}).get("containerStatuses") or ():
+        if each["name"] == "job":
+            part = each.get("state") or {}
+            of_end = part.get("terminated") or {}
+            return (of_end or part.get("running") or {}).get("startedAt") or "", of_end.get(
+                "finishedAt"
+            ) or ""
+    return "", ""
+
+
+def _check_text(task: Task) -> None:
+    """Raise UsageError for what is not UTF-8, which the cluster would replace without a word."""
+    env = reveal_all(task.env, os.environ)
+    known = {**os.environ, **env}
+    texts = [(reveal(word, known), display_text(word)) for word in task.argv]
+    texts += [(value, f"the value of {name}") for name, value in env.items()]
+    for text, shown in texts:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(
+                f"{console.printable(shown)} is not UTF-8, which a cluster does not support; "
+                "run the job natively with -n"
+            )

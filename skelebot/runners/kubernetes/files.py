@@ -1,0 +1,232 @@
+"""Mapped folders there and back, over `exec`, whose end says nothing: each block has its checksum."""
+
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+from skelebot.errors import SkelebotError
+from skelebot.files import PART
+from skelebot.model import Mount
+from skelebot.project.state import FOLDER, checkout_id, own_folder
+from skelebot.runners.docker.exchange import Folder, exchange
+from skelebot.runners.kubernetes.client import Broken, Client, Stream
+from skelebot.runners.kubernetes.manifest import RUN
+
+_BLOCK = 1 << 22
+_TRIES = 8
+
+# usage: sh -c WRAPPED skelebot SCRIPT. Runs a script whose stdin and stdout are in blocks, each after a line
+# with its length and SHA-256; one of length 0 is the last, and has the script's code for a checksum. It ends
+# when the other side has all of it, as what is under way at the end of a program may be lost.
+_WRAPPED = f"""
+umask 0
+cd {RUN} || exit 1
+t=$(mktemp -d {RUN}/x.XXXXXX) || exit 1
+take() {{
+    while read -r size sum && [ "$size" != 0 ]; do
+        head -c "$size" >"$t/i"
+        [ "$(sha256sum <"$t/i")" = "$sum  -" ] || {{ echo "a block has other content" >&2; exit 9; }}
+        echo >{RUN}/alive
+        cat "$t/i"
+    done
+}}
+block() {{
+    sum=$(sha256sum <"$t/o")
+    echo "$(wc -c <"$t/o") ${{sum%% *}}"
+    cat "$t/o"
+    echo >{RUN}/alive
+}}
+give() {{
+    # The first answer is awaited before anything is sent: a line with its size, and so many bytes.
+    read -r size && {{ echo "$size"; head -c "$size"; }} >"$t/o" && block
+    while dd bs={_BLOCK} count=1 iflag=fullblock of="$t/o" 2>/dev/null && [ -s "$t/o" ]; do
+        block
+    done
+}}
+exec 3<&0
+take <&3 | {{ sh -c "$1"; echo $? >"$t/code"; }} | give
+echo "0 $(cat "$t/code")"
+rm -rf "$t"
+read -r _ <&3
+"""
+
+
+def send(client: Client, pod: str, root: str, mounts: Sequence[Mount], verbose: bool) -> None:
+    """Bring what is mapped into a pod whose gate is closed. Raises SkelebotError."""
+    _exchange(client, pod, "gate", root, mounts, True, verbose)
+
+
+def fetch(client: Client, pod: str, root: str, mounts: Sequence[Mount], verbose: bool) -> None:
+    """Bring back what a job has written. Raises SkelebotError."""
+    _exchange(client, pod, "keeper", root, mounts, False, verbose)
+
+
+def _exchange(
+    client: Client,
+    pod: str,
+    container: str,
+    root: str,
+    mounts: Sequence[Mount],
+    both_ways: bool,
+    verbose: bool,
+) -> None:
+    own = os.path.join(own_folder(root), "cluster")
+    os.makedirs(own, exist_ok=True)
+    folders = [_folder(own, pod, root, number, mount) for number, mount in enumerate(mounts)]
+    if not both_ways and all(mount.read_only for mount in mounts):
+        return
+    for tries in range(_TRIES):
+        try:
+            exchange(folders, str(client.place), _transport(client, pod, container), both_ways, verbose)
+            return
+        except Broken:
+            if tries == _TRIES - 1:
+                raise
+            threading.Event().wait(min(2**tries / 5, 10))
+
+
+def _folder(own: str, pod: str, root: str, number: int, mount: Mount) -> Folder:
+    source, is_file = os.path.realpath(mount.source), os.path.isfile(mount.source)
+    return Folder(
+        os.path.dirname(source) if is_file else source,
+        # A pod begins without files: what it and this side agree on is its own.
+        os.path.join(own, f"{pod}.{number}.json"),
+        os.path.realpath(os.path.join(root, FOLDER)),
+        f".{checkout_id(root)}{PART}",
+        lambda: False,
+        os.path.basename(source) if is_file else "",
+        mount.read_only,
+    )
+
+
+def forget(root: str, pod: str) -> None:
+    """Remove what is remembered of a pod's files."""
+    own = os.path.join(own_folder(root), "cluster")
+    for name in os.listdir(own) if os.path.isdir(own) else ():
+        if name.startswith(f"{pod}."):
+            os.unlink(os.path.join(own, name))
+
+
+def _transport(client: Client, pod: str, container: str) -> Callable[..., None]:
+    def transport(
+        script: str, write_stdin: Callable[[IO[bytes]], None], read_stdout: Callable[[IO[bytes]], bool]
+    ) -> None:
+        # Nobody but root could give files away, and what is sent belongs to the job's user.
+        script = script.replace("--same-owner --numeric-owner", "--no-same-owner")
+        words = ("/bin/sh", "-c", _WRAPPED, "skelebot", script)
+        with client.connected(pod, container, *words) as stream:
+            source, failed = _Blocks(stream), []
+
+            def write() -> None:
+                try:
+                    sink = _Sink(stream)
+                    write_stdin(sink)  # type: ignore[arg-type]
+                    sink.close()
+                except BaseException as error:
+                    failed.append(error)
+
+            writing = threading.Thread(target=write, daemon=True)
+            writing.start()
+            reader = io.BufferedReader(source, _BLOCK)  # type: ignore[type-var]
+            is_whole = read_stdout(reader)
+            while reader.read(_BLOCK):
+                pass
+            writing.join()
+            stream.write(b"ok\n")
+            if failed:
+                raise failed[0]
+            if source.code != 0 or not is_whole:
+                raise SkelebotError(
+                    f"the mappings could not be synchronized with {client.place}: "
+                    f"{source.said.strip() or 'the answer is not complete'}"
+                )
+
+    return transport
+
+
+class _Sink(io.RawIOBase):
+    """Sends what is written to it in blocks, the last of which is empty."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._held = stream, bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+        self._held += data
+        if len(self._held) >= _BLOCK:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        if self._held:
+            data = bytes(self._held)
+            self._held.clear()
+            self._stream.write(f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode() + data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.flush()
+            self._stream.write(b"0 0\n")
+            super().close()
+
+
+class _Blocks(io.RawIOBase):
+    """What comes in blocks. Raises Broken for one that is not whole.
+
+    code: of the script; said: what it has written to stderr.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._arriving, self._held, self._at = self._chunks(stream), bytearray(), b""
+        self.code: int | None = None
+        self.said = ""
+
+    def _chunks(self, stream: Stream) -> Iterator[bytes]:
+        for channel, data in stream.read():
+            if channel == 1:
+                yield data
+            else:
+                self.said += data.decode(errors="replace")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "bytearray") -> int:  # type: ignore[override]
+        if not self._at and self.code is None:
+            self._at = self._block()
+        count = min(len(buffer), len(self._at))
+        buffer[:count], self._at = self._at[:count], self._at[count:]
+        return count
+
+    def _block(self) -> bytes:
+        size, _, sum = self._line().partition(" ")
+        if size == "0":
+            self.code = int(sum or "1")
+            return b""
+        data = self._exactly(int(size))
+        if hashlib.sha256(data).hexdigest() != sum:
+            raise Broken("a block has arrived with other content")
+        return data
+
+    def _line(self) -> str:
+        while b"\n" not in self._held:
+            self._more()
+        line, _, self._held = self._held.partition(b"\n")
+        return line.decode()
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._held) < size:
+            self._more()
+        data, self._held = bytes(self._held[:size]), self._held[size:]
+        return data
+
+    def _more(self) -> None:
+        data = next(self._arriving, b"")
+        if not data:
+            raise Broken(self.said.strip() or "the connection to the container was lost")
+        self._held += data

@@ -1,0 +1,104 @@
+"""What a job writes, by offset: files beside it lose nothing when a connection breaks or a log rotates."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from skelebot.errors import SkelebotError
+from skelebot.process import Sink, Streams
+from skelebot.runners.kubernetes.client import Answer, Broken, Client, Stream
+from skelebot.runners.kubernetes.manifest import RUN
+
+# usage: sh -c FOLLOW sh OUT ERR. Both files from these offsets on, until the job's end is noted.
+_FOLLOW = f"""
+while [ ! -e {RUN}/code ]; do sleep 0.1; done &
+tail -c +"$(($1 + 1))" -s 0.1 -f --pid=$! {RUN}/out &
+tail -c +"$(($2 + 1))" -s 0.1 -f --pid=$! {RUN}/err >&2 &
+wait
+"""
+# The end is looked up before the sizes, which are final then.
+_SHOW = f"""
+code=$(cat {RUN}/code 2>/dev/null)
+echo "${{code%% *}} $(wc -c <{RUN}/out) $(wc -c <{RUN}/err)"
+"""
+_REST = f"""
+tail -c +"$(($1 + 1))" {RUN}/out | head -c "$3"
+tail -c +"$(($2 + 1))" {RUN}/err | head -c "$4" >&2
+"""
+_AT_ONCE = 1 << 18  # bytes of each stream in one answer
+
+
+class Noted(NamedTuple):
+    """What stands beside a job: its code, once it has ended, and how much it has written."""
+
+    code: int | None
+    out: int
+    err: int
+
+
+class Output:
+    """The two streams of a job, and how far they have been given on."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._sinks = (_writer(streams.stdout, 1), _writer(streams.stderr, 2))
+        self.out, self.err = 0, 0
+
+    def follow(self, client: Client, pod: str, started: Callable[[Stream], object] = id) -> None:
+        """Give on what comes, to the end of the job. Raises Broken, and Answer."""
+        words = ("/bin/sh", "-c", _FOLLOW, "sh", str(self.out), str(self.err))
+        with client.connected(pod, "keeper", *words) as stream:
+            started(stream)
+            for channel, data in stream.read():
+                self._give(channel, data)
+
+    def catch_up(self, client: Client, pod: str, noted: Noted) -> None:
+        """Give on what there is up to these sizes. Raises Broken, and Answer."""
+        while (self.out, self.err) < (noted.out, noted.err) or self.err < noted.err:
+            counts = (min(noted.out - self.out, _AT_ONCE), min(noted.err - self.err, _AT_ONCE))
+            words = (str(self.out), str(self.err), *map(str, counts))
+            before = (self.out, self.err)
+            with client.connected(pod, "keeper", "/bin/sh", "-c", _REST, "sh", *words) as stream:
+                for channel, data in stream.read():
+                    self._give(channel, data)
+            if before == (self.out, self.err):
+                raise Broken("the job's output could not be read")
+
+    def _give(self, channel: int, data: bytes) -> None:
+        """Write what has come; only then does it count."""
+        if channel == 1:
+            self._sinks[0](data)
+            self.out += len(data)
+        elif channel == 2:
+            self._sinks[1](data)
+            self.err += len(data)
+
+    def is_complete(self, noted: Noted) -> bool:
+        return (self.out, self.err) == (noted.out, noted.err)
+
+
+def noted(client: Client, pod: str) -> Noted | None:
+    """What stands beside the job; None where that cannot be read now."""
+    try:
+        ended = client.run(pod, "keeper", "/bin/sh", "-c", _SHOW)
+    except (Broken, Answer):
+        return None
+    fields = ended.out.decode().rstrip("\n").split(" ")
+    if ended.code != 0 or len(fields) != 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+        return None
+    return Noted(int(fields[0]) if fields[0] else None, int(fields[1]), int(fields[2]))
+
+
+def _writer(sink: Sink, own: int) -> Callable[[bytes], object]:
+    if callable(sink):
+        return sink
+    number = own if sink is None else sink
+
+    def write(data: bytes) -> None:
+        while data:
+            data = data[os.write(number, data) :]
+
+    return write
+
+
+class Lost(SkelebotError):
+    """The cluster cannot be reached any more, and the job may go on there."""

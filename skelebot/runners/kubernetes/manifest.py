@@ -1,0 +1,308 @@
+"""From a task to the Job and the Secret that a cluster gets. Nothing here runs anything."""
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from skelebot.model import WORKDIR, Mount, Task, seconds
+from skelebot.secret import Secret, Word, reveal, reveal_all
+
+TOP = "/skelebot"  # the mapped folders, each by its number; see exchange.TOP
+RUN = "/skelebot-run"  # what the run keeps
+WORDS_FILE = "/skelebot-words/words"
+PATIENCE = 600  # seconds after which a gate that hears nothing ends
+KEEP = 3600.0  # seconds that results wait where no key says otherwise
+
+PROJECT, JOB, CHECKOUT = "skelebot.project", "skelebot.job", "skelebot.checkout"
+TOKEN, ATTEMPT = "skelebot.run", "skelebot.attempt"
+ROOT, MOUNTS = "skelebot.root", "skelebot.mounts"
+
+_LONGEST = 52  # a CronJob adds eleven letters to the 63 that a name has
+_LARGE = 100_000  # bytes of words from which they travel as a file
+
+Manifest = dict[str, Any]
+
+
+class Where(NamedTuple):
+    """What a manifest is made of besides its task.
+
+    image: the reference, by digest where it was pushed. user: UID[:GID] where the job does not run as the
+    image's own. has_stdin: whether the client sends the job's input. is_open: whether nobody waits for files,
+    so that the pod has the job's container alone.
+    """
+
+    image: str
+    namespace: str
+    token: str
+    checkout: str = ""
+    user: str = ""
+    arch: str = ""
+    has_stdin: bool = False
+    is_open: bool = False
+
+
+def job(task: Task, where: Where) -> Manifest:
+    """Return the Job of a task."""
+    name = job_name(task, where.token)
+    labels = {**run_labels(task, where.checkout), TOKEN: where.token}
+    if task.attempt:
+        labels[ATTEMPT] = task.attempt.token
+    queue = {"kueue.x-k8s.io/queue-name": task.cluster.local_queue} if task.cluster.local_queue else {}
+    mounts = json.dumps([[m.source, m.target, m.read_only] for m in task.mounts])
+    notes = {PROJECT: task.project, JOB: task.name, ROOT: task.root, MOUNTS: mounts}
+    mesh = {} if task.cluster.mesh is not False else {"sidecar.istio.io/inject": "false"}
+    waits = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'} if not mesh else {}
+    pod = _pod(task, where, name)
+    if task.cluster.pod_spec:
+        pod = merged(pod, json.loads(task.cluster.pod_spec))
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": where.namespace,
+            "labels": {**labels, **queue},
+            "annotations": notes,
+        },
+        "spec": {
+            **({"suspend": True} if queue else {}),
+            "backoffLimit": 0,
+            "ttlSecondsAfterFinished": int(keep_seconds(task)),
+            "template": {"metadata": {"labels": {**labels, **mesh}, "annotations": waits}, "spec": pod},
+        },
+    }
+
+
+def keep_seconds(task: Task) -> float:
+    """How long results wait for their client; the job gives its own sign of life every 20 seconds."""
+    return max(seconds(task.cluster.keep), 60) if task.cluster.keep else KEEP
+
+
+def _pod(task: Task, where: Where, name: str) -> Manifest:
+    cluster = task.cluster
+    helpers = [] if where.is_open else [_gate(task, where), _keeper(task, where)]
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": bool(cluster.service_account),
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 15,
+        "securityContext": _pod_rights(where.user),
+        **({"serviceAccountName": cluster.service_account} if cluster.service_account else {}),
+        **({"priorityClassName": cluster.priority_class} if cluster.priority_class else {}),
+        **({"tolerations": json.loads(cluster.tolerations)} if cluster.tolerations else {}),
+    }
+    selector = {"kubernetes.io/arch": where.arch} if where.arch else {}
+    if cluster.node_selector:
+        selector |= json.loads(cluster.node_selector)
+    if selector:
+        spec["nodeSelector"] = selector
+    if cluster.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": each} for each in cluster.image_pull_secrets]
+    if helpers:
+        spec["initContainers"] = helpers[:1]
+    spec["containers"] = [_job_container(task, where, name), *helpers[1:]]
+    spec["volumes"] = _volumes(task, name)
+    return spec
+
+
+def _pod_rights(user: str) -> Manifest:
+    rights: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
+    if user:
+        uid, _, gid = user.partition(":")
+        rights |= {"runAsUser": int(uid), "runAsGroup": int(gid or uid), "runAsNonRoot": int(uid) != 0}
+    return rights
+
+
+_RIGHTS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+_HELPER = {"resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}, "securityContext": _RIGHTS}
+_SHARED = [{"name": "files", "mountPath": TOP}, {"name": "run", "mountPath": RUN}]
+
+
+def _gate(task: Task, where: Where) -> Manifest:
+    pod = {"name": "_SK_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    words = ("gate", str(PATIENCE), str(len(task.mounts)))
+    return {"name": "gate", "image": where.image, **_command(words), "env": [pod], **_HELPER,
+            "volumeMounts": _SHARED}  # fmt: skip
+
+
+def _keeper(task: Task, where: Where) -> Manifest:
+    words = ("keeper", str(int(keep_seconds(task))))
+    return {"name": "keeper", "image": where.image, **_command(words), **_HELPER, "volumeMounts": _SHARED}
+
+
+def _job_container(task: Task, where: Where, name: str) -> Manifest:
+    limit = f"{task.timeout:f}".rstrip("0").rstrip(".")
+    file = words_file(task)
+    words = ("job", limit, "1" if where.has_stdin else "", file, *(() if file else map(str, task.argv)))
+    container: Manifest = {
+        "name": "job",
+        "image": where.image,
+        **_command(words),
+        "workingDir": WORKDIR,
+        "env": [_variable(each, value, name) for each, value in task.env],
+        "resources": _resources(task),
+        "securityContext": _RIGHTS,
+        "volumeMounts": list(_job_mounts(task)),
+    }
+    if ports := sorted({port.rpartition("/")[0] or port for port in task.ports}):
+        container["ports"] = [{"containerPort": int(port.rpartition(":")[2].split("-")[0])} for port in ports]
+    return {key: value for key, value in container.items() if value not in ([], {})}
+
+
+def _command(words: Iterable[str]) -> Manifest:
+    return {"command": ["/bin/sh", "-c", literal(_script()), "skelebot"], "args": [*map(literal, words)]}
+
+
+def literal(text: str) -> str:
+    """Return a text that Kubernetes gives to the container as it was: it replaces `$(NAME)` and `$$`."""
+    return text.replace("$", "$$")
+
+
+def _variable(name: str, value: Word, secret: str) -> Manifest:
+    if isinstance(value, Secret):
+        return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": f"env.{name}"}}}
+    return {"name": name, "value": literal(value)}
+
+
+def _resources(task: Task) -> Manifest:
+    """The job's limits; what it gets of a node is reserved for it."""
+    limits = task.limits
+    own = {
+        "cpu": f"{limits.cpus:g}" if limits.cpus else "",
+        "memory": str(limits.memory) if limits.memory else "",
+        "nvidia.com/gpu": str(limits.gpus) if limits.gpus > 0 else "",
+    }
+    own = {name: value for name, value in own.items() if value}
+    requests = {**own, **({"ephemeral-storage": str(limits.disk)} if limits.disk else {})}
+    return {name: value for name, value in (("limits", own), ("requests", requests)) if value}
+
+
+def _job_mounts(task: Task) -> Iterable[Manifest]:
+    yield {"name": "run", "mountPath": RUN}
+    if words_file(task) == WORDS_FILE:
+        yield {"name": "words", "mountPath": os.path.dirname(WORDS_FILE), "readOnly": True}
+    if task.limits.shm:
+        yield {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - the container's
+    for number, mount in enumerate(task.mounts):
+        below = f"{number}/{os.path.basename(mount.source)}" if is_file(mount) else str(number)
+        place = {"name": "files", "mountPath": mount.target, "subPath": below}
+        yield {**place, "readOnly": True} if mount.read_only else place
+
+
+def is_file(mount: Mount) -> bool:
+    """Whether a mapping is one file."""
+    return os.path.isfile(mount.source)
+
+
+def _volumes(task: Task, name: str) -> list[Manifest]:
+    volumes: list[Manifest] = [{"name": "files", "emptyDir": {}}, {"name": "run", "emptyDir": {}}]
+    if task.limits.shm:
+        shm = {"medium": "Memory", "sizeLimit": str(task.limits.shm)}
+        volumes.append({"name": "shm", "emptyDir": shm})
+    if words_file(task) == WORDS_FILE:
+        items = [{"key": "words", "path": os.path.basename(WORDS_FILE)}]
+        volumes.append({"name": "words", "secret": {"secretName": name, "items": items}})
+    return volumes
+
+
+# --- words and secrets ---
+
+
+def words_file(task: Task) -> str:
+    """Where the job finds its words, if not in its arguments: a Secret, or a file that the client sends."""
+    if any(isinstance(word, Secret) for word in task.argv):
+        return WORDS_FILE
+    size = sum(len(word.encode()) for word in task.argv if isinstance(word, str))
+    return f"{RUN}/words" if size > _LARGE else ""
+
+
+def words_data(task: Task, env: Mapping[str, str]) -> str:
+    """The file of a job's words: one to a line, with \\ and \\n escaped."""
+    known = {**env, **reveal_all(task.env, env)}
+    words = (reveal(word, known) for word in task.argv)
+    return "".join(word.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for word in words)
+
+
+def secret(task: Task, where: Where, env: Mapping[str, str]) -> Manifest | None:
+    """Return the Secret of a task; None where it has no secrets."""
+    values = reveal_all(task.env, env)
+    data = {f"env.{name}": values[name] for name, value in task.env if isinstance(value, Secret)}
+    if words_file(task) == WORDS_FILE:
+        data["words"] = words_data(task, env)
+    if not data:
+        return None
+    labels = {**run_labels(task, where.checkout), TOKEN: where.token}
+    about = {"name": job_name(task, where.token), "namespace": where.namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": data}
+
+
+# --- names ---
+
+
+def job_name(task: Task, token: str) -> str:
+    """The name of a run's Job, and of all that is its own."""
+    return f"{dns(f'{task.project}-{task.name}', _LONGEST - 1 - len(token))}-{token}"
+
+
+def dns(text: str, longest: int) -> str:
+    """A name that Kubernetes takes, different for different texts: https://www.rfc-editor.org/rfc/rfc1123."""
+    clean = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if clean and clean == text and len(clean) <= longest:
+        return clean
+    sum = zlib.crc32(text.encode(errors="surrogatepass"))
+    return f"{clean[: longest - 9].strip('-') or 'x'}-{sum:08x}"
+
+
+def run_labels(task: Task, checkout: str) -> dict[str, str]:
+    """The labels by which runs are found; the whole names are in the annotations."""
+    labels = {PROJECT: dns(task.project, 63), JOB: dns(task.name, 63), CHECKOUT: checkout}
+    return {name: value for name, value in labels.items() if value}
+
+
+# --- what the user has to say about the pod ---
+
+
+def merged(base: Any, over: Any) -> Any:
+    """Return what `over` makes of a part of a manifest: keys replace keys, lists are merged by `name`."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        both = {key: merged(base[key], over[key]) for key in base.keys() & over.keys()}
+        return {**base, **over, **both}
+    if isinstance(base, list) and isinstance(over, list) and all(map(_is_named, [*base, *over])):
+        by_name = {each["name"]: each for each in base}
+        for each in over:
+            by_name[each["name"]] = merged(by_name.get(each["name"], {}), each)
+        return list(by_name.values())
+    return over
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
+
+
+@cache
+def _script() -> str:
+    with open(os.path.join(os.path.dirname(__file__), "pod.sh"), encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+# --- as YAML ---
+
+
+def yaml_text(manifest: Manifest) -> str:
+    """The manifest as `kubectl apply` takes it."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(manifest, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=200))

@@ -1,0 +1,113 @@
+"""What a pod is doing, and why one does not run: from what the cluster says to what people read."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+
+class State(NamedTuple):
+    """What a run's pod is doing.
+
+    name: queued, pulling, waiting (for files), running, ended, failed. why: what people are told about it.
+    is_final: whether it will not get better by itself. code: of the job's container, once that has ended.
+    """
+
+    name: str
+    why: str = ""
+    is_final: bool = False
+    code: int | None = None
+    is_out_of_memory: bool = False
+
+
+def state(pod: Json) -> State:
+    """Return what a pod is doing."""
+    status = pod.get("status") or {}
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    by_name = {each["name"]: each for each in statuses}
+    ended = _part(by_name, "job", "terminated")
+    if ended and ended.get("reason") in ("StartError", "ContainerCannotRun"):
+        return State("failed", f"its container could not be started: {_line(ended.get('message'))}", True)
+    if ended:
+        is_killed = ended.get("reason") == "OOMKilled"
+        return State("ended", code=int(ended["exitCode"]), is_out_of_memory=is_killed)
+    if pod["metadata"].get("deletionTimestamp"):
+        return State("failed", "its pod was deleted", True)
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return State("failed", _why_failed(status, by_name), True)
+    for each in statuses:
+        if failure := _why_waiting(each):
+            return failure
+    if _part(by_name, "job", "running") is not None:
+        return State("running")
+    if _part(by_name, "gate", "running") is not None:
+        return State("waiting")
+    if (_part(by_name, "gate", "terminated") or {}).get("exitCode") == 0:
+        return State("running")  # its containers are being made
+    return _before(status)
+
+
+def _part(by_name: dict[str, Json], name: str, part: str) -> Json | None:
+    found = (by_name.get(name, {}).get("state") or {}).get(part)
+    return found if isinstance(found, dict) else None
+
+
+def _before(status: Json) -> State:
+    """Of a pod of which nothing runs yet."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return State("queued", f"no node takes it yet: {_line(condition.get('message'))}")
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "True":
+            return State("pulling")
+    return State("queued")
+
+
+def _why_failed(status: Json, by_name: dict[str, Json]) -> str:
+    if said := _line(status.get("message") or status.get("reason")):
+        return f"its pod was ended by the cluster: {said}"
+    gate = _part(by_name, "gate", "terminated")
+    if gate and gate.get("exitCode"):
+        return "its gate was not opened in time"
+    return "its pod was ended by the cluster"
+
+
+# An image that will not come by waiting, as registries and runtimes say it.
+_NEVER = (
+    r"not found|manifest unknown|denied|unauthorized|authentication|forbidden|no match for platform|invalid"
+)
+
+
+def _why_waiting(status: Json) -> State | None:
+    """Why a container does not start, where that is known."""
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    reason, said = waiting.get("reason", ""), _line(waiting.get("message"))
+    if reason in ("ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"):
+        text = f"the cluster cannot pull {status.get('image')}: {said}"
+        if re.search(r"denied|unauthorized|authentication|forbidden|no basic auth", said.lower()):
+            text += "; name a secret with its login in cluster.imagePullSecrets"
+        is_final = reason in ("ErrImageNeverPull", "InvalidImageName") or bool(
+            re.search(_NEVER, said.lower())
+        )
+        return State("failed" if is_final else "pulling", text, is_final)
+    if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return State("failed", f"its container could not be made: {said}", True)
+    return None
+
+
+def why_no_pod(events: Iterable[Json]) -> str:
+    """Why a Job has no pod, by its events: a quota, a missing service account, a policy."""
+    for event in events:
+        if event.get("reason") == "FailedCreate":
+            return f"the cluster makes no pod for it: {_line(event.get('message'))}"
+    return ""
+
+
+def has_failed(job: Json) -> bool:
+    """Whether the cluster has given a Job up."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(each.get("type") == "Failed" and each.get("status") == "True" for each in conditions)
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text or "").split())

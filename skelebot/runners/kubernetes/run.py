@@ -1,0 +1,332 @@
+"""One run on a cluster, from its Job to its results; whoever asks, its starter or another process."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, NamedTuple
+
+from skelebot import console
+from skelebot.errors import STOPPING, SkelebotError
+from skelebot.files import locked
+from skelebot.foreground import GRACE
+from skelebot.model import Mount, Task
+from skelebot.project.state import own_folder
+from skelebot.runners.kubernetes import files, manifest, pod
+from skelebot.runners.kubernetes.client import Answer, Broken, Client, Json, Stream
+from skelebot.runners.kubernetes.image import Prepared
+from skelebot.runners.kubernetes.logs import Lost, Noted, Output, noted
+from skelebot.runners.kubernetes.manifest import RUN, Where
+
+_PULL = 120.0  # seconds for an image of which a pull has failed, but may not again
+_SAID = 5.0  # seconds of waiting from which it is said for what
+
+
+class Known(NamedTuple):
+    """What there is to know of a run besides its Job."""
+
+    job: str  # the name of the Job
+    task: str
+    root: str
+    mounts: tuple[Mount, ...]
+    memory: int = 0
+
+
+class ClusterRun:
+    """One run. `pod` is its pod, once there is one; a second that the cluster makes never becomes it."""
+
+    def __init__(self, client: Client, known: Known) -> None:
+        self.client, self.known = client, known
+        self.pod, self.uid = "", ""
+        self.lock: IO[str] | None = None
+        self.output: Output | None = None
+        self.asked, self.is_kept = 0, False
+        self._kill_at = 0.0
+        self._is_over = threading.Event()
+        self._stream: Stream | None = None
+
+    # --- its beginning ---
+
+    @classmethod
+    def create(cls, client: Client, prepared: Prepared, task: Task, where: Where) -> "ClusterRun":
+        """Make the Job and its Secret. Raises SkelebotError."""
+        task = replace(task, mounts=prepared.mounts)
+        job = manifest.job(task, where)
+        run = cls(
+            client, Known(job["metadata"]["name"], task.name, task.root, task.mounts, task.limits.memory)
+        )
+        secret = manifest.secret(task, where, os.environ)
+        try:
+            made = client.create("jobs", job)
+            if gone := sorted(_missing(job["spec"], made["spec"])):
+                raise SkelebotError(
+                    f"{client.place} does not know {', '.join(gone)}; its Kubernetes is too old for that"
+                )
+            if secret:
+                owner = {"apiVersion": "batch/v1", "kind": "Job", "name": run.known.job}
+                secret["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
+                client.create("secrets", secret)
+        except BaseException:
+            run.remove()
+            raise
+        return run
+
+    def wait_for_gate(self) -> None:
+        """Wait until the pod is there and waits for its files. Raises SkelebotError for what never will."""
+        began, said, failed_since = time.monotonic(), "", 0.0
+        while True:
+            state = self._look()
+            if state.name in ("waiting", "running", "ended"):
+                return
+            waited = time.monotonic() - began
+            failed_since = (failed_since or waited) if state.name == "pulling" and state.why else 0.0
+            if state.is_final or (failed_since and waited - failed_since > _PULL):
+                raise SkelebotError(f"{self.known.task} was not started: {state.why}")
+            if state.why and waited > _SAID and state.why != said:
+                console.info(f"{self.known.task} waits at {self.client.place}: {state.why}")
+                said = state.why
+            time.sleep(0.05 if waited < 2 else 0.3)
+
+    def _look(self) -> pod.State:
+        """What the pod is doing now; that there is none yet, or why there never will be one."""
+        if found := self._find_pod():
+            return pod.state(found)
+        if self.pod:
+            return pod.State("failed", "its pod has gone", True)
+        job = self.client.get("jobs", self.known.job)
+        if job is None:
+            return pod.State("failed", "its Job was deleted", True)
+        if (job.get("spec") or {}).get("suspend"):
+            return pod.State("queued", "its queue has not admitted it yet")
+        events = self.client.list("events", fieldSelector=f"involvedObject.uid={job['metadata']['uid']}")
+        if why := pod.why_no_pod(events):
+            return pod.State("failed", why, True)
+        return pod.State("queued")
+
+    def _find_pod(self) -> Json | None:
+        """The run's pod: the one that was there first."""
+        if self.pod:
+            found = self.client.get("pods", self.pod)
+            return found if found and found["metadata"]["uid"] == self.uid else None
+        pods = self.client.list("pods", labelSelector=f"job-name={self.known.job}")
+        pods.sort(key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]))
+        if not pods:
+            return None
+        self.pod, self.uid = pods[0]["metadata"]["name"], pods[0]["metadata"]["uid"]
+        return pods[0]
+
+    def send(self, task: Task, verbose: bool) -> None:
+        """Send what the job needs, its files and its words if those are many. Raises SkelebotError."""
+        if self.known.mounts:
+            files.send(self.client, self.pod, self.known.root, self.known.mounts, verbose)
+        path = manifest.words_file(task)
+        if path.startswith(RUN):
+            data = manifest.words_data(task, os.environ).encode()
+            script = f'head -c "$1" >{path} && [ "$(wc -c <{path})" = "$1" ]'
+            self._in_gate(script, str(len(data)), stdin=data)
+
+    def open(self) -> None:
+        """Let the job begin, in this pod and no other. Raises SkelebotError."""
+        self._in_gate(f'echo "$1" >{RUN}/open.new && mv {RUN}/open.new {RUN}/open', self.uid)
+
+    def _in_gate(self, script: str, *words: str, stdin: bytes = b"") -> None:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                ended = self.client.run(self.pod, "gate", "/bin/sh", "-c", script, "sh", *words, stdin=stdin)
+                if ended.code == 0:
+                    return
+                why = ended.err.decode(errors="replace").strip()
+            except (Broken, Answer) as error:
+                why = str(error)
+            state = self._look()
+            if state.name in ("running", "ended"):
+                return  # it was opened, and the answer was lost
+            if state.is_final or time.monotonic() > until:
+                raise SkelebotError(f"{self.known.task} was not started: {state.why or why}")
+            time.sleep(0.2)
+
+    # --- its end ---
+
+    def wait(self) -> int:
+        """Give on what the job writes, to its end; bring back its results; return its code."""
+        watcher = threading.Thread(target=self._watch, daemon=True)
+        watcher.start()
+        try:
+            code = self._to_end()
+        except Answer as error:
+            raise self._lost(error) from None
+        finally:
+            self._is_over.set()
+        self.bring_back()
+        return code
+
+    def _to_end(self) -> int:
+        """Follow both streams; return the code once all of them has been given on."""
+        assert self.output
+        while True:
+            with suppress(Broken, Answer):
+                self.output.follow(self.client, self.pod, self._connected)
+            self._stream = None
+            known = noted(self.client, self.pod)
+            try:
+                if known:
+                    self.output.catch_up(self.client, self.pod, known)
+                if known and known.code is not None and self.output.is_complete(known):
+                    return self._checked(known.code)
+            except (Broken, Answer):
+                continue
+            if not known or self._state().name != "running":
+                code = self._code_of_pod(known)
+                if code is not None:
+                    return code
+            time.sleep(0.1)
+
+    def _connected(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def _state(self) -> pod.State:
+        try:
+            return self._look()
+        except Answer:
+            raise
+        except SkelebotError as error:
+            raise self._lost(error) from None
+
+    def _code_of_pod(self, known: Noted | None) -> int | None:
+        """The code that the cluster knows, of a job that could not note its own; None while it may run.
+
+        Raises SkelebotError where the pod has gone without one.
+        """
+        state = self._state()
+        if state.name == "ended" and known is None and self._is_keeper_up():
+            return None  # ask again
+        if state.name == "ended" and state.code is not None:
+            self._report_memory(state)
+            return state.code or 1  # the script in the container notes every end but its own death
+        if state.is_final:
+            raise SkelebotError(f"{self.known.task} was ended at {self.client.place}: {state.why}")
+        return None
+
+    def _is_keeper_up(self) -> bool:
+        found = self._find_pod() or {}
+        statuses = (found.get("status") or {}).get("containerStatuses") or ()
+        return any("running" in (s.get("state") or {}) for s in statuses if s["name"] == "keeper")
+
+    def _checked(self, code: int) -> int:
+        """The job's code, after what there is to say about it."""
+        if code != 0 and not self.asked:
+            until = time.monotonic() + 3
+            with suppress(SkelebotError):
+                while (state := self._look()).name == "running" and time.monotonic() < until:
+                    time.sleep(0.1)  # the cluster learns of it a moment later
+                self._report_memory(state)
+        return code
+
+    def _report_memory(self, state: pod.State) -> None:
+        if not state.is_out_of_memory:
+            return
+        from skelebot.units import size_text
+
+        limit = f"its memory limit ({size_text(self.known.memory)})" if self.known.memory else "memory"
+        console.error(f"{self.known.task} ran out of {limit}; raise resources.memory")
+
+    def _lost(self, error: SkelebotError) -> Lost:
+        task = self.known.task
+        return Lost(
+            f"the connection to {self.client.place} was lost ({error}), and {task} may go on there; "
+            f"`skelebot logs -f {task}` follows it and brings back its results"
+        )
+
+    def _watch(self) -> None:
+        """End the following of a job whose container has gone, and of one that was asked to end long ago."""
+        while not self._is_over.wait(1):
+            with suppress(SkelebotError):
+                if self._look().name in ("ended", "failed"):
+                    self._is_over.wait(1)
+                    if stream := self._stream:
+                        stream.close()
+                if self._kill_at and time.monotonic() > self._kill_at:
+                    self._kill_at = 0
+                    self.send_signal(signal.SIGKILL)
+
+    def bring_back(self) -> None:
+        """Bring back what the job has written. Where that fails, it stays for another attempt."""
+        if not any(not mount.read_only for mount in self.known.mounts):
+            return
+        try:
+            with locked(self._own("lock")):
+                files.fetch(self.client, self.pod, self.known.root, self.known.mounts, self.client.verbose)
+        except BaseException:
+            console.warn(
+                f"the job's results are still at {self.client.place}; "
+                f"`skelebot logs {self.known.task}` brings them back"
+            )
+            raise
+
+    def _own(self, name: str) -> str:
+        folder = os.path.join(own_folder(self.known.root), "cluster")
+        os.makedirs(folder, exist_ok=True)
+        return os.path.join(folder, name)
+
+    def remove(self, grace: int | None = None) -> None:
+        """Leave nothing of the run on the cluster."""
+        self.client.delete("jobs", self.known.job)
+        if grace is not None and self.pod:
+            self.client.delete("pods", self.pod, grace)
+        files.forget(self.known.root, self.pod)
+        if self.lock:
+            self.lock.close()
+
+    # --- signals ---
+
+    def ask(self, signum: int) -> None:
+        """Pass a signal on; the second request to end is a command, as is waiting ten seconds."""
+        if signum in STOPPING:
+            self.asked += 1
+            self._kill_at = time.monotonic() + GRACE
+        if self.asked > 1:
+            signum = signal.SIGKILL
+        self.send_signal(signum)
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal to the job, through the script that runs it."""
+        name = signal.Signals(signum).name[3:]
+        script = f"echo >{RUN}/asked; kill -s {name} 1"
+        if signum == signal.SIGKILL:
+            self.asked = self.asked or 1
+            script = f'echo >{RUN}/asked; kill -s KILL -- "-$(cat {RUN}/pid)"'
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            with suppress(Broken, Answer):
+                if self.client.run(self.pod, "job", "/bin/sh", "-c", script).code == 0:
+                    return
+            with suppress(SkelebotError):
+                if self._look().name in ("ended", "failed"):
+                    return
+            time.sleep(0.1)
+
+
+def _missing(sent: object, made: object, path: str = "") -> list[str]:
+    """Which keys of what was sent are not in what the cluster has made of it."""
+    if isinstance(sent, dict) and isinstance(made, dict):
+        return [
+            name
+            for key, value in sent.items()
+            for name in (
+                _missing(value, made[key], f"{path}.{key}".lstrip("."))
+                if key in made
+                else [f"{path}.{key}".lstrip(".")]
+                if value not in ({}, [], "", False)
+                else []
+            )
+        ]
+    if isinstance(sent, list) and isinstance(made, list) and len(sent) == len(made):
+        return [
+            name
+            for n, pair in enumerate(zip(sent, made, strict=True))
+            for name in _missing(*pair, f"{path}[{n}]")
+        ]
+    return []

@@ -1,0 +1,356 @@
+"""Jobs on a cluster: the place, the settings, the manifest and what a pod's state means, all by value."""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skelebot.components.cluster import ClusterSettings
+from skelebot.errors import UsageError
+from skelebot.json_form import from_json, to_json
+from skelebot.model import Attempt, Cluster, Flags, Job, Json, Limits, Mount, Place, Project, Task
+from skelebot.options import parse_options
+from skelebot.project import plan
+from skelebot.runners.kubernetes import manifest, pod
+from skelebot.runners.kubernetes.client import Client
+from skelebot.runners.kubernetes.manifest import Where, dns, literal, merged
+from skelebot.secret import Secret, typed_secret
+
+from .helpers import problems
+
+GOLDEN = Path(__file__).with_name("golden")
+
+PROJECT = Project("demo")
+WHERE = Where("registry.example.com/team/demo@sha256:" + "a" * 64, "ml", "0a1b2c3d", "deadbeef", arch="amd64")
+TASK = Task(
+    "train", ("bash", "-c", 'python train.py "$@"', "train", "--rate", "0.1"), "/home/me/demo", "demo"
+)
+
+
+# --- the place ---
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [("k8s://", "cluster"), ("k8s://gpu/ml", "cluster"), ("ssh://box", "docker"), (None, "docker")],
+)
+def test_a_host_with_k8s_is_a_cluster(host: str | None, kind: str) -> None:
+    job = Job("train", "true", "h", host=host)
+    assert plan.place(PROJECT, job, Flags()) == Place(kind, host)  # type: ignore[arg-type]
+
+
+def test_host_is_a_second_name_of_docker_host() -> None:
+    from skelebot.cli import OPTIONS
+
+    words = ["--host", "k8s://a/b", "train"]
+    assert parse_options(OPTIONS, words) == ({"docker-host": "k8s://a/b"}, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("k8s://", "k8s://gpu%2Feu%3A1/ml"),
+        ("k8s:///other", "k8s://gpu%2Feu%3A1/other"),
+        ("k8s://laptop", "k8s://laptop/ml"),
+        ("k8s://laptop/x", "k8s://laptop/x"),
+        ("ssh://box", "ssh://box"),
+    ],
+)
+def test_what_a_place_leaves_out_is_the_components(written: str, meant: str) -> None:
+    component = ClusterSettings(context="gpu/eu:1", namespace="ml")
+    assert component.place(Place.at(written), PROJECT) == Place.at(meant)
+    assert ClusterSettings().place(Place.at(written), PROJECT).host == written.replace(":///", ":///")
+
+
+def test_a_context_is_percent_encoded() -> None:
+    client = Client(Place.at("k8s://arn%3Aaws%2Fx/ml"))
+    assert (client.context, client.namespace) == ("arn:aws/x", "ml")
+    with pytest.raises(UsageError, match="expected k8s://CONTEXT/NAMESPACE; write / and : as %2F and %3A"):
+        Client(Place.at("k8s://a/b/c"))
+
+
+# --- the settings ---
+
+
+def test_a_job_overrides_the_component_key_by_key() -> None:
+    spec = {"containers": [{"name": "job", "tty": True}], "hostNetwork": True}
+    above = ClusterSettings(
+        priority_class="low",
+        keep="2h",
+        mesh=False,
+        pod_spec=Json(json.dumps(spec)),
+        image_pull_secrets=("a",),
+    )
+    over = {"containers": [{"name": "job", "stdin": True}, {"name": "more"}]}
+    own = Cluster(priority_class="high", pod_spec=Json(json.dumps(over)))
+    task = replace(TASK, place=Place.at("k8s://"), cluster=own)
+    found = above.task(task, PROJECT).cluster
+    assert (found.priority_class, found.keep, found.mesh, found.image_pull_secrets) == (
+        "high",
+        "2h",
+        False,
+        ("a",),
+    )
+    assert json.loads(found.pod_spec) == {
+        "containers": [{"name": "job", "tty": True, "stdin": True}, {"name": "more"}],
+        "hostNetwork": True,
+    }
+    assert above.task(replace(task, place=Place()), PROJECT).cluster is own
+
+
+def test_the_settings_are_checked_with_their_place(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """\
+name: demo
+components:
+  cluster: {context: gpu, nodeSelector: [a], mesh: off, keep: 2h}
+jobs:
+- {name: a, source: "true", help: h, host: "k8s://gpu/UPPER"}
+- {name: b, source: "true", help: h, cluster: {tolerations: {}, podSpec: {a: 1}, namespace: A}}
+""",
+    )
+    text = "\n".join(found)
+    assert "cluster.nodeSelector: expected keys with values, found a list" in text
+    assert "jobs[0].host: expected ssh://user@host, tcp://host:port, k8s://CONTEXT/NAMESPACE" in text
+    assert "cluster.tolerations: expected a list, found" in text
+    assert "cluster.namespace: expected a name of Kubernetes" in text
+    assert len(found) == 4
+
+
+def test_a_task_for_a_cluster_can_be_stored() -> None:
+    task = replace(TASK, place=Place.at("k8s://a/b"), cluster=Cluster(keep="1h", pod_spec=Json('{"a": [1]}')))
+    assert from_json(Task, json.loads(json.dumps(to_json(task)))) == task
+
+
+# --- the manifest ---
+
+TASKS = {
+    "plain": TASK,
+    "full": replace(
+        TASK,
+        argv=("bash", "-c", "echo $(HOME) $$", "é\n", typed_secret("hunter2")),
+        mounts=(
+            Mount("/home/me/demo/data", "/app/data", True),
+            Mount("/home/me/demo/out", "/app/out", output=True),
+        ),
+        env=(("A", "$(TOKEN) $$"), ("TOKEN", Secret("variable", "TOKEN"))),
+        limits=Limits(1.5, 8 << 30, 1 << 30, 2, 10 << 30),
+        timeout=90.0,
+        ports=("8080:80",),
+        attempt=Attempt("/f", "00ff"),
+        cluster=Cluster(
+            service_account="runner",
+            node_selector=Json('{"disk": "ssd"}'),
+            tolerations=Json('[{"key": "gpu", "operator": "Exists"}]'),
+            priority_class="high",
+            image_pull_secrets=("pull",),
+            keep="2h",
+            mesh=False,
+            pod_spec=Json('{"containers": [{"name": "job", "resources": {"limits": {"cpu": "4"}}}]}'),
+        ),
+    ),
+    "queue": replace(TASK, cluster=Cluster(local_queue="team-a")),
+    "long": replace(TASK, name="Train_" + "x" * 200, project="Ünï demo"),
+    "many words": replace(TASK, argv=("bash", "-c", "true", "x" * 200_000)),
+}
+WHERES = {
+    "here": WHERE,
+    "open": WHERE._replace(is_open=True),
+    "as a user": WHERE._replace(user="1000:2000"),
+    "as root": WHERE._replace(user="0"),
+}
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2")
+
+
+@pytest.mark.parametrize("name", ["plain", "full", "queue"])
+def test_manifests_are_as_recorded(name: str) -> None:
+    made = manifest.yaml_text(manifest.job(TASKS[name], WHERE))
+    script = re.compile(r"- \|-?\n( {10,}.*\n|\n)+")
+    made = script.sub("- SCRIPT\n", made)
+    path = GOLDEN / f"kubernetes-{name}.yaml"
+    if os.environ.get("SKELEBOT_TEST_GOLDEN"):
+        path.write_text(made)
+    assert made == path.read_text()
+
+
+VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.usefixtures("token")
+def test_manifests_are_valid_for_each_version(version: str) -> None:
+    validation = pytest.importorskip("kubernetes_validate")
+    for task in TASKS.values():
+        for where in WHERES.values():
+            validation.validate(manifest.job(task, where), version, strict=True)
+            if made := manifest.secret(task, where, os.environ):
+                validation.validate(made, version, strict=True)
+
+
+@pytest.mark.usefixtures("token")
+def test_no_secret_is_in_a_manifest() -> None:
+    task = TASKS["full"]
+    assert "hunter2" not in manifest.yaml_text(manifest.job(task, WHERE))
+    made = manifest.secret(task, WHERE, os.environ)
+    assert made
+    assert made["stringData"]["env.TOKEN"] == "hunter2"
+    assert made["stringData"]["words"].splitlines()[-1] == "hunter2"
+    assert manifest.secret(TASK, WHERE, os.environ) is None
+
+
+def test_an_open_pod_has_the_job_alone() -> None:
+    spec = manifest.job(TASK, WHERES["open"])["spec"]["template"]["spec"]
+    assert "initContainers" not in spec
+    assert [each["name"] for each in spec["containers"]] == ["job"]
+
+
+def test_a_pod_is_restricted_where_its_user_is_named() -> None:
+    spec = manifest.job(TASK, WHERES["as a user"])["spec"]["template"]["spec"]
+    assert spec["securityContext"] == {
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "runAsUser": 1000,
+        "runAsGroup": 2000,
+        "runAsNonRoot": True,
+    }
+    for container in (*spec["initContainers"], *spec["containers"]):
+        rights = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert container["securityContext"] == rights
+    root = manifest.job(TASK, WHERES["as root"])["spec"]["template"]["spec"]["securityContext"]
+    assert root["runAsNonRoot"] is False
+
+
+def expanded(text: str) -> str:
+    """What a container gets for a text, as the kubelet reads it.
+
+    https://github.com/kubernetes/kubernetes/blob/master/third_party/forked/golang/expansion/expand.go
+    """
+
+    def replaced(match: "re.Match[str]") -> str:
+        return "$" if match[0] == "$$" else "EXPANDED"
+
+    return re.sub(r"\$\$|\$\([^)]*\)", replaced, text)
+
+
+@given(st.text(alphabet=st.sampled_from("$()A {}\n")) | st.text())
+def test_any_text_arrives_as_it_was(text: str) -> None:
+    assert expanded(literal(text)) == text
+
+
+@given(st.text(), st.integers(min_value=12, max_value=63))
+def test_any_text_gives_a_name_that_kubernetes_takes(text: str, longest: int) -> None:
+    name = dns(text, longest)
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)
+    assert len(name) <= longest
+
+
+def test_names_stay_apart_and_leave_room() -> None:
+    names = {dns(text, 20) for text in ("a_b", "a-b", "A-b", "a-b-", "x" * 30, "x" * 31, "")}
+    assert len(names) == 7
+    assert len(manifest.job_name(TASKS["long"], "0a1b2c3d")) <= 52
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=1, max_size=5))
+def test_words_of_a_file_are_read_by_the_shell_as_they_were(words: list[str]) -> None:
+    script = Path(manifest.__file__).with_name("pod.sh").read_text()
+    loop = re.search(r"    set --\n    while.*?<\"\$_sk_words\"\n", script, re.DOTALL)
+    assert loop
+    data = manifest.words_data(replace(TASK, argv=tuple(words)), {})
+    read = f"_sk_words=/dev/stdin; {loop[0]}\nprintf '%s\\0' \"$@\""
+    done = subprocess.run(["sh", "-c", read], input=data.encode(), stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == words
+
+
+def test_parts_of_a_pod_are_merged_by_name() -> None:
+    base = {"a": 1, "containers": [{"name": "job", "x": {"y": 1}}, {"name": "keeper"}], "words": ["a"]}
+    over = {"containers": [{"name": "job", "x": {"z": 2}}, {"name": "new"}], "words": ["b"]}
+    assert merged(base, over) == {
+        "a": 1,
+        "containers": [{"name": "job", "x": {"y": 1, "z": 2}}, {"name": "keeper"}, {"name": "new"}],
+        "words": ["b"],
+    }
+
+
+def test_the_yaml_is_read_as_it_was_meant() -> None:
+    made = manifest.job(TASKS["full"], WHERE)
+    assert yaml.safe_load(manifest.yaml_text(made)) == made
+
+
+# --- what a pod is doing ---
+
+
+def of_pod(phase: str = "Pending", conditions: Any = (), deleted: bool = False, **states: Any) -> Any:
+    waiting = [{"name": name, "image": "img", "state": state} for name, state in states.items()]
+    gate = [each for each in waiting if each["name"] == "gate"]
+    others = [each for each in waiting if each["name"] != "gate"]
+    status = {
+        "phase": phase,
+        "conditions": conditions,
+        "initContainerStatuses": gate,
+        "containerStatuses": others,
+    }
+    return {"metadata": {"deletionTimestamp": "now"} if deleted else {}, "status": status}
+
+
+def why(reason: str, message: str = "") -> Any:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+SCHEDULED = [{"type": "PodScheduled", "status": "True"}]
+UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes\nare available"}]
+OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "text", "is_final"),
+    [
+        (of_pod(), "queued", "", False),
+        (of_pod(conditions=UNSCHEDULABLE), "queued", "no node takes it yet: 0/1 nodes are available", False),
+        (of_pod(conditions=SCHEDULED), "pulling", "", False),
+        (of_pod(gate=why("ErrImagePull", "x: not found")), "failed", "cannot pull img: x: not found", True),
+        (of_pod(gate=why("ErrImagePull", "pull access denied")), "failed", "imagePullSecrets", True),
+        (of_pod(gate=why("ErrImagePull", "dial tcp: timeout")), "pulling", "dial tcp: timeout", False),
+        (of_pod(gate={"running": {}}), "waiting", "", False),
+        (of_pod("Running", job={"running": {}}), "running", "", False),
+        (of_pod(job=why("CreateContainerConfigError", "no secret")), "failed", "no secret", True),
+        (of_pod("Running", job={"terminated": {"exitCode": 3}}), "ended", "", False),
+        (of_pod("Running", job=OOM), "ended", "", False),
+        (
+            of_pod(job={"terminated": {"reason": "StartError", "exitCode": 128}}),
+            "failed",
+            "not be started",
+            True,
+        ),
+        (of_pod("Running", deleted=True, job={"running": {}}), "failed", "its pod was deleted", True),
+        (of_pod("Failed", job={"running": {}}), "failed", "ended by the cluster", True),
+        (of_pod("Failed", gate={"terminated": {"exitCode": 1}}), "failed", "its gate was not opened", True),
+    ],
+)
+def test_what_a_pod_is_doing(found: Any, name: str, text: str, is_final: bool) -> None:
+    state = pod.state(found)
+    assert (state.name, state.is_final) == (name, is_final)
+    assert text in state.why
+
+
+def test_the_end_of_a_job_is_its_containers() -> None:
+    assert pod.state(of_pod("Running", job=OOM)).code == 137
+    assert pod.state(of_pod("Running", job=OOM)).is_out_of_memory
+    assert pod.state(of_pod("Running", job={"terminated": {"exitCode": 0}})).code == 0
+
+
+def test_why_a_job_has_no_pod() -> None:
+    quota = {"reason": "FailedCreate", "message": "exceeded quota"}
+    assert pod.why_no_pod([{"reason": "Other"}, quota]) == "the cluster makes no pod for it: exceeded quota"
+    assert pod.why_no_pod([]) == ""
