@@ -211,10 +211,10 @@ def test_no_secret_is_in_a_manifest() -> None:
     assert manifest.secret(TASK, WHERE, os.environ) is None
 
 
-def test_an_open_pod_has_the_job_alone() -> None:
+def test_an_open_pod_begins_and_ends_without_a_client() -> None:
     spec = manifest.job(TASK, WHERES["open"])["spec"]["template"]["spec"]
-    assert "initContainers" not in spec
-    assert [each["name"] for each in spec["containers"]] == ["job"]
+    (gate,), (_, keeper) = spec["initContainers"], spec["containers"]
+    assert (gate["args"][:2], keeper["args"]) == (["gate", "0"], ["keeper", "0"])
 
 
 def test_a_pod_is_restricted_where_its_user_is_named() -> None:

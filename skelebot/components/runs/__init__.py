@@ -117,6 +117,13 @@ class Runs(Component):
                 (_FOLLOW, _ALL),
             ),
             Command(
+                "wait",
+                "Wait for a job's last run; exit with its code",
+                _later("commands", "wait"),
+                (one,),
+                (_ALL,),
+            ),
+            Command(
                 "stop",
                 "Stop a job, or all of the project's runs",
                 _later("commands", "stop"),

@@ -128,10 +128,23 @@ def _row(run: Run, every_checkout: bool) -> dict[str, str]:
 def logs(session: Session, values: Values) -> int:
     found, silent = _of_job(session, values)
     if not found:
-        why = _UNSURE if silent else ": it did not run detached (mode: d), or its run was removed"
-        raise SkelebotError(f"{values['<job>']} has no run{why}")
+        raise SkelebotError(_no_run(values, silent))
     runner, last = found[0]
     return runner.logs(last, bool(values.get("follow")))
+
+
+def _no_run(values: Values, silent: Sequence[Runner]) -> str:
+    why = _UNSURE if silent else ": it did not run detached (mode: d), or its run was removed"
+    return f"{values['<job>']} has no run{why}"
+
+
+def wait(session: Session, values: Values) -> int:
+    """Give the exit code of a job's last run, once it has ended and its results are back."""
+    found, silent = _of_job(session, values)
+    if not found:
+        raise SkelebotError(_no_run(values, silent))
+    runner, last = found[0]
+    return foreground.attend(lambda launch: last, runner.wait, lambda run, signum, delivered: None)
 
 
 def stop(session: Session, values: Values) -> int:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
+import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from skelebot import console, foreground
+from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import ALL_GPUS, Flags, Image, Mount, Place, Project, Run, Step, Task
+from skelebot.model import ALL_GPUS, WAITING, Attempt, Flags, Image, Mount, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.project import state
 from skelebot.project.state import checkout_id
@@ -19,8 +22,8 @@ from skelebot.runners.kubernetes import image as images
 from skelebot.runners.kubernetes import manifest, pod
 from skelebot.runners.kubernetes.client import Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Output, noted
-from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MOUNTS, PROJECT, ROOT, Where
+from skelebot.runners.kubernetes.logs import Gone, Output, noted
+from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MAKER, MOUNTS, PROJECT, ROOT, Where
 from skelebot.runners.kubernetes.run import ClusterRun, Known
 from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
 from skelebot.secret import display_text, reveal, reveal_all
@@ -35,7 +38,7 @@ class Kubernetes:
         self.place, self.client = place, Client(place, flags.verbose)
         self._docker = Docker(None, flags.verbose, flags.skip_build)
         self._runs: dict[str, ClusterRun] = {}
-        self._adopted: dict[str, Any] = {}
+        self._attempts: dict[str, Attempt] = {}
 
     @property
     def is_far(self) -> bool:
@@ -67,7 +70,8 @@ class Kubernetes:
         namespace = ""
         with suppress(SkelebotError):  # it is shown without kubectl, too
             namespace = self.client.namespace
-        where = Where(reference, namespace, "preview", checkout_id(task.root), is_open=not task.mounts)
+        user = task.user if task.user and task.user.replace(":", "").isdigit() else ""
+        where = Where(reference, namespace, "preview", checkout_id(task.root), user, is_open=not task.mounts)
         made = manifest.job(task, where)
         if not namespace:
             del made["metadata"]["namespace"]
@@ -115,20 +119,30 @@ class Kubernetes:
         where = Where(
             prepared.reference, self.client.namespace, token, checkout, prepared.user, prepared.arch
         )
+        if not task.is_detached and task.kept == "none" and not task.attempt:
+            where = where._replace(maker=process.identity(os.getpid()))
+        source = _input(task, streams)
+        where = where._replace(has_stdin=source != b"")
         lock = attempts.open_held_lock(task.attempt) if task.attempt else None
         run = ClusterRun.create(self.client, prepared, task, where)
-        run.lock, run.is_kept, run.output = lock, task.kept != "none", Output(streams)
+        run.lock, run.output = lock, Output(streams)
         try:
             run.wait_for_gate()
             run.send(task, self.client.verbose)
+            if where.maker:
+                run.remember_output()
             with launch():
                 run.open()
+            if source != b"":
+                run.feed(source)
         except BaseException:
             with foreground.uninterrupted():
                 run.remove(grace=0)
             raise
         if not task.is_detached:
             self._runs[run.known.job] = run
+        if task.attempt:
+            self._attempts[run.known.job] = task.attempt
         name = run.known.job
         return Run(name, name, task.project, task.name, self.place, checkout, task.root)
 
@@ -137,29 +151,38 @@ class Kubernetes:
         return self._list(labels) if task.kept == "last" else []
 
     def wait(self, run: Run) -> int:
-        own = self._runs.pop(run.name, None)
-        if own is None:
-            return self._wait_for_other(run)
-        self._runs[run.name] = own
-        code = own.wait()
-        self._note(own, code)
-        if not own.is_kept:
+        own = self._runs.get(run.name) or self._of_other(run)
+        try:
+            code = own.wait()
+        except Gone:  # or another pod would wait in vain
+            own.remove(grace=0)
+            raise
+        finally:
+            self._runs.pop(run.name, None)
+        if attempt := self._attempts.pop(run.name, None):
+            attempts.note(attempt, code)
+            own.remove()
+        elif own.known.maker:
             own.remove(0 if own.asked > 1 else None)
-        del self._runs[run.name]
         return code
 
-    def _note(self, own: ClusterRun, code: int) -> None:
-        if attempt := self._adopted.pop(own.known.job, None):
-            attempts.note(attempt, code)
-
-    def _wait_for_other(self, run: Run) -> int:
-        """The code of a run that another process has started, once its results are back."""
+    def _of_other(self, run: Run) -> ClusterRun:
+        """A run that another process has started; what nobody will start any more goes."""
         other = self._found(run)
         other.output = Output(Streams(b"", len, len))
-        if (state_of := other._look()).name in ("queued", "pulling"):
-            other.wait_for_gate()
-        del state_of
-        return other.wait()
+        self._await_begin(other)
+        return other
+
+    def _await_begin(self, other: ClusterRun) -> None:
+        """Wait until a run has begun. Raises SkelebotError if its client was killed before."""
+        while (state_of := other.look()).name in WAITING:
+            if other.is_lost():
+                other.remove(grace=0)
+                raise SkelebotError(f"{other.known.task} was not started: its client has gone before")
+            time.sleep(0.2)
+        if state_of.is_final:
+            other.remove(grace=0)
+            raise SkelebotError(f"{other.known.task} was ended at {self.place}: {state_of.why}")
 
     def _found(self, run: Run) -> ClusterRun:
         job = self.client.get("jobs", run.name)
@@ -171,18 +194,22 @@ class Kubernetes:
         assert task.attempt
         for job in self.client.list("jobs", labelSelector=f"{manifest.ATTEMPT}={task.attempt.token}"):
             other = ClusterRun(self.client, _known(job))
-            if other._look().name in ("running", "ended"):
+            if other.look().name in ("running", "ended"):
                 log = os.open(os.path.join(task.attempt.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 other.output = Output(Streams(b"", log, log))
                 self._runs[other.known.job] = other
-                self._adopted[other.known.job] = task.attempt
-                return self._run_of(job, other._find_pod())
+                self._attempts[other.known.job] = task.attempt
+                return self._run_of(job, other.find_pod())
             other.remove(grace=0)
         return None
 
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
         if own := self._runs.get(run.name):
             own.ask(signum)
+
+    def bring_metrics(self, run: Run) -> bool:
+        """Nothing yet: what a run has measured comes back with its results."""
+        return False
 
     # --- the runs that there are ---
 
@@ -231,16 +258,17 @@ class Kubernetes:
         other = self._found(run)
         other.output = output = Output(streams)
         if follow:
-            if other._look().name in ("queued", "pulling", "waiting"):
-                other.wait_for_gate()
+            self._await_begin(other)
+            if other.is_lost():
+                other.remember_output()
+                self._runs[run.name] = other
+                return self.wait(run)
             other.wait()
             return 0
-        other._look()
+        other.look()
         known = noted(self.client, other.pod)
         if known is None:
-            raise SkelebotError(
-                f"the output of {run.name} cannot be read at {self.place}; its pod does not run"
-            )
+            raise SkelebotError(f"the output of {run.name} cannot be read; its pod at {self.place} has ended")
         with suppress(Broken):
             output.catch_up(self.client, other.pod, known)
         if known.code is not None and run.checkout == checkout_id(run.root):
@@ -251,19 +279,22 @@ class Kubernetes:
         for run in runs:
             if run.is_running:
                 other = self._found(run)
-                if other._look().name in ("queued", "pulling", "waiting"):
+                if other.look().name in WAITING:
                     other.remove(grace=0)
                     continue
-                other.output = Output(Streams(b"", len, len))
-                other.ask(15)
-                with suppress(SkelebotError):
-                    other.wait()
+                self._stop(other)
+
+    def _stop(self, other: ClusterRun) -> None:
+        other.output = Output(Streams(b"", len, len))
+        other.ask(signal.SIGTERM)
+        if not other.known.maker or other.is_lost():
+            other.wait()  # otherwise its client brings back the results
 
     def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
         for run in runs:
             other = self._found(run)
             with suppress(SkelebotError):
-                if run.root and run.checkout == checkout_id(run.root) and other._is_keeper_up():
+                if run.root and run.checkout == checkout_id(run.root) and other.is_keeper_up():
                     other.bring_back()
             other.remove()
             yield Removed(run.name, 0)
@@ -276,7 +307,7 @@ class Kubernetes:
 
     def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step:
         other = self._found(run)
-        other._look()
+        other.look()
         terminal = ["--tty"] if foreground.are_terminals() else []
         where = (
             "--namespace",
@@ -292,9 +323,24 @@ class Kubernetes:
 
 
 def _known(job: Any) -> Known:
-    notes = job["metadata"].get("annotations") or {}
+    about = job["metadata"]
+    notes = about.get("annotations") or {}
     mounts = tuple(Mount(*fields) for fields in json.loads(notes.get(MOUNTS, "[]")))
-    return Known(job["metadata"]["name"], notes.get(JOB, ""), notes.get(ROOT, ""), mounts)
+    containers = job["spec"]["template"]["spec"]["containers"]
+    limits = next((each.get("resources") or {} for each in containers if each["name"] == "job"), {})
+    memory = str((limits.get("limits") or {}).get("memory", ""))
+    limit = int(memory) if memory.isdigit() else 0
+    return Known(about["name"], notes.get(JOB, ""), notes.get(ROOT, ""), mounts, limit, notes.get(MAKER, ""))
+
+
+def _input(task: Task, streams: Streams) -> bytes | int:
+    """The job's input: all of it, or a descriptor. Nobody types for a job on a cluster."""
+    if task.is_detached or streams.stdin is not None:
+        return streams.stdin or b""
+    with suppress(OSError):
+        if not stat.S_ISCHR(os.fstat(0).st_mode):
+            return 0
+    return b""
 
 
 def _times(its_pod: Any) -> tuple[str, str]:

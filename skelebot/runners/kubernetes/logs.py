@@ -1,7 +1,9 @@
 """What a job writes, by offset: files beside it lose nothing when a connection breaks or a log rotates."""
 
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from skelebot.errors import SkelebotError
@@ -11,9 +13,10 @@ from skelebot.runners.kubernetes.manifest import RUN
 
 # usage: sh -c FOLLOW sh OUT ERR. Both files from these offsets on, until the job's end is noted.
 _FOLLOW = f"""
-while [ ! -e {RUN}/code ]; do sleep 0.1; done &
-tail -c +"$(($1 + 1))" -s 0.1 -f --pid=$! {RUN}/out &
-tail -c +"$(($2 + 1))" -s 0.1 -f --pid=$! {RUN}/err >&2 &
+while [ ! -e {RUN}/code ]; do sleep 0.05; done &
+end=$!
+tail -c +"$(($1 + 1))" -s 0.1 -f --pid=$end {RUN}/out &
+tail -c +"$(($2 + 1))" -s 0.1 -f --pid=$end {RUN}/err >&2 &
 wait
 """
 # The end is looked up before the sizes, which are final then.
@@ -42,6 +45,13 @@ class Output:
     def __init__(self, streams: Streams) -> None:
         self._sinks = (_writer(streams.stdout, 1), _writer(streams.stderr, 2))
         self.out, self.err = 0, 0
+        self._file = -1
+
+    def keep_at(self, path: str) -> None:
+        """Note in a file how far both streams have been given on, and continue from what it says."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with suppress(ValueError):
+            self.out, self.err = map(int, os.pread(self._file, 100, 0).split())
 
     def follow(self, client: Client, pod: str, started: Callable[[Stream], object] = id) -> None:
         """Give on what comes, to the end of the job. Raises Broken, and Answer."""
@@ -71,6 +81,8 @@ class Output:
         elif channel == 2:
             self._sinks[1](data)
             self.err += len(data)
+        if self._file >= 0:
+            os.pwrite(self._file, f"{self.out:20} {self.err:20}\n".encode(), 0)
 
     def is_complete(self, noted: Noted) -> bool:
         return (self.out, self.err) == (noted.out, noted.err)
@@ -98,6 +110,62 @@ def _writer(sink: Sink, own: int) -> Callable[[bytes], object]:
             data = data[os.write(number, data) :]
 
     return write
+
+
+# usage: sh -c TAKE. Appends what comes to the job's input: a line with a length, and so many bytes; says how
+# much there is. `end` in place of a length is the last.
+_TAKE = f"""
+wc -c <{RUN}/in
+while read -r size; do
+    [ "$size" != end ] || {{ : >{RUN}/in.end; echo end; exit; }}
+    head -c "$size" >>{RUN}/in
+    wc -c <{RUN}/in
+done
+"""
+
+
+class Input:
+    """The job's input, which the client sends; what has not arrived is sent again.
+
+    source: all of it, or a descriptor. is_over: whether nobody needs it any more.
+    """
+
+    def __init__(self, client: Client, pod: str, source: bytes | int, is_over: Callable[[], bool]) -> None:
+        self._client, self._pod, self._is_over = client, pod, is_over
+        self._held = source if isinstance(source, bytes) else b""  # from `_at` on
+        self._source = None if isinstance(source, bytes) else source
+        self._at = 0
+
+    def send(self) -> None:
+        """Send all of it."""
+        while not self._is_over():
+            words = ("/bin/sh", "-c", _TAKE)
+            with suppress(SkelebotError), self._client.connected(self._pod, "keeper", *words) as stream:
+                if self._exchange(stream):
+                    return
+            time.sleep(0.2)
+
+    def _exchange(self, stream: Stream) -> bool:
+        """Send what is there as it is asked for; tell whether the end has arrived."""
+        rest = b""
+        for channel, data in stream.read():
+            *lines, rest = (rest + data).split(b"\n") if channel == 1 else (rest,)
+            for line in lines:
+                if line == b"end":
+                    return True
+                self._held, self._at = self._held[int(line) - self._at :], int(line)
+                if not self._held and self._source is not None:
+                    self._held = os.read(self._source, _CHUNK)
+                chunk = self._held[:_CHUNK]
+                stream.write(f"{len(chunk)}\n".encode() + chunk if chunk else b"end\n")
+        return False
+
+
+_CHUNK = 1 << 16
+
+
+class Gone(SkelebotError):
+    """The cluster has ended the job, or taken its pod away."""
 
 
 class Lost(SkelebotError):

@@ -20,6 +20,7 @@ KEEP = 3600.0  # seconds that results wait where no key says otherwise
 PROJECT, JOB, CHECKOUT = "skelebot.project", "skelebot.job", "skelebot.checkout"
 TOKEN, ATTEMPT = "skelebot.run", "skelebot.attempt"
 ROOT, MOUNTS = "skelebot.root", "skelebot.mounts"
+MAKER = "skelebot.maker"  # the process that attends a run which is not kept
 
 _LONGEST = 52  # a CronJob adds eleven letters to the 63 that a name has
 _LARGE = 100_000  # bytes of words from which they travel as a file
@@ -31,8 +32,8 @@ class Where(NamedTuple):
     """What a manifest is made of besides its task.
 
     image: the reference, by digest where it was pushed. user: UID[:GID] where the job does not run as the
-    image's own. has_stdin: whether the client sends the job's input. is_open: whether nobody waits for files,
-    so that the pod has the job's container alone.
+    image's own. has_stdin: whether the client sends the job's input. is_open: whether the job begins without
+    a client, and nobody comes for its results.
     """
 
     image: str
@@ -43,6 +44,7 @@ class Where(NamedTuple):
     arch: str = ""
     has_stdin: bool = False
     is_open: bool = False
+    maker: str = ""
 
 
 def job(task: Task, where: Where) -> Manifest:
@@ -53,7 +55,7 @@ def job(task: Task, where: Where) -> Manifest:
         labels[ATTEMPT] = task.attempt.token
     queue = {"kueue.x-k8s.io/queue-name": task.cluster.local_queue} if task.cluster.local_queue else {}
     mounts = json.dumps([[m.source, m.target, m.read_only] for m in task.mounts])
-    notes = {PROJECT: task.project, JOB: task.name, ROOT: task.root, MOUNTS: mounts}
+    notes = {PROJECT: task.project, JOB: task.name, ROOT: task.root, MOUNTS: mounts, MAKER: where.maker}
     mesh = {} if task.cluster.mesh is not False else {"sidecar.istio.io/inject": "false"}
     waits = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'} if not mesh else {}
     pod = _pod(task, where, name)
@@ -84,7 +86,6 @@ def keep_seconds(task: Task) -> float:
 
 def _pod(task: Task, where: Where, name: str) -> Manifest:
     cluster = task.cluster
-    helpers = [] if where.is_open else [_gate(task, where), _keeper(task, where)]
     spec: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": bool(cluster.service_account),
@@ -102,9 +103,8 @@ def _pod(task: Task, where: Where, name: str) -> Manifest:
         spec["nodeSelector"] = selector
     if cluster.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": each} for each in cluster.image_pull_secrets]
-    if helpers:
-        spec["initContainers"] = helpers[:1]
-    spec["containers"] = [_job_container(task, where, name), *helpers[1:]]
+    spec["initContainers"] = [_gate(task, where)]
+    spec["containers"] = [_job_container(task, where, name), _keeper(task, where)]
     spec["volumes"] = _volumes(task, name)
     return spec
 
@@ -124,13 +124,13 @@ _SHARED = [{"name": "files", "mountPath": TOP}, {"name": "run", "mountPath": RUN
 
 def _gate(task: Task, where: Where) -> Manifest:
     pod = {"name": "_SK_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
-    words = ("gate", str(PATIENCE), str(len(task.mounts)))
+    words = ("gate", "0" if where.is_open else str(PATIENCE), str(len(task.mounts)))
     return {"name": "gate", "image": where.image, **_command(words), "env": [pod], **_HELPER,
             "volumeMounts": _SHARED}  # fmt: skip
 
 
 def _keeper(task: Task, where: Where) -> Manifest:
-    words = ("keeper", str(int(keep_seconds(task))))
+    words = ("keeper", "0" if where.is_open else str(int(keep_seconds(task))))
     return {"name": "keeper", "image": where.image, **_command(words), **_HELPER, "volumeMounts": _SHARED}
 
 

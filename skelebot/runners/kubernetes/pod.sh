@@ -3,12 +3,12 @@
 # usage: sh -c SCRIPT skelebot gate PATIENCE FOLDERS   waits until the client opens it for this pod
 #        sh -c SCRIPT skelebot job LIMIT STDIN WORDS PROGRAM [WORD ...]
 #        sh -c SCRIPT skelebot keeper KEEP             holds results until the client has them
-#   PATIENCE  seconds after which the gate ends, when nothing comes from the client any more
+#   PATIENCE  seconds after which the gate ends, when nothing comes from the client any more; 0 leaves it open
 #   FOLDERS   how many mapped folders there are
 #   LIMIT     seconds the job may take, 0 for any number
 #   STDIN     whether the client sends the job's input
 #   WORDS     a file with the program and its words, one to a line with \\ and \n escaped; empty for none
-#   KEEP      seconds that results wait
+#   KEEP      seconds that results wait; 0 where nobody comes for them
 # Variables begin with _sk_: any other name may be one of the job's environment.
 _sk_run=/skelebot-run
 _sk_role=$1
@@ -32,6 +32,7 @@ gate)
     : >>$_sk_run/err
     echo >$_sk_run/alive
     _sk_tries=0
+    [ "$1" != 0 ] || exit 0
     until [ -e $_sk_run/open ] && [ "$(cat $_sk_run/open)" = "$_SK_POD" ]; do
         sleep 0.05 &
         wait $!
@@ -50,7 +51,8 @@ keeper)
         sleep 0.2 &
         wait $!
         _sk_tries=$((_sk_tries + 1))
-        [ $((_sk_tries % 25)) != 0 ] || ! is_silent "$1" || exit 0
+        [ "$1" != 0 ] || [ ! -e $_sk_run/code ] || exit 0
+        [ $((_sk_tries % 25)) != 0 ] || ! is_silent $(($1 + 60)) || exit 0
     done
     exit 0
     ;;
@@ -113,8 +115,12 @@ if [ -n "$_sk_stdin" ]; then
         trap '' INT TERM HUP QUIT
         while [ ! -e $_sk_run/in.end ]; do
             sleep 0.1
-        done &
-        exec tail -c +1 -s 0.1 -f --pid=$! $_sk_run/in >$_sk_in
+        done
+    ) &
+    _sk_end=$! # this shell's own child, as nobody else's would ever be gone
+    (
+        trap '' INT TERM HUP QUIT
+        exec tail -c +1 -s 0.1 -f --pid=$_sk_end $_sk_run/in >$_sk_in
     ) &
 fi
 
@@ -174,8 +180,8 @@ if [ -n "$_sk_late" ]; then
     echo "ERROR | the job was ended: it took longer than its timeout of $_sk_limit $_sk_unit" |
         tee -a $_sk_run/err >&2
     _sk_code=124
-elif [ "$_sk_code" = 0 ] && [ -n "$_sk_asked" ] && [ ! -e $_sk_run/asked ]; then
-    _sk_code=143 # the cluster has ended it, which is not a success
+elif [ "$_sk_code$_sk_asked" = 0TERM ]; then
+    _sk_code=143 # whoever has ended it, it is not a success
 fi
 echo "$_sk_code $(wc -c <$_sk_run/out) $(wc -c <$_sk_run/err)" >$_sk_run/code.new
 mv $_sk_run/code.new $_sk_run/code

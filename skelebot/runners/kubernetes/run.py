@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, NamedTuple
 
-from skelebot import console
+from skelebot import console, process
 from skelebot.errors import STOPPING, SkelebotError
 from skelebot.files import locked
 from skelebot.foreground import GRACE
@@ -17,11 +17,11 @@ from skelebot.project.state import own_folder
 from skelebot.runners.kubernetes import files, manifest, pod
 from skelebot.runners.kubernetes.client import Answer, Broken, Client, Json, Stream
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Lost, Noted, Output, noted
+from skelebot.runners.kubernetes.logs import Gone, Input, Lost, Noted, Output, noted
 from skelebot.runners.kubernetes.manifest import RUN, Where
 
 _PULL = 120.0  # seconds for an image of which a pull has failed, but may not again
-_SAID = 5.0  # seconds of waiting from which it is said for what
+_SAID = 1.0  # seconds of waiting from which it is said for what
 
 
 class Known(NamedTuple):
@@ -32,6 +32,7 @@ class Known(NamedTuple):
     root: str
     mounts: tuple[Mount, ...]
     memory: int = 0
+    maker: str = ""
 
 
 class ClusterRun:
@@ -42,7 +43,7 @@ class ClusterRun:
         self.pod, self.uid = "", ""
         self.lock: IO[str] | None = None
         self.output: Output | None = None
-        self.asked, self.is_kept = 0, False
+        self.asked = 0
         self._kill_at = 0.0
         self._is_over = threading.Event()
         self._stream: Stream | None = None
@@ -54,9 +55,8 @@ class ClusterRun:
         """Make the Job and its Secret. Raises SkelebotError."""
         task = replace(task, mounts=prepared.mounts)
         job = manifest.job(task, where)
-        run = cls(
-            client, Known(job["metadata"]["name"], task.name, task.root, task.mounts, task.limits.memory)
-        )
+        name, memory = job["metadata"]["name"], task.limits.memory
+        run = cls(client, Known(name, task.name, task.root, task.mounts, memory, where.maker))
         secret = manifest.secret(task, where, os.environ)
         try:
             made = client.create("jobs", job)
@@ -77,7 +77,7 @@ class ClusterRun:
         """Wait until the pod is there and waits for its files. Raises SkelebotError for what never will."""
         began, said, failed_since = time.monotonic(), "", 0.0
         while True:
-            state = self._look()
+            state = self.look()
             if state.name in ("waiting", "running", "ended"):
                 return
             waited = time.monotonic() - began
@@ -89,9 +89,9 @@ class ClusterRun:
                 said = state.why
             time.sleep(0.05 if waited < 2 else 0.3)
 
-    def _look(self) -> pod.State:
+    def look(self) -> pod.State:
         """What the pod is doing now; that there is none yet, or why there never will be one."""
-        if found := self._find_pod():
+        if found := self.find_pod():
             return pod.state(found)
         if self.pod:
             return pod.State("failed", "its pod has gone", True)
@@ -105,7 +105,7 @@ class ClusterRun:
             return pod.State("failed", why, True)
         return pod.State("queued")
 
-    def _find_pod(self) -> Json | None:
+    def find_pod(self) -> Json | None:
         """The run's pod: the one that was there first."""
         if self.pod:
             found = self.client.get("pods", self.pod)
@@ -131,6 +131,10 @@ class ClusterRun:
         """Let the job begin, in this pod and no other. Raises SkelebotError."""
         self._in_gate(f'echo "$1" >{RUN}/open.new && mv {RUN}/open.new {RUN}/open', self.uid)
 
+    def feed(self, source: "bytes | int") -> None:
+        """Send the job's input, all of it or what comes from a descriptor, in a thread."""
+        process.in_thread(Input(self.client, self.pod, source, self._is_over.is_set).send)
+
     def _in_gate(self, script: str, *words: str, stdin: bytes = b"") -> None:
         until = time.monotonic() + 60
         while True:
@@ -141,7 +145,7 @@ class ClusterRun:
                 why = ended.err.decode(errors="replace").strip()
             except (Broken, Answer) as error:
                 why = str(error)
-            state = self._look()
+            state = self.look()
             if state.name in ("running", "ended"):
                 return  # it was opened, and the answer was lost
             if state.is_final or time.monotonic() > until:
@@ -189,7 +193,7 @@ class ClusterRun:
 
     def _state(self) -> pod.State:
         try:
-            return self._look()
+            return self.look()
         except Answer:
             raise
         except SkelebotError as error:
@@ -201,29 +205,38 @@ class ClusterRun:
         Raises SkelebotError where the pod has gone without one.
         """
         state = self._state()
-        if state.name == "ended" and known is None and self._is_keeper_up():
+        if state.name == "ended" and known is None and self.is_keeper_up():
             return None  # ask again
         if state.name == "ended" and state.code is not None:
             self._report_memory(state)
-            return state.code or 1  # the script in the container notes every end but its own death
+            if known is None or not (self.output and self.output.is_complete(known)):
+                console.warn(f"the last output of {self.known.task} was lost with its pod")
+            return state.code
         if state.is_final:
-            raise SkelebotError(f"{self.known.task} was ended at {self.client.place}: {state.why}")
+            raise Gone(f"{self.known.task} was ended at {self.client.place}: {state.why}")
         return None
 
-    def _is_keeper_up(self) -> bool:
-        found = self._find_pod() or {}
+    def is_keeper_up(self) -> bool:
+        found = self.find_pod() or {}
         statuses = (found.get("status") or {}).get("containerStatuses") or ()
         return any("running" in (s.get("state") or {}) for s in statuses if s["name"] == "keeper")
 
     def _checked(self, code: int) -> int:
         """The job's code, after what there is to say about it."""
         if code != 0 and not self.asked:
+            self._check_pod()
             until = time.monotonic() + 3
             with suppress(SkelebotError):
-                while (state := self._look()).name == "running" and time.monotonic() < until:
+                while (state := self.look()).name == "running" and time.monotonic() < until:
                     time.sleep(0.1)  # the cluster learns of it a moment later
                 self._report_memory(state)
         return code
+
+    def _check_pod(self) -> None:
+        """Raise SkelebotError if the pod was taken away: then the code is that of a job that was ended."""
+        found = self.find_pod()
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            raise Gone(f"{self.known.task} was ended at {self.client.place}: its pod was deleted")
 
     def _report_memory(self, state: pod.State) -> None:
         if not state.is_out_of_memory:
@@ -244,7 +257,7 @@ class ClusterRun:
         """End the following of a job whose container has gone, and of one that was asked to end long ago."""
         while not self._is_over.wait(1):
             with suppress(SkelebotError):
-                if self._look().name in ("ended", "failed"):
+                if self.look().name in ("ended", "failed"):
                     self._is_over.wait(1)
                     if stream := self._stream:
                         stream.close()
@@ -271,12 +284,24 @@ class ClusterRun:
         os.makedirs(folder, exist_ok=True)
         return os.path.join(folder, name)
 
+    def is_lost(self) -> bool:
+        """Whether nobody attends it any more, of a run that goes with its end."""
+        return bool(self.known.maker) and not process.is_alive(self.known.maker)
+
+    def remember_output(self) -> Output:
+        """Have the output continue where an earlier client of this checkout has stopped."""
+        assert self.output
+        self.output.keep_at(self._own(f"{self.known.job}.offset"))
+        return self.output
+
     def remove(self, grace: int | None = None) -> None:
         """Leave nothing of the run on the cluster."""
         self.client.delete("jobs", self.known.job)
         if grace is not None and self.pod:
             self.client.delete("pods", self.pod, grace)
         files.forget(self.known.root, self.pod)
+        with suppress(OSError, SkelebotError):
+            os.unlink(self._own(f"{self.known.job}.offset"))
         if self.lock:
             self.lock.close()
 
@@ -294,17 +319,17 @@ class ClusterRun:
     def send_signal(self, signum: int) -> None:
         """Send a signal to the job, through the script that runs it."""
         name = signal.Signals(signum).name[3:]
-        script = f"echo >{RUN}/asked; kill -s {name} 1"
+        script = f"kill -s {name} 1"
         if signum == signal.SIGKILL:
             self.asked = self.asked or 1
-            script = f'echo >{RUN}/asked; kill -s KILL -- "-$(cat {RUN}/pid)"'
+            script = f'kill -s KILL -- "-$(cat {RUN}/pid)"'
         until = time.monotonic() + GRACE
         while time.monotonic() < until:
             with suppress(Broken, Answer):
                 if self.client.run(self.pod, "job", "/bin/sh", "-c", script).code == 0:
                     return
             with suppress(SkelebotError):
-                if self._look().name in ("ended", "failed"):
+                if self.look().name in ("ended", "failed"):
                     return
             time.sleep(0.1)
 
