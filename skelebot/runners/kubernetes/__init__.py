@@ -20,9 +20,9 @@ from skelebot.runners.docker import Docker
 from skelebot.runners.folders import make_folders
 from skelebot.runners.kubernetes import image as images
 from skelebot.runners.kubernetes import manifest, pod
-from skelebot.runners.kubernetes.client import Broken, Client
+from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Gone, Output, noted
+from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics, noted
 from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MAKER, MOUNTS, PROJECT, ROOT, Where
 from skelebot.runners.kubernetes.run import ClusterRun, Known
 from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
@@ -125,7 +125,7 @@ class Kubernetes:
         where = where._replace(has_stdin=source != b"")
         lock = attempts.open_held_lock(task.attempt) if task.attempt else None
         run = ClusterRun.create(self.client, prepared, task, where)
-        run.lock, run.output = lock, Output(streams)
+        run.lock, run.output, run.metrics = lock, Output(streams), task.metrics
         try:
             run.wait_for_gate()
             run.send(task, self.client.verbose)
@@ -160,6 +160,8 @@ class Kubernetes:
         finally:
             self._runs.pop(run.name, None)
         if attempt := self._attempts.pop(run.name, None):
+            with suppress(Broken, Answer, OSError):
+                bring_metrics(self.client, own.pod, own.metrics)
             attempts.note(attempt, code)
             own.remove()
         elif own.known.maker:
@@ -196,7 +198,7 @@ class Kubernetes:
             other = ClusterRun(self.client, _known(job))
             if other.look().name in ("running", "ended"):
                 log = os.open(os.path.join(task.attempt.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                other.output = Output(Streams(b"", log, log))
+                other.output, other.metrics = Output(Streams(b"", log, log)), task.metrics
                 self._runs[other.known.job] = other
                 self._attempts[other.known.job] = task.attempt
                 return self._run_of(job, other.find_pod())
@@ -208,8 +210,10 @@ class Kubernetes:
             own.ask(signum)
 
     def bring_metrics(self, run: Run) -> bool:
-        """Nothing yet: what a run has measured comes back with its results."""
-        return False
+        own = self._runs.get(run.name)
+        if own and own.metrics:
+            bring_metrics(self.client, own.pod, own.metrics)
+        return True
 
     # --- the runs that there are ---
 

@@ -17,6 +17,7 @@ from skelebot import process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.files import private_folder
 from skelebot.model import CLUSTER, Place, Step
+from skelebot.runners.attempts import Unreachable
 
 PATIENCE = 10.0  # seconds for a first answer
 LASTING = 60.0  # seconds for a cluster to come back that has answered before
@@ -154,7 +155,7 @@ class Client:
             told = dict(json.loads(text))
         said = str(told.get("message") or _last(text)).strip()
         if status in (502, 503, 504):
-            return SkelebotError(f"{self.place} cannot be reached ({said}); check the network")
+            return Unreachable(f"{self.place} cannot be reached ({said}); check the network")
         if status == 401:
             return Answer(f"{self.place} does not accept your login ({said}); log in again", status)
         if status == 403 and "cannot" in said:

@@ -1,5 +1,6 @@
 """What a job writes, by offset: files beside it lose nothing when a connection breaks or a log rotates."""
 
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from typing import NamedTuple
 
 from skelebot.errors import SkelebotError
 from skelebot.process import Sink, Streams
+from skelebot.runners.attempts import Unreachable
 from skelebot.runners.kubernetes.client import Answer, Broken, Client, Stream
-from skelebot.runners.kubernetes.manifest import RUN
+from skelebot.runners.kubernetes.manifest import METRICS_FILE, RUN
 
 # usage: sh -c FOLLOW sh OUT ERR. Both files from these offsets on, until the job's end is noted.
 _FOLLOW = f"""
@@ -112,6 +114,25 @@ def _writer(sink: Sink, own: int) -> Callable[[bytes], object]:
     return write
 
 
+def bring_metrics(client: Client, pod: str, path: str) -> None:
+    """Append what a job has measured since the last time to the file here. Raises Broken, and Answer."""
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        known = file.seek(0, os.SEEK_END)
+        ended = client.run(pod, "keeper", "/bin/sh", "-c", _MEASURED, "sh", str(known + 1))
+        size, _, data = ended.out.partition(b"\n")
+        if not size.isdigit() or len(data) < int(size) - known:
+            raise Broken("what the job has measured did not arrive whole")
+        file.write(data)
+
+
+_MEASURED = f"""
+[ -e {METRICS_FILE} ] || {{ echo 0; exit; }}
+wc -c <{METRICS_FILE}
+tail -c +"$1" {METRICS_FILE}
+"""
+
+
 # usage: sh -c TAKE. Appends what comes to the job's input: a line with a length, and so many bytes; says how
 # much there is. `end` in place of a length is the last.
 _TAKE = f"""
@@ -168,5 +189,5 @@ class Gone(SkelebotError):
     """The cluster has ended the job, or taken its pod away."""
 
 
-class Lost(SkelebotError):
+class Lost(Unreachable):
     """The cluster cannot be reached any more, and the job may go on there."""

@@ -9,11 +9,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from skelebot.model import WORKDIR, Mount, Task, seconds
+from skelebot.runners.attempts import METRICS
 from skelebot.secret import Secret, Word, reveal, reveal_all
 
 TOP = "/skelebot"  # the mapped folders, each by its number; see exchange.TOP
 RUN = "/skelebot-run"  # what the run keeps
 WORDS_FILE = "/skelebot-words/words"
+METRICS_FILE = f"{RUN}/metrics.jsonl"
 PATIENCE = 600  # seconds after which a gate that hears nothing ends
 KEEP = 3600.0  # seconds that results wait where no key says otherwise
 
@@ -143,7 +145,7 @@ def _job_container(task: Task, where: Where, name: str) -> Manifest:
         "image": where.image,
         **_command(words),
         "workingDir": WORKDIR,
-        "env": [_variable(each, value, name) for each, value in task.env],
+        "env": [*(_variable(each, value, name) for each, value in task.env), *_measured(task)],
         "resources": _resources(task),
         "securityContext": _RIGHTS,
         "volumeMounts": list(_job_mounts(task)),
@@ -166,6 +168,10 @@ def _variable(name: str, value: Word, secret: str) -> Manifest:
     if isinstance(value, Secret):
         return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": f"env.{name}"}}}
     return {"name": name, "value": literal(value)}
+
+
+def _measured(task: Task) -> list[Manifest]:
+    return [{"name": METRICS, "value": METRICS_FILE}] if task.metrics else []
 
 
 def _resources(task: Task) -> Manifest:

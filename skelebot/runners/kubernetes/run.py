@@ -43,7 +43,7 @@ class ClusterRun:
         self.pod, self.uid = "", ""
         self.lock: IO[str] | None = None
         self.output: Output | None = None
-        self.asked = 0
+        self.asked, self.metrics = 0, ""
         self._kill_at = 0.0
         self._is_over = threading.Event()
         self._stream: Stream | None = None
