@@ -110,6 +110,7 @@ class Kubernetes:
     ) -> Run:
         """Make the Job, send its files, and open its gate; from then on it does not need this process."""
         make_folders(task)
+        _ = self.client.namespace  # a context that is not there is not worth remembering
         if not task.attempt:
             state.remember_host(task.root, self.place.host)
         if ended := superseded(self._own_runs(task), task):

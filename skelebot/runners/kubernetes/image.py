@@ -90,8 +90,8 @@ def _user(client: Client, built: Built, task: Task) -> str:
     """The UID and GID of the job's user, where it is not the image's."""
     if task.user == "caller":
         return f"{os.getuid()}:{os.getgid()}"
-    if not task.user or task.user == built.built.user or task.user.replace(":", "").isdigit():
-        return task.user if task.user and task.user != built.built.user else ""
+    if not task.user or task.user.replace(":", "").isdigit():
+        return task.user or ""
     if task.user == "root":
         return "0:0"
     words = ("--entrypoint", "/bin/sh", built.built.id, "-c", 'id -u "$1" && id -g "$1"', "sh", task.user)

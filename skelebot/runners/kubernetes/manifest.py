@@ -115,7 +115,8 @@ def _pod_rights(user: str) -> Manifest:
     rights: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
     if user:
         uid, _, gid = user.partition(":")
-        rights |= {"runAsUser": int(uid), "runAsGroup": int(gid or uid), "runAsNonRoot": int(uid) != 0}
+        rights |= {"runAsUser": int(uid), "runAsNonRoot": int(uid) != 0}
+        rights |= {"runAsGroup": int(gid)} if gid else {}
     return rights
 
 

@@ -12,6 +12,7 @@ class State(NamedTuple):
 
     name: queued, pulling, waiting (for files), running, ended, failed. why: what people are told about it.
     is_final: whether it will not get better by itself. code: of the job's container, once that has ended.
+    has_begun: whether the job may have.
     """
 
     name: str
@@ -19,6 +20,7 @@ class State(NamedTuple):
     is_final: bool = False
     code: int | None = None
     is_out_of_memory: bool = False
+    has_begun: bool = True
 
 
 def state(pod: Json) -> State:
@@ -28,7 +30,8 @@ def state(pod: Json) -> State:
     by_name = {each["name"]: each for each in statuses}
     ended = _part(by_name, "job", "terminated")
     if ended and ended.get("reason") in ("StartError", "ContainerCannotRun"):
-        return State("failed", f"its container could not be started: {_line(ended.get('message'))}", True)
+        why = f"its container could not be started: {_line(ended.get('message'))}"
+        return State("failed", why, True, has_begun=False)
     if ended:
         is_killed = ended.get("reason") == "OOMKilled"
         return State("ended", code=int(ended["exitCode"]), is_out_of_memory=is_killed)
@@ -89,9 +92,9 @@ def _why_waiting(status: Json) -> State | None:
         is_final = reason in ("ErrImageNeverPull", "InvalidImageName") or bool(
             re.search(_NEVER, said.lower())
         )
-        return State("failed" if is_final else "pulling", text, is_final)
+        return State("failed" if is_final else "pulling", text, is_final, has_begun=False)
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
-        return State("failed", f"its container could not be made: {said}", True)
+        return State("failed", f"its container could not be made: {said}", True, has_begun=False)
     return None
 
 

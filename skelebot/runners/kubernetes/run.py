@@ -94,7 +94,7 @@ class ClusterRun:
         if found := self.find_pod():
             return pod.state(found)
         if self.pod:
-            return pod.State("failed", "its pod has gone", True)
+            return pod.State("failed", "its pod was deleted", True)
         job = self.client.get("jobs", self.known.job)
         if job is None:
             return pod.State("failed", "its Job was deleted", True)
@@ -164,7 +164,11 @@ class ClusterRun:
             raise self._lost(error) from None
         finally:
             self._is_over.set()
-        self.bring_back()
+        try:
+            self.bring_back()
+        except (Answer, Broken):
+            self._check_pod()  # which says why
+            raise
         return code
 
     def _to_end(self) -> int:
@@ -208,10 +212,14 @@ class ClusterRun:
         if state.name == "ended" and known is None and self.is_keeper_up():
             return None  # ask again
         if state.name == "ended" and state.code is not None:
+            if not self.asked:
+                self._check_pod()
             self._report_memory(state)
             if known is None or not (self.output and self.output.is_complete(known)):
                 console.warn(f"the last output of {self.known.task} was lost with its pod")
             return state.code
+        if state.is_final and not state.has_begun:
+            raise Gone(f"{self.known.task} was not started: {state.why}")
         if state.is_final:
             raise Gone(f"{self.known.task} was ended at {self.client.place}: {state.why}")
         return None
@@ -225,12 +233,18 @@ class ClusterRun:
         """The job's code, after what there is to say about it."""
         if code != 0 and not self.asked:
             self._check_pod()
-            until = time.monotonic() + 3
-            with suppress(SkelebotError):
-                while (state := self.look()).name == "running" and time.monotonic() < until:
-                    time.sleep(0.1)  # the cluster learns of it a moment later
-                self._report_memory(state)
+            self._report_memory(self.settle())
+        elif not self.known.maker:
+            self.settle()  # as others may list it
         return code
+
+    def settle(self) -> pod.State:
+        """Return the state of the pod once the cluster knows that the job has ended, a moment after us."""
+        until, state = time.monotonic() + 5, pod.State("running")
+        with suppress(SkelebotError):
+            while (state := self.look()).name == "running" and time.monotonic() < until:
+                time.sleep(0.1)
+        return state
 
     def _check_pod(self) -> None:
         """Raise SkelebotError if the pod was taken away: then the code is that of a job that was ended."""
