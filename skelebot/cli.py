@@ -28,7 +28,7 @@ OPTIONS = (
         "docker-host",
         "d",
         placeholder="HOST",
-        help="Use this Docker host or cluster: ssh://, tcp://, k8s:// or a context's name",
+        help="Use this Docker host or cluster: ssh://, tcp://, k8s://, a context",
         also=("--host",),
     ),
     Param("skip-build", "s", accepts="boolean", help="Use the last image without building"),
