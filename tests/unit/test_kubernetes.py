@@ -1,9 +1,12 @@
 """Jobs on a cluster: the place, the settings, the manifest and what a pod's state means, all by value."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,13 @@ from skelebot.errors import UsageError
 from skelebot.json_form import from_json, to_json
 from skelebot.model import Attempt, Cluster, Flags, Job, Json, Limits, Mount, Place, Project, Task
 from skelebot.options import parse_options
+from skelebot.process import Streams
 from skelebot.project import plan
-from skelebot.runners.kubernetes import manifest, pod
-from skelebot.runners.kubernetes.client import Client
+from skelebot.runners.kubernetes import files, manifest, pod
+from skelebot.runners.kubernetes.client import Broken, Client
+from skelebot.runners.kubernetes.logs import Noted, Output
 from skelebot.runners.kubernetes.manifest import Where, dns, literal, merged
+from skelebot.runners.kubernetes.run import missing
 from skelebot.secret import Secret, typed_secret
 
 from .helpers import problems
@@ -354,3 +360,72 @@ def test_why_a_job_has_no_pod() -> None:
     quota = {"reason": "FailedCreate", "message": "exceeded quota"}
     assert pod.why_no_pod([{"reason": "Other"}, quota]) == "the cluster makes no pod for it: exceeded quota"
     assert pod.why_no_pod([]) == ""
+
+
+# --- what old servers drop, and what connections lose ---
+
+
+def test_what_a_server_has_dropped_is_named() -> None:
+    sent = {"suspend": True, "a": {"b": [{"c": 1, "d": 2}]}, "empty": {}, "x": "500m"}
+    made = {"a": {"b": [{"c": 1}], "more": 1}, "x": "0.5"}
+    assert sorted(missing(sent, made)) == ["a.b[0].d", "suspend"]
+    assert missing(sent, {**sent, "uid": "u"}) == []
+
+
+class Wire:
+    """A stream that gives back what was written to it, in pieces, from one place on with another byte."""
+
+    def __init__(self, broken_at: int | None = None, ends_at: int | None = None) -> None:
+        self.data, self._broken_at, self._ends_at = b"", broken_at, ends_at
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        data = bytearray(self.data)
+        if self._broken_at is not None:
+            data[self._broken_at % len(data)] ^= 1
+        data = data[: self._ends_at]
+        for at in range(0, len(data), 1000):
+            yield 1, bytes(data[at : at + 1000])
+
+
+def through(wire: Wire, pieces: list[bytes]) -> bytes:
+    sink = files.Sink(wire)  # type: ignore[arg-type]
+    for piece in pieces:
+        sink.write(piece)
+        sink.flush()
+    sink.close()
+    with io.BufferedReader(files.Blocks(wire)) as reader:  # type: ignore[arg-type, type-var]
+        return reader.read()
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=5))
+def test_blocks_arrive_as_they_were_sent(pieces: list[bytes]) -> None:
+    assert through(Wire(), pieces) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=5), st.integers(min_value=0))
+def test_a_block_with_another_byte_is_noticed(pieces: list[bytes], at: int) -> None:
+    with contextlib.suppress(Broken, ValueError):
+        # Where the end itself was hit, nothing that came before it may be wrong.
+        assert through(Wire(broken_at=at), pieces) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=5), st.integers(1, 80))
+def test_blocks_that_end_too_early_are_noticed(pieces: list[bytes], before: int) -> None:
+    with pytest.raises(Broken):
+        through(Wire(ends_at=-before), pieces)
+
+
+def test_output_continues_where_it_was_left(tmp_path: Path) -> None:
+    given: list[bytes] = []
+    first = Output(Streams(b"", given.append, given.append))
+    first.keep_at(str(tmp_path / "offset"))
+    first.give(1, b"out")
+    first.give(2, b"error")
+    second = Output(Streams(b"", given.append, given.append))
+    second.keep_at(str(tmp_path / "offset"))
+    assert (second.out, second.err) == (3, 5)
+    assert second.is_complete(Noted(0, 3, 5))
+    assert given == [b"out", b"error"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import fields, replace
 
-from skelebot.component import Command, Component, Link, Session
+from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.model import CLUSTER, Cluster, Json, Place, Project, Task
 from skelebot.options import Values
 
@@ -27,6 +27,11 @@ class ClusterSettings(Cluster, Component):
         context = context or quote(self.context or "", safe="")
         namespace = namespace or self.namespace or ""
         return Place.at(f"{CLUSTER}{context}/{namespace}" if namespace else f"{CLUSTER}{context}")
+
+    def checks(self, session: Session) -> Iterable[Check]:
+        from skelebot.components.cluster import commands
+
+        return commands.checks(session)
 
     def _with(self, own: Cluster) -> Cluster:
         """Return a job's settings, over these."""

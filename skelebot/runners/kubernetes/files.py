@@ -118,11 +118,11 @@ def _transport(client: Client, pod: str, container: str) -> Callable[..., None]:
         script = script.replace("--same-owner --numeric-owner", "--no-same-owner")
         words = ("/bin/sh", "-c", _WRAPPED, "skelebot", script)
         with client.connected(pod, container, *words) as stream:
-            source, failed = _Blocks(stream), []
+            source, failed = Blocks(stream), []
 
             def write() -> None:
                 try:
-                    sink = _Sink(stream)
+                    sink = Sink(stream)
                     write_stdin(sink)  # type: ignore[arg-type]
                     sink.close()
                 except BaseException as error:
@@ -147,7 +147,7 @@ def _transport(client: Client, pod: str, container: str) -> Callable[..., None]:
     return transport
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """Sends what is written to it in blocks, the last of which is empty."""
 
     def __init__(self, stream: Stream) -> None:
@@ -175,7 +175,7 @@ class _Sink(io.RawIOBase):
             super().close()
 
 
-class _Blocks(io.RawIOBase):
+class Blocks(io.RawIOBase):
     """What comes in blocks. Raises Broken for one that is not whole.
 
     code: of the script; said: what it has written to stderr.

@@ -61,7 +61,7 @@ class Output:
         with client.connected(pod, "keeper", *words) as stream:
             started(stream)
             for channel, data in stream.read():
-                self._give(channel, data)
+                self.give(channel, data)
 
     def catch_up(self, client: Client, pod: str, noted: Noted) -> None:
         """Give on what there is up to these sizes. Raises Broken, and Answer."""
@@ -71,11 +71,11 @@ class Output:
             before = (self.out, self.err)
             with client.connected(pod, "keeper", "/bin/sh", "-c", _REST, "sh", *words) as stream:
                 for channel, data in stream.read():
-                    self._give(channel, data)
+                    self.give(channel, data)
             if before == (self.out, self.err):
                 raise Broken("the job's output could not be read")
 
-    def _give(self, channel: int, data: bytes) -> None:
+    def give(self, channel: int, data: bytes) -> None:
         """Write what has come; only then does it count."""
         if channel == 1:
             self._sinks[0](data)

@@ -60,7 +60,7 @@ class ClusterRun:
         secret = manifest.secret(task, where, os.environ)
         try:
             made = client.create("jobs", job)
-            if gone := sorted(_missing(job["spec"], made["spec"])):
+            if gone := sorted(missing(job["spec"], made["spec"])):
                 raise SkelebotError(
                     f"{client.place} does not know {', '.join(gone)}; its Kubernetes is too old for that"
                 )
@@ -348,14 +348,14 @@ class ClusterRun:
             time.sleep(0.1)
 
 
-def _missing(sent: object, made: object, path: str = "") -> list[str]:
+def missing(sent: object, made: object, path: str = "") -> list[str]:
     """Which keys of what was sent are not in what the cluster has made of it."""
     if isinstance(sent, dict) and isinstance(made, dict):
         return [
             name
             for key, value in sent.items()
             for name in (
-                _missing(value, made[key], f"{path}.{key}".lstrip("."))
+                missing(value, made[key], f"{path}.{key}".lstrip("."))
                 if key in made
                 else [f"{path}.{key}".lstrip(".")]
                 if value not in ({}, [], "", False)
@@ -366,6 +366,6 @@ def _missing(sent: object, made: object, path: str = "") -> list[str]:
         return [
             name
             for n, pair in enumerate(zip(sent, made, strict=True))
-            for name in _missing(*pair, f"{path}[{n}]")
+            for name in missing(*pair, f"{path}[{n}]")
         ]
     return []
