@@ -17,7 +17,7 @@ HERE = NATIVE  # stands for this machine with its engine
 THIS_MACHINE = "this machine"
 
 _MOST = 9999
-_SCHEMES = ("ssh", "tcp", "unix")
+_SCHEMES = ("ssh", "tcp", "unix", "k8s")
 _AGAIN = 10.0  # seconds until a place that does not answer is asked again, at least
 _SHARE = 10  # and so many times as long as asking has taken
 
@@ -38,9 +38,9 @@ def parse(words: Iterable[str]) -> dict[Place, int]:
             )
         if problem := _problem(place):
             raise UsageError(f"--on: {problem}; found {shown}")
-        if Place("docker", place) in found:
+        if Place.at(place) in found:
             raise UsageError(f"--on: {place} is named twice; write its slots once")
-        found[Place("docker", place)] = int(slots)
+        found[Place.at(place)] = int(slots)
     return found
 
 

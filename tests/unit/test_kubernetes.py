@@ -109,7 +109,7 @@ def test_a_job_overrides_the_component_key_by_key() -> None:
         "containers": [{"name": "job", "tty": True, "stdin": True}, {"name": "more"}],
         "hostNetwork": True,
     }
-    assert above.task(replace(task, place=Place()), PROJECT).cluster is own
+    assert above.task(replace(task, place=Place()), PROJECT).cluster == found
 
 
 def test_the_settings_are_checked_with_their_place(tmp_path: Path) -> None:

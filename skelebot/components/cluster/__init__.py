@@ -15,7 +15,8 @@ class ClusterSettings(Cluster, Component):
         return (Command("cluster", "Prepare and check a cluster for the jobs", _check, verbs=_verbs),)
 
     def task(self, task: Task, project: Project) -> Task:
-        return replace(task, cluster=self._with(task.cluster)) if task.place.is_cluster else task
+        # Also elsewhere: a worker may take a queued run to a cluster.
+        return replace(task, cluster=self._with(task.cluster))
 
     def place(self, place: Place, project: Project) -> Place:
         """Return the place of a cluster with the context and the namespace that it leaves out."""
