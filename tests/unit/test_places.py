@@ -53,11 +53,12 @@ def chosen(
 
 
 def test_places_and_their_slots() -> None:
-    words = ("ssh://me@gpu2:2222=2", "gpu3-context=4", "tcp://10.0.0.1:2376=1")
+    words = ("ssh://me@gpu2:2222=2", "gpu3-context=4", "tcp://10.0.0.1:2376=1", "k8s://gpu/ml=20")
     assert {str(place): slots for place, slots in places.parse(words).items()} == {
         "ssh://me@gpu2:2222": 2,
         "gpu3-context": 4,
         "tcp://10.0.0.1:2376": 1,
+        "k8s://gpu/ml": 20,
     }
 
 
