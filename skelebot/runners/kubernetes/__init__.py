@@ -138,7 +138,7 @@ class Kubernetes:
                 run.feed(source)
         except BaseException:
             with foreground.uninterrupted():
-                run.remove(grace=0)
+                run.abandon()
             raise
         if not task.is_detached:
             self._runs[run.known.job] = run
@@ -156,7 +156,7 @@ class Kubernetes:
         try:
             code = own.wait()
         except Gone:  # or another pod would wait in vain
-            own.remove(grace=0)
+            own.abandon()
             raise
         finally:
             self._runs.pop(run.name, None)

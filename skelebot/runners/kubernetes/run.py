@@ -58,6 +58,7 @@ class ClusterRun:
         name, memory = job["metadata"]["name"], task.limits.memory
         run = cls(client, Known(name, task.name, task.root, task.mounts, memory, where.maker))
         secret = manifest.secret(task, where, os.environ)
+        made: Json = {}
         try:
             made = client.create("jobs", job)
             if gone := sorted(missing(job["spec"], made["spec"])):
@@ -68,8 +69,9 @@ class ClusterRun:
                 owner = {"apiVersion": "batch/v1", "kind": "Job", "name": run.known.job}
                 secret["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
                 client.create("secrets", secret)
-        except BaseException:
-            run.remove()
+        except BaseException as error:
+            if not isinstance(error, Answer) or made:
+                run.abandon()
             raise
         return run
 
@@ -144,6 +146,8 @@ class ClusterRun:
                     return
                 why = ended.err.decode(errors="replace").strip()
             except (Broken, Answer) as error:
+                if isinstance(error, Answer) and error.status in (401, 403):
+                    raise
                 why = str(error)
             state = self.look()
             if state.name in ("running", "ended"):
@@ -318,6 +322,13 @@ class ClusterRun:
             os.unlink(self._own(f"{self.known.job}.offset"))
         if self.lock:
             self.lock.close()
+
+    def abandon(self) -> None:
+        """Remove the run at once, because of an error, which is told rather than that this fails."""
+        try:
+            self.remove(grace=0)
+        except SkelebotError as error:
+            console.warn(f"{self.known.job} may be left at {self.client.place}: {error}")
 
     # --- signals ---
 
