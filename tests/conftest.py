@@ -11,7 +11,18 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from harness import BASE, BROWSER, CLIENTS, ORDINARY, R_BASE, Sandbox, docker, has_buildkit, make_sandbox
+from harness import (
+    BASE,
+    BROWSER,
+    CLIENTS,
+    CLUSTER,
+    ORDINARY,
+    R_BASE,
+    Sandbox,
+    docker,
+    has_buildkit,
+    make_sandbox,
+)
 from page_server import Server, make_authority
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -61,6 +72,7 @@ NEEDED = {
     "engine": (BASE, "a Docker engine with a base image", "SKELEBOT_TEST_BASE"),
     "r": (R_BASE, "a base image with R", "SKELEBOT_TEST_R_BASE"),
     "browser": (BROWSER, "Chromium with its driver", "SKELEBOT_TEST_BROWSER"),
+    "kubernetes": (CLUSTER, "a Kubernetes cluster", "SKELEBOT_TEST_KUBECONFIG"),
 }
 
 

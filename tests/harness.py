@@ -23,6 +23,7 @@ BASE = os.environ.get("SKELEBOT_TEST_BASE", "")
 SCIENCE = os.environ.get("SKELEBOT_TEST_SCIENCE", BASE)  # has what the example would have to install
 R_BASE = os.environ.get("SKELEBOT_TEST_R_BASE", "")  # R without Python
 BROWSER = os.environ.get("SKELEBOT_TEST_BROWSER", "")  # the program of Chromium
+CLUSTER = os.environ.get("SKELEBOT_TEST_KUBECONFIG", "")  # how its administrator reaches the cluster
 CLIENTS = os.environ.get("SKELEBOT_TEST_CLIENTS", "docker").split()
 
 SKELEBOT = f"{sys.executable} -m skelebot"  # in a shell's words
