@@ -183,10 +183,17 @@ def make_pull_secret(own: Namespace, name: str, login: str) -> None:
     own.make("secrets", name, type="kubernetes.io/dockerconfigjson", data=data)
 
 
-def registry_keys() -> str:
-    """The component `registry`, as YAML."""
+def keys(settings: str = "") -> str:
+    """The keys of `components` in YAML: the cluster's registry, and settings of `cluster`."""
     host, _, port = REGISTRY.partition(":")
-    return f"registry: {{host: {host}, port: {port}, user: team}}"
+    return f"{{registry: {{host: {host}, port: {port}, user: team}}, cluster: {{{settings}}}}}"
+
+
+def forbid_pulling(own: Namespace) -> None:
+    """Give all pods a wrong login for the registry."""
+    make_pull_secret(own, "wrong", "tester:wrong")
+    secrets = {"imagePullSecrets": [{"name": "wrong"}]}
+    done("PATCH", own.path("serviceaccounts", "default"), secrets, "application/merge-patch+json")
 
 
 def assert_nothing_left(own: Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
+import cluster
 import hypothesis
 import pytest
 from harness import (
@@ -142,6 +143,22 @@ def name() -> Iterator[str]:
         found = docker(kind, "-aq", "--filter", label, check=False).split()
         if found:
             docker(*remove, *found, check=False)
+
+
+@pytest.fixture
+def space(sandbox: Sandbox) -> Iterator[cluster.Namespace]:
+    """A namespace of the test's own on a Kubernetes cluster, where it must leave nothing."""
+    with cluster.turn(alone=False), cluster.namespace(sandbox) as own:
+        yield own
+        cluster.assert_nothing_left(own)
+
+
+@pytest.fixture
+def quiet_space(sandbox: Sandbox) -> Iterator[cluster.Namespace]:
+    """The same while no other test uses the cluster."""
+    with cluster.turn(alone=True), cluster.namespace(sandbox) as own:
+        yield own
+        cluster.assert_nothing_left(own)
 
 
 @pytest.fixture
