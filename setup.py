@@ -60,6 +60,7 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "jsonschema>=4.20",
+            "kubernetes-validate>=1.37",
             "ruff>=0.8,<1",
             "mypy>=1.11,<3",
             "types-PyYAML",

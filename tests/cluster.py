@@ -22,7 +22,7 @@ import yaml
 from harness import CLUSTER, Sandbox, wait_for
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
-LOGIN, _, REGISTRY = os.environ.get("SKELEBOT_TEST_CLUSTER_REGISTRY", "").rpartition("@")
+LOGIN, _, REGISTRY = os.environ.get("SKELEBOT_TEST_CLUSTER_REGISTRY", "@localhost:5001").rpartition("@")
 CONTEXT = "test"
 
 # What a run may have on the cluster, and the API that lists it.
