@@ -4,16 +4,18 @@ The first part asks the command line, as people do; the second the runners thems
 from threads, with streams of its own, and with tasks that were stored in between.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cluster
 import pytest
 from harness import CLEANING, SKELEBOT, Result, Sandbox, Terminal, job, make_sandbox, project, wait_for
 
@@ -34,10 +36,11 @@ class Place:
     name: str
     sandbox: Sandbox
     project: str
-    options: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, *jobs: str, **keys: str) -> None:
-        project(self.sandbox, self.project, *jobs, **keys)
+        project(self.sandbox, self.project, *jobs, **self.keys, **keys)
 
     def run(self, *words: str | bytes, **options: Any) -> Result:
         return self.sandbox.run(*self.options, *words, **options)
@@ -51,19 +54,35 @@ class Place:
         return " ".join((SKELEBOT, *self.options))
 
 
-PLACES = [pytest.param("native"), pytest.param("docker", marks=pytest.mark.engine)]
+PLACES = [
+    pytest.param("native"),
+    pytest.param("docker", marks=pytest.mark.engine),
+    pytest.param("kubernetes", marks=[pytest.mark.engine, pytest.mark.kubernetes]),
+]
+
+
+@contextlib.contextmanager
+def place_of(kind: str, sandbox: Sandbox, name: str) -> Iterator[Place]:
+    if kind != "kubernetes":
+        yield Place(kind, sandbox, name, ("-n",) if kind == "native" else ())
+        return
+    with cluster.turn(alone=False), cluster.namespace(sandbox) as space:
+        keys = {"host": space.place, "components": cluster.keys()}
+        yield Place(kind, space.sandbox, name, keys=keys)
 
 
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, sandbox: Sandbox, name: str) -> Place:
-    return Place(request.param, sandbox, name, ("-n",) if request.param == "native" else ())
+def place(request: pytest.FixtureRequest, sandbox: Sandbox, name: str) -> Iterator[Place]:
+    with place_of(request.param, sandbox, name) as found:
+        yield found
 
 
 @pytest.fixture(params=PLACES)
 def anyones(request: pytest.FixtureRequest, name: str) -> Iterator[Place]:
     """The same for an ordinary user."""
     for sandbox in make_sandbox(12345 if os.getuid() == 0 else os.getuid()):
-        yield Place(request.param, sandbox, name, ("-n",) if request.param == "native" else ())
+        with place_of(request.param, sandbox, name) as found:
+            yield found
 
 
 # --- values ---
@@ -252,7 +271,7 @@ def test_the_file_of_dotenv_is_below_everything_else(place: Place) -> None:
     place.write(job(source, envFile="job.env", environment="{OWN: own}", params=params), **keys)
     caller = replace(place, sandbox=place.sandbox.with_env(CALLER="of caller", BARE="bare"))
     result = caller.run("-V", "run")
-    in_folder = "0" if place.name == "docker" else "2"  # .env is in no image, nor is job.env
+    in_folder = "2" if place.name == "native" else "0"  # .env is in no image, nor is job.env
     expected = "of dotenv|of caller|own|of file|of dotenv|bare|--key|of dotenv|--only|of dotenv|"
     assert result.out == f"{expected}{in_folder}\n"
     assert "--key 'of dotenv'" not in result.err
@@ -340,7 +359,9 @@ class Lab:
 
 
 @pytest.fixture
-def lab(place: Place) -> Iterator[Lab]:
+def lab(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    for variable in ("HOME", "KUBECONFIG") if place.name == "kubernetes" else ():
+        monkeypatch.setenv(variable, place.sandbox.env[variable])
     place.write(job("true"))
     found, report = read.project(str(place.sandbox.root), None)
     assert found is not None
