@@ -89,14 +89,15 @@ build_programs() {
 # What Debian has ready: unpacked, not installed, so that it neither starts anything nor depends on this machine's suite.
 fetch_debian() {
     local package
-    [ ! -e made/plugins/bridge ] || return 0
+    [ ! -e made/plugins/loopback ] || return 0
     apt_of "$SUITE" "deb [signed-by=$KEYRING] $(debian_mirror) $SUITE main"
     rm -rf debs && mkdir debs
     (cd debs && APT_CONFIG=../apt-$SUITE/apt.conf apt-get -qq download \
         etcd-server containerd runc containernetworking-plugins docker-registry) || die "apt-get could not download the packages"
     for package in debs/*.deb; do dpkg-deb -x "$package" debs/all; done
     cp debs/all/usr/bin/{etcd,containerd,containerd-shim-runc-v2,ctr,docker-registry} debs/all/usr/sbin/runc made/bin/
-    cp -r debs/all/usr/lib/cni made/plugins
+    mkdir -p made/plugins
+    cp debs/all/usr/lib/cni/{bridge,host-local,loopback} made/plugins/
 }
 
 fetch_sources() {
