@@ -200,10 +200,10 @@ def assert_nothing_left(own: Namespace) -> None:
     """Nothing of a run is on the cluster (deleting takes a moment), and no kubectl of it runs here."""
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not own.left(), 15)
-    assert own.left() == {}
+    assert own.left() == {}, (own.left(), own.all("jobs"), own.all("pods"))
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not clients(own), 5)
-    assert clients(own) == []
+    assert clients(own) == [], clients(own)
 
 
 def clients(own: Namespace) -> list[str]:

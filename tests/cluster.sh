@@ -30,6 +30,7 @@ SUBNET=172.31.247                # beside those of the engines
 API=26443 ETCD=26379 NODE=26250 CONTROLLERS=26257 SCHEDULER=26259 REGISTRY=26500
 LOGIN=tester:s3cret-of-the-cluster
 READY_SECONDS=120
+MADE=(/var/lib/kubelet /var/lib/cni /run/containerd /run/netns)    # that the programs insist on; mounted over
 export PATH=$BIN:$PATH
 
 say() { printf 'cluster: %s\n' "$*"; }
@@ -195,12 +196,12 @@ init_pid() { pids_of bash "$RUN/init"; }
 
 start_init() {
     cat >"$RUN/init" <<X
-mount --bind "$RUN/logs" /var/log && mount --bind "$RUN/kubelet" /var/lib/kubelet &&
-    mount -t tmpfs none /run/containerd && mount -t tmpfs none /run/netns || exit
+mount --bind "$RUN/logs" /var/log && mount --bind "$RUN/kubelet" "${MADE[0]}" || exit
+for folder in ${MADE[*]:1}; do mount -t tmpfs none "\$folder" || exit; done
 touch "$RUN/ready"
 sleep infinity & while :; do wait; done
 X
-    mkdir -p "$RUN"/{logs/pods,logs/containers,kubelet,log} /var/lib/kubelet /run/containerd /run/netns
+    mkdir -p "$RUN"/{logs/pods,logs/containers,kubelet,log} "${MADE[@]}"
     daemon init unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash "$RUN/init"
     wait_until test -e "$RUN/ready" || fail "the namespaces could not be made" init
 }
@@ -430,7 +431,7 @@ clear_away() {
     fi
     find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
     rm -rf "$RUN"
-    rmdir /var/lib/kubelet /run/containerd /run/netns 2>/dev/null || true    # where nobody else has anything in them
+    rmdir "${MADE[@]}" 2>/dev/null || true    # where nobody else has anything in them
 }
 
 # --- what the caller gets -------------------------------------------------------------------------------------
