@@ -80,7 +80,12 @@ build_programs() {
     local work=$CACHE/cluster-build made=$CACHE/cluster-build/made
     install_missing missing_to_build
     mkdir -p "$made/bin" "$CACHE"
-    (cd "$work" && fetch_debian && fetch_sources && build_kubernetes "$made/bin")
+    (
+        cd "$work"
+        fetch_debian
+        fetch_sources
+        build_kubernetes "$made/bin"
+    )
     say "saving the programs in $KEPT"
     tar -C "$made" -c . | zstd -q -9 -T0 -o "$KEPT.part" -f
     mv "$KEPT.part" "$KEPT"
@@ -109,7 +114,7 @@ fetch_sources() {
     apt_of "$GO_SUITE" "deb [signed-by=$KEYRING] $(debian_mirror) $GO_SUITE main"
     rm -rf src go
     APT_CONFIG=$PWD/apt-source/apt.conf apt-get -qq source --download-only "kubernetes" || die "apt-get could not download the source"
-    dpkg-source --no-check -x "kubernetes_$VERSION"-*.dsc src >/dev/null
+    dpkg-source --no-check -x kubernetes_*"$VERSION"-*.dsc src >/dev/null
     APT_CONFIG=$PWD/apt-$GO_SUITE/apt.conf apt-get -qq download "golang-$GO-go" "golang-$GO-src" || die "apt-get could not download Go"
     for package in golang-*.deb; do dpkg-deb -x "$package" go; done
     touch sources-are-there
