@@ -106,11 +106,11 @@ json.dump([sys.argv[1:], os.environ["TOKEN"], os.environ["ODD"]], sys.stdout)
 def test_a_thousand_random_words_arrive_as_they_were_typed(space: Namespace, name: str) -> None:
     space.sandbox.write("show.py", SHOW)
     environment = "{TOKEN: hunter2, ODD: $ODD}"
-    write(space, name, job("show.py", params="[{name: w, accepts: list}]", environment=environment))
+    write(space, name, job("show.py", params="[{name: word, accepts: list}]", environment=environment))
     words = random_words(1000)
     odd = "$(TOKEN) $$ $(NO) a\nb"
     own = Namespace(space.name, space.sandbox.with_env(ODD=odd))
-    result = run(own, "run", *(f"--w={word}" for word in words))
+    result = run(own, "run", *(f"--word={word}" for word in words))
     assert result.code == 0, result.err[-2000:]
     argv, token, got = json.loads(result.out)
     assert [word for word, typed in zip(argv[1:], words, strict=True) if word != typed] == []
