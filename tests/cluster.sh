@@ -157,7 +157,7 @@ build_kubernetes() {
     export GOROOT=$PWD/go/usr/lib/go-$GO GOPATH=$PWD/src/.go GOCACHE=$PWD/gocache GO111MODULE=off CGO_ENABLED=0 GOFLAGS= GOPROXY=off
     export KUBE_GIT_VERSION=v$VERSION KUBE_GIT_MAJOR=1 KUBE_GIT_MINOR=20 KUBE_GIT_COMMIT=debian KUBE_GIT_TREE_STATE=clean
     export PATH=$GOROOT/bin:$PATH
-    (cd src/.go/src/k8s.io/kubernetes && nice -n 19 make WHAT="${names[*]/#/cmd/}" >../../../../../build.log 2>&1) ||
+    (cd src/.go/src/k8s.io/kubernetes && nice -n 19 make WHAT="${names[*]/#/cmd/}") >build.log 2>&1 ||
         { tail -n 30 build.log; die "could not build Kubernetes; see $PWD/build.log"; }
     for name in "${names[@]}"; do cp "src/_output/local/bin/linux/$ARCH/$name" "$bin/"; done
     pause_program >pause.go
