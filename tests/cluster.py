@@ -224,8 +224,11 @@ def clients(own: Namespace) -> list[str]:
 @contextlib.contextmanager
 def turn(alone: bool) -> Iterator[None]:
     """Use the cluster beside others; or alone, as what restarts a part of it would disturb them."""
-    with open(Path(tempfile.gettempdir()) / "skelebot-test-cluster.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    folder = Path(tempfile.gettempdir())
+    with open(folder / "skelebot-test-cluster.lock", "w") as lock:
+        with open(folder / "skelebot-test-cluster.gate", "w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)  # whoever waits to be alone lets nobody else begin
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 

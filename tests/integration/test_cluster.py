@@ -105,7 +105,7 @@ json.dump([sys.argv[1:], os.environ["TOKEN"], os.environ["ODD"]], sys.stdout)
 
 def test_a_thousand_random_words_arrive_as_they_were_typed(space: Namespace, name: str) -> None:
     space.sandbox.write("show.py", SHOW)
-    environment = "{TOKEN: hunter2, ODD: $ODD}"
+    environment = "{TOKEN: hunter2, ODD: }"
     write(space, name, job("show.py", params="[{name: word, accepts: list}]", environment=environment))
     words = random_words(1000)
     odd = "$(TOKEN) $$ $(NO) a\nb"
@@ -239,7 +239,7 @@ def test_files_go_there_and_come_back(space: Namespace, name: str, code: int) ->
 
 def test_a_secret_is_seen_by_the_job_alone(space: Namespace, name: str) -> None:
     params = "[{name: token, secret: true}]"
-    write(space, name, job('echo "$2" | rev; sleep 3', params=params, environment="{OTHER: $OTHER}"))
+    write(space, name, job('echo "$2" | rev; sleep 3', params=params, environment="{OTHER: }"))
     own = Namespace(space.name, space.sandbox.with_env(OTHER="plain"))
     for words in (("--dry-run", "run"), ("cluster", "manifest", "run")):
         shown = run(own, *words, "--token", "hunter2-typed")
