@@ -470,7 +470,7 @@ def test_check_reaches_the_cluster(space: Namespace, name: str) -> None:
 
 
 def test_restricted_pods_have_every_right_dropped(space: Namespace, name: str) -> None:
-    write(space, name, job('id -u; grep -i "capeff\\|nonewprivs" /proc/self/status', user='"1234"'))
+    write(space, name, job('id -u; grep -i "capeff\\|nonewprivs" /proc/self/status'), user='"1234"')
     result = run(space, "run")
     assert result.code == 0, result
     assert result.out.split() == ["1234", "CapEff:", "0" * 16, "NoNewPrivs:", "1"]
