@@ -384,7 +384,7 @@ def test_a_job_that_no_node_takes_waits_and_says_so(space: Namespace, name: str)
     with start(space, "run") as child:
         assert child.stderr
         said = b""
-        while b"node selector" not in said:
+        while b"didn't match" not in said:
             line = child.stderr.readline()
             assert line, said
             said += line
