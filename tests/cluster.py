@@ -107,6 +107,17 @@ class Namespace:
         several = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
         return next((key for each in several if each["name"] == container for key in each["state"]), "")
 
+    def run_in_job(self, *words: str) -> int:
+        """Run a program in the only pod's job, and give its exit code."""
+        pods = [each["metadata"]["name"] for each in self.all("pods")]
+        argv = ("kubectl", "exec", "-n", self.name, *pods, "-c", "job", "--", *words)
+        with self.sandbox.popen(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as done:
+            return done.wait(60)
+
+    def has(self, path: str) -> bool:
+        """Whether the job has made a file in its folder."""
+        return bool(self.all("pods")) and self.run_in_job("test", "-e", path) == 0
+
     def left(self) -> dict[str, list[str]]:
         """What is there that a run has made."""
         found = {kind: [each for each in self.all(kind) if is_of_a_run(kind, each)] for kind in KINDS}

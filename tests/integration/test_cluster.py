@@ -133,10 +133,7 @@ def test_output_is_there_while_the_job_runs(space: Namespace, name: str) -> None
     with start(space, "run") as child:
         assert child.stdout
         assert child.stdout.readline() == b"first\n"
-        pod = space.pod()["metadata"]["name"]
-        words = ("kubectl", "exec", "-n", space.name, pod, "-c", "job", "--", "touch", "/tmp/go")
-        with space.sandbox.popen(*words) as done:
-            assert done.wait(60) == 0
+        assert space.run_in_job("touch", "/tmp/go") == 0
         assert child.stdout.read() == b"last\n"
     assert child.returncode == 0
 
@@ -269,18 +266,11 @@ def test_a_job_that_is_asked_to_end_cleans_up(space: Namespace, name: str, signu
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         wait_for(lambda: space.state("job") == "running")
-        wait_for(lambda: exec_(space, "test", "-e", "out/ready") == 0)
+        wait_for(lambda: space.has("out/ready"))
         child.send_signal(signum)
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (code, b"tidied\n"), err
     assert space.sandbox.read("out/cleaned")
-
-
-def exec_(space: Namespace, *words: str) -> int:
-    pod = space.pod()["metadata"]["name"]
-    argv = ("kubectl", "exec", "-n", space.name, pod, "-c", "job", "--", *words)
-    with space.sandbox.popen(*argv, stderr=subprocess.DEVNULL) as done:
-        return done.wait(60)
 
 
 def test_a_second_ctrl_c_ends_a_deaf_job_at_once(space: Namespace, name: str) -> None:
@@ -308,7 +298,7 @@ def test_a_detached_job_is_listed_followed_and_waited_for(space: Namespace, name
     with start(space, "logs", "-f", "bg") as follower:
         assert follower.stdout
         assert follower.stdout.readline() == b"out\n"
-        assert exec_(space, "touch", "/tmp/go") == 0
+        assert space.run_in_job("touch", "/tmp/go") == 0
         follower.communicate(timeout=120)
     again = run(space, "wait", "bg")
     assert again.code == 3, again
