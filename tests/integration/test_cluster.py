@@ -410,7 +410,7 @@ def rules_of(text: str) -> list[dict[str, list[str]]]:
 def test_the_role_that_is_printed_is_enough_and_each_right_is_needed(space: Namespace, name: str) -> None:
     space.sandbox.write("data/x", "x")
     params = "[{name: token, secret: true, default: $TOKEN}]"
-    write(space, name, job("cat data/x; exit 3", mappings="[data/]", params=params))
+    write(space, name, job("cat data/x; bash -c 'exit 3'", mappings="[data/]", params=params))
     shown = run(space, "cluster", "role")
     assert shown.code == 0, shown
     rules = rules_of(shown.out)
