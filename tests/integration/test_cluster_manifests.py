@@ -15,6 +15,9 @@ EVERYTHING = (
     "podSpec: {hostAliases: [{ip: 10.0.0.1, hostnames: [db]}], containers: [{name: job, tty: false}]}"
 )
 
+CLAIMS = ("claim: cache", "claim: {size: 50Gi}")
+NOT_YET = pytest.mark.xfail(reason="no claim keeps files on a cluster yet", strict=True)
+
 
 def shown(sandbox: Sandbox, *words: str) -> list[Any]:
     sandbox.write("data/x", "x")
@@ -30,8 +33,11 @@ def test_the_checks_find_what_a_server_would_drop() -> None:
     assert len(problems({**manifest, "spec": {**spec, "backofflimit": 0}})) == 13
 
 
+@pytest.mark.engine
+@pytest.mark.kubernetes
 @pytest.mark.parametrize(
-    "settings", ["", EVERYTHING, "claim: cache", "claim: {size: 50Gi}", "localQueue: team"]
+    "settings",
+    ["", EVERYTHING, "localQueue: team", *(pytest.param(claim, marks=NOT_YET) for claim in CLAIMS)],
 )
 @pytest.mark.parametrize("more", [{}, {"resources": "{cpus: 4, memory: 8Gi, gpus: 1}", "timeout": "1h"}])
 def test_every_version_knows_every_field(
@@ -48,6 +54,7 @@ def test_every_version_knows_every_field(
 
 
 @pytest.mark.engine
+@pytest.mark.kubernetes
 def test_every_version_knows_the_role(sandbox: Sandbox, name: str) -> None:
     project(sandbox, name, job("true"), components=keys())
     manifests = shown(sandbox, "role")
