@@ -8,8 +8,8 @@ usage() {
     cat <<'X'
 usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
 
-  --provision   start a Docker engine where none answers, an S3 and an MLflow server, and install a browser
-                (root, Debian or Ubuntu; implied by CI=true)
+  --provision   start a Docker engine where none answers, an S3 and an MLflow server and a Kubernetes cluster, and
+                install a browser (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
@@ -18,8 +18,8 @@ the Python it finds. Types and unit tests are also checked with the oldest and t
 those in SKELEBOT_OTHER_PYTHONS (paths or names; empty for none).
 
 Without an engine, or an image to build from (SKELEBOT_TEST_BASE, python:3.11-slim), the tests that need one are
-skipped; with CI=true that is a failure. So are those that need Chromium with its driver. Without the S3 server,
-moto's takes its place.
+skipped; with CI=true that is a failure. So are those that need Chromium with its driver, and those that need the
+cluster, whose programs are built once, in 4 to 30 minutes. Without the S3 server, moto's takes its place.
 X
 }
 
@@ -250,6 +250,19 @@ provide_browser() {
     fi
 }
 
+# --- the cluster ----------------------------------------------------------------------------------------------
+
+provide_cluster() {
+    local exports
+    if may_install; then
+        exports=$("$ROOT/tests/cluster.sh") && eval "$exports"
+    elif [ -n "${SKELEBOT_TEST_KUBECONFIG:-}" ]; then
+        echo "the tests use the cluster of $SKELEBOT_TEST_KUBECONFIG"
+    else
+        echo "there is no Kubernetes cluster: the tests that need one are skipped (as root, --provision starts one)"
+    fi
+}
+
 # --- the parts ------------------------------------------------------------------------------------------------
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
@@ -284,6 +297,7 @@ run_parts() {
     part s3 unless_unit provide_s3
     part mlflow unless_unit provide_mlflow
     part browser unless_unit provide_browser
+    part cluster unless_unit provide_cluster
     if names_tests; then
         part tests run_pytest -n 4 -rs --no-fold-skipped
         return
