@@ -58,6 +58,7 @@ setup(
             *UI,
             "pytest>=8",
             "pytest-xdist>=3.5",
+            "pytest-timeout>=2.3",
             "hypothesis>=6.100",
             "jsonschema>=4.20",
             "kubernetes-validate>=1.37",

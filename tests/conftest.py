@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,6 +43,17 @@ def pytest_configure() -> None:
         signal.signal(signum, signal.SIG_DFL)
     os.environ["XDG_DATA_HOME"] = "/nonexistent"
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="skelebot-test-cache-")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Show a failure at once, as a run that is cut off gives no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        print(
+            f"\nFAILED {report.nodeid}: {crash or report.longreprtext[-500:]}",
+            file=sys.__stdout__,
+            flush=True,
+        )
 
 
 def pytest_unconfigure() -> None:
