@@ -62,7 +62,7 @@ class Component:
         return ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """A line of `skelebot doctor`: what was checked, what was found, what to do if that is wrong."""
 

@@ -845,8 +845,7 @@ class Task:
 WAITING = ("queued", "pulling", "waiting")  # states of a run on a cluster that has not begun
 
 
-@dataclass(frozen=True, repr=False)
-class Run:
+class Run(NamedTuple):
     """One execution of a task, wherever it is.
 
     id: what the place itself calls it, unique there; name: what people call it. checkout, root: of the

@@ -62,6 +62,12 @@ answers() { timeout 20 docker --host "unix://$SOCKET" version >/dev/null 2>&1; }
 sshd_answers() { (exec 4<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; }
 
 provide_engine() {
+    start_engine
+    # What earlier runs have left makes each build slower.
+    docker --host "unix://$SOCKET" image prune --all --force --filter label=skelebot.project --filter until=2h | tail -n 1
+}
+
+start_engine() {
     ! answers || return 0
     stop_all
     say "starting a second dockerd in $HOME_OF_IT"
