@@ -267,11 +267,11 @@ def test_the_environment_and_a_secret(place: Place) -> None:
     params = "[{name: token, secret: true}, {name: key, secret: true, default: $KEY}]"
     environment = "{OWN: 010, CALLER: }"
     place.write(job(source, envFile="job.env", environment=environment, params=params))
-    caller = replace(place, sandbox=place.sandbox.with_env(CALLER="c", KEY="k 1"))
-    result = caller.run("-V", "run", "--token", "t 1")
-    assert result.out == "a b|010|c|--token|t 1|--key|k 1|"
-    assert "t 1" not in result.err
-    assert "k 1" not in result.err
+    caller = replace(place, sandbox=place.sandbox.with_env(CALLER="c", KEY="my key"))
+    result = caller.run("-V", "run", "--token", "my token")
+    assert result.out == "a b|010|c|--token|my token|--key|my key|"
+    assert "my token" not in result.err
+    assert "my key" not in result.err
 
 
 def test_the_file_of_dotenv_is_below_everything_else(place: Place) -> None:

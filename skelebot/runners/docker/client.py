@@ -127,7 +127,7 @@ class Client:
 
         None for what is not known: Podman's client prints a table.
         """
-        answer = self._ask("/system/df")
+        answer = self._ask("/system/df", patience=60)  # it measures each image
         try:
             if isinstance(answer, dict) and "Images" in answer:
                 return _sizes_of_engine(answer)
@@ -177,10 +177,10 @@ class Client:
         )
         return {name: value for name, _, value in rows}
 
-    def _ask(self, path: str, all: bool = False, **filters: list[str]) -> Any:
+    def _ask(self, path: str, all: bool = False, patience: float = 5, **filters: list[str]) -> Any:
         """The engine's answer through its socket, which takes a tenth of the client's time.
 
-        None if the engine has no such socket; the client then finds another way or says why not.
+        patience: seconds of silence after which it is given up. None if the engine has no such socket; the client then finds another way or says why not.
         https://docs.docker.com/reference/api/engine/
         """
         if filters:
@@ -188,11 +188,11 @@ class Client:
 
             path += "?" + urlencode({"filters": json.dumps(filters), "all": int(all)})
         try:
-            return json.loads(self._request("GET", path).partition(b"\r\n\r\n")[2])
+            return json.loads(self._request("GET", path, patience).partition(b"\r\n\r\n")[2])
         except ValueError:
             return None
 
-    def _request(self, method: str, path: str) -> bytes:
+    def _request(self, method: str, path: str, patience: float = 5) -> bytes:
         """The engine's whole answer through its socket; nothing without one."""
         address = _socket_path(self.host)
         if address is None:
@@ -201,7 +201,7 @@ class Client:
 
         try:
             with socket.socket(socket.AF_UNIX) as engine:
-                engine.settimeout(5)
+                engine.settimeout(patience)
                 engine.connect(address)
                 # HTTP/1.0: the answer ends with the connection, and comes in one piece.
                 engine.sendall(f"{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
