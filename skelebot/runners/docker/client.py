@@ -180,7 +180,8 @@ class Client:
     def _ask(self, path: str, all: bool = False, patience: float = 5, **filters: list[str]) -> Any:
         """The engine's answer through its socket, which takes a tenth of the client's time.
 
-        patience: seconds of silence after which it is given up. None if the engine has no such socket; the client then finds another way or says why not.
+        patience: seconds of silence after which it is given up. None if the engine has no such socket; the
+        client then finds another way or says why not.
         https://docs.docker.com/reference/api/engine/
         """
         if filters:
