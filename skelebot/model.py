@@ -453,6 +453,17 @@ class Resources:
 
 
 @dataclass(frozen=True, repr=False)
+class Claim:
+    """A PersistentVolumeClaim that is made where it is missing, as it is written."""
+
+    size: str = key(help="Its size, such as 50g", check=size_pattern(1))
+    storage_class: str | None = key(None, help="Its storage class", check=_dns_name)
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = key(
+        "ReadWriteOnce", help="ReadWriteMany: runs on several nodes can use it at once"
+    )
+
+
+@dataclass(frozen=True, repr=False)
 class Cluster:
     """How jobs run on a Kubernetes cluster, as it is written."""
 
@@ -470,6 +481,11 @@ class Cluster:
         None, help="Whether a service mesh may add its sidecar (default: as it is set up)"
     )
     keep: str | None = key(None, help="How long results wait for a client that is lost", check=_timeout)
+    claim: str | Claim | None = key(
+        None,
+        help="The claim on which mapped folders stay: a name, or the size of the project's own",
+        check=_dns_name,
+    )
     pod_spec: Json = key(Json(""), help="What is merged into the pod, lists by name", check=_object)
 
 

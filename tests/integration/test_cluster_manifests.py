@@ -16,7 +16,6 @@ EVERYTHING = (
 )
 
 CLAIMS = ("claim: cache", "claim: {size: 50Gi}")
-NOT_YET = pytest.mark.xfail(reason="no claim keeps files on a cluster yet", strict=True)
 
 
 def shown(sandbox: Sandbox, *words: str) -> list[Any]:
@@ -35,10 +34,7 @@ def test_the_checks_find_what_a_server_would_drop() -> None:
 
 @pytest.mark.engine
 @pytest.mark.kubernetes
-@pytest.mark.parametrize(
-    "settings",
-    ["", EVERYTHING, "localQueue: team", *(pytest.param(claim, marks=NOT_YET) for claim in CLAIMS)],
-)
+@pytest.mark.parametrize("settings", ["", EVERYTHING, "localQueue: team", *CLAIMS])
 @pytest.mark.parametrize("more", [{}, {"resources": "{cpus: 4, memory: 8Gi, gpus: 1}", "timeout": "1h"}])
 def test_every_version_knows_every_field(
     sandbox: Sandbox, name: str, settings: str, more: dict[str, str]

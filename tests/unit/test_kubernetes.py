@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from skelebot.components.cluster import ClusterSettings
 from skelebot.errors import UsageError
 from skelebot.json_form import from_json, to_json
-from skelebot.model import Attempt, Cluster, Flags, Job, Json, Limits, Mount, Place, Project, Task
+from skelebot.model import Attempt, Claim, Cluster, Flags, Job, Json, Limits, Mount, Place, Project, Task
 from skelebot.options import parse_options
 from skelebot.process import Streams
 from skelebot.project import plan
-from skelebot.runners.kubernetes import files, manifest, pod
+from skelebot.runners.kubernetes import files, manifest, pod, turn
 from skelebot.runners.kubernetes.client import Broken, Client
 from skelebot.runners.kubernetes.logs import Noted, Output
-from skelebot.runners.kubernetes.manifest import Where, dns, literal, merged
+from skelebot.runners.kubernetes.manifest import Claimed, Where, dns, literal, merged
 from skelebot.runners.kubernetes.run import missing
 from skelebot.secret import Secret, typed_secret
 
@@ -122,6 +122,9 @@ components:
 jobs:
 - {name: a, source: "true", help: h, host: "k8s://gpu/UPPER"}
 - {name: b, source: "true", help: h, cluster: {tolerations: {}, podSpec: {a: 1}, namespace: A}}
+- {name: c, source: "true", help: h, cluster: {claim: Data}}
+- {name: d, source: "true", help: h, cluster: {claim: {size: much, accessMode: ReadWriteOnce}}}
+- {name: e, source: "true", help: h, cluster: {claim: {storageClass: fast}}}
 """,
     )
     text = "\n".join(found)
@@ -129,12 +132,17 @@ jobs:
     assert "jobs[0].host: expected ssh://user@host, tcp://host:port, k8s://CONTEXT/NAMESPACE" in text
     assert "cluster.tolerations: expected a list, found" in text
     assert "cluster.namespace: expected a name of Kubernetes" in text
-    assert len(found) == 4
+    assert "jobs[2].cluster.claim: expected a name of Kubernetes" in text
+    assert "jobs[3].cluster.claim.size: expected a size from 1b to 1024t" in text
+    assert "jobs[4].cluster.claim: `size` is missing" in text
+    assert len(found) == 7
 
 
 def test_a_task_for_a_cluster_can_be_stored() -> None:
-    task = replace(TASK, place=Place.at("k8s://a/b"), cluster=Cluster(keep="1h", pod_spec=Json('{"a": [1]}')))
-    assert from_json(Task, json.loads(json.dumps(to_json(task)))) == task
+    for claim in (None, "data", Claim("50Gi", "fast")):
+        cluster = Cluster(keep="1h", claim=claim, pod_spec=Json('{"a": [1]}'))
+        task = replace(TASK, place=Place.at("k8s://a/b"), cluster=cluster)
+        assert from_json(Task, json.loads(json.dumps(to_json(task)))) == task
 
 
 # --- the manifest ---
@@ -165,6 +173,15 @@ TASKS = {
         ),
     ),
     "queue": replace(TASK, cluster=Cluster(local_queue="team-a")),
+    "claim": replace(
+        TASK,
+        mounts=(
+            Mount("/home/me/demo/data", "/app/data", True),
+            Mount(__file__, "/app/file"),
+            Mount("/home/me/demo/out", "/app/out", output=True),
+        ),
+        cluster=Cluster(claim=Claim("50Gi", "fast")),
+    ),
     "long": replace(TASK, name="Train_" + "x" * 200, project="Ünï demo"),
     "many words": replace(TASK, argv=("bash", "-c", "true", "x" * 200_000)),
 }
@@ -176,14 +193,20 @@ WHERES = {
 }
 
 
+def where_of(task: Task, where: Where = WHERE) -> Where:
+    return where._replace(claimed=manifest.claimed(task, task.root, where.checkout))
+
+
 @pytest.fixture
 def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hunter2")
 
 
-@pytest.mark.parametrize("name", ["plain", "full", "queue"])
+@pytest.mark.parametrize("name", ["plain", "full", "queue", "claim"])
 def test_manifests_are_as_recorded(name: str) -> None:
-    made = manifest.yaml_text(manifest.job(TASKS[name], WHERE))
+    where = where_of(TASKS[name])
+    both = filter(None, (manifest.volume_claim(TASKS[name], where), manifest.job(TASKS[name], where)))
+    made = "---\n".join(map(manifest.yaml_text, both)).replace(__file__, "/home/me/demo/file")
     script = re.compile(r"- \|-?\n( {10,}.*\n|\n)+")
     made = script.sub("- SCRIPT\n", made)
     path = GOLDEN / f"kubernetes-{name}.yaml"
@@ -201,7 +224,10 @@ def test_manifests_are_valid_for_each_version(version: str) -> None:
     validation = pytest.importorskip("kubernetes_validate")
     for task in TASKS.values():
         for where in WHERES.values():
+            where = where_of(task, where)
             validation.validate(manifest.job(task, where), version, strict=True)
+            if claim := manifest.volume_claim(task, where):
+                validation.validate(claim, version, strict=True)
             if made := manifest.secret(task, where, os.environ):
                 validation.validate(made, version, strict=True)
 
@@ -294,6 +320,96 @@ def test_the_yaml_is_read_as_it_was_meant() -> None:
     assert yaml.safe_load(manifest.yaml_text(made)) == made
 
 
+# --- what stays on a claim ---
+
+
+def claimed(task: Task, root: str = "/home/me/demo") -> Claimed:
+    return manifest.claimed(task, root, "deadbeef")
+
+
+def test_mapped_folders_stay_on_a_claim_and_files_do_not() -> None:
+    found = claimed(TASKS["claim"])
+    assert (found.name, found.root) == ("demo-deadbeef", "/home/me/demo")
+    (data, at), (out, _) = found.folders
+    assert (data, out) == (0, 2)
+    assert re.fullmatch("deadbeef/data-[0-9a-f]{8}", at)
+    made = manifest.job(TASKS["claim"], where_of(TASKS["claim"]))
+    assert manifest.claimed_of(made) == found
+    assert manifest.claimed_of(manifest.job(TASK, WHERE)) == Claimed()
+
+
+def test_folders_of_one_name_are_apart_on_a_claim() -> None:
+    mounts = (Mount("/a/data", "/app/a"), Mount("/b/data", "/app/b"), Mount("/é/DATA", "/app/c"))
+    task = replace(TASK, mounts=mounts, cluster=Cluster(claim="shared"))
+    assert len({at for _, at in claimed(task).folders}) == 3
+
+
+def test_what_a_recorded_run_makes_stays_its_own() -> None:
+    mounts = (
+        Mount("/home/me/demo/data", "/app/data", True),
+        Mount("/store/7/outputs/models", "/app/models", output=True),
+        Mount("/store/7/outputs/clean", "/app/clean", True),
+        Mount("/home/me/demo/log", "/app/log"),
+    )
+    task = replace(TASK, root="/store/7/engine", mounts=mounts, attempt=Attempt("/f", "00ff"))
+    found = claimed(replace(task, cluster=Cluster(claim="shared")))
+    assert [number for number, _ in found.folders] == [0]
+    of_checkout = replace(TASK, mounts=mounts, cluster=Cluster(claim="shared"))
+    assert found.folders[0] == claimed(of_checkout).folders[0]
+
+
+def test_a_rehearsal_leaves_a_claim_alone() -> None:
+    assert claimed(TASKS["claim"], "/home/me/demo/.skelebot/rehearsal/home/me/demo") == Claimed()
+
+
+def of_job(name: str, second: int, *mounts: Mount, maker: str = "", ended: bool = False) -> Any:
+    task = replace(TASK, mounts=mounts, cluster=Cluster(claim="shared"))
+    made = manifest.job(task, where_of(task, WHERE._replace(maker=maker)))
+    made["metadata"] |= {"name": name, "creationTimestamp": f"2026-01-01T00:00:0{second}Z"}
+    conditions = [{"type": "Complete", "status": "True"}] if ended else []
+    return {**made, "status": {"conditions": conditions}}
+
+
+READS, WRITES = Mount("/demo/data", "/app/data", True), Mount("/demo/data", "/app/data")
+ELSEWHERE = Mount("/demo/out", "/app/out")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "waits"),
+    [
+        (READS, READS, False),
+        (READS, WRITES, True),
+        (WRITES, READS, True),
+        (WRITES, WRITES, True),
+        (WRITES, ELSEWHERE, False),
+    ],
+)
+def test_runs_that_write_to_the_same_folder_take_turns(mine: Mount, theirs: Mount, waits: bool) -> None:
+    used = turn.folders(manifest.claimed_of(of_job("b", 2, mine)), (mine,))
+    assert turn.before_it([of_job("a", 1, theirs)], used) == [of_job("a", 1, theirs)] * waits
+
+
+def test_the_run_that_was_made_first_is_first() -> None:
+    jobs = [of_job(name, at, WRITES) for name, at in (("z", 1), ("b", 2), ("a", 2), ("c", 3))]
+    used = turn.folders(manifest.claimed_of(jobs[0]), (WRITES,))
+    firsts = {name: [job["metadata"]["name"] for job in turn.before_it(jobs, used, name)] for name in "zabc"}
+    assert firsts == {"z": [], "a": ["z"], "b": ["z", "a"], "c": ["z", "a", "b"]}
+
+
+def test_a_run_is_at_its_folders_until_it_has_ended() -> None:
+    running, ended = of_pod("Running", job={"running": {}}), of_pod(job={"terminated": {"exitCode": 0}})
+    gone = "1 1 gone"
+    for job, its_pod, is_at_it in (
+        (of_job("a", 1, WRITES), None, True),
+        (of_job("a", 1, WRITES, ended=True), None, False),
+        (of_job("a", 1, WRITES), running, True),
+        (of_job("a", 1, WRITES), ended, False),
+        (of_job("a", 1, WRITES, maker=gone), of_pod(gate={"running": {}}), False),
+        (of_job("a", 1, WRITES, maker=gone), running, True),
+    ):
+        assert turn.is_at_it(job, its_pod) is is_at_it
+
+
 # --- what a pod is doing ---
 
 
@@ -360,6 +476,82 @@ def test_why_a_job_has_no_pod() -> None:
     quota = {"reason": "FailedCreate", "message": "exceeded quota"}
     assert pod.why_no_pod([{"reason": "Other"}, quota]) == "the cluster makes no pod for it: exceeded quota"
     assert pod.why_no_pod([]) == ""
+
+
+def test_why_a_pod_has_no_volumes_is_its_last_event() -> None:
+    mount = {"reason": "FailedMount", "message": 'configmap "x"\nnot found', "lastTimestamp": "2"}
+    said = pod.why_not_mounted([mount, {"reason": "Scheduled", "lastTimestamp": "1"}])
+    assert said == 'its volumes cannot be mounted yet: configmap "x" not found'
+    assert pod.why_not_mounted([mount, {"reason": "Pulling", "lastTimestamp": "3"}]) == ""
+    assert pod.why_not_mounted([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "is_it"),
+    [
+        # https://kubernetes.io/docs/concepts/security/pod-security-standards
+        ('pods "x-1" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true', True),
+        ('pods "x-" is forbidden: PodSecurityPolicy: unable to admit pod: [spec.containers[0]', True),
+        ('pods "x-" is forbidden: unable to validate against any pod security policy: []', True),
+        ('pods "x-1" is forbidden: exceeded quota: none, requested: pods=1', False),
+    ],
+)
+def test_a_namespace_that_refuses_the_pods_user_is_known_by_its_words(said: str, is_it: bool) -> None:
+    assert pod.is_restricted(said) is is_it
+
+
+@pytest.mark.parametrize(
+    ("said", "arch", "others", "text"),
+    [
+        (
+            "0/3 nodes are available: 3 node(s) didn't match node selector.",
+            "arm64",
+            None,
+            "for arm64, and no",
+        ),
+        (
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+            "arm64",
+            None,
+            "arm",
+        ),
+        ("0/3 nodes are available: 3 node(s) didn't match node selector.", "arm64", ["amd64"], "are amd64"),
+        ("0/3 nodes are available: 2 node(s) didn't match node selector.", "arm64", ["amd64"], "are amd64"),
+        (
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match node selector.",
+            "arm64",
+            None,
+            "",
+        ),
+        ("0/3 nodes are available: 3 node(s) didn't match node selector.", "arm64", [], ""),
+        ("0/3 nodes are available: 3 node(s) didn't match node selector.", "", None, ""),
+        ("0/1 nodes are available: 1 Insufficient cpu.", "amd64", None, ""),
+        ('persistentvolumeclaim "data" not found', "amd64", [], "claim data does not exist"),
+    ],
+)
+def test_why_no_node_takes_a_pod_ever(said: str, arch: str, others: list[str] | None, text: str) -> None:
+    found = pod.why_no_node(f"no node takes it yet: {said}", arch, others)
+    assert text in found
+    assert bool(found) is bool(text)
+
+
+def test_an_architecture_is_only_the_images_where_nobody_else_asks_for_nodes() -> None:
+    def arch_of(cluster: Cluster) -> str:
+        return manifest.arch_alone(manifest.job(replace(TASK, cluster=cluster), WHERE), WHERE)
+
+    assert arch_of(Cluster()) == "amd64"
+    assert arch_of(Cluster(node_selector=Json('{"disk": "ssd"}'))) == ""
+    assert arch_of(Cluster(node_selector=Json('{"kubernetes.io/arch": "arm64"}'))) == ""
+    assert arch_of(Cluster(pod_spec=Json('{"affinity": {"nodeAffinity": {}}}'))) == ""
+
+
+def test_the_proxy_of_a_mesh_is_known_by_where_it_says_that_it_is_ready() -> None:
+    def of(container: Any) -> Any:
+        return {"spec": {"containers": [{"name": "job"}, {"name": "keeper"}, container]}}
+
+    assert pod.has_proxy(of({"name": "istio-proxy"}))
+    assert pod.has_proxy(of({"name": "envoy", "readinessProbe": {"httpGet": {"port": 15021}}}))
+    assert not pod.has_proxy(of({"name": "db", "readinessProbe": {"exec": {}}}))
 
 
 # --- what old servers drop, and what connections lose ---

@@ -6,7 +6,7 @@ from dataclasses import replace
 from skelebot import console, launch
 from skelebot.component import Check, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import CLUSTER, Place
+from skelebot.model import CLUSTER, Claim, Cluster, Place
 from skelebot.project import plan
 from skelebot.runners.kubernetes import Kubernetes
 from skelebot.runners.kubernetes.manifest import yaml_text
@@ -33,14 +33,24 @@ RULES = (
     ("", "secrets", ("create",)),
     ("", "events", ("list",)),
 )
+# Where a job has a claim made for it.
+_CLAIM_RULES = (("", "persistentvolumeclaims", ("create", "list")),)
+
+
+def rules(session: Session) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Return what the jobs of the project need: API group, resource and verbs."""
+    settings: list[Cluster] = [each for each in session.components if isinstance(each, Cluster)]
+    settings += [job.cluster for job in session.project.jobs]
+    makes_claims = any(isinstance(each.claim, Claim) for each in settings)
+    return RULES + _CLAIM_RULES if makes_claims else RULES
 
 
 def role(session: Session) -> int:
     """Print the role that the jobs need, for an administrator to apply."""
     namespace = _client(session).client.namespace
-    rules = [{"apiGroups": [g], "resources": [r], "verbs": [*verbs]} for g, r, verbs in RULES]
+    needed = [{"apiGroups": [g], "resources": [r], "verbs": [*verbs]} for g, r, verbs in rules(session)]
     about = {"name": "skelebot", "namespace": namespace}
-    made = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": about, "rules": rules}
+    made = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": about, "rules": needed}
     console.out(yaml_text(made).rstrip("\n"))
     return 0
 
@@ -63,7 +73,7 @@ def checks(session: Session) -> list[Check]:
         version = client.request("GET", "/version")["gitVersion"]
         missing = [
             f"{verb} {resource}"
-            for group, resource, verbs in RULES
+            for group, resource, verbs in rules(session)
             for verb in verbs
             if not _may(runner, group, resource, verb)
         ]

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import IO, Any
 
 from skelebot import console, foreground, process
 from skelebot.errors import SkelebotError, UsageError
@@ -23,8 +23,8 @@ from skelebot.runners.kubernetes import manifest, pod
 from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
 from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics, noted
-from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MAKER, MOUNTS, PROJECT, ROOT, Where
-from skelebot.runners.kubernetes.run import ClusterRun, Known
+from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MAKER, MOUNTS, PROJECT, ROOT, Claimed, Where
+from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted
 from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
 from skelebot.secret import display_text, reveal, reveal_all
 
@@ -71,11 +71,14 @@ class Kubernetes:
         with suppress(SkelebotError):  # it is shown without kubectl, too
             namespace = self.client.namespace
         user = task.user if task.user and task.user.replace(":", "").isdigit() else ""
-        where = Where(reference, namespace, "preview", checkout_id(task.root), user, is_open=not task.mounts)
-        made = manifest.job(task, where)
-        if not namespace:
-            del made["metadata"]["namespace"]
-        return manifest.yaml_text(made)
+        claimed = _claimed(image, task)
+        is_open = len(claimed.folders) == len(task.mounts)
+        where = Where(reference, namespace, "preview", checkout_id(task.root), user, is_open=is_open)
+        where = where._replace(claimed=claimed)
+        made = [*filter(None, (manifest.volume_claim(task, where), manifest.job(task, where)))]
+        for each in () if namespace else made:
+            del each["metadata"]["namespace"]
+        return "---\n".join(map(manifest.yaml_text, made))
 
     def surroundings(self, image: Image, task: Task) -> dict[str, str]:
         return self._docker.surroundings(image, task)
@@ -120,16 +123,16 @@ class Kubernetes:
         where = Where(
             prepared.reference, self.client.namespace, token, checkout, prepared.user, prepared.arch
         )
+        where = where._replace(claimed=_claimed(prepared.built.image, task))
         if not task.is_detached and task.kept == "none" and not task.attempt:
             where = where._replace(maker=process.identity(os.getpid()))
         source = _input(task, streams)
         where = where._replace(has_stdin=source != b"")
         lock = attempts.open_held_lock(task.attempt) if task.attempt else None
-        run = ClusterRun.create(self.client, prepared, task, where)
-        run.lock, run.output, run.metrics = lock, Output(streams), task.metrics
+        run = self._create(prepared, task, where, lock)
+        run.output, run.metrics = Output(streams), task.metrics
         try:
-            run.wait_for_gate()
-            run.send(task, self.client.verbose)
+            run.send(task)
             if where.maker:
                 run.remember_output()
             with launch():
@@ -146,6 +149,28 @@ class Kubernetes:
             self._attempts[run.known.job] = task.attempt
         name = run.known.job
         return Run(name, name, task.project, task.name, self.place, checkout, task.root)
+
+    def _create(self, prepared: Prepared, task: Task, where: Where, lock: "IO[str] | None") -> ClusterRun:
+        """Make the Job, and wait for its gate; as another user where the namespace refuses the image's."""
+        run = ClusterRun.create(self.client, prepared, task, where)
+        run.lock = lock
+        try:
+            run.wait_for_gate()
+        except BaseException as error:
+            is_refused = isinstance(error, Restricted) and not where.user
+            run.lock = None if is_refused else lock
+            with foreground.uninterrupted():
+                run.abandon()
+            if not is_refused:
+                raise
+        else:
+            return run
+        user = images.restricted_user(self._docker, prepared.built, task)
+        console.warn(
+            f"{task.name} runs as user {user}, as its namespace is restricted; name another with `user`"
+        )
+        # No pod was there, so it has not begun. Its Secret may still be, so the name is another.
+        return self._create(prepared, task, where._replace(user=user, token=f"{where.token[:15]}u"), lock)
 
     def _own_runs(self, task: Task) -> list[Run]:
         labels = manifest.run_labels(task, checkout_id(task.root))
@@ -225,7 +250,7 @@ class Kubernetes:
         return self._list(labels)
 
     def _list(self, labels: dict[str, str]) -> list[Run]:
-        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        selector = _selector(labels)
         jobs = self.client.list("jobs", labelSelector=selector, lasting=5)
         pods: dict[str, Any] = {}
         for each in self.client.list("pods", labelSelector=selector) if jobs else ():
@@ -305,6 +330,17 @@ class Kubernetes:
             yield Removed(run.name, 0)
 
     def clean(self, image: Image, runs: Sequence[Run], every_checkout: bool) -> Cleaned:
+        """Remove what has ended. What is on a claim may be nowhere else, so its owner removes it."""
+        labels = {PROJECT: manifest.dns(image.project, 63)}
+        if not every_checkout:
+            labels[CHECKOUT] = checkout_id(image.context)
+        with suppress(Answer):  # who makes no claims need not have the right to list them
+            for each in self.client.list("persistentvolumeclaims", labelSelector=_selector(labels)):
+                name = each["metadata"]["name"]
+                console.info(
+                    f"the claim {name} at {self.place} keeps its files; `kubectl delete "
+                    f"--namespace {self.client.namespace} persistentvolumeclaim {name}` removes it"
+                )
         return Cleaned(list(self.remove([run for run in runs if run.state == "exited"])))
 
     def forget(self, image: Image) -> None:
@@ -327,6 +363,16 @@ class Kubernetes:
         return self.client.step(*where, "--", *words)
 
 
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
+def _claimed(image: Image, task: Task) -> Claimed:
+    """What stays on the task's claim. A recorded run has a root of its own; its image knows the checkout."""
+    root = image.context if task.attempt and os.path.isdir(image.context) else task.root
+    return manifest.claimed(task, root, checkout_id(root))
+
+
 def _known(job: Any) -> Known:
     about = job["metadata"]
     notes = about.get("annotations") or {}
@@ -335,7 +381,10 @@ def _known(job: Any) -> Known:
     limits = next((each.get("resources") or {} for each in containers if each["name"] == "job"), {})
     memory = str((limits.get("limits") or {}).get("memory", ""))
     limit = int(memory) if memory.isdigit() else 0
-    return Known(about["name"], notes.get(JOB, ""), notes.get(ROOT, ""), mounts, limit, notes.get(MAKER, ""))
+    name, maker = about["name"], notes.get(MAKER, "")
+    return Known(
+        name, notes.get(JOB, ""), notes.get(ROOT, ""), mounts, limit, maker, manifest.claimed_of(job)
+    )
 
 
 def _input(task: Task, streams: Streams) -> bytes | int:

@@ -195,6 +195,14 @@ class Client:
                 raise
             return found
 
+    def ensure(self, kind: str, body: Json) -> None:
+        """Create an object unless there is one of its name, which stays as it is."""
+        try:
+            self.request("POST", self.path(kind), body)
+        except Answer as error:
+            if error.reason != "AlreadyExists":
+                raise
+
     def delete(self, kind: str, name: str, grace: int | None = None) -> bool:
         """Delete an object and what it owns; tell whether it was there."""
         # Without a policy, a Job's pods would go on.

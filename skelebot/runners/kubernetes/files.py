@@ -4,8 +4,9 @@ import hashlib
 import io
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
 from skelebot.errors import SkelebotError
 from skelebot.files import PART
@@ -13,7 +14,7 @@ from skelebot.model import Mount
 from skelebot.project.state import FOLDER, checkout_id, own_folder
 from skelebot.runners.docker.exchange import Folder, exchange
 from skelebot.runners.kubernetes.client import Broken, Client, Stream
-from skelebot.runners.kubernetes.manifest import RUN
+from skelebot.runners.kubernetes.manifest import RUN, Claimed
 
 _BLOCK = 1 << 22
 _TRIES = 8
@@ -54,33 +55,35 @@ read -r _ <&3
 """
 
 
-def send(client: Client, pod: str, root: str, mounts: Sequence[Mount], verbose: bool) -> None:
+class Mapped(NamedTuple):
+    """The mapped folders of a run with this root, some of which may stay on a claim."""
+
+    root: str
+    mounts: Sequence[Mount]
+    claimed: Claimed
+
+
+def send(client: Client, pod: str, mapped: Mapped) -> None:
     """Bring what is mapped into a pod whose gate is closed. Raises SkelebotError."""
-    _exchange(client, pod, "gate", root, mounts, True, verbose)
+    _exchange(client, pod, "gate", mapped, both_ways=True)
 
 
-def fetch(client: Client, pod: str, root: str, mounts: Sequence[Mount], verbose: bool) -> None:
+def fetch(client: Client, pod: str, mapped: Mapped) -> None:
     """Bring back what a job has written. Raises SkelebotError."""
-    _exchange(client, pod, "keeper", root, mounts, False, verbose)
+    _exchange(client, pod, "keeper", mapped, both_ways=False)
 
 
-def _exchange(
-    client: Client,
-    pod: str,
-    container: str,
-    root: str,
-    mounts: Sequence[Mount],
-    both_ways: bool,
-    verbose: bool,
-) -> None:
-    own = os.path.join(own_folder(root), "cluster")
-    os.makedirs(own, exist_ok=True)
-    folders = [_folder(own, pod, root, number, mount) for number, mount in enumerate(mounts)]
-    if not both_ways and all(mount.read_only for mount in mounts):
+def _exchange(client: Client, pod: str, container: str, mapped: Mapped, both_ways: bool) -> None:
+    if not both_ways and all(mount.read_only for mount in mapped.mounts):
         return
+    folders = [
+        _folder(mapped.root, _state(client, pod, mapped, number), mount)
+        for number, mount in enumerate(mapped.mounts)
+    ]
     for tries in range(_TRIES):
         try:
-            exchange(folders, str(client.place), _transport(client, pod, container), both_ways, verbose)
+            transport = _transport(client, pod, container)
+            exchange(folders, str(client.place), transport, both_ways, client.verbose)
             return
         except Broken:
             if tries == _TRIES - 1:
@@ -88,12 +91,25 @@ def _exchange(
             threading.Event().wait(min(2**tries / 5, 10))
 
 
-def _folder(own: str, pod: str, root: str, number: int, mount: Mount) -> Folder:
+def _state(client: Client, pod: str, mapped: Mapped, number: int) -> str:
+    """The file with what a folder there and its counterpart here agree on.
+
+    A pod begins without files, so that of its folders is its own.
+    """
+    root, name = mapped.root, f"{pod}.{number}.json"
+    if place := dict(mapped.claimed.folders).get(number):
+        claim = zlib.crc32(f"{client.place} {client.namespace} {mapped.claimed.name}".encode())
+        root, name = mapped.claimed.root, f"claim-{claim:08x}.{os.path.basename(place)}.json"
+    own = os.path.join(own_folder(root), "cluster")
+    os.makedirs(own, exist_ok=True)
+    return os.path.join(own, name)
+
+
+def _folder(root: str, state: str, mount: Mount) -> Folder:
     source, is_file = os.path.realpath(mount.source), os.path.isfile(mount.source)
     return Folder(
         os.path.dirname(source) if is_file else source,
-        # A pod begins without files: what it and this side agree on is its own.
-        os.path.join(own, f"{pod}.{number}.json"),
+        state,
         os.path.realpath(os.path.join(root, FOLDER)),
         f".{checkout_id(root)}{PART}",
         lambda: False,

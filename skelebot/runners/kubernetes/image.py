@@ -86,6 +86,13 @@ def _push(client: Client, built: Built, registry: Registry, task: Task) -> str:
     return f"{registry.repository}@{login.with_login(client, registry.server, credentials, push_it)}"
 
 
+def restricted_user(docker: Docker, built: Built, task: Task) -> str:
+    """The UID of the image's user, as which no pod runs unless it is named; 1000 where that is root."""
+    own = built.built.user
+    user = _user(docker.client, built, replace(task, user=own)) if own else ""
+    return "1000" if user.partition(":")[0] in ("", "0") else user
+
+
 def _user(client: Client, built: Built, task: Task) -> str:
     """The UID and GID of the job's user, where it is not the image's."""
     if task.user == "caller":

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from skelebot.model import WORKDIR, Mount, Task, seconds
+from skelebot.model import WORKDIR, Claim, Mount, Task, seconds
+from skelebot.project.state import FOLDER
 from skelebot.runners.attempts import METRICS
 from skelebot.secret import Secret, Word, reveal, reveal_all
+from skelebot.units import size
 
 TOP = "/skelebot"  # the mapped folders, each by its number; see exchange.TOP
 RUN = "/skelebot-run"  # what the run keeps
@@ -23,11 +25,24 @@ PROJECT, JOB, CHECKOUT = "skelebot.project", "skelebot.job", "skelebot.checkout"
 TOKEN, ATTEMPT = "skelebot.run", "skelebot.attempt"
 ROOT, MOUNTS = "skelebot.root", "skelebot.mounts"
 MAKER = "skelebot.maker"  # the process that attends a run which is not kept
+CLAIM = "skelebot.claim"
 
 _LONGEST = 52  # a CronJob adds eleven letters to the 63 that a name has
 _LARGE = 100_000  # bytes of words from which they travel as a file
 
 Manifest = dict[str, Any]
+
+
+class Claimed(NamedTuple):
+    """The mapped folders of a run that stay on the cluster.
+
+    name: of the claim that holds them. root: of the checkout whose folders they are. folders: the place of
+    each on the claim, by the mapping's number.
+    """
+
+    name: str = ""
+    root: str = ""
+    folders: tuple[tuple[int, str], ...] = ()
 
 
 class Where(NamedTuple):
@@ -47,6 +62,7 @@ class Where(NamedTuple):
     has_stdin: bool = False
     is_open: bool = False
     maker: str = ""
+    claimed: Claimed = Claimed()
 
 
 def job(task: Task, where: Where) -> Manifest:
@@ -58,8 +74,12 @@ def job(task: Task, where: Where) -> Manifest:
     queue = {"kueue.x-k8s.io/queue-name": task.cluster.local_queue} if task.cluster.local_queue else {}
     mounts = json.dumps([[m.source, m.target, m.read_only] for m in task.mounts])
     notes = {PROJECT: task.project, JOB: task.name, ROOT: task.root, MOUNTS: mounts, MAKER: where.maker}
+    if where.claimed.folders:
+        labels[CLAIM] = dns(where.claimed.name, 63)
+        notes[CLAIM] = json.dumps(where.claimed)
     mesh = {} if task.cluster.mesh is not False else {"sidecar.istio.io/inject": "false"}
-    waits = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'} if not mesh else {}
+    waits = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'}
+    waits = {**mesh, "linkerd.io/inject": "disabled"} if mesh else waits  # older ones know the annotation
     pod = _pod(task, where, name)
     if task.cluster.pod_spec:
         pod = merged(pod, json.loads(task.cluster.pod_spec))
@@ -93,7 +113,7 @@ def _pod(task: Task, where: Where, name: str) -> Manifest:
         "automountServiceAccountToken": bool(cluster.service_account),
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 15,
-        "securityContext": _pod_rights(where.user),
+        "securityContext": {**_pod_rights(where.user), **(_GROUP if where.claimed.folders else {})},
         **({"serviceAccountName": cluster.service_account} if cluster.service_account else {}),
         **({"priorityClassName": cluster.priority_class} if cluster.priority_class else {}),
         **({"tolerations": json.loads(cluster.tolerations)} if cluster.tolerations else {}),
@@ -107,7 +127,7 @@ def _pod(task: Task, where: Where, name: str) -> Manifest:
         spec["imagePullSecrets"] = [{"name": each} for each in cluster.image_pull_secrets]
     spec["initContainers"] = [_gate(task, where)]
     spec["containers"] = [_job_container(task, where, name), _keeper(task, where)]
-    spec["volumes"] = _volumes(task, name)
+    spec["volumes"] = _volumes(task, where, name)
     return spec
 
 
@@ -122,19 +142,31 @@ def _pod_rights(user: str) -> Manifest:
 
 _RIGHTS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _HELPER = {"resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}, "securityContext": _RIGHTS}
-_SHARED = [{"name": "files", "mountPath": TOP}, {"name": "run", "mountPath": RUN}]
+# A claim is root's own: it becomes that of a group, which all containers are in.
+_GROUP = {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"}
+
+
+def _shared(where: Where) -> list[Manifest]:
+    """What gate and keeper see: all mapped folders, and the run's own."""
+    claimed = where.claimed.folders
+    return [
+        {"name": "files", "mountPath": TOP},
+        {"name": "run", "mountPath": RUN},
+        *({"name": "claim", "mountPath": f"{TOP}/{number}", "subPath": at} for number, at in claimed),
+    ]
 
 
 def _gate(task: Task, where: Where) -> Manifest:
     pod = {"name": "_SK_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     words = ("gate", "0" if where.is_open else str(PATIENCE), str(len(task.mounts)))
     return {"name": "gate", "image": where.image, **_command(words), "env": [pod], **_HELPER,
-            "volumeMounts": _SHARED}  # fmt: skip
+            "volumeMounts": _shared(where)}  # fmt: skip
 
 
 def _keeper(task: Task, where: Where) -> Manifest:
     words = ("keeper", "0" if where.is_open else str(int(keep_seconds(task))))
-    return {"name": "keeper", "image": where.image, **_command(words), **_HELPER, "volumeMounts": _SHARED}
+    return {"name": "keeper", "image": where.image, **_command(words), **_HELPER,
+            "volumeMounts": _shared(where)}  # fmt: skip
 
 
 def _job_container(task: Task, where: Where, name: str) -> Manifest:
@@ -149,7 +181,7 @@ def _job_container(task: Task, where: Where, name: str) -> Manifest:
         "env": [*(_variable(each, value, name) for each, value in task.env), *_measured(task)],
         "resources": _resources(task),
         "securityContext": _RIGHTS,
-        "volumeMounts": list(_job_mounts(task)),
+        "volumeMounts": list(_job_mounts(task, where)),
     }
     if ports := sorted({port.rpartition("/")[0] or port for port in task.ports}):
         container["ports"] = [{"containerPort": int(port.rpartition(":")[2].split("-")[0])} for port in ports]
@@ -188,7 +220,8 @@ def _resources(task: Task) -> Manifest:
     return {name: value for name, value in (("limits", own), ("requests", requests)) if value}
 
 
-def _job_mounts(task: Task) -> Iterable[Manifest]:
+def _job_mounts(task: Task, where: Where) -> Iterable[Manifest]:
+    claimed = dict(where.claimed.folders)
     yield {"name": "run", "mountPath": RUN}
     if words_file(task) == WORDS_FILE:
         yield {"name": "words", "mountPath": os.path.dirname(WORDS_FILE), "readOnly": True}
@@ -197,6 +230,8 @@ def _job_mounts(task: Task) -> Iterable[Manifest]:
     for number, mount in enumerate(task.mounts):
         below = f"{number}/{os.path.basename(mount.source)}" if is_file(mount) else str(number)
         place = {"name": "files", "mountPath": mount.target, "subPath": below}
+        if number in claimed:
+            place |= {"name": "claim", "subPath": claimed[number]}
         yield {**place, "readOnly": True} if mount.read_only else place
 
 
@@ -205,8 +240,10 @@ def is_file(mount: Mount) -> bool:
     return os.path.isfile(mount.source)
 
 
-def _volumes(task: Task, name: str) -> list[Manifest]:
+def _volumes(task: Task, where: Where, name: str) -> list[Manifest]:
     volumes: list[Manifest] = [{"name": "files", "emptyDir": {}}, {"name": "run", "emptyDir": {}}]
+    if where.claimed.folders:
+        volumes.append({"name": "claim", "persistentVolumeClaim": {"claimName": where.claimed.name}})
     if task.limits.shm:
         shm = {"medium": "Memory", "sizeLimit": str(task.limits.shm)}
         volumes.append({"name": "shm", "emptyDir": shm})
@@ -214,6 +251,72 @@ def _volumes(task: Task, name: str) -> list[Manifest]:
         items = [{"key": "words", "path": os.path.basename(WORDS_FILE)}]
         volumes.append({"name": "words", "secret": {"secretName": name, "items": items}})
     return volumes
+
+
+def arch_alone(made: Manifest, where: Where) -> str:
+    """Return the image's architecture if a Job asks no more of a node, and its author has not named it."""
+    spec = made["spec"]["template"]["spec"]
+    is_alone = spec.get("nodeSelector") == {"kubernetes.io/arch": where.arch} and "affinity" not in spec
+    return where.arch if is_alone else ""
+
+
+# --- what stays on the cluster ---
+
+
+def claimed(task: Task, root: str, checkout: str) -> Claimed:
+    """Return which mapped folders of a task stay on its claim, and where.
+
+    root, checkout: of the project, also for a recorded run, whose outputs are its own and go with it.
+    """
+    claim = task.cluster.claim
+    if claim is None or f"/{FOLDER}/" in root:  # a rehearsal's copy goes with all that is its own
+        return Claimed()
+    name = claim if isinstance(claim, str) else f"{dns(task.project, 54)}-{checkout}"
+    own = os.path.dirname(task.root)
+    folders = (
+        (number, f"{checkout}/{_folder_name(mount.source)}")
+        for number, mount in enumerate(task.mounts)
+        if not is_file(mount)
+        and not (task.attempt and (not mount.read_only or f"{mount.source}/".startswith(f"{own}/")))
+    )
+    return Claimed(name, root, tuple(folders))
+
+
+def claimed_of(job: Manifest) -> Claimed:
+    """Return what the Job of a run has on a claim."""
+    text = (job["metadata"].get("annotations") or {}).get(CLAIM)
+    if not text:
+        return Claimed()
+    name, root, folders = json.loads(text)
+    return Claimed(name, root, tuple((number, at) for number, at in folders))
+
+
+def _folder_name(source: str) -> str:
+    """The name of a mapped folder on a claim; different folders have different ones."""
+    return f"{dns(os.path.basename(source), 40)}-{zlib.crc32(os.fsencode(source)):08x}"
+
+
+def volume_claim(task: Task, where: Where) -> Manifest | None:
+    """Return the claim that a task makes where it is missing; it belongs to no run."""
+    claim = task.cluster.claim
+    if not (isinstance(claim, Claim) and where.claimed.folders):
+        return None
+    labels = {PROJECT: dns(task.project, 63), CHECKOUT: where.claimed.name[-8:]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": where.claimed.name,
+            "namespace": where.namespace,
+            "labels": labels,
+            "annotations": {PROJECT: task.project, ROOT: where.claimed.root},
+        },
+        "spec": {
+            "accessModes": [claim.access_mode],
+            "resources": {"requests": {"storage": str(size(claim.size))}},
+            **({"storageClassName": claim.storage_class} if claim.storage_class else {}),
+        },
+    }
 
 
 # --- words and secrets ---

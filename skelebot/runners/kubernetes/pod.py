@@ -1,7 +1,7 @@
 """What a pod is doing, and why one does not run: from what the cluster says to what people read."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
@@ -106,10 +106,60 @@ def why_no_pod(events: Iterable[Json]) -> str:
     return ""
 
 
+def why_not_mounted(events: Iterable[Json]) -> str:
+    """Why a pod does not have its volumes yet, by its events."""
+    last = max(events, key=lambda each: str(each.get("lastTimestamp") or ""), default={})
+    is_it = last.get("reason") in ("FailedMount", "FailedAttachVolume")
+    return f"its volumes cannot be mounted yet: {_line(last.get('message'))}" if is_it else ""
+
+
+def is_restricted(why: str) -> bool:
+    """Whether it is the pod's user, or what that may do, for which a namespace refuses it."""
+    return bool(re.search("violates PodSecurity|pod ?security ?policy", why, re.IGNORECASE))
+
+
+def why_no_node(said: str, arch: str, others: Sequence[str] | None) -> str:
+    """Why no node will ever take a pod, by what the scheduler says; "" where one may.
+
+    arch: the image's, where the pod needs no more of a node than that. others: the architectures that the
+    nodes have instead; None where that is unknown, and the scheduler's counts tell it.
+    """
+    if missing := re.search(r'persistentvolumeclaim "([^"]+)" not found', said):
+        return (
+            f"the claim {missing[1]} does not exist in its namespace; create it, "
+            "or give cluster.claim a size to have one made"
+        )
+    of_all = re.search(r"0/(\d+) nodes are available: (\d+) node\(s\) didn't match [^,.]*selector", said)
+    if not arch or not of_all or (others is None and of_all[1] != of_all[2]) or others == []:
+        return ""
+    found = f"; they are {' and '.join(others)}" if others else ""
+    return (
+        f"its image is for {arch}, and no node is{found}; build it for them, as with "
+        f"DOCKER_DEFAULT_PLATFORM=linux/{(others or ['ARCHITECTURE'])[0]}"
+    )
+
+
+def has_proxy(pod: Json) -> bool:
+    """Whether a service mesh has added its Envoy, which is ready when it says so at port 15021."""
+    for each in pod["spec"]["containers"]:
+        probe = (each.get("readinessProbe") or {}).get("httpGet") or {}
+        if each["name"] == "istio-proxy" or probe.get("port") == 15021:
+            return True
+    return False
+
+
 def has_failed(job: Json) -> bool:
     """Whether the cluster has given a Job up."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(each.get("type") == "Failed" and each.get("status") == "True" for each in conditions)
+
+
+def has_ended(job: Json) -> bool:
+    """Whether the cluster has done with a Job."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(
+        each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
+    )
 
 
 def _line(text: object) -> str:

@@ -19,6 +19,16 @@ is_silent() {
     [ $(($(date +%s) - $(stat -c %Y $_sk_run/alive))) -gt "$1" ]
 }
 
+# ask_proxy METHOD PATH PORT: whether Envoy, which a service mesh puts beside the job, says yes; without bash, of
+# which this takes nothing but that it can connect, it is taken to
+ask_proxy() {
+    command -v bash >/dev/null || return 0
+    # shellcheck disable=SC2016 - the other shell's
+    timeout 5 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$3" || exit
+        printf "%s %s HTTP/1.0\r\nContent-Length: 0\r\n\r\n" "$1" "$2" >&3
+        read -r _ code _ <&3 && [ "$code" = 200 ]' bash "$@"
+} 2>/dev/null
+
 case $_sk_role in
 gate)
     trap 'exit 143' TERM INT
@@ -51,9 +61,10 @@ keeper)
         sleep 0.2 &
         wait $!
         _sk_tries=$((_sk_tries + 1))
-        [ "$1" != 0 ] || [ ! -e $_sk_run/code ] || exit 0
-        [ $((_sk_tries % 25)) != 0 ] || ! is_silent $(($1 + 60)) || exit 0
+        [ "$1" != 0 ] || [ ! -e $_sk_run/code ] || break
+        [ $((_sk_tries % 25)) != 0 ] || ! is_silent $(($1 + 60)) || break
     done
+    ask_proxy POST /quitquitquit 15020 # or the pod would never end
     exit 0
     ;;
 esac
@@ -123,6 +134,15 @@ if [ -n "$_sk_stdin" ]; then
         exec tail -c +1 -s 0.1 -f --pid=$_sk_end $_sk_run/in >$_sk_in
     ) &
 fi
+
+# --- the proxy of a service mesh: without it, the job would reach nothing ---
+
+_sk_tries=600
+while [ -e $_sk_run/mesh ] && [ -z "$_sk_asked" ] && [ "$_sk_tries" -gt 0 ]; do
+    ! ask_proxy GET /healthz/ready 15021 || break
+    sleep 0.1
+    _sk_tries=$((_sk_tries - 1))
+done
 
 # --- the job, in a process group of its own; a shell's background would ignore Ctrl-C ---
 

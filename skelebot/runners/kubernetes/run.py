@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import IO, NamedTuple
 
@@ -16,12 +16,19 @@ from skelebot.model import Mount, Task
 from skelebot.project.state import own_folder
 from skelebot.runners.kubernetes import files, manifest, pod
 from skelebot.runners.kubernetes.client import Answer, Broken, Client, Json, Stream
+from skelebot.runners.kubernetes.files import Mapped
 from skelebot.runners.kubernetes.image import Prepared
 from skelebot.runners.kubernetes.logs import Gone, Input, Lost, Noted, Output, noted
-from skelebot.runners.kubernetes.manifest import RUN, Where
+from skelebot.runners.kubernetes.manifest import RUN, Claimed, Where
+from skelebot.runners.kubernetes.turn import await_turn
 
 _PULL = 120.0  # seconds for an image of which a pull has failed, but may not again
+_MOUNTED = 3.0  # seconds for a pod's volumes to be there
 _SAID = 1.0  # seconds of waiting from which it is said for what
+
+
+class Restricted(SkelebotError):
+    """A namespace refuses the pod for its user or that one's rights."""
 
 
 class Known(NamedTuple):
@@ -33,6 +40,7 @@ class Known(NamedTuple):
     mounts: tuple[Mount, ...]
     memory: int = 0
     maker: str = ""
+    claimed: Claimed = Claimed()
 
 
 class ClusterRun:
@@ -44,6 +52,7 @@ class ClusterRun:
         self.lock: IO[str] | None = None
         self.output: Output | None = None
         self.asked, self.metrics = 0, ""
+        self.arch = ""  # what nodes must have for no other reason than the image
         self._kill_at = 0.0
         self._is_over = threading.Event()
         self._stream: Stream | None = None
@@ -56,8 +65,13 @@ class ClusterRun:
         task = replace(task, mounts=prepared.mounts)
         job = manifest.job(task, where)
         name, memory = job["metadata"]["name"], task.limits.memory
-        run = cls(client, Known(name, task.name, task.root, task.mounts, memory, where.maker))
+        known = Known(name, task.name, task.root, task.mounts, memory, where.maker, where.claimed)
+        run = cls(client, known)
+        run.arch = manifest.arch_alone(job, where)
         secret = manifest.secret(task, where, os.environ)
+        if claim := manifest.volume_claim(task, where):
+            client.ensure("persistentvolumeclaims", claim)
+        await_turn(client, task.name, where.claimed, task.mounts)
         made: Json = {}
         try:
             made = client.create("jobs", job)
@@ -83,13 +97,33 @@ class ClusterRun:
             if state.name in ("waiting", "running", "ended"):
                 return
             waited = time.monotonic() - began
+            if state == pod.State("pulling") and waited > _MOUNTED:
+                state = self._why_not_mounted() or state
             failed_since = (failed_since or waited) if state.name == "pulling" and state.why else 0.0
             if state.is_final or (failed_since and waited - failed_since > _PULL):
-                raise SkelebotError(f"{self.known.task} was not started: {state.why}")
+                kind = Restricted if pod.is_restricted(state.why) else SkelebotError
+                raise kind(f"{self.known.task} was not started: {state.why}")
             if state.why and waited > _SAID and state.why != said:
+                if never := self._why_never(state.why):
+                    raise SkelebotError(f"{self.known.task} was not started: {never}")
                 console.info(f"{self.known.task} waits at {self.client.place}: {state.why}")
                 said = state.why
-            time.sleep(0.05 if waited < 2 else 0.3)
+            time.sleep(0.05 if waited < 2 else 0.3 if waited < 10 else 1)
+
+    def _why_not_mounted(self) -> pod.State | None:
+        events = self.client.list("events", fieldSelector=f"involvedObject.uid={self.uid}")
+        why = pod.why_not_mounted(events)
+        return pod.State("queued", why) if why else None
+
+    def _why_never(self, said: str) -> str:
+        """Why no node will take the pod. Who may not list the nodes has only the scheduler's word."""
+        others: list[str] | None = None
+        if self.arch:
+            with suppress(Answer):
+                nodes = self.client.request("GET", "/api/v1/nodes?limit=500")["items"]
+                archs = {each["metadata"]["labels"].get("kubernetes.io/arch", "") for each in nodes}
+                others = sorted(archs) if self.arch not in archs else []
+        return pod.why_no_node(said, self.arch, others)
 
     def look(self) -> pod.State:
         """What the pod is doing now; that there is none yet, or why there never will be one."""
@@ -119,19 +153,32 @@ class ClusterRun:
         self.pod, self.uid = pods[0]["metadata"]["name"], pods[0]["metadata"]["uid"]
         return pods[0]
 
-    def send(self, task: Task, verbose: bool) -> None:
+    def send(self, task: Task) -> None:
         """Send what the job needs, its files and its words if those are many. Raises SkelebotError."""
+        claimed = self.known.claimed
+        await_turn(self.client, task.name, claimed, self.known.mounts, self.known.job, self._keep_gate)
         if self.known.mounts:
-            files.send(self.client, self.pod, self.known.root, self.known.mounts, verbose)
+            # Runs that only read the same folders are sent what is new one by one.
+            with locked(_own(claimed.root, "lock")) if claimed.folders else nullcontext():
+                files.send(self.client, self.pod, self._mapped)
         path = manifest.words_file(task)
         if path.startswith(RUN):
             data = manifest.words_data(task, os.environ).encode()
             script = f'head -c "$1" >{path} && [ "$(wc -c <{path})" = "$1" ]'
             self._in_gate(script, str(len(data)), stdin=data)
 
+    @property
+    def _mapped(self) -> Mapped:
+        return Mapped(self.known.root, self.known.mounts, self.known.claimed)
+
+    def _keep_gate(self) -> None:
+        self._in_gate(f"echo >{RUN}/alive")
+
     def open(self) -> None:
         """Let the job begin, in this pod and no other. Raises SkelebotError."""
-        self._in_gate(f'echo "$1" >{RUN}/open.new && mv {RUN}/open.new {RUN}/open', self.uid)
+        has_proxy = pod.has_proxy(self.find_pod() or {"spec": {"containers": []}})
+        script = f"echo >{RUN}/mesh; " if has_proxy else ""
+        self._in_gate(f'{script}echo "$1" >{RUN}/open.new && mv {RUN}/open.new {RUN}/open', self.uid)
 
     def feed(self, source: "bytes | int") -> None:
         """Send the job's input, all of it or what comes from a descriptor, in a thread."""
@@ -289,7 +336,7 @@ class ClusterRun:
             return
         try:
             with locked(self._own("lock")):
-                files.fetch(self.client, self.pod, self.known.root, self.known.mounts, self.client.verbose)
+                files.fetch(self.client, self.pod, self._mapped)
         except BaseException:
             console.warn(
                 f"the job's results are still at {self.client.place}; "
@@ -298,9 +345,7 @@ class ClusterRun:
             raise
 
     def _own(self, name: str) -> str:
-        folder = os.path.join(own_folder(self.known.root), "cluster")
-        os.makedirs(folder, exist_ok=True)
-        return os.path.join(folder, name)
+        return _own(self.known.root, name)
 
     def is_lost(self) -> bool:
         """Whether nobody attends it any more, of a run that goes with its end."""
@@ -357,6 +402,12 @@ class ClusterRun:
                 if self.look().name in ("ended", "failed"):
                     return
             time.sleep(0.1)
+
+
+def _own(root: str, name: str) -> str:
+    folder = os.path.join(own_folder(root), "cluster")
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, name)
 
 
 def missing(sent: object, made: object, path: str = "") -> list[str]:
