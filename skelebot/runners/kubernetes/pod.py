@@ -134,8 +134,8 @@ def why_no_node(said: str, arch: str, others: Sequence[str] | None) -> str:
         return ""
     found = f"; they are {' and '.join(others)}" if others else ""
     return (
-        f"its image is for {arch}, and no node is{found}; build it for them, as with "
-        f"DOCKER_DEFAULT_PLATFORM=linux/{(others or ['ARCHITECTURE'])[0]}"
+        f"its image is for {arch}, and no node is{found}; remove the image, and set "
+        f"DOCKER_DEFAULT_PLATFORM=linux/{(others or ['ARCHITECTURE'])[0]} to have it built for them"
     )
 
 
