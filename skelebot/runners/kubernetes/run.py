@@ -53,7 +53,7 @@ class ClusterRun:
         self.output: Output | None = None
         self.asked, self.metrics = 0, ""
         self.arch = ""  # what nodes must have for no other reason than the image
-        self._kill_at = 0.0
+        self._made = self._kill_at = 0.0
         self._is_over = threading.Event()
         self._stream: Stream | None = None
 
@@ -75,6 +75,7 @@ class ClusterRun:
         made: Json = {}
         try:
             made = client.create("jobs", job)
+            run._made = time.monotonic()
             if gone := sorted(missing(job["spec"], made["spec"])):
                 raise SkelebotError(
                     f"{client.place} does not know {', '.join(gone)}; its Kubernetes is too old for that"
@@ -156,7 +157,8 @@ class ClusterRun:
     def send(self, task: Task) -> None:
         """Send what the job needs, its files and its words if those are many. Raises SkelebotError."""
         claimed = self.known.claimed
-        await_turn(self.client, task.name, claimed, self.known.mounts, self.known.job, self._keep_gate)
+        own = self.known.job
+        await_turn(self.client, task.name, claimed, self.known.mounts, own, self._made, self._keep_gate)
         if self.known.mounts:
             # Runs that only read the same folders are sent what is new one by one.
             with locked(_own(claimed.root, "lock")) if claimed.folders else nullcontext():

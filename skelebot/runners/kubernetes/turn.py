@@ -21,17 +21,18 @@ def await_turn(
     claimed: Claimed,
     mounts: Sequence[Mount],
     own: str = "",
+    since: float = 0,
     on_wait: Callable[[], object] = dict,
 ) -> None:
     """Wait until no other run uses the same folders of a claim, unless all of them only read.
 
-    own: the name of the run's own Job once it is made; only runs that were made before it count then.
-    on_wait: called again and again meanwhile.
+    own: the name of the run's own Job once it is made, since when by the monotonic clock; only runs that were
+    made before it count then. on_wait: called again and again meanwhile.
     """
     if not claimed.folders:
         return
-    if own:
-        time.sleep(1)  # times are in whole seconds: from now on, no Job is made that would be before it
+    # The cluster's times are in whole seconds: a second later, no Job is made that would be before it.
+    time.sleep(max(0, since + 1 - time.monotonic()) if own else 0)
     said = ""
     while name := _first_user(client, folders(claimed, mounts), claimed.name, own):
         if name != said:
