@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import browsing
-from harness import Sandbox, job, queueing, wait_for
+from harness import SCIENCE, Sandbox, job, queueing, wait_for
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -719,13 +720,40 @@ def test_the_pictures_show_the_pages_as_they_are(digits: Sandbox, tmp_path: Path
                 wait_for(lambda: len(page.texts(".js-plotly-plot")) == 3)
             if name == "run":  # what comes before is different each time
                 page.run("document.querySelector('h2').scrollIntoView()")
-            found = page.texts("h1, h2, h3, thead th, figcaption, caption, nav a, summary, button")
-            # What is installed differs from machine to machine.
-            outline = "\n".join(text for text in found if "packages" not in text.lower())
-            target = ROOT / "docs" / f"page-{name}.png"
-            if os.environ.get("SKELEBOT_TEST_PICTURE"):
-                target.write_bytes(with_note(page.driver.get_screenshot_as_png(), outline))
-            assert note(target.read_bytes()) == outline, f"{target.name} is stale; refresh it: {REFRESH}"
+            compare_picture(page, f"page-{name}.png")
+
+
+@pytest.mark.engine
+@pytest.mark.browser
+def test_the_pictures_show_the_sweep_of_the_readme(sandbox: Sandbox, name: str) -> None:
+    shutil.copytree(ROOT / "examples" / "iris", sandbox.root, dirs_exist_ok=True)
+    config = sandbox.read("skelebot.yaml").replace("name: Iris", f"name: {name}\nbaseImage: {SCIENCE}")
+    sandbox.write("skelebot.yaml", config.replace("dependencies:\n- scikit-learn\n", ""))
+    own = sandbox.with_env(SKELEBOT_STORE=str(sandbox.root.parent / "store"))
+    own.ok(*shlex.split(sweep_of_the_readme()))
+    assert own.run("worker", "--drain", "-j", "2").code == 0
+    with tab(own, "1000,700") as page:
+        page.open("/project/sweep?name=models")
+        wait_for(lambda: len(page.texts(".js-plotly-plot")) == 2)
+        compare_picture(page, "iris-sweep.png")
+
+
+def sweep_of_the_readme() -> str:
+    """The words of its command after `skelebot -n`."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^\$ skelebot -n (queue --sweep .*)$", text, re.MULTILINE)
+    return str(found)
+
+
+def compare_picture(page: Tab, name: str) -> None:
+    """Checks that a picture of `docs` has the outline of the page that is open, or makes it."""
+    found = page.texts("h1, h2, h3, thead th, figcaption, caption, nav a, summary, button")
+    # What is installed differs from machine to machine.
+    outline = "\n".join(text for text in found if "packages" not in text.lower())
+    target = ROOT / "docs" / name
+    if os.environ.get("SKELEBOT_TEST_PICTURE"):
+        target.write_bytes(with_note(page.driver.get_screenshot_as_png(), outline))
+    assert note(target.read_bytes()) == outline, f"{name} is stale; refresh it: {REFRESH}"
 
 
 # A chunk of text at the end of a PNG: https://www.w3.org/TR/png/#11iTXt
