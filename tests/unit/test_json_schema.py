@@ -178,7 +178,7 @@ NUMBERS = st.one_of(
 )
 
 
-WRITTEN = st.sampled_from(["{}", "{}", "'{}'", "'0{}'", "-{}", "{}x", "[{}]"])
+WRITTEN = st.sampled_from(["{}", "{}", "'{}'", "'0{}'", "-1{}", "{}x", "[{}]"])
 
 
 @given(st.sampled_from(LIMITED), NUMBERS, WRITTEN)
