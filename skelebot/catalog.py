@@ -37,7 +37,7 @@ class BuiltIn(NamedTuple):
         return cast(type[Component], getattr(importlib.import_module(f"skelebot.components.{module}"), name))
 
 
-_OF_RUNS = ("ps", "logs", "wait", "stop", "exec", "clean", "worker", "runs", "ui")
+_OF_RUNS = ("ps", "logs", "wait", "send", "stop", "exec", "clean", "worker", "runs", "ui")
 
 BUILT_IN = (
     BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue")),

@@ -12,7 +12,7 @@ from skelebot.project.read import FILE, NO_PROJECT
 # The headings of Skelebot's own commands, the most used first.
 GROUPS = (
     ("pipelines", ("graph", "why")),
-    ("running jobs", ("ps", "logs", "wait", "stop", "exec", "clean")),
+    ("running jobs", ("ps", "logs", "wait", "send", "stop", "exec", "clean")),
     ("experiments", ("queue", "worker", "runs", "ui")),
     ("artifacts", ("push", "pull", "artifacts")),
     ("images", ("prime", "publish")),

@@ -158,6 +158,10 @@ def check(session: Session, image: Image, task: Task) -> None:
     """Raise SkelebotError for what is sure to keep the task from running."""
     from skelebot import runners
 
+    if task.stdin and not task.place.is_cluster:
+        raise UsageError(
+            f"{task.name}: `stdin: true` is only available on a cluster; choose one with -d k8s://CONTEXT"
+        )
     runners.at(task.place, session.flags).check(image, task)
 
 

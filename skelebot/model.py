@@ -521,6 +521,7 @@ class Job:
         Cluster(), help="How the job runs on a cluster; each key overrides the component's"
     )
     retries: int = key(0, help="How often a job that has failed is tried again", check=whole_number(0, 100))
+    stdin: bool = key(False, help="Whether a job in the background takes records from `skelebot send`")
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(
@@ -821,7 +822,8 @@ class Task:
     shadowed: the project's paths that the mounts lie over, whose content in the image nobody sees.
     keep: which ended runs of the job stay; None is the last of a detached one, and none otherwise.
     attempt: of a recorded run. environments: the folder for Python environments; "" is the root's own.
-    metrics: the file here that takes what a recorded run's job measures.
+    metrics: the file here that takes what a recorded run's job measures. stdin: whether it takes records
+    from whoever sends them.
     """
 
     name: str
@@ -847,6 +849,7 @@ class Task:
     environments: str = ""
     metrics: str = ""
     cluster: Cluster = Cluster()
+    stdin: bool = False
 
     @property
     def is_detached(self) -> bool:

@@ -280,6 +280,7 @@ class Forwarder:
 
     def __exit__(self, *error: object) -> None:
         self._flows.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # otherwise `accept` would still take one
         self._listener.close()
         self.cut()
 

@@ -25,7 +25,7 @@ def problems(project: Project) -> Iterator[str]:
             yield f"{place_of(job, 'name')}: there is already a job named {job.name!r}"
         seen[job.name] = job
         yield from _check_args(project, job)
-        yield from _check_retries(job)
+        yield from _check_mode(job)
         yield from _check_flags(job.params, inherited if has_root_params(project, job) else {})
         yield from _check_rehearsal(project, job)
         yield from _check_metrics(job)
@@ -106,10 +106,13 @@ def _check_languages(project: Project) -> Iterator[str]:
             )
 
 
-def _check_retries(job: Job) -> Iterator[str]:
+def _check_mode(job: Job) -> Iterator[str]:
     if job.retries and job.mode == "d":
         at = place_of(job, "retries")
         yield f"{at}: a job with mode d is not tried again; remove `retries` or `mode: d`"
+    if job.stdin and job.mode != "d":
+        at = place_of(job, "stdin")
+        yield f"{at}: a job in the foreground reads what is piped into it; remove `stdin` or add `mode: d`"
 
 
 def _check_metrics(job: Job) -> Iterator[str]:

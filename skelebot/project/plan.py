@@ -60,6 +60,7 @@ def task(project: Project, job: Job, values: Values, flags: Flags, caller: Mappe
         shadowed=shadowed(job),
         dependency_places=project.entry_places("Python"),
         cluster=job.cluster,
+        stdin=job.stdin,
     )
 
 

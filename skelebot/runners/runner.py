@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
+from skelebot.errors import SkelebotError
 from skelebot.model import Image, Place, Project, Run, Step, Task
 from skelebot.process import OWN, Streams
 
@@ -105,6 +106,12 @@ class Runner(Protocol):
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         """Write what a run has written, stdout and stderr apart, and give 0 when that went well."""
 
+    def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
+        """Send lines, or those from a descriptor, to a run with `stdin: true`.
+
+        has_end: whether its input ends with them.
+        """
+
     def stop(self, runs: Sequence[Run]) -> None:
         """Ask those that run to end, and end what does not within ten seconds; results come back."""
 
@@ -119,6 +126,14 @@ class Runner(Protocol):
 
     def shell(self, run: Run, user: str | None, words: tuple[str, ...]) -> Step | None:
         """The program that runs these words beside a run, as its user; None where a run has no inside."""
+
+
+def no_records(run: Run) -> SkelebotError:
+    return SkelebotError(f"{run.job} takes no records; add `stdin: true` to the job, and start it again")
+
+
+def has_ended(job: str) -> SkelebotError:
+    return SkelebotError(f"{job} has ended, and takes no more records; `skelebot {job}` starts it again")
 
 
 def superseded(runs: Iterable[Run], task: Task) -> list[Run]:

@@ -1,4 +1,4 @@
-"""`ps`, `logs`, `stop`, `exec` and `clean`: manage what runs; `worker`, `runs` and `ui`: what was queued."""
+"""`ps`, `logs`, `send`, `stop` and the like for what runs; `worker`, `runs` and `ui` for what was queued."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ _FOLLOW = Param("follow", "f", accepts="boolean", help="Follow the output")
 _MAP = Param("map", "m", accepts="boolean", help="Map the project folder into a new container")
 _JSON = Param("json", accepts="boolean", help="Print the result as JSON")
 _ALL = Param("all", "a", accepts="boolean", help="Include all checkouts of the project")
+_END = Param("end", accepts="boolean", help="End the job's input after them")
 _ALL_PROJECTS = Param("all", "a", accepts="boolean", help="Include all projects")
 _OF_WORKER = (
     Param(
@@ -90,6 +91,7 @@ class Runs(Component):
 
     def commands(self, project: Project | None) -> Iterable[Command]:
         jobs = tuple(job.name for job in project.jobs) if project else ()
+        takers = tuple(job.name for job in project.jobs if job.stdin) if project else ()
         one, any_one = replace(_JOB, offered=jobs), replace(_ANY_JOB, offered=jobs)
         sweeps = tuple(name for name, _ in project.sweeps) if project else ()
         of_list = tuple(replace(p, offered=sweeps) if p.name == "sweep" else p for p in _OF_LIST)
@@ -122,6 +124,13 @@ class Runs(Component):
                 _later("commands", "wait"),
                 (one,),
                 (_ALL,),
+            ),
+            Command(
+                "send",
+                "Send the lines of stdin to a job's last run",
+                _later("commands", "send"),
+                (replace(_JOB, offered=takers),),
+                (_END, _ALL),
             ),
             Command(
                 "stop",

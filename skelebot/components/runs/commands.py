@@ -12,7 +12,7 @@ from skelebot.files import sweep
 from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Project, Run, Task
 from skelebot.options import Values
 from skelebot.project import plan, state
-from skelebot.runners.runner import Cleaned, Runner
+from skelebot.runners.runner import Cleaned, Runner, has_ended
 
 # bash where the image has it
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
@@ -145,6 +145,22 @@ def wait(session: Session, values: Values) -> int:
         raise SkelebotError(_no_run(values, silent))
     runner, last = found[0]
     return foreground.attend(lambda launch: last, runner.wait, lambda run, signum, delivered: None)
+
+
+def send(session: Session, values: Values) -> int:
+    """Send the lines of stdin to a job's last run; with --end, its input ends after them."""
+    found, silent = _of_job(session, values)
+    if not found:
+        raise SkelebotError(_no_run(values, silent))
+    runner, last = found[0]
+    if not last.is_running:
+        raise has_ended(last.job)
+    if session.flags.dry_run:
+        console.out(f"send to {last.name}")
+        return 0
+    has_end = bool(values.get("end"))
+    runner.send(last, b"" if has_end and os.isatty(0) else 0, has_end)
+    return 0
 
 
 def stop(session: Session, values: Values) -> int:

@@ -19,7 +19,7 @@ from skelebot.runners.docker.client import PATIENCE, BuiltImage, Client, or_nati
 from skelebot.runners.docker.labels import PROJECT_LABEL, repository
 from skelebot.runners.docker.start import Prepared, start
 from skelebot.runners.folders import make_folders
-from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, no_records
 from skelebot.secret import display_text, reveal, reveal_all
 
 # What each of them lists is in the image or is not; none says a word where it is missing.
@@ -204,6 +204,9 @@ class Docker:
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         return runs.logs(self.client, run, follow, streams)
+
+    def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
+        raise no_records(run)
 
     def stop(self, runs_of: Sequence[Run]) -> None:
         runs.stop(self.client, runs_of)

@@ -23,9 +23,19 @@ from skelebot.runners.kubernetes import manifest, pod
 from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
 from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics, noted
-from skelebot.runners.kubernetes.manifest import CHECKOUT, JOB, MAKER, MOUNTS, PROJECT, ROOT, Claimed, Where
-from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted
-from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
+from skelebot.runners.kubernetes.manifest import (
+    CHECKOUT,
+    JOB,
+    MAKER,
+    MOUNTS,
+    PROJECT,
+    ROOT,
+    STDIN,
+    Claimed,
+    Where,
+)
+from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted, is_open
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, no_records, superseded
 from skelebot.secret import display_text, reveal, reveal_all
 
 _ANY = 1 << 60
@@ -145,6 +155,7 @@ class Kubernetes:
             raise
         if not task.is_detached:
             self._runs[run.known.job] = run
+            run.follow()
         if task.attempt:
             self._attempts[run.known.job] = task.attempt
         name = run.known.job
@@ -266,7 +277,7 @@ class Kubernetes:
     def _run_of(self, job: Any, its_pod: Any) -> Run:
         about = job["metadata"]
         notes = about.get("annotations") or {}
-        now = pod.state(its_pod) if its_pod else pod.State("failed" if pod.has_failed(job) else "queued")
+        now = self._state_of(its_pod) or pod.State("failed" if pod.has_failed(job) else "queued")
         has_ended = now.name in ("ended", "failed")
         code = (now.code if now.code is not None else 1) if has_ended else None
         began, ended = _times(its_pod)
@@ -283,6 +294,15 @@ class Kubernetes:
             began or about["creationTimestamp"],
             ended if has_ended else "",
         )
+
+    def _state_of(self, its_pod: Any) -> pod.State | None:
+        """What a pod is doing; the cluster notices an opened gate only a moment later."""
+        now = pod.state(its_pod) if its_pod else None
+        with suppress(Answer):
+            name = its_pod["metadata"]["name"] if its_pod else ""
+            if now and now.name == "waiting" and is_open(self.client, name) is not False:
+                return pod.State("running")
+        return now
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         other = self._found(run)
@@ -304,6 +324,14 @@ class Kubernetes:
         if known.code is not None and run.checkout == checkout_id(run.root):
             other.bring_back()
         return 0
+
+    def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
+        other = self._found(run)
+        if not other.known.takes_records:
+            raise no_records(run)
+        while other.look().name in WAITING:
+            time.sleep(0.2)
+        other.send_records(source, has_end)
 
     def stop(self, runs: Sequence[Run]) -> None:
         for run in runs:
@@ -381,10 +409,8 @@ def _known(job: Any) -> Known:
     limits = next((each.get("resources") or {} for each in containers if each["name"] == "job"), {})
     memory = str((limits.get("limits") or {}).get("memory", ""))
     limit = int(memory) if memory.isdigit() else 0
-    name, maker = about["name"], notes.get(MAKER, "")
-    return Known(
-        name, notes.get(JOB, ""), notes.get(ROOT, ""), mounts, limit, maker, manifest.claimed_of(job)
-    )
+    name, task, root, maker = about["name"], notes.get(JOB, ""), notes.get(ROOT, ""), notes.get(MAKER, "")
+    return Known(name, task, root, mounts, limit, maker, manifest.claimed_of(job), STDIN in notes)
 
 
 def _input(task: Task, streams: Streams) -> bytes | int:

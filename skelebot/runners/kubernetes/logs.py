@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -131,58 +130,6 @@ _MEASURED = f"""
 wc -c <{METRICS_FILE}
 tail -c +"$1" {METRICS_FILE}
 """
-
-
-# usage: sh -c TAKE. Appends what comes to the job's input: a line with a length, and so many bytes; says how
-# much there is. `end` in place of a length is the last.
-_TAKE = f"""
-wc -c <{RUN}/in
-while read -r size; do
-    [ "$size" != end ] || {{ : >{RUN}/in.end; echo end; exit; }}
-    head -c "$size" >>{RUN}/in
-    wc -c <{RUN}/in
-done
-"""
-
-
-class Input:
-    """The job's input, which the client sends; what has not arrived is sent again.
-
-    source: all of it, or a descriptor. is_over: whether nobody needs it any more.
-    """
-
-    def __init__(self, client: Client, pod: str, source: bytes | int, is_over: Callable[[], bool]) -> None:
-        self._client, self._pod, self._is_over = client, pod, is_over
-        self._held = source if isinstance(source, bytes) else b""  # from `_at` on
-        self._source = None if isinstance(source, bytes) else source
-        self._at = 0
-
-    def send(self) -> None:
-        """Send all of it."""
-        while not self._is_over():
-            words = ("/bin/sh", "-c", _TAKE)
-            with suppress(SkelebotError), self._client.connected(self._pod, "keeper", *words) as stream:
-                if self._exchange(stream):
-                    return
-            time.sleep(0.2)
-
-    def _exchange(self, stream: Stream) -> bool:
-        """Send what is there as it is asked for; tell whether the end has arrived."""
-        rest = b""
-        for channel, data in stream.read():
-            *lines, rest = (rest + data).split(b"\n") if channel == 1 else (rest,)
-            for line in lines:
-                if line == b"end":
-                    return True
-                self._held, self._at = self._held[int(line) - self._at :], int(line)
-                if not self._held and self._source is not None:
-                    self._held = os.read(self._source, _CHUNK)
-                chunk = self._held[:_CHUNK]
-                stream.write(f"{len(chunk)}\n".encode() + chunk if chunk else b"end\n")
-        return False
-
-
-_CHUNK = 1 << 16
 
 
 class Gone(SkelebotError):

@@ -26,6 +26,7 @@ TOKEN, ATTEMPT = "skelebot.run", "skelebot.attempt"
 ROOT, MOUNTS = "skelebot.root", "skelebot.mounts"
 MAKER = "skelebot.maker"  # the process that attends a run which is not kept
 CLAIM = "skelebot.claim"
+STDIN = "skelebot.stdin"  # of a run that takes records from whoever sends them
 
 _LONGEST = 52  # a CronJob adds eleven letters to the 63 that a name has
 _LARGE = 100_000  # bytes of words from which they travel as a file
@@ -77,6 +78,7 @@ def job(task: Task, where: Where) -> Manifest:
     if where.claimed.folders:
         labels[CLAIM] = dns(where.claimed.name, 63)
         notes[CLAIM] = json.dumps(where.claimed)
+    notes |= {STDIN: "true"} if task.stdin else {}
     mesh = {} if task.cluster.mesh is not False else {"sidecar.istio.io/inject": "false"}
     waits = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'}
     waits = {**mesh, "linkerd.io/inject": "disabled"} if mesh else waits  # older ones know the annotation
@@ -172,7 +174,8 @@ def _keeper(task: Task, where: Where) -> Manifest:
 def _job_container(task: Task, where: Where, name: str) -> Manifest:
     limit = f"{task.timeout:f}".rstrip("0").rstrip(".")
     file = words_file(task)
-    words = ("job", limit, "1" if where.has_stdin else "", file, *(() if file else map(str, task.argv)))
+    has_stdin = "1" if where.has_stdin or task.stdin else ""
+    words = ("job", limit, has_stdin, file, *(() if file else map(str, task.argv)))
     container: Manifest = {
         "name": "job",
         "image": where.image,

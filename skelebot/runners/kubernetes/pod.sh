@@ -149,7 +149,7 @@ done
 if [ "$_sk_limit" != 0 ]; then
     (
         trap '' INT TERM HUP QUIT
-        sleep "$_sk_limit" && kill -s URG $$
+        sleep "$_sk_limit" && kill -s URG $$ && sleep 10 && kill -s KILL -- "-$(cat $_sk_run/pid)"
     ) >/dev/null 2>&1 &
 fi
 _sk_env=$(command -v env) _sk_setsid=$(command -v setsid)

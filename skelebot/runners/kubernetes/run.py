@@ -14,17 +14,21 @@ from skelebot.files import locked
 from skelebot.foreground import GRACE
 from skelebot.model import Mount, Task
 from skelebot.project.state import own_folder
+from skelebot.runners.attempts import Unreachable
 from skelebot.runners.kubernetes import files, manifest, pod
-from skelebot.runners.kubernetes.client import Answer, Broken, Client, Json, Stream
+from skelebot.runners.kubernetes.client import LASTING, Answer, Broken, Client, Json, Stream
 from skelebot.runners.kubernetes.files import Mapped
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Gone, Input, Lost, Noted, Output, noted
+from skelebot.runners.kubernetes.input import CLOSED, OVER, Input
+from skelebot.runners.kubernetes.logs import Gone, Lost, Noted, Output, noted
 from skelebot.runners.kubernetes.manifest import RUN, Claimed, Where
 from skelebot.runners.kubernetes.turn import await_turn
+from skelebot.runners.runner import has_ended
 
 _PULL = 120.0  # seconds for an image of which a pull has failed, but may not again
 _MOUNTED = 3.0  # seconds for a pod's volumes to be there
 _SAID = 1.0  # seconds of waiting from which it is said for what
+_SETTLING = 5.0  # seconds in which the cluster notices that a container has ended
 
 
 class Restricted(SkelebotError):
@@ -41,6 +45,7 @@ class Known(NamedTuple):
     memory: int = 0
     maker: str = ""
     claimed: Claimed = Claimed()
+    takes_records: bool = False
 
 
 class ClusterRun:
@@ -56,6 +61,9 @@ class ClusterRun:
         self._made = self._kill_at = 0.0
         self._is_over = threading.Event()
         self._stream: Stream | None = None
+        self._has_opened = self._is_ours = False
+        self._follower: threading.Thread | None = None
+        self._end: int | BaseException | None = None  # the code, or why there is none
 
     # --- its beginning ---
 
@@ -68,6 +76,7 @@ class ClusterRun:
         known = Known(name, task.name, task.root, task.mounts, memory, where.maker, where.claimed)
         run = cls(client, known)
         run.arch = manifest.arch_alone(job, where)
+        run._is_ours = not task.attempt  # a recorded run's is whoever's that supervises it
         secret = manifest.secret(task, where, os.environ)
         if claim := manifest.volume_claim(task, where):
             client.ensure("persistentvolumeclaims", claim)
@@ -94,7 +103,7 @@ class ClusterRun:
         """Wait until the pod is there and waits for its files. Raises SkelebotError for what never will."""
         began, said, failed_since = time.monotonic(), "", 0.0
         while True:
-            state = self.look()
+            state = self._look()
             if state.name in ("waiting", "running", "ended"):
                 return
             waited = time.monotonic() - began
@@ -128,6 +137,19 @@ class ClusterRun:
 
     def look(self) -> pod.State:
         """What the pod is doing now; that there is none yet, or why there never will be one."""
+        until = time.monotonic() + LASTING
+        while (state := self._look()).name == "waiting":
+            # The cluster notices only a moment later that a gate was opened, and that it has ended.
+            is_gate_open = self._has_opened or is_open(self.client, self.pod)
+            if is_gate_open is not None:
+                return pod.State("running") if is_gate_open else state
+            if time.monotonic() > until:
+                raise Unreachable(f"{self.client.place} does not say what {self.known.task} is doing")
+            time.sleep(0.1)
+        return state
+
+    def _look(self) -> pod.State:
+        """The same as far as the cluster knows."""
         if found := self.find_pod():
             return pod.state(found)
         if self.pod:
@@ -181,10 +203,27 @@ class ClusterRun:
         has_proxy = pod.has_proxy(self.find_pod() or {"spec": {"containers": []}})
         script = f"echo >{RUN}/mesh; " if has_proxy else ""
         self._in_gate(f'{script}echo "$1" >{RUN}/open.new && mv {RUN}/open.new {RUN}/open', self.uid)
+        self._has_opened = True
 
     def feed(self, source: "bytes | int") -> None:
         """Send the job's input, all of it or what comes from a descriptor, in a thread."""
-        process.in_thread(Input(self.client, self.pod, source, self._is_over.is_set).send)
+
+        def send() -> None:
+            with suppress(SkelebotError):  # whoever follows the job finds out why
+                Input(self.client, self.pod, source).send(lambda: not self._is_over.is_set())
+
+        process.in_thread(send)
+
+    def send_records(self, source: bytes | int, has_end: bool) -> None:
+        """Send lines, which others may send at the same time. Raises SkelebotError."""
+        records = Input(self.client, self.pod, source, has_end, by_lines=True)
+        end = records.send(lambda: self.look().name == "running")
+        if end == CLOSED:
+            raise SkelebotError(
+                f"the input of {self.known.task} was ended; `skelebot {self.known.task}` starts it again"
+            )
+        if end == OVER:
+            raise has_ended(self.known.task)
 
     def _in_gate(self, script: str, *words: str, stdin: bytes = b"") -> None:
         until = time.monotonic() + 60
@@ -208,21 +247,37 @@ class ClusterRun:
     # --- its end ---
 
     def wait(self) -> int:
-        """Give on what the job writes, to its end; bring back its results; return its code."""
-        watcher = threading.Thread(target=self._watch, daemon=True)
-        watcher.start()
-        try:
-            code = self._to_end()
-        except Answer as error:
-            raise self._lost(error) from None
-        finally:
-            self._is_over.set()
+        """Wait until what the job writes has been given on; bring back its results; return its code."""
+        self.follow()
+        assert self._follower
+        self._follower.join()
+        if isinstance(self._end, OSError) and self._is_ours:
+            self._end_alone()
+        if isinstance(self._end, Answer):
+            raise self._lost(self._end)
+        if isinstance(self._end, BaseException):
+            raise self._end
+        assert self._end is not None
         try:
             self.bring_back()
         except (Answer, Broken):
             self._check_pod()  # which says why
             raise
-        return code
+        return self._end
+
+    def follow(self) -> None:
+        """Give on what the job writes, to its end, in a thread."""
+        if not self._follower:
+            self._follower = process.in_thread(self._follow)
+
+    def _follow(self) -> None:
+        process.in_thread(self._watch)
+        try:
+            self._end = self._to_end()
+        except BaseException as error:
+            self._end = error  # `wait` raises it
+        finally:
+            self._is_over.set()
 
     def _to_end(self) -> int:
         """Follow both streams; return the code once all of them has been given on."""
@@ -291,9 +346,9 @@ class ClusterRun:
             self.settle()  # as others may list it
         return code
 
-    def settle(self) -> pod.State:
+    def settle(self, seconds: float = _SETTLING) -> pod.State:
         """Return the state of the pod once the cluster knows that the job has ended, a moment after us."""
-        until, state = time.monotonic() + 5, pod.State("running")
+        until, state = time.monotonic() + seconds, pod.State("running")
         with suppress(SkelebotError):
             while (state := self.look()).name == "running" and time.monotonic() < until:
                 time.sleep(0.1)
@@ -370,6 +425,16 @@ class ClusterRun:
         if self.lock:
             self.lock.close()
 
+    def _end_alone(self) -> None:
+        """End a job that nobody attends any more, as its output could not be written; its results come."""
+        with suppress(SkelebotError):
+            self.send_signal(signal.SIGTERM)
+            if self.settle(GRACE).name == "running":
+                self.send_signal(signal.SIGKILL)
+                self.settle()
+            self.bring_back()
+            self.abandon()
+
     def abandon(self) -> None:
         """Remove the run at once, because of an error, which is told rather than that this fails."""
         try:
@@ -410,6 +475,18 @@ def _own(root: str, name: str) -> str:
     folder = os.path.join(own_folder(root), "cluster")
     os.makedirs(folder, exist_ok=True)
     return os.path.join(folder, name)
+
+
+def is_open(client: Client, pod: str) -> bool | None:
+    """Whether the gate of a pod was opened; None where nobody can say, as in one that has ended."""
+    try:
+        return client.run(pod, "gate", "/bin/sh", "-c", f"[ -e {RUN}/open ]").code == 0
+    except Broken:
+        return None
+    except Answer as error:
+        if error.status in (401, 403):
+            raise
+        return None
 
 
 def missing(sent: object, made: object, path: str = "") -> list[str]:

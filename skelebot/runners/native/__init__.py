@@ -23,7 +23,7 @@ from skelebot.runners.native import environment, records
 from skelebot.runners.native.environment import Environment
 from skelebot.runners.native.held import Held, hold
 from skelebot.runners.native.records import Record
-from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, superseded
+from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, no_records, superseded
 
 if TYPE_CHECKING:
     import threading
@@ -260,6 +260,9 @@ class Native:
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         return records.show_output(run, follow, streams)
+
+    def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
+        raise no_records(run)
 
     def stop(self, runs: Sequence[Run]) -> None:
         """Ask the runs to end, and end those that do not. Raises SkelebotError for what lives even then."""
