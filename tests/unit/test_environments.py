@@ -142,6 +142,7 @@ def test_defaults_that_say_something_are_there(project: Path, capsys: pytest.Cap
         "    type: text\n"
         "    secret: false\n"
         "  retries: 0\n"
+        "  stdin: false\n"
         "  dependencies: true\n"
         "  cache: false\n"
         "primaryExe: CMD\n"

@@ -63,7 +63,9 @@ ROOMS = {
         ),
     ),
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
-    "runners.kubernetes": ("client", "manifest", "pod", "logs", "files", "image", "turn", "run", "__init__"),
+    "runners.kubernetes": (
+        *("client", "manifest", "pod", "logs", "input", "files", "image", "turn", "run", "__init__"),
+    ),
     "runners": (
         *("folders", "attempts", "runner", "gpus", "limits"),
         *("docker", "native", "kubernetes", "__init__"),
