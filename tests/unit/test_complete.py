@@ -33,6 +33,7 @@ jobs:
   - {name: cache, accepts: boolean, default: true}
   - {name: q, choices: ["a=b", "1:2"]}
 - {name: trial, source: echo, help: Tries}
+- {name: listen, source: cat, help: Listens, mode: d, stdin: true}
 components:
   repository:
     local: store
@@ -92,6 +93,8 @@ def found(words: str, word: str) -> list[str]:
         ("", "--native=", ""),
         ("", "--docker-host=", ""),
         ("why", "trai", "train"),
+        ("send", "", "listen"),
+        ("send listen", "--", "--end --all --help"),
         ("why train", "", "logistic|forest|two words"),
         # args
         ("train", "", "logistic|forest|two words"),

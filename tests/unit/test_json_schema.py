@@ -46,6 +46,7 @@ LOADS = [
     "name: demo\njobs:\n  - &a {name: a, source: a.py, help: A}\n  - {<<: *a, name: b}\n",
     "name: demo\nresources: {cpus: 0.5, memory: 4g, shm: 1024, gpus: all, disk: 20Gi}\n",
     "name: demo\n" + JOB + "    resources: {cpus: 500m, gpus: 2, memory: null}\n    retries: 3\n",
+    "name: demo\n" + JOB + "    mode: d\n    stdin: true\n",
     "name: demo\n" + JOB + "    native: always\n    metrics: [out/metrics.json]\n",
     "name: demo\n" + JOB + "    metrics: {loss: 'loss=(.*)', acc.top1: 'acc (.*)'}\n",
     *(f"name: demo\n{key}: null\n" for key in ("jobs", "components", "environment", "gpu", "build", "user")),

@@ -172,6 +172,7 @@ TASKS = {
             pod_spec=Json('{"containers": [{"name": "job", "resources": {"limits": {"cpu": "4"}}}]}'),
         ),
     ),
+    "stdin": replace(TASK, mode="d", stdin=True),
     "queue": replace(TASK, cluster=Cluster(local_queue="team-a")),
     "claim": replace(
         TASK,
@@ -241,6 +242,23 @@ def test_no_secret_is_in_a_manifest() -> None:
     assert made["stringData"]["env.TOKEN"] == "hunter2"
     assert made["stringData"]["words"].splitlines()[-1] == "hunter2"
     assert manifest.secret(TASK, WHERE, os.environ) is None
+
+
+def test_a_job_that_takes_records_has_an_input() -> None:
+    job = plan.task(PROJECT, Job("train", "true", "h", mode="d", stdin=True), {}, Flags(), {})
+    made = manifest.job(replace(job, place=Place.at("k8s://")), WHERE)
+    (of_job, _) = made["spec"]["template"]["spec"]["containers"]
+    assert of_job["args"][:3] == ["job", "0", "1"]
+    assert made["metadata"]["annotations"]["skelebot.stdin"] == "true"
+
+
+def test_stdin_is_for_jobs_in_the_background(tmp_path: Path) -> None:
+    text = "name: demo\njobs:\n- {name: a, source: b, help: c, stdin: true}\n"
+    (problem,) = problems(tmp_path, text)
+    assert problem.endswith(
+        "jobs[0].stdin: a job in the foreground reads what is piped into it; remove `stdin` or add `mode: d`"
+    )
+    assert problems(tmp_path, text.replace("stdin", "mode: d, stdin")) == []
 
 
 def test_an_open_pod_begins_and_ends_without_a_client() -> None:

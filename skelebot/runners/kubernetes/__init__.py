@@ -214,8 +214,11 @@ class Kubernetes:
 
     def _await_begin(self, other: ClusterRun) -> None:
         """Wait until a run has begun. Raises SkelebotError if its client was killed before."""
-        while (state_of := other.look()).name in WAITING:
-            if other.is_lost():
+        while True:
+            is_lost = other.is_lost()  # before it is looked whether the client has opened the gate
+            if (state_of := other.look()).name not in WAITING:
+                break
+            if is_lost:
                 other.remove(grace=0)
                 raise SkelebotError(f"{other.known.task} was not started: its client has gone before")
             time.sleep(0.2)
