@@ -184,7 +184,7 @@ end_rest() {
 if [ -n "$_sk_asked" ]; then
     # A shell ends at once on a signal; what it has started may still be cleaning up.
     _sk_tries=100
-    while [ -n "$_sk_job" ] && kill -0 -- "-$_sk_job" 2>/dev/null && [ "$_sk_tries" -gt 0 ]; do
+    while [ -n "$_sk_job" ] && kill -s 0 -- "-$_sk_job" 2>/dev/null && [ "$_sk_tries" -gt 0 ]; do
         sleep 0.1
         _sk_tries=$((_sk_tries - 1))
     done
