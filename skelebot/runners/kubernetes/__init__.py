@@ -22,7 +22,7 @@ from skelebot.runners.kubernetes import image as images
 from skelebot.runners.kubernetes import manifest, pod
 from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics, noted
+from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics
 from skelebot.runners.kubernetes.manifest import (
     CHECKOUT,
     JOB,
@@ -318,10 +318,8 @@ class Kubernetes:
                 return self.wait(run)
             other.wait()
             return 0
-        other.look()
-        known = noted(self.client, other.pod)
-        if known is None:
-            raise SkelebotError(f"the output of {run.name} cannot be read; its pod at {self.place} has ended")
+        if (known := other.read_notes()) is None:
+            return 0  # it has not begun
         with suppress(Broken):
             output.catch_up(self.client, other.pod, known)
         if known.code is not None and run.checkout == checkout_id(run.root):

@@ -12,7 +12,7 @@ from skelebot import console, process
 from skelebot.errors import STOPPING, SkelebotError
 from skelebot.files import locked
 from skelebot.foreground import GRACE
-from skelebot.model import Mount, Task
+from skelebot.model import WAITING, Mount, Task
 from skelebot.project.state import own_folder
 from skelebot.runners.attempts import Unreachable
 from skelebot.runners.kubernetes import files, manifest, pod
@@ -330,6 +330,19 @@ class ClusterRun:
             raise Gone(f"{self.known.task} was not started: {state.why}")
         if state.is_final:
             raise Gone(f"{self.known.task} was ended at {self.client.place}: {state.why}")
+        return None
+
+    def read_notes(self) -> Noted | None:
+        """Read what stands beside the job; None where it has not begun. Raises SkelebotError."""
+        until = time.monotonic() + GRACE
+        while (state := self.look()).name not in WAITING:
+            if found := noted(self.client, self.pod):
+                return found
+            # The keeper begins a moment after the gate was opened.
+            if state.name != "running" or time.monotonic() > until:
+                where = f"its pod at {self.client.place} has ended"
+                raise SkelebotError(f"the output of {self.known.task} cannot be read; {where}")
+            time.sleep(0.2)
         return None
 
     def is_keeper_up(self) -> bool:
