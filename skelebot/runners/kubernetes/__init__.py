@@ -301,10 +301,10 @@ class Kubernetes:
     def _state_of(self, its_pod: Any) -> pod.State | None:
         """What a pod is doing; the cluster notices an opened gate only a moment later."""
         now = pod.state(its_pod) if its_pod else None
-        with suppress(Answer):
-            name = its_pod["metadata"]["name"] if its_pod else ""
-            if now and now.name == "waiting" and is_open(self.client, name) is not False:
-                return pod.State("running")
+        if now and now.name == "waiting":
+            with suppress(Answer):
+                if is_open(self.client, its_pod["metadata"]["name"]) is not False:
+                    return pod.State("running")
         return now
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:

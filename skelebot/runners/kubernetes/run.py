@@ -208,11 +208,17 @@ class ClusterRun:
     def feed(self, source: "bytes | int") -> None:
         """Send the job's input, all of it or what comes from a descriptor, in a thread."""
 
-        def send() -> None:
+        def send(source: bytes | int) -> None:
             with suppress(SkelebotError):  # whoever follows the job finds out why
                 Input(self.client, self.pod, source).send(lambda: not self._is_over.is_set())
 
-        process.in_thread(send)
+        def send_all() -> None:
+            try:
+                send(source)
+            except OSError:  # it cannot be read, as a folder cannot
+                send(b"")
+
+        process.in_thread(send_all)
 
     def send_records(self, source: bytes | int, has_end: bool) -> None:
         """Send lines, which others may send at the same time. Raises SkelebotError."""
