@@ -210,7 +210,7 @@ def forbid_pulling(own: Namespace) -> None:
 def assert_nothing_left(own: Namespace) -> None:
     """Nothing of a run is on the cluster (deleting takes a moment), and no kubectl of it runs here."""
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not own.left(), 30)
+        wait_for(lambda: not own.left(), 60)  # of a node whose API server has just come back
     assert own.left() == {}, (own.left(), own.all("jobs"), own.all("pods"))
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not clients(own), 5)
