@@ -199,8 +199,8 @@ def test_a_folder_that_is_gone(sandbox: Sandbox) -> None:
 
 def test_colour_only_on_a_terminal(sandbox: Sandbox) -> None:
     project(sandbox, "x", job("true"))
-    screen = Terminal(sandbox, f"{SKELEBOT} nope; NO_COLOR=1 {SKELEBOT} nope; echo end")
-    screen.expect("end")
+    screen = Terminal(sandbox, f"{SKELEBOT} nope; NO_COLOR=1 {SKELEBOT} nope; echo it-is-over")
+    screen.expect("it-is-over")
     assert screen.output.count(b"\x1b[31mERROR") == 1
     assert screen.output.count(b"ERROR") == 2
     screen.close()
