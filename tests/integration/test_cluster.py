@@ -189,6 +189,7 @@ def test_the_clusters_own_log_has_the_lines_too(space: Namespace, name: str) -> 
 
     wait_for(lambda: b"to-the-log" in log())
     assert run(space, "wait", "run").code == 0
+    run(space, "clean")
 
 
 # --- files ---
