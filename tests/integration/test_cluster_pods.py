@@ -1,9 +1,11 @@
 """What stands beside a job on a cluster, and pods that it refuses for their user, nodes or volumes."""
 
 import base64
+import hashlib
 import json
 import ssl
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import CONTEXT, Namespace, done, keys
-from harness import BASE, CLIENTS, Result, docker, job, project, runs_of, wait_for
+from harness import Result, docker, job, project, runs_of, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 
@@ -108,8 +110,8 @@ def test_a_queued_run_ends_with_a_deaf_container(space: Namespace, name: str) ->
     image = image_of(space, name)
     write(space, name, job("echo r >out/result", outputs="[out/]"), settings=beside(image, DEAF))
     own = space.sandbox.with_env(SKELEBOT_STORE=str(space.sandbox.root.parent / "store"))
-    own.ok("-d", space.place, "queue", "run")
-    worked = own.run("worker", "--exit-when-empty", "--on", f"k8s://{CONTEXT}/{space.name}=1", timeout=200)
+    own.ok("queue", "run")
+    worked = own.run("worker", "--drain", "--on", f"k8s://{CONTEXT}/{space.name}=1", timeout=200)
     assert runs_of(own)[1]["state"] == "done", worked
 
 
@@ -187,7 +189,11 @@ class Admission(BaseHTTPRequestHandler):
 def test_a_restricted_namespace_takes_the_job_as_another_user(restricted: Namespace, name: str) -> None:
     params = "[{name: token, secret: true, default: $TOKEN}]"
     restricted.sandbox.write("data/x", "x")
-    write(restricted, name, job("id -u; cat data/x; echo r >out/r", mappings="[data/, out/]", params=params))
+    write(
+        restricted,
+        name,
+        job("id -u; cat data/x; echo r >out/r; true", mappings="[data/, out/]", params=params),
+    )
     own = Namespace(restricted.name, restricted.sandbox.with_env(TOKEN="t"))
     result = run(own, "run")
     assert (result.code, result.out) == (0, "1000\nx"), result
@@ -209,42 +215,48 @@ def test_a_user_that_is_named_is_kept_and_root_is_refused(restricted: Namespace,
 # --- nodes and volumes ---
 
 
-@pytest.fixture
-def foreign(name: str) -> Iterator[str]:
-    """The base image, said to be of another architecture."""
-    tag = f"skelebot-test/foreign:{name}"
-    made = docker("create", BASE)
-    with subprocess.Popen((CLIENTS[0], "export", made), stdout=subprocess.PIPE) as export:
-        words = (CLIENTS[0], "import", "--platform", "linux/s390x", "-", tag)
-        subprocess.run(words, stdin=export.stdout, check=True, capture_output=True)
-    docker("rm", made)
-    yield tag
-    docker("rmi", "--force", tag)
+def load_image(name: str, arch: str, folder: Path) -> None:
+    """Give the engine an image of a project that is for another architecture, as `docker save` writes it."""
+    with tarfile.open(folder / "layer.tar", "w") as layer:
+        layer.addfile(tarfile.TarInfo("file"))
+    digest = hashlib.sha256((folder / "layer.tar").read_bytes()).hexdigest()
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+    (folder / "config.json").write_text(json.dumps({"architecture": arch, "os": "linux", "rootfs": rootfs}))
+    manifest = [{"Config": "config.json", "RepoTags": [f"{name}:latest"], "Layers": ["layer.tar"]}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with tarfile.open(folder / "image.tar", "w") as image:
+        for each in ("manifest.json", "config.json", "layer.tar"):
+            image.add(folder / each, each)
+    docker("load", "--input", str(folder / "image.tar"))
 
 
 @pytest.mark.parametrize("may_list_nodes", [True, False])
 def test_an_image_of_another_architecture_is_refused(
-    space: Namespace, name: str, foreign: str, may_list_nodes: bool
+    space: Namespace, name: str, tmp_path: Path, may_list_nodes: bool
 ) -> None:
-    write(space, name, job("true"), baseImage=foreign)
+    load_image(name, "s390x", tmp_path)
+    write(space, name, job("true"))
     rules = [rule for each in yaml.safe_load_all(run(space, "cluster", "role").out) for rule in each["rules"]]
     own = space if may_list_nodes else space.as_user("enough", *rules)
-    result = run(own, "run", timeout=150)
+    result = run(own, "-s", "run", timeout=150)
+    docker("rmi", "--force", f"{name}:latest")
     assert (result.code, result.out, len(result.errors)) == (1, "", 1), result
     assert "its image is for s390x, and no node is" in result.errors[0]
     assert ("they are amd64" in result.errors[0]) is may_list_nodes
 
 
 def test_a_volume_that_cannot_be_mounted_is_named(space: Namespace, name: str) -> None:
-    spec = {"volumes": [{"name": "x", "configMap": {"name": "missing-one"}}]}
+    mounted = {"name": "job", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}
+    spec = {"volumes": [{"name": "x", "configMap": {"name": "missing-one"}}], "containers": [mounted]}
     write(space, name, job("true"), settings=f"podSpec: {json.dumps(spec)}")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with space.sandbox.start("-d", space.place, "run", **pipes) as child:
         assert child.stderr
         said = b""
         while b"cannot be mounted yet" not in said:
-            said = child.stderr.readline()
-            assert said
+            line = child.stderr.readline()
+            assert line, said
+            said += line
         assert b"missing-one" in said
         child.terminate()
         child.communicate(timeout=60)

@@ -129,7 +129,9 @@ def why_no_node(said: str, arch: str, others: Sequence[str] | None) -> str:
             f"the claim {missing[1]} does not exist in its namespace; create it, "
             "or give cluster.claim a size to have one made"
         )
-    of_all = re.search(r"0/(\d+) nodes are available: (\d+) node\(s\) didn't match [^,.]*selector", said)
+    of_all = re.search(
+        r"0/(\d+) nodes are available: (\d+) node\(s\) didn't match [^,.]*node (?:affinity|selector)", said
+    )
     if not arch or not of_all or (others is None and of_all[1] != of_all[2]) or others == []:
         return ""
     found = f"; they are {' and '.join(others)}" if others else ""
