@@ -240,6 +240,15 @@ def test_an_engine_on_another_machine_is_refused(shown: Shown) -> None:
     assert "-d default" in shown.error(PROJECT + "host: tcp://far:2375\n", "jupyter")
 
 
+def test_a_cluster_is_refused(shown: Shown) -> None:
+    for found in (
+        shown.error(PROJECT, "-d", "k8s://gpu/ml", "jupyter"),
+        shown.error(PROJECT + "host: k8s://gpu/ml\n", "jupyter"),
+    ):
+        assert "the cluster k8s://gpu/ml cannot see this project folder" in found
+        assert "use this machine with -d default or -n" in found
+
+
 def test_a_project_without_python_is_refused(shown: Shown) -> None:
     assert "Jupyter needs Python; set `language: R+Python`" in shown.error(
         PROJECT + "language: R\n", "jupyter"

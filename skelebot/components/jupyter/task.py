@@ -35,6 +35,8 @@ def image_and_task(settings: "Jupyter", session: Session, options: ServerOptions
     if native:
         image = Image(project.image, project.name, base="", context=project.root)
         return image, launch.amended(session, _native(task, added))
+    if task.place.is_cluster:
+        raise _far(f"the cluster {task.place}")
     _refuse_remote(task.place.host)
     port = f"{joined(options.bind, options.port)}:{_PORT_IN_CONTAINER}"
     # Without the root's ports, which jobs publish: one of them may be running.
@@ -100,7 +102,11 @@ def _image(session: Session, project: Project, added: tuple[str, ...]) -> Image:
 def _refuse_remote(host: str | None) -> None:
     client = Client(host)
     if client.is_remote:
-        raise UsageError(
-            f"jupyter: the engine at {client.where} cannot see this project folder, where notebooks are "
-            "saved; log in there with `ssh -L 8888:127.0.0.1:8888`, or use this machine with -d default or -n"
-        )
+        raise _far(f"the engine at {client.where}", "log in there with `ssh -L 8888:127.0.0.1:8888`, or ")
+
+
+def _far(where: str, other: str = "") -> UsageError:
+    return UsageError(
+        f"jupyter: {where} cannot see this project folder, where notebooks are saved; "
+        f"{other}use this machine with -d default or -n"
+    )
