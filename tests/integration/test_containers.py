@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from harness import SKELEBOT, Sandbox, Terminal, containers, docker, job, make_sandbox, project, wait_for
@@ -24,20 +25,22 @@ def running(sandbox: Sandbox, name: str) -> Sandbox:
     return sandbox
 
 
-def rows(sandbox: Sandbox) -> dict[str, dict[str, str]]:
+def rows(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     return {row["job"]: row for row in json.loads(sandbox.ok("ps", "--json"))}
 
 
 def test_ps_lists_what_runs_and_what_has_ended(running: Sandbox, name: str) -> None:
     found = rows(running)
     assert {which: row["status"] for which, row in found.items()} == {"sleeps": "running", "speaks": "exited"}
-    assert set(found["sleeps"]) == {"job", "container", "status", "started", "host"}
+    assert set(found["sleeps"]) == {"job", "container", "status", "started", "host", "code"}
     assert found["sleeps"]["container"] in containers(name)
     assert found["sleeps"]["started"].startswith("20")
     assert found["sleeps"]["host"] == "default"
     title, first, second = running.ok("ps").splitlines()
     assert title.split() == ["JOB", "CONTAINER", "STATUS", "STARTED", "HOST"]
-    assert first.split()[:3] == ["speaks", found["speaks"]["container"], "exited"]  # the last started first
+    # the last started first
+    assert first.split()[:4] == ["speaks", found["speaks"]["container"], "exited", "(0)"]
+    assert (found["speaks"]["code"], found["sleeps"]["code"]) == (0, None)
     assert second.split()[0] == "sleeps"
 
 

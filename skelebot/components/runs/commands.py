@@ -104,8 +104,11 @@ def ps(session: Session, values: Values) -> int:
     found, _ = _all_runs(session, values)
     rows = [_row(run, bool(values.get("all"))) for _, run in found]
     if values.get("json"):
-        console.out(json.dumps(rows, indent=2))
+        codes = [{"code": run.code} for _, run in found]
+        console.out(json.dumps([row | code for row, code in zip(rows, codes, strict=True)], indent=2))
         return 0
+    for row, (_, run) in zip(rows, found, strict=True):
+        row["status"] += f" ({run.code})" if run.code is not None else ""
     if not rows:
         console.info("no runs")
         return 0
