@@ -39,8 +39,10 @@ class BuiltIn(NamedTuple):
 
 _OF_RUNS = ("ps", "logs", "wait", "send", "stop", "exec", "clean", "worker", "runs", "ui")
 
+_OF_SCHEDULES = ("deploy", "pause", "resume", "undeploy")
+
 BUILT_IN = (
-    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue")),
+    BuiltIn("jobs", "jobs:Jobs", Activation.PROJECT, ("why", "graph", "queue", *_OF_SCHEDULES)),
     BuiltIn("ports", "ports:Ports", Activation.PROJECT),
     BuiltIn("experiments", "runs:Runs", Activation.ALWAYS, _OF_RUNS, anyway=("runs", "ui")),
     BuiltIn("kerberos", "kerberos:Kerberos", Activation.CONFIGURED),

@@ -606,8 +606,9 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link |
         raise help.unknown(rest[0], *loaded)
     if verb := next((verb for verb in command.verbs() if rest[1:2] == [verb.name.partition(" ")[2]]), None):
         command, rest = verb, rest[1:]
-    if bind := command.bind if rest[1:2] not in (["-h"], ["--help"]) else None:
-        return _bound(bind, rest, loaded.session, loader)
+    own = ("-h", "--help", *(flag for param in command.params for flag in param.flags))
+    if command.bind and not (rest[1:2] and rest[1] in own):
+        return _bound(command.bind, rest, loaded.session, loader)
     try:
         values = options.parse(command.args, command.params, rest[1:])
     except HelpWanted:

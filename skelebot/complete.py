@@ -112,7 +112,11 @@ def _where(words: Sequence[str]) -> Where:
     if command.bind:  # a job and its values
         name, *rest = rest[1:] or [""]
         jobs = tuple(command for command in commands.values() if command.job)
-        return _in_command(commands[name], rest) if name else Where(commands=jobs)
+        if name.startswith("-"):
+            return _in_command(command, [name, *rest])
+        return (
+            _in_command(commands[name], rest) if name else Where(options=tuple(command.params), commands=jobs)
+        )
     return _in_command(command, rest[1:])
 
 

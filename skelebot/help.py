@@ -16,7 +16,7 @@ GROUPS = (
     ("experiments", ("queue", "worker", "runs", "ui")),
     ("artifacts", ("push", "pull", "artifacts")),
     ("images", ("prime", "publish")),
-    ("clusters", ("cluster",)),
+    ("clusters", ("cluster", "deploy", "pause", "resume", "undeploy")),
     ("notebooks", ("jupyter",)),
     ("the project", ("scaffold", "template", "bump", "package", "envs", "config", "schema")),
     ("Skelebot", ("doctor", "plugin", "completion")),
@@ -30,10 +30,13 @@ _NEEDED = {
     "cluster": ("cluster", "`cluster: {context: NAME}`", "docs/kubernetes.md"),
 }
 
+_SCHEDULED = "give a job a `schedule`, see docs/schedules.md"
+
 # What people type who expect the command of another tool.
 _MEANT = {
     **dict.fromkeys(("init", "new", "create"), "`skelebot scaffold` creates a project"),
     **dict.fromkeys(("list", "ls", "jobs", "commands"), "`skelebot -h` lists the jobs and commands"),
+    **dict.fromkeys(("deploy", "pause", "resume", "undeploy"), _SCHEDULED),
     "version": "`skelebot --version` shows the version of Skelebot",
     "run": "a job's name is the command: `skelebot JOB`",
     "build": "`skelebot prime` builds the image",

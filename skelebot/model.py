@@ -250,6 +250,23 @@ _dns_name = pattern(
     r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of Kubernetes: lower case, digits, dashes and dots"
 )
 
+
+class _Schedule(Pattern):
+    """A schedule of cron, of which the JSON Schema has only the form."""
+
+    def __call__(self, text: str) -> str | None:
+        from skelebot.cron import Cron  # only where there is a schedule
+
+        try:
+            Cron.parse(text)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+_schedule = _Schedule(r"@\w+|\s*(\S+\s+){4}\S+\s*", "")
+
+
 # Names with the YAML node below them, for whoever knows what it should hold.
 Sections = tuple[tuple[str, Any], ...]
 
@@ -519,6 +536,9 @@ class Job:
     resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
     cluster: Cluster = key(
         Cluster(), help="How the job runs on a cluster; each key overrides the component's"
+    )
+    schedule: str | None = key(
+        None, help="When `skelebot deploy` has the job run by itself, as in cron: 0 3 * * *", check=_schedule
     )
     retries: int = key(0, help="How often a job that has failed is tried again", check=whole_number(0, 100))
     stdin: bool = key(False, help="Whether a job in the background takes records from `skelebot send`")

@@ -200,6 +200,17 @@ def keys(settings: str = "") -> str:
     return f"{{registry: {{host: {host}, port: {port}, user: team}}, cluster: {{{settings}}}}}"
 
 
+def begin_run(space: Namespace, schedule: str, suffix: str) -> str:
+    """Have the schedule begin a run, as `kubectl create job --from` does; gives its name."""
+    (cron_job,) = (each for each in space.all("cronjobs") if each["metadata"]["name"] == schedule)
+    template, about = cron_job["spec"]["jobTemplate"], cron_job["metadata"]
+    owner = {"apiVersion": "batch/v1beta1", "kind": "CronJob", "name": schedule, "uid": about["uid"]}
+    name = f"{schedule}-{suffix}"
+    metadata = {**template["metadata"], "name": name, "ownerReferences": [owner]}
+    done("POST", space.path("jobs"), {"metadata": metadata, "spec": template["spec"]})
+    return name
+
+
 def forbid_pulling(own: Namespace) -> None:
     """Give all pods a wrong login for the registry."""
     make_pull_secret(own, "wrong", "tester:wrong")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CONTEXT, Namespace, done, keys
+from cluster import CONTEXT, Namespace, begin_run, done, keys
 from harness import Result, job, project, runs_of, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
@@ -244,3 +244,33 @@ def test_the_printed_manifest_runs_with_what_is_on_the_claim(kept: Disk) -> None
     assert kept.find("y").read_text() == "x"
     kept.space.delete("jobs", kept.space.all("jobs")[0]["metadata"]["name"])
     assert json.loads(kept.run("ps", "--json").out) == []
+
+
+# --- schedules ---
+
+
+def test_a_job_of_a_schedule_has_its_folders_on_the_claim(disk: Disk) -> None:
+    disk.make_claim()
+    space = disk.space
+    space.sandbox.write("data/in.txt", "sent")
+    source = "cat data/in.txt; echo again >>out/log"
+    keys_of_job = {"mappings": "['data/:ro', out/]", "schedule": '"0 0 29 2 *"'}
+    disk.write(job(source, "report", **keys_of_job))
+    assert disk.run("report").out == "sent"
+    deployed = disk.run("deploy", "report")
+    assert deployed.code == 0, deployed
+    begin_run(space, deployed.out.strip(), "one")
+    wait_for(lambda: any(each.get("status", {}).get("succeeded") for each in space.all("jobs")))
+    assert disk.find("log").read_text() == "again\nagain\n"
+    assert disk.run("logs", "report").out == "sent"
+    assert disk.run("report").out == "sent"  # which brings back what is new on the claim
+    assert space.sandbox.read("out/log") == "again\n" * 3
+    assert disk.run("undeploy", "report").code == 0
+
+
+def test_a_schedule_refuses_a_mapped_file_which_no_claim_keeps(disk: Disk) -> None:
+    disk.space.sandbox.write("data/in.txt", "x")
+    disk.write(job("true", "report", mappings="[data/in.txt, out/]", schedule='"@daily"'))
+    result = disk.run("deploy", "report")
+    assert (result.code, len(result.errors)) == (2, 1), result
+    assert "would have to send /app/data/in.txt; keep folders" in result.errors[0]

@@ -20,6 +20,7 @@ ORDER = (
         "files",
         "secret",
         "units",
+        "cron",
         "model",
         "json_form",
         "process",
@@ -64,7 +65,19 @@ ROOMS = {
     ),
     "runners.native": ("environment", "memory", "held", "records", "__init__"),
     "runners.kubernetes": (
-        *("client", "manifest", "pod", "logs", "input", "files", "image", "turn", "run", "__init__"),
+        *(
+            "client",
+            "manifest",
+            "pod",
+            "logs",
+            "input",
+            "files",
+            "image",
+            "turn",
+            "run",
+            "schedule",
+            "__init__",
+        ),
     ),
     "runners": (
         *("folders", "attempts", "runner", "gpus", "limits"),

@@ -33,6 +33,12 @@ RULES = (
     ("", "secrets", ("create",)),
     ("", "events", ("list",)),
 )
+# Where a job has a schedule.
+_SCHEDULE_RULES = (
+    ("batch", "cronjobs", ("create", "get", "list", "update", "delete")),
+    ("", "pods/log", ("get",)),
+    ("", "secrets", ("update", "delete")),
+)
 # Where a job has a claim made for it.
 _CLAIM_RULES = (("", "persistentvolumeclaims", ("create", "list")),)
 
@@ -42,7 +48,12 @@ def rules(session: Session) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     settings: list[Cluster] = [each for each in session.components if isinstance(each, Cluster)]
     settings += [job.cluster for job in session.project.jobs]
     makes_claims = any(isinstance(each.claim, Claim) for each in settings)
-    return RULES + _CLAIM_RULES if makes_claims else RULES
+    has_schedules = any(job.schedule for job in session.project.jobs)
+    return (
+        *RULES,
+        *(_CLAIM_RULES if makes_claims else ()),
+        *(_SCHEDULE_RULES if has_schedules else ()),
+    )
 
 
 def role(session: Session) -> int:

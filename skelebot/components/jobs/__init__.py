@@ -1,12 +1,12 @@
 """The project's jobs as commands, and what there is to ask about them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from skelebot.component import CheckLinks, Command, Component, Link, Session
-from skelebot.model import Arg, Job, Param, Project
+from skelebot.model import CLUSTER, Arg, Job, Param, Project
 from skelebot.options import Values
 from skelebot.project.sources import class_source, job_params
 
@@ -73,7 +73,33 @@ class Jobs(Component):
             Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
         )
         jobs = [_command(project, job) for job in project.jobs]
-        return [*jobs, *(each for each in questions if each.name not in names)]
+        more = _of_schedules(names) if _may_have_schedules(project) else ()
+        return [*jobs, *(each for each in (*questions, *more) if each.name not in names)]
+
+
+def _may_have_schedules(project: Project) -> bool:
+    """Whether the project has to do with clusters, so that others need not read of schedules."""
+    hosts = (project.host, *(job.host for job in project.jobs))
+    is_for_cluster = any(host and host.startswith(CLUSTER) for host in hosts)
+    has_cluster = any(name == "cluster" for name, _ in project.components)
+    return is_for_cluster or has_cluster or any(job.schedule for job in project.jobs)
+
+
+def _of_schedules(names: tuple[str, ...]) -> tuple[Command, ...]:
+    one = (Arg("job", (), "The job", offered=names),)
+    return (
+        Command(
+            "deploy",
+            "Have a cluster run a job by its schedule",
+            _schedules("show"),
+            tuple(replace(arg, optional=True) for arg in _OF_WHY),
+            (Param("list", accepts="boolean", help="List what is deployed of the project"), _JSON),
+            bind=_deploy,
+        ),
+        Command("pause", "Let a job's schedule begin no more runs", _schedules("pause"), one),
+        Command("resume", "Let a job's schedule begin runs again", _schedules("resume"), one),
+        Command("undeploy", "Remove a job's schedule with its runs", _schedules("undeploy"), one),
+    )
 
 
 def _command(project: Project, job: Job) -> Command:
@@ -166,6 +192,33 @@ def _why(link: Link) -> Command:
         return graph.why(link)
 
     return Command("why", "", run)
+
+
+def _deploy(link: Link) -> Command:
+    def check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
+        from skelebot.components.jobs import schedules
+
+        schedules.check(link, earlier)
+
+    def run(session: Session, values: Values) -> int:
+        from skelebot.components.jobs import schedules
+
+        return schedules.deploy(link)
+
+    def validation(session: Session, values: Values) -> Iterable[str]:
+        return link.command.validate(link.session, link.values) if link.command.validate else ()
+
+    return Command("deploy", "", run, check=check, validate=validation)
+
+
+def _schedules(name: str) -> Callable[[Session, Values], int]:
+    def run(session: Session, values: Values) -> int:
+        from skelebot.components.jobs import schedules
+
+        command: Callable[[Session, Values], int] = getattr(schedules, name)
+        return command(session, values)
+
+    return run
 
 
 def _graph(session: Session, values: Values) -> int:

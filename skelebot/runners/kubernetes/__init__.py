@@ -5,8 +5,9 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import IO, Any
 
 from skelebot import console, foreground, process
@@ -19,7 +20,7 @@ from skelebot.runners import attempts
 from skelebot.runners.docker import Docker
 from skelebot.runners.folders import make_folders
 from skelebot.runners.kubernetes import image as images
-from skelebot.runners.kubernetes import manifest, pod
+from skelebot.runners.kubernetes import manifest, pod, schedule
 from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
 from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics
@@ -30,8 +31,10 @@ from skelebot.runners.kubernetes.manifest import (
     MOUNTS,
     PROJECT,
     ROOT,
+    SCHEDULE,
     STDIN,
     Claimed,
+    Schedule,
     Where,
 )
 from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted, is_open
@@ -74,21 +77,54 @@ class Kubernetes:
         ]
         return [*build, f"where    on the cluster {self.place}", *self.manifest(image, task).splitlines()]
 
-    def manifest(self, image: Image, task: Task) -> str:
+    def manifest(self, image: Image, task: Task, scheduled: Schedule | None = None) -> str:
         """The manifest as YAML, which leaves secrets out."""
         reference = images.known_reference(self._docker, image)
         namespace = ""
         with suppress(SkelebotError):  # it is shown without kubectl, too
             namespace = self.client.namespace
         user = task.user if task.user and task.user.replace(":", "").isdigit() else ""
-        claimed = _claimed(image, task)
-        is_open = len(claimed.folders) == len(task.mounts)
-        where = Where(reference, namespace, "preview", checkout_id(task.root), user, is_open=is_open)
-        where = where._replace(claimed=claimed)
-        made = [*filter(None, (manifest.volume_claim(task, where), manifest.job(task, where)))]
+        where = Where(reference, namespace, "preview", checkout_id(task.root), user)
+        where = where._replace(claimed=_claimed(image, task))
+        if scheduled:
+            where = self._of_schedule(where, image, task, scheduled)
+        else:
+            where = where._replace(is_open=not manifest.sent_folders(task, where))
+        job = manifest.cron_job(task, where, scheduled) if scheduled else manifest.job(task, where)
+        made = [*filter(None, (manifest.volume_claim(task, where), job))]
         for each in () if namespace else made:
             del each["metadata"]["namespace"]
         return "---\n".join(map(manifest.yaml_text, made))
+
+    def check_schedule(self, image: Image, task: Task, scheduled: Schedule) -> None:
+        """Raise UsageError for what keeps a job from running by a schedule."""
+        self._of_schedule(Where("", "", ""), image, task, scheduled)
+        if manifest.words_file(task).startswith(manifest.RUN):
+            raise UsageError(
+                f"{task.name}: a schedule takes at most 100 kB of arguments; read them from a file"
+            )
+
+    def _of_schedule(self, where: Where, image: Image, task: Task, scheduled: Schedule) -> Where:
+        """Return what a CronJob is made of. Raises UsageError where nobody would send what it needs."""
+        token = manifest.schedule_token(task.project, task.name, scheduled.env)
+        where = where._replace(token=token, checkout="", is_open=True, has_stdin=task.stdin)
+        where = where._replace(claimed=_claimed(image, task))
+        if sent := manifest.sent_folders(task, where):
+            raise UsageError(
+                f"{task.name}: a schedule runs without this machine, which would have to send "
+                f"{', '.join(sent)}; keep folders on the cluster with `cluster: {{claim: NAME}}`"
+            )
+        return where
+
+    def deploy(
+        self, prepared: Prepared, task: Task, scheduled: Schedule, keyed_hash: Callable[[bytes], str]
+    ) -> schedule.Change:
+        """Have the cluster run a job by its schedule, with this image and these arguments."""
+        state.remember_host(task.root, self.place.host)
+        task = replace(task, mounts=prepared.mounts)
+        where = Where(prepared.reference, self.client.namespace, "", "", prepared.user, prepared.arch)
+        where = self._of_schedule(where, prepared.built.image, task, scheduled)
+        return schedule.deploy(self.client, task, where, scheduled, keyed_hash)
 
     def surroundings(self, image: Image, task: Task) -> dict[str, str]:
         return self._docker.surroundings(image, task)
@@ -153,6 +189,7 @@ class Kubernetes:
             with foreground.uninterrupted():
                 run.abandon()
             raise
+        self._report_ports(task, run)
         if not task.is_detached:
             self._runs[run.known.job] = run
             run.follow()
@@ -160,6 +197,18 @@ class Kubernetes:
             self._attempts[run.known.job] = task.attempt
         name = run.known.job
         return Run(name, name, task.project, task.name, self.place, checkout, task.root)
+
+    def _report_ports(self, task: Task, run: ClusterRun) -> None:
+        """Name the program that reaches the job's ports; a cluster publishes none of them."""
+        # It knows neither ranges nor protocols other than TCP.
+        known = (port for port in task.ports if "-" not in port and port.endswith(("/tcp", *"0123456789")))
+        ports = [":".join(port.removesuffix("/tcp").split(":")[-2:]) for port in known]
+        if not ports:
+            return
+        words = ("--namespace", self.client.namespace, "port-forward", f"job/{run.known.job}", *ports)
+        console.info(
+            f"its ports are not published; `{process.display(self.client.step(*words))}` reaches them"
+        )
 
     def _create(self, prepared: Prepared, task: Task, where: Where, lock: "IO[str] | None") -> ClusterRun:
         """Make the Job, and wait for its gate; as another user where the namespace refuses the image's."""
@@ -188,11 +237,14 @@ class Kubernetes:
         return self._list(labels) if task.kept == "last" else []
 
     def wait(self, run: Run) -> int:
+        if not run.checkout and run.code is not None:  # of a schedule, whose pod has gone with its end
+            return run.code
         own = self._runs.get(run.name) or self._of_other(run)
         try:
             code = own.wait()
         except Gone:  # or another pod would wait in vain
-            own.abandon()
+            if not own.known.is_scheduled:
+                own.abandon()
             raise
         finally:
             self._runs.pop(run.name, None)
@@ -223,7 +275,8 @@ class Kubernetes:
                 raise SkelebotError(f"{other.known.task} was not started: its client has gone before")
             time.sleep(0.2)
         if state_of.is_final:
-            other.remove(grace=0)
+            if not other.known.is_scheduled:
+                other.remove(grace=0)
             raise SkelebotError(f"{other.known.task} was ended at {self.place}: {state_of.why}")
 
     def _found(self, run: Run) -> ClusterRun:
@@ -258,17 +311,19 @@ class Kubernetes:
     # --- the runs that there are ---
 
     def runs(self, project: Project, every_checkout: bool = False) -> list[Run]:
-        labels = {PROJECT: manifest.dns(project.name, 63)}
-        if not every_checkout:
-            labels[CHECKOUT] = checkout_id(project.root)
-        return self._list(labels)
+        found = self._list({PROJECT: manifest.dns(project.name, 63)})
+        own = ("", checkout_id(project.root))  # the runs of a schedule belong to no checkout
+        return [run for run in found if every_checkout or run.checkout in own]
 
     def _list(self, labels: dict[str, str]) -> list[Run]:
         selector = _selector(labels)
         jobs = self.client.list("jobs", labelSelector=selector, lasting=5)
         pods: dict[str, Any] = {}
-        for each in self.client.list("pods", labelSelector=selector) if jobs else ():
-            pods.setdefault(each["metadata"]["labels"].get("job-name", ""), each)
+        several = self.client.list("pods", labelSelector=selector) if jobs else []
+        for each in sorted(several, key=lambda one: str(one["metadata"]["creationTimestamp"])):
+            labels_of_pod = each["metadata"]["labels"]
+            if (name := labels_of_pod.get("job-name", "")) not in pods or SCHEDULE in labels_of_pod:
+                pods[name] = each
         recorded = manifest.ATTEMPT
         found = [
             self._run_of(job, pods.get(job["metadata"]["name"]))
@@ -280,7 +335,7 @@ class Kubernetes:
     def _run_of(self, job: Any, its_pod: Any) -> Run:
         about = job["metadata"]
         notes = about.get("annotations") or {}
-        now = self._state_of(its_pod) or pod.State("failed" if pod.has_failed(job) else "queued")
+        now = self._state_of(its_pod) or _without_pod(job)
         has_ended = now.name in ("ended", "failed")
         code = (now.code if now.code is not None else 1) if has_ended else None
         began, ended = _times(its_pod)
@@ -309,7 +364,9 @@ class Kubernetes:
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         other = self._found(run)
-        other.output = output = Output(streams)
+        other.output = Output(streams)
+        if other.known.is_scheduled and self._give_log(other):
+            return 0
         if follow:
             self._await_begin(other)
             if other.is_lost():
@@ -321,10 +378,21 @@ class Kubernetes:
         if (known := other.read_notes()) is None:
             return 0  # it has not begun
         with suppress(Broken):
-            output.catch_up(self.client, other.pod, known)
+            other.output.catch_up(self.client, other.pod, known)
         if known.code is not None and run.checkout == checkout_id(run.root):
             other.bring_back()
         return 0
+
+    def _give_log(self, other: ClusterRun) -> bool:
+        """Give what the cluster has of a schedule's run whose own files have gone; tell whether they have."""
+        now = other.look()
+        if now.name not in ("ended", "failed") or other.is_keeper_up():
+            return False
+        if now.code is None:
+            raise SkelebotError(f"{other.known.job} has no output: {now.why}")
+        assert other.output
+        other.output.give(1, self.client.log(other.pod))
+        return True
 
     def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
         other = self._found(run)
@@ -348,6 +416,8 @@ class Kubernetes:
         other.ask(signal.SIGTERM)
         if not other.known.maker or other.is_lost():
             other.wait()  # otherwise its client brings back the results
+        if other.known.is_tried_again:
+            other.remove()
 
     def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
         for run in runs:
@@ -370,7 +440,9 @@ class Kubernetes:
                     f"the claim {name} at {self.place} keeps its files; `kubectl delete "
                     f"--namespace {self.client.namespace} persistentvolumeclaim {name}` removes it"
                 )
-        return Cleaned(list(self.remove([run for run in runs if run.state == "exited"])))
+        # A schedule keeps as many of its runs as it should.
+        own = [run for run in runs if run.state == "exited" and run.checkout]
+        return Cleaned(list(self.remove(own)))
 
     def forget(self, image: Image) -> None:
         """Nothing of a checkout stays on a cluster beside its runs."""
@@ -405,13 +477,24 @@ def _claimed(image: Image, task: Task) -> Claimed:
 def _known(job: Any) -> Known:
     about = job["metadata"]
     notes = about.get("annotations") or {}
+    is_scheduled = SCHEDULE in about["labels"]
     mounts = tuple(Mount(*fields) for fields in json.loads(notes.get(MOUNTS, "[]")))
     containers = job["spec"]["template"]["spec"]["containers"]
     limits = next((each.get("resources") or {} for each in containers if each["name"] == "job"), {})
     memory = str((limits.get("limits") or {}).get("memory", ""))
     limit = int(memory) if memory.isdigit() else 0
     name, task, root, maker = about["name"], notes.get(JOB, ""), notes.get(ROOT, ""), notes.get(MAKER, "")
-    return Known(name, task, root, mounts, limit, maker, manifest.claimed_of(job), STDIN in notes)
+    known = Known(name, task, root, mounts, limit, maker, manifest.claimed_of(job), STDIN in notes)
+    if not is_scheduled:
+        return known
+    return known._replace(mounts=(), is_scheduled=True, is_tried_again=job["spec"].get("backoffLimit", 0) > 0)
+
+
+def _without_pod(job: Any) -> pod.State:
+    """What a Job without a pod is doing."""
+    if pod.has_succeeded(job):
+        return pod.State("ended", code=0)
+    return pod.State("failed" if pod.has_failed(job) else "queued")
 
 
 def _input(task: Task, streams: Streams) -> bytes | int:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlencode
 
@@ -124,26 +125,29 @@ class Client:
 
     def request(self, method: str, path: str, body: Json | None = None, lasting: float = PATIENCE) -> Json:
         """Return the cluster's answer. Raises Answer, and SkelebotError where none comes in time."""
+        return dict(json.loads(self._answer(method, path, body, lasting)))
+
+    def _answer(self, method: str, path: str, body: Json | None, lasting: float) -> bytes:
         until = time.monotonic() + lasting
         data = None if body is None else json.dumps(body).encode()
         while True:
             try:
-                status, text = self._once(method, path, data)
+                status, answer = self._once(method, path, data)
             except OSError as error:
-                status, text = 502, str(error)
+                status, answer = 502, str(error).encode()
             if status < 300:
-                return dict(json.loads(text))
+                return answer
             if status not in (429, 500, 502, 503, 504) or time.monotonic() > until:
-                raise self._refused(status, text)
+                raise self._refused(status, answer.decode(errors="replace"))
             time.sleep(0.2)
 
-    def _once(self, method: str, path: str, data: bytes | None) -> tuple[int, str]:
+    def _once(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         connection = _Connection(self._proxy(), PATIENCE)
         try:
             connection.request(method, path, data, {"Content-Type": kind} if data else {})
             answer = connection.getresponse()
-            return answer.status, answer.read().decode(errors="replace")
+            return answer.status, answer.read()
         except http.client.HTTPException as error:
             raise ConnectionError(str(error) or type(error).__name__) from None
         finally:
@@ -168,7 +172,8 @@ class Client:
 
     def path(self, kind: str, name: str = "", **query: str) -> str:
         """The path of a kind of objects in the namespace, or of one of them."""
-        group = "/apis/batch/v1" if kind in ("jobs", "cronjobs") else "/api/v1"
+        group = f"/apis/batch/{self.cron_api}" if kind == "cronjobs" else "/api/v1"
+        group = "/apis/batch/v1" if kind == "jobs" else group
         path = f"{group}/namespaces/{quote(self.namespace)}/{kind}" + (f"/{quote(name)}" if name else "")
         return f"{path}?{urlencode(query)}" if query else path
 
@@ -202,6 +207,20 @@ class Client:
         except Answer as error:
             if error.reason != "AlreadyExists":
                 raise
+
+    def replace(self, kind: str, body: Json) -> Json:
+        """Put an object in the place of the one that has its name."""
+        return self.request("PUT", self.path(kind, body["metadata"]["name"]), body)
+
+    @cached_property
+    def cron_api(self) -> str:
+        """The version of batch/ that has CronJobs: v1 since Kubernetes 1.21."""
+        kinds = self.request("GET", "/apis/batch/v1")["resources"]
+        return "v1" if any(kind["name"] == "cronjobs" for kind in kinds) else "v1beta1"
+
+    def log(self, pod: str) -> bytes:
+        """Return what the cluster's own log holds of a pod's job, both streams as one."""
+        return self._answer("GET", f"{self.path('pods', pod)}/log?container=job", None, LASTING)
 
     def delete(self, kind: str, name: str, grace: int | None = None) -> bool:
         """Delete an object and what it owns; tell whether it was there."""

@@ -25,6 +25,8 @@ PROJECT, JOB, CHECKOUT = "skelebot.project", "skelebot.job", "skelebot.checkout"
 TOKEN, ATTEMPT = "skelebot.run", "skelebot.attempt"
 ROOT, MOUNTS = "skelebot.root", "skelebot.mounts"
 MAKER = "skelebot.maker"  # the process that attends a run which is not kept
+SCHEDULE = "skelebot.schedule"  # of a CronJob, and of all that is its own
+ENV, STATE = "skelebot.environment", "skelebot.fingerprint"
 CLAIM = "skelebot.claim"
 STDIN = "skelebot.stdin"  # of a run that takes records from whoever sends them
 
@@ -101,6 +103,57 @@ def job(task: Task, where: Where) -> Manifest:
             "template": {"metadata": {"labels": {**labels, **mesh}, "annotations": waits}, "spec": pod},
         },
     }
+
+
+class Schedule(NamedTuple):
+    """What a CronJob is made of besides the Job.
+
+    api: the version of batch/ that the cluster has. retries: how often a failed job is tried again.
+    state: a fingerprint of what is deployed, by which a later one is compared.
+    """
+
+    cron: str
+    env: str = ""
+    retries: int = 0
+    is_paused: bool = False
+    api: str = "v1"
+    state: str = ""
+
+
+_BEGINS_WITHIN = 300  # seconds; what was due before, as while it was paused, is not made up for
+_KEPT = 3  # ended runs of either kind
+
+
+def cron_job(task: Task, where: Where, schedule: Schedule) -> Manifest:
+    """Return the CronJob of a task, whose gate is open. It belongs to no checkout."""
+    made = job(task, where)
+    about, spec = made["metadata"], made["spec"]
+    del spec["ttlSecondsAfterFinished"]  # a number of them is kept, however old they are
+    spec["backoffLimit"] = schedule.retries
+    notes = {PROJECT: task.project, JOB: task.name, ENV: schedule.env}
+    own = {SCHEDULE: about["name"]}
+    for each in (about, spec["template"]["metadata"]):
+        each["labels"] |= own
+    of_runs = {"labels": about["labels"], "annotations": {**about["annotations"], **notes, ROOT: ""}}
+    return {
+        "apiVersion": f"batch/{schedule.api}",
+        "kind": "CronJob",
+        "metadata": {**about, "annotations": {**notes, STATE: schedule.state}},
+        "spec": {
+            "schedule": schedule.cron,
+            "suspend": schedule.is_paused,
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": _BEGINS_WITHIN,
+            "successfulJobsHistoryLimit": _KEPT,
+            "failedJobsHistoryLimit": _KEPT,
+            "jobTemplate": {"metadata": of_runs, "spec": spec},
+        },
+    }
+
+
+def schedule_token(project: str, job: str, env: str) -> str:
+    """What tells a job's CronJob from any other's, for all checkouts of the project."""
+    return f"{zlib.crc32(json.dumps([project, job, env]).encode()):08x}"
 
 
 def keep_seconds(task: Task) -> float:
@@ -236,6 +289,11 @@ def _job_mounts(task: Task, where: Where) -> Iterable[Manifest]:
         if number in claimed:
             place |= {"name": "claim", "subPath": claimed[number]}
         yield {**place, "readOnly": True} if mount.read_only else place
+
+
+def sent_folders(task: Task, where: Where) -> list[str]:
+    """Return the mapped paths of the job that a client has to send, as they are not on the cluster."""
+    return [each["mountPath"] for each in _job_mounts(task, where) if each["name"] == "files"]
 
 
 def is_file(mount: Mount) -> bool:

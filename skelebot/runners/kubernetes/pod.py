@@ -156,6 +156,12 @@ def has_failed(job: Json) -> bool:
     return any(each.get("type") == "Failed" and each.get("status") == "True" for each in conditions)
 
 
+def has_succeeded(job: Json) -> bool:
+    """Whether the cluster counts a Job as done."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(each.get("type") == "Complete" and each.get("status") == "True" for each in conditions)
+
+
 def has_ended(job: Json) -> bool:
     """Whether the cluster has done with a Job."""
     conditions = (job.get("status") or {}).get("conditions") or ()

@@ -61,7 +61,11 @@ keeper)
         sleep 0.2 &
         wait $!
         _sk_tries=$((_sk_tries + 1))
-        [ "$1" != 0 ] || [ ! -e $_sk_run/code ] || break
+        if [ "$1" = 0 ] && [ -e $_sk_run/code ]; then
+            sleep 5 & # for whoever follows the job
+            wait $!
+            break
+        fi
         [ $((_sk_tries % 25)) != 0 ] || ! is_silent $(($1 + 60)) || break
     done
     ask_proxy POST /quitquitquit 15020 # or the pod would never end

@@ -46,6 +46,8 @@ class Known(NamedTuple):
     maker: str = ""
     claimed: Claimed = Claimed()
     takes_records: bool = False
+    is_scheduled: bool = False
+    is_tried_again: bool = False
 
 
 class ClusterRun:
@@ -165,7 +167,7 @@ class ClusterRun:
         return pod.State("queued")
 
     def find_pod(self) -> Json | None:
-        """The run's pod: the one that was there first."""
+        """The run's pod: the one that was there first; of a schedule's run the last, as it is tried again."""
         if self.pod:
             found = self.client.get("pods", self.pod)
             return found if found and found["metadata"]["uid"] == self.uid else None
@@ -173,8 +175,9 @@ class ClusterRun:
         pods.sort(key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]))
         if not pods:
             return None
-        self.pod, self.uid = pods[0]["metadata"]["name"], pods[0]["metadata"]["uid"]
-        return pods[0]
+        found = pods[-1 if self.known.is_scheduled else 0]
+        self.pod, self.uid = found["metadata"]["name"], found["metadata"]["uid"]
+        return found
 
     def send(self, task: Task) -> None:
         """Send what the job needs, its files and its words if those are many. Raises SkelebotError."""
@@ -438,9 +441,10 @@ class ClusterRun:
         self.client.delete("jobs", self.known.job)
         if grace is not None and self.pod:
             self.client.delete("pods", self.pod, grace)
-        files.forget(self.known.root, self.pod)
-        with suppress(OSError, SkelebotError):
-            os.unlink(self._own(f"{self.known.job}.offset"))
+        if self.known.root:  # a schedule's run belongs to no checkout
+            files.forget(self.known.root, self.pod)
+            with suppress(OSError, SkelebotError):
+                os.unlink(self._own(f"{self.known.job}.offset"))
         if self.lock:
             self.lock.close()
 
