@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
-import cluster
 import hypothesis
 import pytest
+import real_cluster
 from harness import (
     BASE,
     BROWSER,
@@ -158,19 +158,19 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def space(sandbox: Sandbox) -> Iterator[cluster.Namespace]:
+def space(sandbox: Sandbox) -> Iterator[real_cluster.Namespace]:
     """A namespace of the test's own on a Kubernetes cluster, where it must leave nothing."""
-    with cluster.turn(alone=False), cluster.namespace(sandbox) as own:
+    with real_cluster.turn(alone=False), real_cluster.namespace(sandbox) as own:
         yield own
-        cluster.assert_nothing_left(own)
+        real_cluster.assert_nothing_left(own)
 
 
 @pytest.fixture
-def quiet_space(sandbox: Sandbox) -> Iterator[cluster.Namespace]:
+def quiet_space(sandbox: Sandbox) -> Iterator[real_cluster.Namespace]:
     """The same while no other test uses the cluster."""
-    with cluster.turn(alone=True), cluster.namespace(sandbox) as own:
+    with real_cluster.turn(alone=True), real_cluster.namespace(sandbox) as own:
         yield own
-        cluster.assert_nothing_left(own)
+        real_cluster.assert_nothing_left(own)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import REGISTRY, Namespace, ask, clients, forbid_pulling, keys
 from harness import CLEANING, SKELEBOT, Result, job, project, wait_for
+from real_cluster import REGISTRY, Namespace, ask, clients, forbid_pulling, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

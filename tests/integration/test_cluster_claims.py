@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CONTEXT, Namespace, begin_run, done, keys
 from harness import Result, job, project, runs_of, wait_for
+from real_cluster import CONTEXT, Namespace, begin_run, done, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Forwarder, Namespace, ask, keys, kill_api, restart_api, restart_kubelet
 from harness import Result, job, project, wait_for
+from real_cluster import Forwarder, Namespace, ask, keys, kill_api, restart_api, restart_kubelet
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import keys
 from harness import Sandbox, job, project
 from manifests import problems
+from real_cluster import keys
 
 PLACE = "k8s://nowhere/ml"
 EVERYTHING = (

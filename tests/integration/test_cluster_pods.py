@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CONTEXT, Namespace, done, keys
 from harness import Result, docker, job, project, runs_of, wait_for
+from real_cluster import CONTEXT, Namespace, done, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

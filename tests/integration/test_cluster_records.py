@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cluster import Forwarder, Namespace, keys
 from harness import SKELEBOT, Result, job, project, wait_for
+from real_cluster import Forwarder, Namespace, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

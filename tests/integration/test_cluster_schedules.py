@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import Namespace, begin_run, keys
 from harness import Result, Sandbox, job, project, wait_for
 from manifests import problems
+from real_cluster import Namespace, begin_run, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cluster
 import pytest
+import real_cluster
 from harness import CLEANING, SKELEBOT, Result, Sandbox, Terminal, job, make_sandbox, project, wait_for
 
 from skelebot import catalog, launch, runners
@@ -38,7 +38,7 @@ class Place:
     project: str
     options: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
-    space: cluster.Namespace | None = None
+    space: real_cluster.Namespace | None = None
 
     def has(self, path: str) -> bool:
         """Whether the running job has made a file; a cluster's files come here only at the end."""
@@ -78,8 +78,8 @@ def place_of(kind: str, sandbox: Sandbox, name: str) -> Iterator[Place]:
     if kind != "kubernetes":
         yield Place(kind, sandbox, name, ("-n",) if kind == "native" else ())
         return
-    with cluster.turn(alone=False), cluster.namespace(sandbox) as space:
-        keys = {"host": space.place, "components": cluster.keys()}
+    with real_cluster.turn(alone=False), real_cluster.namespace(sandbox) as space:
+        keys = {"host": space.place, "components": real_cluster.keys()}
         yield Place(kind, space.sandbox, name, keys=keys, space=space)
 
 
