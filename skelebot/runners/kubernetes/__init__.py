@@ -406,7 +406,7 @@ class Kubernetes:
         for run in runs:
             if run.is_running:
                 other = self._found(run)
-                if other.look().name in WAITING:
+                if other.look().name in WAITING or not other.pod:
                     other.remove(grace=0)
                     continue
                 self._stop(other)
