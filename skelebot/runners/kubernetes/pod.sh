@@ -92,8 +92,9 @@ fi
 
 # --- signals, which come from the client or, when the pod is to go, from the cluster ---
 
-_sk_asked='' _sk_late='' _sk_job=''
+_sk_asked='' _sk_late='' _sk_job='' _sk_signals=0
 pass() {
+    _sk_signals=$((_sk_signals + 1))
     case $1 in INT | TERM | HUP | QUIT) _sk_asked=$1 ;; esac
     [ -z "$_sk_job" ] || kill -s "$1" -- "-$_sk_job"
 } 2>/dev/null
@@ -166,10 +167,16 @@ if [ -z "$_sk_asked" ]; then
     _sk_job=$!
     echo $_sk_job >$_sk_run/pid
     [ -z "$_sk_asked" ] || pass "$_sk_asked"
+    # A signal ends `wait`, with a code of its own; one that comes at the job's end may hide that one's code,
+    # which the next `wait` gives then, or 127 where it was given before.
+    _sk_code=''
     while
+        _sk_seen=$_sk_signals
         wait $_sk_job
-        _sk_code=$?
-        kill -0 $_sk_job 2>/dev/null
+        _sk_status=$?
+        [ "$_sk_status" = 127 ] && [ -n "$_sk_code" ] || _sk_code=$_sk_status
+        ! kill -0 $_sk_job 2>/dev/null || _sk_code=''
+        [ -z "$_sk_code" ] || [ "$_sk_seen" != "$_sk_signals" ]
     do :; done
 else
     : >$_sk_run/o
