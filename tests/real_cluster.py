@@ -221,7 +221,8 @@ def forbid_pulling(own: Namespace) -> None:
 def assert_nothing_left(own: Namespace) -> None:
     """Nothing of a run is on the cluster (deleting takes a moment), and no kubectl of it runs here."""
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not own.left(), 60)  # of a node whose API server has just come back
+        # A container of which a node has lost sight goes with what that collects each minute.
+        wait_for(lambda: not own.left(), 150)
     assert own.left() == {}, (own.left(), own.all("jobs"), own.all("pods"))
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not clients(own), 5)
