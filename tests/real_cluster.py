@@ -150,6 +150,10 @@ class Namespace:
 
 
 def is_of_a_run(kind: str, found: Any) -> bool:
+    if kind == "pods" and "deletionTimestamp" in found["metadata"]:
+        # Nothing of it runs any more; the node, which collects once a minute, may remove it later.
+        statuses = found["status"].get("containerStatuses", ())
+        return any("running" in each["state"] for each in statuses)
     if kind == "configmaps":
         return bool(found["metadata"]["name"] != "kube-root-ca.crt")
     return found.get("type") not in _NOT_OURS
@@ -221,8 +225,7 @@ def forbid_pulling(own: Namespace) -> None:
 def assert_nothing_left(own: Namespace) -> None:
     """Nothing of a run is on the cluster (deleting takes a moment), and no kubectl of it runs here."""
     with contextlib.suppress(AssertionError):
-        # A container of which a node has lost sight goes with what that collects each minute.
-        wait_for(lambda: not own.left(), 150)
+        wait_for(lambda: not own.left(), 60)
     assert own.left() == {}, (own.left(), own.all("jobs"), own.all("pods"))
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not clients(own), 5)

@@ -113,6 +113,9 @@ def _check_mode(job: Job) -> Iterator[str]:
     if job.stdin and job.mode != "d":
         at = place_of(job, "stdin")
         yield f"{at}: a job in the foreground reads what is piped into it; remove `stdin` or add `mode: d`"
+    if job.stdin and job.schedule:
+        at = place_of(job, "stdin")
+        yield f"{at}: nobody sends records to a job that runs by a schedule; remove `stdin` or `schedule`"
 
 
 def _check_metrics(job: Job) -> Iterator[str]:

@@ -259,6 +259,10 @@ def test_stdin_is_for_jobs_in_the_background(tmp_path: Path) -> None:
         "jobs[0].stdin: a job in the foreground reads what is piped into it; remove `stdin` or add `mode: d`"
     )
     assert problems(tmp_path, text.replace("stdin", "mode: d, stdin")) == []
+    (problem,) = problems(tmp_path, text.replace("stdin", "mode: d, schedule: '@daily', stdin"))
+    assert problem.endswith(
+        "jobs[0].stdin: nobody sends records to a job that runs by a schedule; remove `stdin` or `schedule`"
+    )
 
 
 def test_an_open_pod_begins_and_ends_without_a_client() -> None:

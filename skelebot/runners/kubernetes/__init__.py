@@ -107,8 +107,7 @@ class Kubernetes:
     def _of_schedule(self, where: Where, image: Image, task: Task, scheduled: Schedule) -> Where:
         """Return what a CronJob is made of. Raises UsageError where nobody would send what it needs."""
         token = manifest.schedule_token(task.project, task.name, scheduled.env)
-        where = where._replace(token=token, checkout="", is_open=True, has_stdin=task.stdin)
-        where = where._replace(claimed=_claimed(image, task))
+        where = where._replace(token=token, checkout="", is_open=True, claimed=_claimed(image, task))
         if sent := manifest.sent_folders(task, where):
             raise UsageError(
                 f"{task.name}: a schedule runs without this machine, which would have to send "
