@@ -32,6 +32,8 @@ def start(space: Namespace, *words: str, **options: Any) -> "subprocess.Popen[by
     return space.sandbox.start("-d", space.place, *words, **options)
 
 
+GO = "until [ -e /tmp/go ]; do sleep 0.1; done"  # until a test has made that file
+
 # --- exit codes ---
 
 CODES = (0, 1, 2, 3, 9, 77, 124, 125, 126, 127, 130, 137, 143, 254, 255)
@@ -178,7 +180,7 @@ def test_jobs_are_joined_by_a_pipe_here_or_there(space: Namespace, name: str) ->
 
 
 def test_the_clusters_own_log_has_the_lines_too(space: Namespace, name: str) -> None:
-    write(space, name, job("echo to-the-log; sleep 5", mode="d"))
+    write(space, name, job(f"echo to-the-log; {GO}", mode="d"))
     assert run(space, "run").code == 0
     wait_for(lambda: space.state("job") == "running")
     words = ("kubectl", "logs", "-n", space.name, space.pod()["metadata"]["name"], "-c", "job")
@@ -188,6 +190,7 @@ def test_the_clusters_own_log_has_the_lines_too(space: Namespace, name: str) -> 
             return done.communicate(timeout=60)[0]
 
     wait_for(lambda: b"to-the-log" in log())
+    assert space.run_in_job("touch", "/tmp/go") == 0
     assert run(space, "wait", "run").code == 0
     run(space, "clean")
 
@@ -237,7 +240,7 @@ def test_files_go_there_and_come_back(space: Namespace, name: str, code: int) ->
 
 def test_a_secret_is_seen_by_the_job_alone(space: Namespace, name: str) -> None:
     params = "[{name: token, secret: true}]"
-    write(space, name, job('echo "$2" | rev; sleep 3', params=params, environment="{OTHER: }"))
+    write(space, name, job(f'echo "$2" | rev; {GO}', params=params, environment="{OTHER: }"))
     own = Namespace(space.name, space.sandbox.with_env(OTHER="plain"))
     for words in (("--dry-run", "run"), ("cluster", "manifest", "run")):
         shown = run(own, *words, "--token", "hunter2-typed")
@@ -251,6 +254,7 @@ def test_a_secret_is_seen_by_the_job_alone(space: Namespace, name: str) -> None:
         (secret,) = (each for each in space.all("secrets") if each["type"] == "Opaque")
         (owner,) = secret["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"]) == ("Job", space.all("jobs")[0]["metadata"]["name"])
+        assert space.run_in_job("touch", "/tmp/go") == 0
         out, err = child.communicate(timeout=300)
     assert out == b"depyt-2retnuh\n"
     assert b"hunter2" not in err

@@ -43,7 +43,7 @@ def test_a_deployed_job_runs_at_its_time_and_failed_is_failed(space: Namespace, 
     deployed = run(space, "deploy", "report")
     assert deployed.code == 0, deployed
     assert f"report is deployed at {space.place}; it runs next at 20" in deployed.err
-    wait_for(lambda: any(row["status"] == "exited" for row in runs(space)), 100)
+    wait_for(lambda: any(row["status"] == "exited" for row in runs(space)), 300)
     row = runs(space)[-1]
     assert (row["job"], row["code"]) == ("report", 3)
     assert row["container"].startswith(deployed.out.strip())
