@@ -237,10 +237,12 @@ time.sleep(60)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
+    """Wait until something is true; asks less often the longer it takes, as asking takes what others need."""
+    begin = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
+        waited = time.monotonic() - begin
+        assert waited < seconds, "it never came true"
+        time.sleep(min(max(0.05, waited / 10), 0.5))
 
 
 class Terminal:
