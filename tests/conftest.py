@@ -97,6 +97,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if not found and item.get_closest_marker(mark):
                 item.add_marker(fail if os.environ.get("CI") == "true" else skip)
+    items[:] = spread(items)
+
+
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Put the tests of a cluster, which mostly wait, evenly among the others, which need the CPUs."""
+    of_cluster = [item for item in items if item.get_closest_marker("kubernetes")]
+    others = [item for item in items if not item.get_closest_marker("kubernetes")]
+    for number, item in enumerate(of_cluster):
+        others.insert(number * len(items) // len(of_cluster), item)
+    return others
 
 
 @pytest.fixture

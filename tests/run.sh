@@ -311,7 +311,7 @@ run_parts() {
     if "$UNIT_ONLY"; then return; fi
     # Not beside the others: Chromium gives up a page (ERR_NETWORK_CHANGED) whenever a container comes or goes.
     part notebook run_pytest tests/integration -m browser -rs --no-fold-skipped
-    part integration run_pytest tests/integration -m "not browser" -n 5 -rs --no-fold-skipped
+    part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped
 }
 
 other_parts() {

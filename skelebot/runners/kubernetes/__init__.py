@@ -253,7 +253,7 @@ class Kubernetes:
             attempts.note(attempt, code)
             own.remove()
         elif own.known.maker:
-            own.remove(0 if own.asked > 1 else None)
+            own.remove()
         return code
 
     def _of_other(self, run: Run) -> ClusterRun:
@@ -270,12 +270,12 @@ class Kubernetes:
             if (state_of := other.look()).name not in WAITING:
                 break
             if is_lost:
-                other.remove(grace=0)
+                other.remove()
                 raise SkelebotError(f"{other.known.task} was not started: its client has gone before")
             time.sleep(0.2)
         if state_of.is_final:
             if not other.known.is_scheduled:
-                other.remove(grace=0)
+                other.remove()
             raise SkelebotError(f"{other.known.task} was ended at {self.place}: {state_of.why}")
 
     def _found(self, run: Run) -> ClusterRun:
@@ -294,7 +294,7 @@ class Kubernetes:
                 self._runs[other.known.job] = other
                 self._attempts[other.known.job] = task.attempt
                 return self._run_of(job, other.find_pod())
-            other.remove(grace=0)
+            other.remove()
         return None
 
     def signal(self, run: Run, signum: int, delivered: bool = False) -> None:
@@ -406,7 +406,7 @@ class Kubernetes:
             if run.is_running:
                 other = self._found(run)
                 if other.look().name in WAITING or not other.pod:
-                    other.remove(grace=0)
+                    other.remove()
                     continue
                 self._stop(other)
 

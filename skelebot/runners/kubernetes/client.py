@@ -222,12 +222,10 @@ class Client:
         """Return what the cluster's own log holds of a pod's job, both streams as one."""
         return self._answer("GET", f"{self.path('pods', pod)}/log?container=job", None, LASTING)
 
-    def delete(self, kind: str, name: str, grace: int | None = None) -> bool:
-        """Delete an object and what it owns; tell whether it was there."""
+    def delete(self, kind: str, name: str) -> bool:
+        """Delete an object at once, and what it owns; tell whether it was there."""
         # Without a policy, a Job's pods would go on.
-        options: Json = {"propagationPolicy": "Background"}
-        if grace is not None:
-            options["gracePeriodSeconds"] = grace
+        options: Json = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
         try:
             self.request("DELETE", self.path(kind, name), options, LASTING)
         except Answer as error:

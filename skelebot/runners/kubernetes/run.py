@@ -436,11 +436,11 @@ class ClusterRun:
         self.output.keep_at(self._own(f"{self.known.job}.offset"))
         return self.output
 
-    def remove(self, grace: int | None = None) -> None:
-        """Leave nothing of the run on the cluster."""
+    def remove(self) -> None:
+        """Leave nothing of the run on the cluster; what still runs of it ends at once."""
         self.client.delete("jobs", self.known.job)
-        if grace is not None and self.pod:
-            self.client.delete("pods", self.pod, grace)
+        if self.pod:  # a node may lose sight of one whose job has only just ended, and keep it for a minute
+            self.client.delete("pods", self.pod)
         if self.known.root:  # a schedule's run belongs to no checkout
             files.forget(self.known.root, self.pod)
             with suppress(OSError, SkelebotError):
@@ -461,7 +461,7 @@ class ClusterRun:
     def abandon(self) -> None:
         """Remove the run at once, because of an error, which is told rather than that this fails."""
         try:
-            self.remove(grace=0)
+            self.remove()
         except SkelebotError as error:
             console.warn(f"{self.known.job} may be left at {self.client.place}: {error}")
 
