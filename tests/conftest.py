@@ -89,7 +89,7 @@ NEEDED = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests that need what is not here; on CI they fail."""
     for mark, (found, what, variable) in NEEDED.items():
         skip = pytest.mark.skip(reason=f"needs {what} ({variable})")
@@ -97,7 +97,53 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if not found and item.get_closest_marker(mark):
                 item.add_marker(fail if os.environ.get("CI") == "true" else skip)
+    if os.environ.get("SKELEBOT_TEST_ALL") != "true":
+        left_out = beyond_the_core(items)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items[:] = spread(items)
+
+
+# The tests of a cluster that are always run, one of each kind; `tests/run.sh --all` runs all of them.
+CORE_OF_CLUSTER = frozenset(
+    (
+        "test_a_claim_of_this_size_is_made_once_and_stays",
+        "test_a_client_that_is_killed_loses_nothing",
+        "test_a_detached_job_is_listed_followed_and_waited_for",
+        "test_a_job_ends_its_proxy_so_that_its_pod_ends",
+        "test_a_job_that_is_asked_to_end_cleans_up",
+        "test_a_job_whose_pod_is_taken_away_has_failed_and_is_not_started_again",
+        "test_a_quota_is_named_at_once",
+        "test_a_secret_is_seen_by_the_job_alone",
+        "test_every_version_knows_every_field",
+        "test_every_version_knows_the_role",
+        "test_files_go_there_and_come_back",
+        "test_kubectl_takes_the_manifest_and_the_job_runs_by_itself",
+        "test_out_of_memory_is_137_and_names_the_limit_and_the_key",
+        "test_output_is_whole_though_the_api_server_ends_three_times",
+        "test_records_of_two_senders_and_of_one_that_is_killed_stay_whole",
+        "test_runs_go_on_side_by_side_in_threads",
+        "test_signals_reach_the_job",
+        "test_the_environment_and_a_secret",
+        "test_the_exit_code_is_the_jobs_own",
+        "test_the_streams_are_the_jobs",
+        "test_values_arrive_as_they_were_typed",
+        "test_what_is_deployed_is_listed_paused_resumed_and_removed",
+    )
+)
+
+
+def beyond_the_core(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests of a cluster that are not run each time; of several cases all but the first."""
+    seen: set[str] = set()
+    left_out = []
+    for item in items:
+        name = item.name.partition("[")[0]
+        if item.get_closest_marker("kubernetes") and (name in seen or name not in CORE_OF_CLUSTER):
+            left_out.append(item)
+        elif item.get_closest_marker("kubernetes"):
+            seen.add(name)
+    return left_out
 
 
 def spread(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -6,11 +6,12 @@ export LC_ALL=C.UTF-8
 
 usage() {
     cat <<'X'
-usage: tests/run.sh [--provision] [--unit] [-- PYTEST-ARGS…]
+usage: tests/run.sh [--provision] [--unit] [--all] [-- PYTEST-ARGS…]
 
   --provision   start a Docker engine where none answers, an S3 and an MLflow server and a Kubernetes cluster, and
                 install a browser (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
+  --all         also all tests of the cluster, which take ten minutes more; implied by PYTEST-ARGS
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
@@ -42,8 +43,9 @@ parse_arguments() {
         case $1 in
             --provision) PROVISION=true ;;
             --unit) UNIT_ONLY=true ;;
+            --all) export SKELEBOT_TEST_ALL=true ;;
             -h | --help) usage; exit 0 ;;
-            --) shift; PYTEST_ARGS=("$@"); return ;;
+            --) shift; PYTEST_ARGS=("$@"); export SKELEBOT_TEST_ALL=true; return ;;
             *) usage >&2; printf "ERROR | unknown argument '%s'; those of pytest go after --\n" "$1" >&2; exit 2 ;;
         esac
         shift

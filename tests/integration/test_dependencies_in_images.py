@@ -141,7 +141,7 @@ def test_a_conflict_fails_and_downgrades_nothing(builder: Sandbox, name: str) ->
     project(builder, name, job("true"), dependencies="[six=1.16.0, 'file:libs/needs-1.0-py3-none-any.whl']")
     result = builder.run("run")
     assert (result.code, len(result.errors)) == (1, 1)
-    assert re.search(r"six<1\.16", result.err)
+    assert re.search(r"six<1\.16", result.err), result
 
 
 def test_pip_serves_where_it_has_settings_of_its_own(sandbox: Sandbox, name: str) -> None:
