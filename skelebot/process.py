@@ -55,20 +55,27 @@ def with_log(streams: Streams, log: int) -> Streams:
     return streams._replace(stdout=_both(streams.stdout, 1, log), stderr=_both(streams.stderr, 2, log))
 
 
-def _both(sink: Sink, own: int, log: int) -> Callable[[bytes], None]:
+def writer(sink: Sink, own: int) -> Callable[[bytes], object]:
+    """Return what writes all of some bytes there; own: the descriptor of Skelebot's own stream."""
+    if callable(sink):
+        return sink
+    number = own if sink is None else sink
+
     def write(data: bytes) -> None:
-        _write_all(log, data)
-        if callable(sink):
-            sink(data)
-        else:
-            _write_all(own if sink is None else sink, data)
+        while data:
+            data = data[os.write(number, data) :]
 
     return write
 
 
-def _write_all(number: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(number, data) :]
+def _both(sink: Sink, own: int, log: int) -> Callable[[bytes], None]:
+    to_log, to_sink = writer(log, log), writer(sink, own)
+
+    def write(data: bytes) -> None:
+        to_log(data)
+        to_sink(data)
+
+    return write
 
 
 def display(step: Step) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from skelebot.errors import SkelebotError
-from skelebot.process import Sink, Streams
+from skelebot.process import Streams, writer
 from skelebot.runners.attempts import Unreachable
 from skelebot.runners.kubernetes.client import Answer, Broken, Client, Stream
 from skelebot.runners.kubernetes.manifest import METRICS_FILE, RUN
@@ -44,7 +44,7 @@ class Output:
     """The two streams of a job, and how far they have been given on."""
 
     def __init__(self, streams: Streams) -> None:
-        self._sinks = (_writer(streams.stdout, 1), _writer(streams.stderr, 2))
+        self._sinks = (writer(streams.stdout, 1), writer(streams.stderr, 2))
         self.out, self.err = 0, 0
         self._file = -1
 
@@ -99,18 +99,6 @@ def noted(client: Client, pod: str) -> Noted | None:
     if ended.code != 0 or len(fields) != 3 or not (fields[1].isdigit() and fields[2].isdigit()):
         return None
     return Noted(int(fields[0]) if fields[0] else None, int(fields[1]), int(fields[2]))
-
-
-def _writer(sink: Sink, own: int) -> Callable[[bytes], object]:
-    if callable(sink):
-        return sink
-    number = own if sink is None else sink
-
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(number, data) :]
-
-    return write
 
 
 def bring_metrics(client: Client, pod: str, path: str) -> None:

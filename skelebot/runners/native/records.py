@@ -7,7 +7,6 @@ its starter has ended. A run that is not kept takes its folder with it.
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
@@ -271,7 +270,7 @@ def show_output(run: Run, follow: bool, streams: Streams = OWN) -> int:
         files = [open(os.path.join(_folder_of(run), name), "rb") for name in _OUTPUT]  # noqa: SIM115 - below
     except FileNotFoundError:
         raise SkelebotError(f"{run.job} writes to the terminal that it was started from") from None
-    sinks = (_writer(streams.stdout, 1), _writer(streams.stderr, 2))
+    sinks = (process.writer(streams.stdout, 1), process.writer(streams.stderr, 2))
     try:
         while True:
             alive = follow and is_alive(run)
@@ -284,15 +283,3 @@ def show_output(run: Run, follow: bool, streams: Streams = OWN) -> int:
     finally:
         for file in files:
             file.close()
-
-
-def _writer(sink: process.Sink, own: int) -> Callable[[bytes], object]:
-    if callable(sink):
-        return sink
-    number = own if sink is None else sink
-
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(number, data) :]
-
-    return write
