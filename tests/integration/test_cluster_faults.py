@@ -201,7 +201,7 @@ def test_a_pod_that_is_taken_away_before_the_job_starts(lab: Lab, fault: Callabl
         fault(lab.space)
         lab.say("go")
         _, err = child.communicate(timeout=180)
-    # Either it is told, or a new pod was sent the files anew; never both a start and a lie.
+    # Either it is reported, or a new pod was sent the files anew; never both a start and a lie.
     assert child.returncode in (1, 7), err
     assert lab.starts == (1 if child.returncode == 7 else 0)
 
@@ -255,7 +255,7 @@ def test_a_client_that_is_killed_loses_nothing(lab: Lab, point: str) -> None:
     assert (lab.space.sandbox.root / "out/large").stat().st_size == 30_000_000
 
 
-def test_a_lost_line_is_told_with_what_to_do(lab: Lab) -> None:
+def test_a_lost_line_is_reported_with_what_to_do(lab: Lab) -> None:
     with Forwarder() as line:
         far = Lab(lab.space.through(line.port), lab.name)
         far.write(SLOW)

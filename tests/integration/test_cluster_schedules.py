@@ -183,7 +183,7 @@ def test_the_manifest_is_shown_and_known_to_each_version(sandbox: Sandbox, name:
     assert problems(shown) == []
 
 
-def test_a_place_that_is_not_there_is_told_in_a_line(space: Namespace, name: str) -> None:
+def test_a_place_that_is_not_there_is_reported_in_a_line(space: Namespace, name: str) -> None:
     write(space, name, job("true", "report", schedule='"@daily"'))
     result = space.sandbox.run("-d", "k8s://nowhere", "deploy", "--list")
     assert (result.code, len(result.errors)) == (1, 1), result

@@ -10,7 +10,7 @@ Json = dict[str, Any]
 class State(NamedTuple):
     """What a run's pod is doing.
 
-    name: queued, pulling, waiting (for files), running, ended, failed. why: what people are told about it.
+    name: queued, pulling, waiting (for files), running, ended, failed. why: what people read about it.
     is_final: whether it will not get better by itself. code: of the job's container, once that has ended.
     has_begun: whether the job may have.
     """

@@ -459,7 +459,7 @@ class ClusterRun:
             self.abandon()
 
     def abandon(self) -> None:
-        """Remove the run at once, because of an error, which is told rather than that this fails."""
+        """Remove the run at once because of an error. That this fails is only a warning beside it."""
         try:
             self.remove()
         except SkelebotError as error:
