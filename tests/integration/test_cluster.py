@@ -325,6 +325,35 @@ def test_a_stopped_job_is_143_and_its_results_come(space: Namespace, name: str) 
     run(space, "clean")
 
 
+def test_clean_leaves_results_that_cannot_be_brought(space: Namespace, name: str) -> None:
+    write(space, name, job("echo r >out/result", "bg", mode="d", mappings="[out/]"))
+    assert run(space, "bg").code == 0
+    wait_for(lambda: space.state("job") == "terminated")
+    rules = [
+        rule for rule in rules_of(run(space, "cluster", "role").out) if rule["resources"] != ["pods/exec"]
+    ]
+    refused = run(space.as_user("reader", *rules), "clean")
+    assert (refused.code, len(refused.errors)) == (1, 1), refused
+    assert "pods/exec" in refused.errors[0]
+    assert not (space.sandbox.root / "out/result").exists()
+    assert run(space, "clean").code == 0
+    assert space.sandbox.read("out/result") == "r\n"
+
+
+def test_a_running_job_can_be_entered_and_its_ports_reached(space: Namespace, name: str) -> None:
+    write(space, name, job(f"echo x >/tmp/mark; {GO}", "bg", mode="d", ports="['8080:80', '90-91:90-91']"))
+    started = run(space, "bg")
+    forward = (
+        f"`kubectl --context test --namespace {space.name} port-forward job/{started.out.strip()} 8080:80`"
+    )
+    assert f"its ports are not published; {forward} reaches them" in started.err
+    wait_for(lambda: space.state("job") == "running")
+    entered = run(space, "exec", "bg", stdin=b"cat /tmp/mark; touch /tmp/go; exit 3\n")
+    assert (entered.code, entered.out) == (3, "x\n"), entered
+    assert run(space, "wait", "bg").code == 0
+    run(space, "clean")
+
+
 # --- what cannot run ---
 
 
@@ -479,7 +508,7 @@ def test_restricted_pods_have_every_right_dropped(space: Namespace, name: str) -
         assert context["seccompProfile"]["type"] == "RuntimeDefault"
 
 
-def test_a_place_that_is_not_there_is_told_in_a_line(space: Namespace, name: str) -> None:
+def test_a_place_that_is_not_there_is_reported_in_a_line(space: Namespace, name: str) -> None:
     write(space, name, job("echo no"))
     for place, text in (
         ("k8s://nowhere", "nowhere"),

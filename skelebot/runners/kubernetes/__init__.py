@@ -421,9 +421,8 @@ class Kubernetes:
     def remove(self, runs: Sequence[Run]) -> Iterable[Removed]:
         for run in runs:
             other = self._found(run)
-            with suppress(SkelebotError):
-                if run.root and run.checkout == checkout_id(run.root) and other.is_keeper_up():
-                    other.bring_back()
+            if run.root and run.checkout == checkout_id(run.root) and other.is_keeper_up():
+                other.bring_back()  # or they stay there
             other.remove()
             yield Removed(run.name, 0)
 
