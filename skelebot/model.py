@@ -724,6 +724,11 @@ class Place(NamedTuple):
     def is_cluster(self) -> bool:
         return self.kind == "cluster"
 
+    @property
+    def engine(self) -> str | None:
+        """The host of the engine that builds its images: for a cluster the default one."""
+        return None if self.is_cluster else self.host
+
     def __str__(self) -> str:
         return "native" if self.is_native else self.host or "default"
 

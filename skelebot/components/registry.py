@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from skelebot import console, files, launch
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import Flags, Image, Param, Project, Task, key, pattern, port_number
+from skelebot.model import Flags, Image, Param, Place, Project, Task, key, pattern, port_number
 from skelebot.model import Registry as ImageRegistry
 from skelebot.options import Values
 from skelebot.project.read import parsed_version
@@ -137,7 +137,8 @@ class Registry(Component):
         from skelebot.runners.docker.push import check_login
 
         project = session.project
-        client = Client(session.flags.docker_host or project.host, session.flags.verbose)
+        place = Place.at(session.flags.docker_host or project.host)
+        client = Client(place.engine, session.flags.verbose)
         credentials = self._credentials()
         with login.logged_in(client, self.server, credentials) as env:
             if credentials is None or self.aws:  # else logging in was the check

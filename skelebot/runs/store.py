@@ -354,7 +354,7 @@ class Store(NamedTuple):
                 number,
                 Slots(*slots),
                 tuple(json.loads(text or "[]")),
-                Place("docker", where) if _is_address(where) else NATIVE,
+                Place.at(where) if _is_address(where) else NATIVE,
                 where == str(Place()) and own is None,
             )
             for number, *slots, text, where, own in rows
@@ -557,7 +557,7 @@ def _note_durations(database: sqlite3.Connection, run: RunRecord, before: Sequen
 
 
 def _is_address(where: str | None) -> bool:
-    """Tell whether a run's `where` is one engine with an address."""
+    """Tell whether a run's `where` is one engine with an address, or a cluster."""
     return where not in (None, str(Place()), str(NATIVE)) and ", " not in str(where)
 
 

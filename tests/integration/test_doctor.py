@@ -94,6 +94,13 @@ def test_the_engine_is_the_one_that_the_project_names(sandbox: Sandbox, kind: st
     assert f"answers at tcp://127.0.0.1:{'2' if kind == 'job' else '1'};" in text
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("words", [(), ("-d", "k8s://nowhere")])
+def test_the_engine_of_a_cluster_is_the_default_one(sandbox: Sandbox, words: tuple[str, ...]) -> None:
+    sandbox.write("skelebot.yaml", PLAIN + "host: k8s://nowhere\n")
+    assert found(sandbox.run(*words, "doctor"), 0)["Docker"][0]
+
+
 # --- the configuration ---
 
 

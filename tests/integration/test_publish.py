@@ -229,6 +229,17 @@ def test_the_same_image_is_not_published_again(caller: Sandbox, name: str, free:
     assert digest_of(free, name, "latest") == second
 
 
+def test_a_project_on_a_cluster_is_published_from_the_default_engine(
+    caller: Sandbox, name: str, free: Registry
+) -> None:
+    project(caller, name, free.port)
+    caller.write("skelebot.yaml", caller.read("skelebot.yaml") + "host: k8s://nowhere\n")
+    digest = caller.ok("publish").strip()
+    assert digest_of(free, name, "latest") == digest
+    doctor = caller.run("doctor")
+    assert f"registry: 127.0.0.1:{free.port} answers" in doctor.out + doctor.err, doctor
+
+
 def test_another_image_is_refused_without_fetching_it(caller: Sandbox, name: str, free: Registry) -> None:
     """The engine has none of its layers, as when someone else published it."""
     repository = project(caller, name, free.port)

@@ -58,6 +58,13 @@ def become(store: Store, number: int, *states: State) -> None:
         store.update(number, lambda run, state=state: run.becoming(state))  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("host", ["ssh://gpu2", "gpu2", "k8s://gpu/ml"])
+def test_a_run_waits_for_the_place_that_it_was_queued_for(store: Store, host: str) -> None:
+    add(store, where=host)
+    (candidate,) = store.waiting()
+    assert candidate.place == Place.at(host)
+
+
 # --- what a run may become ---
 
 ALLOWED = {

@@ -98,8 +98,8 @@ def checks(session: Session) -> list[Check]:
 
 
 def _client(session: Session) -> Kubernetes:
-    """The cluster of -d, or else the one that k8s:// means."""
-    named = Place.at(session.flags.docker_host)
+    """The cluster of -d or of the project, or else the one that k8s:// means."""
+    named = Place.at(session.flags.docker_host or session.project.host)
     place = named if named.is_cluster else Place.at(CLUSTER)
     return Kubernetes(launch.place(session, place), session.flags)
 

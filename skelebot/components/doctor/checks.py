@@ -9,6 +9,7 @@ import skelebot
 from skelebot import console
 from skelebot.component import Check, Component, Session
 from skelebot.errors import FAILED, ConfigError, ProgramMissing, SkelebotError
+from skelebot.model import Place
 from skelebot.plugins import find
 from skelebot.plugins.find import Plugin
 from skelebot.plugins.guard import summary
@@ -162,7 +163,7 @@ def _docker(session: Session) -> Iterator[Check]:
 
     project = session.optional_project
     host = project.host if project else None
-    client = Client(session.flags.docker_host or host)
+    client = Client(Place.at(session.flags.docker_host or host).engine)
     try:
         versions = client.query(
             "version", "--format", "{{.Client.Version}} {{.Server.Version}}", timeout=PATIENCE

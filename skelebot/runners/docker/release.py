@@ -27,7 +27,7 @@ def released(image: Image, task: Task, flags: Flags) -> Iterator[tuple[Client, B
     An image that is run has no such labels: a commit alone would build it again. So this is another one,
     of the same layers, which goes again at the end unless it was given a name meanwhile.
     """
-    client = Client(task.place.host, flags.verbose)
+    client = Client(task.place.engine, flags.verbose)
     of_commit = commit_labels(image)
     with cleanup.images_in_use(client, image) as lock:
         built = images.ensure_image(client, image, task, lock, flags.skip_build)

@@ -68,7 +68,8 @@ class Kubernetes:
             )
         if task.mode == "it":
             raise UsageError(
-                f"{task.name}: mode it is not available on a cluster; use mode i, or skelebot exec"
+                f"{task.name}: mode it is not available on a cluster; use mode i, and `skelebot exec` for a "
+                "shell beside a job that runs"
             )
 
     def describe(self, image: Image, task: Task, described: set[str]) -> list[str]:
