@@ -62,8 +62,7 @@ class Component:
         return ()
 
 
-@dataclass(frozen=True, repr=False)
-class Check:
+class Check(NamedTuple):
     """A line of `skelebot doctor`: what was checked, what was found, what to do if that is wrong."""
 
     name: str

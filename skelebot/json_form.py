@@ -1,7 +1,7 @@
 """The frozen values of the model as JSON, and back: the same values, by their types alone."""
 
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,14 +18,18 @@ class UnknownField(ValueError):
 def to_json(value: object) -> Any:
     """What `json.dumps` takes: records as objects of what differs from the defaults, tuples as lists."""
     if is_dataclass(value):
-        default = {f.name: f.default for f in fields(value)}
-        named = {name: getattr(value, name) for name in default}
-        return {name: to_json(given) for name, given in named.items() if given != default[name]}
+        return _named({f.name: (getattr(value, f.name), f.default) for f in fields(value)})
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: to_json(given) for name, given in value._asdict().items()}
+        default = value._field_defaults  # type: ignore[attr-defined]
+        return _named({name: (given, default.get(name, MISSING)) for name, given in value._asdict().items()})
     if isinstance(value, tuple):
         return [to_json(each) for each in value]
     return value
+
+
+def _named(values: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """Return an object of the values that are not their defaults."""
+    return {name: to_json(given) for name, (given, default) in values.items() if given != default}
 
 
 def from_json(kind: type[T], data: Any) -> T:

@@ -793,8 +793,7 @@ class Image:
     registry: Registry | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class Mount:
+class Mount(NamedTuple):
     """A mapping whose host side is absolute; the container side may begin with `~`.
 
     output: whether the job writes its results there.

@@ -28,11 +28,16 @@ def instance_of(value: T, cls: type[T]) -> T:
     """
     if not isinstance(value, cls):
         raise TypeError(f"a hook returned {type(value).__name__}, not {cls.__name__}")
-    for field in fields(typing.cast(Any, cls)):
-        found = getattr(value, field.name)
-        if not _fits(found, field.type):
-            raise TypeError(f"{cls.__name__}.{field.name} is {_type_of(found)}, not {_name_of(field.type)}")
+    for name, want in _declared(cls):
+        found = getattr(value, name)
+        if not _fits(found, want):
+            raise TypeError(f"{cls.__name__}.{name} is {_type_of(found)}, not {_name_of(want)}")
     return value
+
+
+def _declared(cls: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a dataclass or a named tuple, with their types."""
+    return [(f.name, f.type) for f in fields(cls)] if is_dataclass(cls) else [*cls.__annotations__.items()]
 
 
 def _type_of(value: object) -> str:
@@ -56,9 +61,9 @@ def _fits(value: object, want: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(inside) and all(map(_fits, value, inside))
     if origin in (tuple, frozenset, Sequence):
         return isinstance(value, origin) and all(_fits(each, inside[0]) for each in value)
-    if is_dataclass(want):
+    if is_dataclass(want) or hasattr(want, "_fields"):
         own = isinstance(value, typing.cast(type, want))
-        return own and all(_fits(getattr(value, field.name), field.type) for field in fields(want))
+        return own and all(_fits(getattr(value, name), its) for name, its in _declared(want))
     if want is float:
         return isinstance(value, (int, float))
     return want is Any or isinstance(value, origin or want)

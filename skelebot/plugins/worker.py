@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from skelebot import catalog, launch
@@ -27,7 +26,7 @@ def main(request: dict[str, Any]) -> NoReturn:
         "off": guard.off,
         "loads": cls is not None and not guard.clashes,
         "activation": (cls.activation if cls else Activation.CONFIGURED).name,
-        "checks": [asdict(check) for check in checks],
+        "checks": [check._asdict() for check in checks],
     }
     os.write(answer, json.dumps(result).encode())
     os._exit(0)  # whatever the plugin has left running

@@ -99,7 +99,7 @@ def _own_mount(store: Store, run: RunRecord, mount: Mount) -> Mount:
     inside = os.path.relpath(mount.source, run.root)
     made = (output.folder for task in run.tasks for output in results(task))
     if mount.output or (mount.read_only and any(_is_below(inside, folder) for folder in made)):
-        return replace(mount, source=os.path.join(outputs_folder(store, run), inside))
+        return mount._replace(source=os.path.join(outputs_folder(store, run), inside))
     return mount
 
 

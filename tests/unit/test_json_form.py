@@ -40,7 +40,7 @@ def test_only_what_differs_from_the_defaults_is_stored() -> None:
         "name": "train",
         "argv": ["x"],
         "root": "/p",
-        "place": {"kind": "native", "host": None},
+        "place": {"kind": "native"},
         "mounts": [{"source": "/p/a", "target": "/app/a", "output": True}],
     }
 

@@ -8,8 +8,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from skelebot import process
 from skelebot.errors import SkelebotError
@@ -25,8 +24,7 @@ _OUTPUT = ("out", "err")
 _NEW = ".new-"  # begins the name of a folder that is being made
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Record:
+class Record(NamedTuple):
     """The folder of one run, and the lock that says that it lives.
 
     folder: None where the checkout has no place for it; the run goes on anyway.
