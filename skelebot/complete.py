@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from skelebot import cli, options
@@ -105,7 +104,7 @@ def _where(words: Sequence[str]) -> Where:
     if command.queue:
         return _in_queued(command, rest[1:], commands)
     if not rest[1:] and command.verbs():
-        verbs = (replace(verb, name=verb.name.partition(" ")[2]) for verb in command.verbs())
+        verbs = (verb._replace(name=verb.name.partition(" ")[2]) for verb in command.verbs())
         return _in_command(command, rest[1:])._replace(commands=tuple(verbs))
     if verb := next((verb for verb in command.verbs() if rest[1:2] == [verb.name.partition(" ")[2]]), None):
         command, rest = verb, rest[1:]

@@ -1,7 +1,6 @@
 """Components, which add commands to the command line and change what is built and run."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -131,8 +130,7 @@ class Session(NamedTuple):
         return tuple(job.name for job in jobs if job.name in self.reserved_names)
 
 
-@dataclass(frozen=True, repr=False, eq=False)  # making these methods takes time at each start
-class Command:
+class Command(NamedTuple):
     """A command of the command line.
 
     check: raises what would keep it from running, before any link of its chain runs. validate: gives what

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 from skelebot import console, options
@@ -223,7 +222,7 @@ def _guarded(command: Command, guard: Guard) -> Command:
         if command.check:
             _name_errors(guard, lambda: command.check and command.check(session, values, earlier))
 
-    return replace(command, run=run, check=check)
+    return command._replace(run=run, check=check)
 
 
 def _name_errors(guard: Guard, call: Callable[[], T]) -> T:
