@@ -3,17 +3,32 @@
 The dataclasses with `key(...)` fields are also the schema of skelebot.yaml (see schema.py): a field's
 annotation is the type the YAML must have, and its name in the file is the camelCase of its own.
 Small values that need no more are NamedTuples: every start makes the classes, theirs in a sixth of the time.
-The others have no `repr`, which nothing needs, for the same reason.
+The others have no `repr`, which nothing needs, and share what compares them, for the same reason.
 """
 
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, NamedTuple, NewType
 
 from skelebot import units
 from skelebot.secret import Word
+
+
+class ByValue:
+    """What is equal to another of its class by its fields, as `dataclass` would make for each class anew."""
+
+    def __eq__(self, other: object) -> bool:
+        return _compared(self) == _compared(other) if other.__class__ is self.__class__ else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(_compared(self))
+
+
+def _compared(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, each.name) for each in fields(value) if each.compare)
+
 
 # --- how a field describes itself to schema.py ---
 
@@ -280,8 +295,8 @@ Language = Literal["Python", "R"]
 Type = Literal["text", "int", "float", "date", "path", "file"]
 
 
-@dataclass(frozen=True, repr=False)
-class Arg:
+@dataclass(frozen=True, repr=False, eq=False)
+class Arg(ByValue):
     """A required word that follows a command, by its position.
 
     offered: what shell completion suggests where `choices` do not say all that is allowed. is_rest: whether
@@ -307,8 +322,8 @@ class Arg:
         return f"<{self.name}>"
 
 
-@dataclass(frozen=True, repr=False)
-class Param:
+@dataclass(frozen=True, repr=False, eq=False)
+class Param(ByValue):
     """An option of a command: `--name value`, a flag, or a list of values."""
 
     name: str = key(help="The option's name; one letter takes one dash", check=_option_name)
@@ -455,8 +470,8 @@ def _input(text: str) -> None:
         raise ValueError("files, folders or patterns below the project's root")
 
 
-@dataclass(frozen=True, repr=False)
-class Resources:
+@dataclass(frozen=True, repr=False, eq=False)
+class Resources(ByValue):
     """What a job needs, as it is written."""
 
     cpus: str | None = key(None, help="CPUs: a number, or thousandths such as 500m", check=_cpus)
@@ -469,8 +484,8 @@ class Resources:
     disk: str | None = key(None, help="Disk space that must be free at the start", check=size_pattern(1))
 
 
-@dataclass(frozen=True, repr=False)
-class Claim:
+@dataclass(frozen=True, repr=False, eq=False)
+class Claim(ByValue):
     """A PersistentVolumeClaim that is made where it is missing, as it is written."""
 
     size: str = key(help="Its size, such as 50g", check=size_pattern(1))
@@ -480,8 +495,8 @@ class Claim:
     )
 
 
-@dataclass(frozen=True, repr=False)
-class Cluster:
+@dataclass(frozen=True, repr=False, eq=False)
+class Cluster(ByValue):
     """How jobs run on a Kubernetes cluster, as it is written."""
 
     context: str | None = key(None, help="The context of kubectl that k8s:// means", check=not_blank)
@@ -506,8 +521,8 @@ class Cluster:
     pod_spec: Json = key(Json(""), help="What is merged into the pod, lists by name", check=_object)
 
 
-@dataclass(frozen=True, repr=False)
-class Job:
+@dataclass(frozen=True, repr=False, eq=False)
+class Job(ByValue):
     """One thing that the project can do."""
 
     name: str = key(help="The command that runs the job", check=_job_name)
@@ -589,8 +604,8 @@ def _sweep_name(text: str) -> str | None:
     return "a name without `=` that does not end in .csv" if is_other else None
 
 
-@dataclass(frozen=True, repr=False)
-class DeclaredSweep:
+@dataclass(frozen=True, repr=False, eq=False)
+class DeclaredSweep(ByValue):
     """A sweep that is queued by its name: a chain, and the values that its runs try."""
 
     chain: str = key(help="The jobs with their values, with a + between them", check=not_blank)
@@ -611,8 +626,8 @@ class DeclaredSweep:
     elsewhere: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, repr=False)
-class Build:
+@dataclass(frozen=True, repr=False, eq=False)
+class Build(ByValue):
     """What an image needs besides the dependencies."""
 
     packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
@@ -623,16 +638,16 @@ class Build:
     cran: str | None = key(None, help="The CRAN mirror for R packages", check=cran_mirror)
 
 
-@dataclass(frozen=True, repr=False)
-class Packages:
+@dataclass(frozen=True, repr=False, eq=False)
+class Packages(ByValue):
     """The dependencies of a project with two languages."""
 
     python: tuple[str, ...] = key((), name="Python", help="Python packages to install", check=not_blank)
     r: tuple[str, ...] = key((), name="R", help="R packages to install", check=not_blank)
 
 
-@dataclass(frozen=True, repr=False)
-class Project:
+@dataclass(frozen=True, repr=False, eq=False)
+class Project(ByValue):
     """A whole skelebot.yaml, with where it was read."""
 
     name: str = key(help="The project's name", check=_project_name)
@@ -759,8 +774,8 @@ class Registry(NamedTuple):
     profile: str | None = None
 
 
-@dataclass(frozen=True, repr=False)
-class Image:
+@dataclass(frozen=True, repr=False, eq=False)
+class Image(ByValue):
     """What to build, in this order of lines: `base`, `shared_setup`, `setup`, the project's files, `lines`.
 
     tag: the name it gets. project: whose it is. context: the folder of the files, of which `ignores`
@@ -836,8 +851,8 @@ class Attempt(NamedTuple):
 Keep = Literal["none", "last", "all"]
 
 
-@dataclass(frozen=True, repr=False)
-class Task:
+@dataclass(frozen=True, repr=False, eq=False)
+class Task(ByValue):
     """What to run: `argv` with its surroundings, and in which place.
 
     project: the name of the project whose it is. dependencies: those of Python, for an environment of the
