@@ -10,7 +10,8 @@ from skelebot.runners.kubernetes.manifest import RUN
 # usage: sh -c TAKE sh SENDER. Takes blocks for the job's input: a line with how many bytes the sender has
 # sent before and how many the block has, and the block; `end 0` ends the input. The answer to each is how
 # many it has of the sender; or `end` where the input has ended, `over` where the job has. What an earlier
-# connection left may still be at work, so a block counts only where it follows the one before.
+# connection left may still be at work, so a block counts only where it follows the one before, and how much
+# there is changes at one instant.
 _TAKE = f"""
 umask 0
 cd {RUN} || exit 1
@@ -31,7 +32,7 @@ while read -r at size; do
         elif [ "$at" = end ]; then
             : >in.end
         elif [ "$(sent "$1")" = "$at" ]; then
-            cat "$block" >>in && echo "$((at + size))" >"in.$1"
+            cat "$block" >>in && echo "$((at + size))" >"$block" && mv "$block" "in.$1"
         fi
     ) 9>>in.lock
     answer "$1"
