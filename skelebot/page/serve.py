@@ -3,12 +3,13 @@
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import uvicorn
 
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.files import reason
+from skelebot.foreground import uninterrupted
 from skelebot.page import app, guard
 from skelebot.page.rows import Rows
 from skelebot.runs.store import Store
@@ -26,10 +27,29 @@ def serve(store: Store, root: str | None, port: int, announce: Callable[[str], N
         rows.all()  # a second for 50,000 runs, which would otherwise be that of the first page
         token = secrets.token_urlsafe(24)
         guarded = guard.guarded(app.application(store, root, rows), token)
-        server = uvicorn.Server(_config(guarded))
-        with suppress(Interrupted):  # uvicorn repeats the signal that has ended it
-            announce(f"http://{ADDRESS}:{listener.getsockname()[1]}/{token}/")
-            server.run([listener])
+        address = f"http://{ADDRESS}:{listener.getsockname()[1]}/{token}/"
+        # uvicorn repeats the signal that has ended it.
+        with suppress(Interrupted), ExitStack() as delayed:
+            # A signal before uvicorn handles them would break into the midst of what asyncio begins.
+            delayed.enter_context(uninterrupted())
+
+            def begin() -> None:
+                delayed.close()
+                announce(address)
+
+            _Server(_config(guarded), begin).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells when it handles connections, and signals."""
+
+    def __init__(self, config: uvicorn.Config, begin: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begin = begin
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._begin()
 
 
 def _listening(port: int) -> socket.socket:

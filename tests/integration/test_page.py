@@ -323,6 +323,12 @@ def test_a_port_can_be_chosen_and_must_be_free(project: Sandbox) -> None:
     assert project.run("ui", "--port", "70000").code == 2
 
 
+def test_ctrl_c_as_soon_as_the_address_is_there(project: Sandbox) -> None:
+    for _ in range(5):
+        with serving(project):
+            pass
+
+
 def test_a_browser_is_opened_without_the_token_among_its_arguments(project: Sandbox) -> None:
     browser = project.write("../browser", "#!/bin/sh\ncp ${1#file://} page\necho $1 >opened\n", 0o755)
     with serving(project.with_env(BROWSER=str(browser)), "--open") as page:
