@@ -614,6 +614,12 @@ def through(wire: Wire, pieces: list[bytes]) -> bytes:
         return reader.read()
 
 
+@pytest.mark.parametrize("data", [b"", b"\0", b"123456789", bytes(range(256)) * 300])
+def test_a_checksum_is_that_of_cksum(data: bytes) -> None:
+    done = subprocess.run(("cksum",), input=data, stdout=subprocess.PIPE, check=True)
+    assert f"{files.checksum(data)} {len(data)}\n".encode() == done.stdout
+
+
 @given(st.lists(st.binary(max_size=3000), max_size=5))
 def test_blocks_arrive_as_they_were_sent(pieces: list[bytes]) -> None:
     assert through(Wire(), pieces) == b"".join(pieces)

@@ -326,7 +326,7 @@ class Stream:
             raise Broken("the connection to the container was lost")
         return self._code
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send bytes to the program's stdin. Raises Broken."""
         for at in range(0, len(data), _MESSAGE):
             self._send(2, b"\0" + data[at : at + _MESSAGE])

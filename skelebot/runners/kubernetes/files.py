@@ -1,6 +1,5 @@
 """Mapped folders there and back, over `exec`, whose end says nothing: each block has its checksum."""
 
-import hashlib
 import io
 import os
 import threading
@@ -19,24 +18,23 @@ from skelebot.runners.kubernetes.manifest import RUN, Claimed
 _BLOCK = 1 << 22
 _TRIES = 8
 
-# usage: sh -c WRAPPED skelebot SCRIPT. Runs a script whose stdin and stdout are in blocks, each after a line
-# with its length and SHA-256; one of length 0 is the last, and has the script's code for a checksum. It ends
-# when the other side has all of it, as what is under way at the end of a program may be lost.
+# usage: sh -c WRAPPED skelebot SCRIPT. Runs a script whose stdin and stdout are in blocks, each after what
+# `cksum` says of it: its checksum and its length. One of length 0 is the last, and has the script's code in
+# place of a checksum. It ends when the other side has all of it, as what is under way at the end may be lost.
 _WRAPPED = f"""
 umask 0
 cd {RUN} || exit 1
 t=$(mktemp -d {RUN}/x.XXXXXX) || exit 1
 take() {{
-    while read -r size sum && [ "$size" != 0 ]; do
-        head -c "$size" >"$t/i"
-        [ "$(sha256sum <"$t/i")" = "$sum  -" ] || {{ echo "a block has other content" >&2; exit 9; }}
+    while read -r sum size && [ "$size" != 0 ]; do
+        dd bs="$size" count=1 iflag=fullblock of="$t/i" 2>/dev/null
+        [ "$(cksum <"$t/i")" = "$sum $size" ] || {{ echo "a block has other content" >&2; exit 9; }}
         echo >{RUN}/alive
         cat "$t/i"
     done
 }}
 block() {{
-    sum=$(sha256sum <"$t/o")
-    echo "$(wc -c <"$t/o") ${{sum%% *}}"
+    cksum <"$t/o"
     cat "$t/o"
     echo >{RUN}/alive
 }}
@@ -49,10 +47,23 @@ give() {{
 }}
 exec 3<&0
 take <&3 | {{ sh -c "$1"; echo $? >"$t/code"; }} | give
-echo "0 $(cat "$t/code")"
+echo "$(cat "$t/code") 0"
 rm -rf "$t"
 read -r _ <&3
 """
+
+
+def checksum(data: bytes | bytearray) -> int:
+    """Return what `cksum` gives: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/cksum.html.
+
+    It is zlib's with the bits of each byte, and of the sum, in the other order, and the length at the end.
+    """
+    length = len(data).to_bytes((len(data).bit_length() + 7) // 8, "little")
+    found = zlib.crc32(length.translate(_MIRRORED), zlib.crc32(data.translate(_MIRRORED), 0xFFFFFFFF))
+    return int(f"{found:032b}"[::-1], 2)
+
+
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Mapped(NamedTuple):
@@ -180,9 +191,9 @@ class Sink(io.RawIOBase):
 
     def flush(self) -> None:
         if self._held:
-            data = bytes(self._held)
-            self._held.clear()
-            self._stream.write(f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode() + data)
+            data, self._held = self._held, bytearray()
+            self._stream.write(f"{checksum(data)} {len(data)}\n".encode())
+            self._stream.write(data)
 
     def close(self) -> None:
         if not self.closed:
@@ -198,7 +209,7 @@ class Blocks(io.RawIOBase):
     """
 
     def __init__(self, stream: Stream) -> None:
-        self._arriving, self._held, self._at = self._chunks(stream), bytearray(), b""
+        self._arriving, self._held, self._at = self._chunks(stream), bytearray(), memoryview(b"")
         self.code: int | None = None
         self.said = ""
 
@@ -219,15 +230,15 @@ class Blocks(io.RawIOBase):
         buffer[:count], self._at = self._at[:count], self._at[count:]
         return count
 
-    def _block(self) -> bytes:
-        size, _, sum = self._line().partition(" ")
-        if size == "0":
+    def _block(self) -> memoryview:
+        sum, _, size = self._line().partition(" ")
+        if size == "0" and len(sum) < 4:
             self.code = int(sum or "1")
-            return b""
+            return memoryview(b"")
         data = self._exactly(int(size))
-        if hashlib.sha256(data).hexdigest() != sum:
+        if checksum(data) != int(sum):
             raise Broken("a block has arrived with other content")
-        return data
+        return memoryview(data)
 
     def _line(self) -> str:
         while b"\n" not in self._held:
@@ -235,10 +246,11 @@ class Blocks(io.RawIOBase):
         line, _, self._held = self._held.partition(b"\n")
         return line.decode()
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int) -> bytearray:
         while len(self._held) < size:
             self._more()
-        data, self._held = bytes(self._held[:size]), self._held[size:]
+        data, self._held = self._held, self._held[size:]
+        del data[size:]
         return data
 
     def _more(self) -> None:
