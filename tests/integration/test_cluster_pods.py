@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import tarfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Result, docker, job, project, runs_of, wait_for
-from real_cluster import CONTEXT, Namespace, done, keys
+from real_cluster import CONTEXT, LOGIN, REGISTRY, Namespace, done, keys
 
 pytestmark = [pytest.mark.engine, pytest.mark.kubernetes]
 
@@ -210,6 +211,38 @@ def test_a_user_that_is_named_is_kept_and_root_is_refused(restricted: Namespace,
     root = run(restricted, "run")
     assert (root.code, root.out, len(root.errors)) == (1, "", 1), root
     assert "violates PodSecurity" in root.errors[0]
+
+
+# --- images and their registry ---
+
+
+def test_an_image_that_the_registry_no_longer_has_is_pushed_again(space: Namespace, name: str) -> None:
+    write(space, name, job("echo ran", schedule='"0 3 * * *"'))
+    assert run(space, "deploy", "run").code == 0  # which pushes it, and runs nothing
+    (manifest,) = yaml.safe_load_all(run(space, "cluster", "manifest", "run").out)
+    image = manifest["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert run(space, "undeploy", "run").code == 0
+    delete_from_registry(image)
+    result = run(space, "run")
+    assert (result.code, result.out) == (0, "ran\n"), result
+    assert "WARN  | the registry no longer has the image of run; it is pushed again" in result.err
+    assert "pushed again" not in run(space, "run").err
+    delete_from_registry(image)
+    assert run(space, "deploy", "run").code == 0
+    assert "schemaVersion" in ask_registry("GET", image)
+    assert run(space, "undeploy", "run").code == 0
+
+
+def delete_from_registry(image: str) -> None:
+    ask_registry("DELETE", image)
+
+
+def ask_registry(method: str, image: str) -> str:
+    repository, _, digest = image.removeprefix(f"{REGISTRY}/").partition("@")
+    headers = {"Authorization": f"Basic {base64.b64encode(LOGIN.encode()).decode()}", "Accept": "*/*"}
+    url = f"http://{REGISTRY}/v2/{repository}/manifests/{digest}"
+    with urllib.request.urlopen(urllib.request.Request(url, method=method, headers=headers)) as answer:
+        return str(answer.read().decode())
 
 
 # --- nodes and volumes ---

@@ -576,6 +576,13 @@ def test_the_proxy_of_a_mesh_is_known_by_where_it_says_that_it_is_ready() -> Non
     assert not pod.has_proxy(of({"name": "db", "readinessProbe": {"exec": {}}}))
 
 
+def test_an_image_that_the_registry_does_not_have_is_known_by_what_the_cluster_says() -> None:
+    assert pod.is_unavailable("the cluster cannot pull x@sha256:1: rpc error: code = NotFound: x: not found")
+    assert pod.is_unavailable("the cluster cannot pull x@sha256:1: manifest unknown: manifest unknown")
+    assert not pod.is_unavailable("the cluster cannot pull x@sha256:1: pull access denied")
+    assert not pod.is_unavailable("the claim data does not exist: not found")
+
+
 # --- what old servers drop, and what connections lose ---
 
 

@@ -37,7 +37,7 @@ from skelebot.runners.kubernetes.manifest import (
     Schedule,
     Where,
 )
-from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted, is_open
+from skelebot.runners.kubernetes.run import ClusterRun, Known, Restricted, Unavailable, is_open
 from skelebot.runners.runner import Capacity, Cleaned, Launch, Removed, no_records, superseded
 from skelebot.secret import display_text, reveal, reveal_all
 
@@ -122,6 +122,8 @@ class Kubernetes:
         """Have the cluster run a job by its schedule, with this image and these arguments."""
         state.remember_host(task.root, self.place.host)
         task = replace(task, mounts=prepared.mounts)
+        if not prepared.is_fresh:  # nobody is there to notice when the cluster cannot pull it
+            prepared = images.push_again(self._docker, prepared, task)
         where = Where(prepared.reference, self.client.namespace, "", "", prepared.user, prepared.arch)
         where = self._of_schedule(where, prepared.built.image, task, scheduled)
         return schedule.deploy(self.client, task, where, scheduled, keyed_hash)
@@ -211,25 +213,31 @@ class Kubernetes:
         )
 
     def _create(self, prepared: Prepared, task: Task, where: Where, lock: "IO[str] | None") -> ClusterRun:
-        """Make the Job, and wait for its gate; as another user where the namespace refuses the image's."""
+        """Make the Job, and wait for its gate; once more where what keeps it from starting can be changed."""
         run = ClusterRun.create(self.client, prepared, task, where)
         run.lock = lock
         try:
             run.wait_for_gate()
         except BaseException as error:
             is_refused = isinstance(error, Restricted) and not where.user
-            run.lock = None if is_refused else lock
+            is_lost = isinstance(error, Unavailable) and not prepared.is_fresh
+            run.lock = None if is_refused or is_lost else lock
             with foreground.uninterrupted():
                 run.abandon()
-            if not is_refused:
+            if not (is_refused or is_lost):
                 raise
         else:
             return run
+        # No pod has begun. Its Secret may still be there, so the name is another.
+        if is_lost:
+            console.warn(f"the registry no longer has the image of {task.name}; it is pushed again")
+            prepared = images.push_again(self._docker, prepared, task)
+            where = where._replace(image=prepared.reference, token=f"{where.token[:15]}i")
+            return self._create(prepared, task, where, lock)
         user = images.restricted_user(self._docker, prepared.built, task)
         console.warn(
             f"{task.name} runs as user {user}, as its namespace is restricted; name another with `user`"
         )
-        # No pod was there, so it has not begun. Its Secret may still be, so the name is another.
         return self._create(prepared, task, where._replace(user=user, token=f"{where.token[:15]}u"), lock)
 
     def _own_runs(self, task: Task) -> list[Run]:

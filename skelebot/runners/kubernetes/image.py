@@ -19,7 +19,7 @@ class Prepared(NamedTuple):
     """An image that the cluster can pull, and what a manifest takes from it.
 
     reference: by digest. user: UID[:GID] of the job, empty for the image's own. mounts: with the home of the
-    job's user for a leading `~`.
+    job's user for a leading `~`. is_fresh: whether it was pushed now; an image of before may have gone.
     """
 
     built: Built
@@ -27,6 +27,7 @@ class Prepared(NamedTuple):
     user: str
     arch: str
     mounts: tuple[Mount, ...]
+    is_fresh: bool = False
 
 
 @contextmanager
@@ -39,7 +40,15 @@ def prepared(docker: Docker, image: Image, task: Task) -> Iterator[Prepared]:
         digest, arch = _known(docker.client, built, registry)
         reference = digest or _push(docker.client, built, registry, task)
         mounts = mounts_at_home(docker.client, built, task)
-        yield Prepared(built, reference, _user(docker.client, built, task), arch, mounts)
+        yield Prepared(built, reference, _user(docker.client, built, task), arch, mounts, not digest)
+
+
+def push_again(docker: Docker, prepared: Prepared, task: Task) -> Prepared:
+    """Push an image that the registry may have removed since it was pushed."""
+    built = prepared.built
+    assert built.image.registry
+    reference = _push(docker.client, built, built.image.registry, task)
+    return prepared._replace(reference=reference, is_fresh=True)
 
 
 def no_registry(task: Task) -> UsageError:

@@ -118,6 +118,11 @@ def is_restricted(why: str) -> bool:
     return bool(re.search("violates PodSecurity|pod ?security ?policy", why, re.IGNORECASE))
 
 
+def is_unavailable(why: str) -> bool:
+    """Whether the registry does not have the image."""
+    return bool(re.search("cannot pull .*(not found|manifest unknown)", why))
+
+
 def why_no_node(said: str, arch: str, others: Sequence[str] | None) -> str:
     """Why no node will ever take a pod, by what the scheduler says; "" where one may.
 

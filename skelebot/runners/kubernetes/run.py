@@ -35,6 +35,10 @@ class Restricted(SkelebotError):
     """A namespace refuses the pod for its user or that one's rights."""
 
 
+class Unavailable(SkelebotError):
+    """The registry does not have the image."""
+
+
 class Known(NamedTuple):
     """What there is to know of a run besides its Job."""
 
@@ -113,7 +117,8 @@ class ClusterRun:
                 state = self._why_not_mounted() or state
             failed_since = (failed_since or waited) if state.name == "pulling" and state.why else 0.0
             if state.is_final or (failed_since and waited - failed_since > _PULL):
-                kind = Restricted if pod.is_restricted(state.why) else SkelebotError
+                is_restricted, is_unavailable = pod.is_restricted(state.why), pod.is_unavailable(state.why)
+                kind = Restricted if is_restricted else Unavailable if is_unavailable else SkelebotError
                 raise kind(f"{self.known.task} was not started: {state.why}")
             if state.why and waited > _SAID and state.why != said:
                 if never := self._why_never(state.why):
