@@ -85,6 +85,9 @@ class Output:
         if self._file >= 0:
             os.pwrite(self._file, f"{self.out:20} {self.err:20}\n".encode(), 0)
 
+    def is_far_behind(self, noted: Noted) -> bool:
+        return noted.out - self.out + noted.err - self.err > _AT_ONCE
+
     def is_complete(self, noted: Noted) -> bool:
         return (self.out, self.err) == (noted.out, noted.err)
 

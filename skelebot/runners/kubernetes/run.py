@@ -297,10 +297,12 @@ class ClusterRun:
         """Follow both streams; return the code once all of them has been given on."""
         assert self.output
         while True:
-            with suppress(Broken, Answer):
-                self.output.follow(self.client, self.pod, self._connected)
-            self._stream = None
             known = noted(self.client, self.pod)
+            if known and (known.code is None or self.output.is_far_behind(known)):
+                with suppress(Broken, Answer):
+                    self.output.follow(self.client, self.pod, self._connected)
+                self._stream = None
+                known = noted(self.client, self.pod)
             try:
                 if known:
                     self.output.catch_up(self.client, self.pod, known)
@@ -312,7 +314,7 @@ class ClusterRun:
                 code = self._code_of_pod(known)
                 if code is not None:
                     return code
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def _connected(self, stream: Stream) -> None:
         self._stream = stream
