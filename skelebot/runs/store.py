@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from skelebot import console
@@ -641,22 +642,33 @@ def _ensure_folder(store: Store) -> None:
         os.chmod(store.folder, 0o700)
 
 
-def _ensure_tables(store: Store) -> None:
-    """Make the tables where there are none, and migrate earlier ones. Raises SkelebotError for later ones."""
+def _ensure_tables(store: Store, fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
+    """Make the tables where there are none, and migrate earlier ones. Raises SkelebotError for later ones.
+
+    fill: puts the runs that there are into a new database, which is there with all of them or not at all.
+    Without it, a database that is gone is an error, as new runs would take the numbers of those.
+    """
     try:
         with closing(sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)) as database:
             version = _version(store, database)
-            if version == len(_VERSIONS):
+            if version == len(_VERSIONS) and not fill:
                 return
             if version == 0:
                 _write_ahead(database)
             database.execute("begin immediate")
             version = _version(store, database)  # somebody else may have been faster
+            if version == 0 and not fill and _folders(store):
+                raise SkelebotError(
+                    f"the store {store.folder} has runs but no database; "
+                    "`skelebot runs rebuild` makes it anew"
+                )
             for added in _VERSIONS[version:]:
                 for statement in added.split(";"):
                     database.execute(statement)
             if version < 3:
                 _fill(store, database)
+            if fill:
+                fill(database)
             database.execute(f"pragma user_version = {len(_VERSIONS)}")
             database.execute("commit")
     except sqlite3.Error as error:
@@ -742,21 +754,29 @@ def rebuild(folder: str | None = None) -> int:
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.replace(store._database + suffix, aside + suffix)
-    opened(store.folder)
-    with store._writing() as database:
-        for run in found:
-            database.execute(
-                _INSERT, (run.number, run.uid, run.project, run.root, run.name, run.state, run.priority)
-            )
-            store._write(database, run)
-            if not durations:  # they could not be read
-                _note_durations(database, run, ["queued"] * len(run.tasks))
-        database.executemany(f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)", durations)  # noqa: S608
-        # The number of a run that was left out is not used again, so its files stay.
-        last = max(map(int, _folders(store)), default=0)
-        database.execute("delete from sqlite_sequence where name = 'run'")
-        database.execute("insert into sqlite_sequence values ('run', ?)", (last,))
+    _ensure_tables(store, partial(_restore, store, found, durations))
     return len(found)
+
+
+def _restore(
+    store: Store,
+    found: Sequence[RunRecord],
+    durations: Sequence[tuple[object, ...]],
+    database: sqlite3.Connection,
+) -> None:
+    """Put the runs of all folders into a new database."""
+    for run in found:
+        database.execute(
+            _INSERT, (run.number, run.uid, run.project, run.root, run.name, run.state, run.priority)
+        )
+        store._write(database, run)
+        if not durations:  # they could not be read
+            _note_durations(database, run, ["queued"] * len(run.tasks))
+    database.executemany(f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)", durations)  # noqa: S608
+    # The number of a run that was left out is not used again, so its files stay.
+    last = max(map(int, _folders(store)), default=0)
+    database.execute("delete from sqlite_sequence where name = 'run'")
+    database.execute("insert into sqlite_sequence values ('run', ?)", (last,))
 
 
 def _documents(store: Store) -> Iterator[RunRecord]:

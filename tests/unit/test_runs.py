@@ -377,6 +377,23 @@ def test_rebuild_without_a_database(store: Store) -> None:
     assert store.get(1).uid
 
 
+@pytest.mark.parametrize("is_left_empty", [False, True])
+def test_runs_without_a_database_keep_their_numbers_and_files(store: Store, is_left_empty: bool) -> None:
+    add(store, 2)
+    output = Path(store.run_folder(1), "outputs", "model")
+    output.parent.mkdir()
+    output.write_text("a night's work")
+    for path in Path(store.folder).glob("runs.db*"):
+        path.unlink()
+    if is_left_empty:
+        Path(store.folder, "runs.db").touch()
+    with pytest.raises(SkelebotError, match="has runs but no database; `skelebot runs rebuild`"):
+        stores.opened(store.folder)
+    assert stores.rebuild(store.folder) == 2
+    assert add(stores.opened(store.folder)) == [3]
+    assert output.read_text() == "a night's work"
+
+
 def test_rebuild_takes_no_run_from_the_folder_of_another(store: Store) -> None:
     add(store, 2)
     os.rename(store.run_folder(2), store.run_folder(7))
