@@ -287,6 +287,16 @@ def test_missing_secret_fails_the_run_with_that_reason(sandbox: Sandbox) -> None
     assert own.ok("runs", "logs", "1") == "ERROR | TOKEN is not set in the environment; set it\n"
 
 
+def test_what_is_not_set_is_not_recorded_and_reported(sandbox: Sandbox) -> None:
+    params = "[{name: token, secret: true, default: $TOKEN}, {name: rate, default: $RATE}]"
+    own = queueing(sandbox, job("echo $# $KEY", params=params), environment="{KEY: null}")
+    done = own.run("queue", "run")
+    assert done.err == "WARN  | TOKEN is not set here, so run runs without it, whatever the worker has\n"
+    own.with_env(TOKEN=SECRET, KEY="k").ok("worker", "--drain")
+    assert own.ok("runs", "logs", "1") == "0 k\n"  # the environment of a native job is the worker's
+    assert own.with_env(TOKEN=SECRET).run("queue", "run").err == ""
+
+
 @pytest.mark.parametrize("typed", [SECRET, "$TOKEN"])
 def test_secret_in_a_queued_line_is_refused(sandbox: Sandbox, typed: str) -> None:
     own = queueing(sandbox, job("true", params="[{name: token, secret: true, default: $TOKEN}]"))
@@ -355,6 +365,17 @@ def test_wait(sandbox: Sandbox) -> None:
     assert err == b"INFO  | run 1 waits for a worker\n"
 
 
+def test_wait_says_why_a_run_never_began(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exit $1", args="[{name: code}]"))
+    own.ok("queue", "run", "4")
+    waiting = own.start("queue", "--wait", "--after", "1", "run", "0", stderr=subprocess.PIPE)
+    wait_for(lambda: len(runs_of(own)) == 2)
+    drain(own, code=1)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert err.endswith(b"ERROR | run 2 is stopped: run 1, which it comes after, is failed\n")
+
+
 def test_wait_interrupted_leaves_the_run_alone(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("true"))
     waiting = own.start("queue", "--wait", "run", stderr=subprocess.PIPE)
@@ -398,6 +419,14 @@ def test_words_to_find_it_by(sandbox: Sandbox) -> None:
     assert len(own.ok("runs").splitlines()) == 2
     assert json.loads(own.ok("runs", "--tag", "c", "--json"))[0]["run"] == 1
     assert json.loads(own.ok("runs", "--name", "deep", "--json")) == []
+
+
+def test_a_value_forges_no_line_of_what_is_shown(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true", args="[{name: word}]"))
+    own.ok("queue", "run", "a\nstate      done\x1b[31m")
+    shown = own.ok("runs", "show", "1")
+    assert "\nstate      done" not in shown
+    assert "\x1b" not in shown
 
 
 def test_dry_run_queues_nothing(sandbox: Sandbox) -> None:

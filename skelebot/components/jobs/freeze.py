@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from skelebot import git, launch, runners
+from skelebot import console, git, launch, runners
 from skelebot.component import Link, Session
 from skelebot.components.jobs.run import is_below, prepare
 from skelebot.errors import ConfigError, SkelebotError, UsageError
@@ -132,6 +132,25 @@ def _problems(link: Link, job: Job, jobs: Sequence[tuple[Link, Job]]) -> Iterato
                 f"{job.name}: {param.flag} is a secret, which is not stored; give it `default: $NAME`, set "
                 "NAME in the environment of the worker, and leave the option out"
             )
+
+
+def warn_of_unset(links: Sequence[Link]) -> None:
+    """Say what the jobs of a queued chain do not get, as it is not set here, though a worker may have it."""
+    for link in links:
+        for name in _unset(link.session, link.command.job) if link.command.job else ():
+            job = link.command.name
+            console.warn(f"{name} is not set here, so {job} runs without it, whatever the worker has")
+
+
+def _unset(session: Session, job: Job) -> list[str]:
+    """Return the variables that a job would take from the environment and that are not set there."""
+    project = session.project
+    known = dict(plan.environment(project, job, os.environ))
+    secret = {param.reference for param in job_params(project, job) if param.secret and param.reference}
+    bare = {name for name, value in (*project.environment, *job.environment) if value is None}
+    if plan.place(project, job, session.flags).is_native:
+        bare = set()  # it has all variables of the worker
+    return sorted((bare - {*known}) | (secret - {*known, *os.environ}))
 
 
 # --- the tasks ---

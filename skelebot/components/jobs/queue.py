@@ -50,6 +50,7 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
     if values.get("now"):
         console.info(f"run {run.number}")
         return _now(store, run, session)
+    freeze.warn_of_unset(links)
     if values.get("wait"):
         console.info(f"run {run.number} waits for a worker")
         return _wait(store, run.number)
@@ -62,7 +63,7 @@ def _described(values: Values, after: tuple[int, ...], run: RunRecord) -> RunRec
     return replace(
         run,
         name=str(values.get("name", "")),
-        tags=tuple(dict.fromkeys(values.get("tag", ()) or ())),  # type: ignore[arg-type]
+        tags=tuple(filter(None, dict.fromkeys(values.get("tag", ()) or ()))),  # type: ignore[arg-type]
         note=str(values.get("note", "")),
         priority=int(str(values.get("priority", "0"))),
         after=after,
@@ -115,6 +116,8 @@ def _wait(store: Store, number: int) -> int:
             run = store.get(number)
             shown.show(run)
             if run.has_ended:
+                if run.state not in ("done", "failed"):  # of which its output says nothing
+                    console.error(f"run {number} is {run.state}: {run.reason}")
                 return supervise.exit_code(run)
             mark = store.mark()
             while store.mark() == mark and not shown.has_more():

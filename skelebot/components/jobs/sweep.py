@@ -59,6 +59,7 @@ def queue(
         workspace.release(store, base, session.flags)
         raise
     _report(base, added)
+    freeze.warn_of_unset(chains[0])
     if not added:
         workspace.release(store, base, session.flags)
     for run in added:

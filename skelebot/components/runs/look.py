@@ -200,7 +200,7 @@ def show(session: Session, values: Values) -> int:
         console.out(json.dumps(view(run), indent=2))
         return 0
     for name, text in _facts(store, run):
-        console.out(f"{name:<10} {text}".rstrip())
+        console.out(f"{name:<10} {console.one_line(text)}".rstrip())
     return 0
 
 
