@@ -358,7 +358,7 @@ def on_lines(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
 def in_thread(function: Callable[..., object], *args: object) -> threading.Thread:
     """Start a function in a thread that takes no signals: they are the main thread's to handle.
 
-    The function starts no programs, which would inherit that.
+    The function starts no programs but helpers, as they inherit that.
     """
     thread = threading.Thread(target=function, args=args, daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
@@ -383,6 +383,34 @@ def start_companion(step: Step, errors: str) -> IO[bytes]:
         child = _popen(step, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True)
     assert child.stdin
     return child.stdin
+
+
+class Helper:
+    """A program that answers each line with another one, and ends when it is closed or this process ends.
+
+    A signal of the terminal does not reach it.
+    """
+
+    def __init__(self, step: Step) -> None:
+        """Start the program. Raises ProgramMissing and SkelebotError."""
+        import subprocess
+
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._child = _popen(step, start_new_session=True, **streams)
+
+    def ask(self, line: bytes) -> bytes:
+        """Return the answer to a line, without an end of line if the program has ended meanwhile."""
+        assert self._child.stdin
+        assert self._child.stdout
+        with suppress(BrokenPipeError):
+            self._child.stdin.write(line)
+            self._child.stdin.flush()
+        return self._child.stdout.readline()
+
+    def close(self) -> int:
+        """End the program; return its exit code, or the negative number of the signal that has killed it."""
+        self._child.communicate()
+        return self._child.returncode
 
 
 def close_others(fds: Collection[int]) -> None:

@@ -1,25 +1,29 @@
 """Read what a task measures while it runs: each line of its file once, in bounded memory."""
 
+import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 from skelebot.runs import workspace
-from skelebot.runs.metrics import FOUND, MOST, NAME, of_file, of_output, parse, with_point
+from skelebot.runs.metrics import FOUND, MOST, NAME, of_file, of_texts, parse, with_point
 from skelebot.runs.record import Metric, RunRecord
+from skelebot.runs.search import Search
 from skelebot.runs.store import Store
 
 _BLOCK = 1 << 16
 _NAMES = 1000  # of metrics that a task may have
 _INTERVAL = 1.0  # seconds between two looks at a file
 _FAR = 3.0  # at one that has to be brought here first
+_MOST_OUTPUT = 1000  # characters of a line of output that patterns are looked for in
+_TOGETHER = 200  # lines of output that are searched at a time
+_LAST = 60.0  # seconds for searching what is left when the task has ended
 _NOTED = 2.0  # seconds between two notes of what has been read
 
 
@@ -95,7 +99,8 @@ class Reading:
         self._given = Tail(os.path.join(folder, NAME))
         self._found = Tail(os.path.join(folder, FOUND))
         self._output = Tail(os.path.join(folder, "log"), is_output=True)
-        self._patterns = [(name, re.compile(pattern)) for name, pattern in patterns]
+        self._search = Search(patterns)
+        self._until = math.inf
         self._is_begun = False
         self._start()
 
@@ -112,11 +117,9 @@ class Reading:
 
     def read(self) -> Measured:
         """Read what is new; return all that has been measured. Raises OSError."""
-        if not self._is_begun or (self._patterns and self._output.is_another()):
+        if not self._is_begun or (self._search.names and self._output.is_another()):
             self._begin()
-        for line in self._output.lines() if self._patterns else ():
-            if text := of_output(line.decode(errors="replace"), self._patterns):
-                self.add(text)
+        self._look_through(self._output.lines())
         if self._given.is_another() or self._found.is_another():
             self._start()
         for line in chain(self._given.lines(), self._found.lines()):
@@ -132,25 +135,44 @@ class Reading:
         self._output.rewind()
         self._start()
 
-    def add(self, line: str) -> None:
-        """Add a line to what was found. Raises OSError."""
-        with open(self._found.path, "ab") as file:
-            file.write(line.encode("ascii") + b"\n")
+    def _look_through(self, lines: Iterable[bytes]) -> None:
+        """Add what the patterns find in lines of output. Raises OSError."""
+        texts = (line[: 4 * _MOST_OUTPUT].decode(errors="replace")[:_MOST_OUTPUT] for line in lines)
+        while self._search.names and (some := list(islice(texts, _TOGETHER))):
+            self._add(filter(None, map(of_texts, self._search.texts(some))))
+            if time.monotonic() > self._until:
+                self._search.give_up("it takes too long")
+
+    def _add(self, lines: Iterable[str]) -> None:
+        """Add lines to what was found. Raises OSError."""
+        if data := "".join(f"{line}\n" for line in lines):
+            with open(self._found.path, "ab") as file:
+                file.write(data.encode("ascii"))
+
+    def hurry(self, seconds: float = _LAST) -> None:
+        """Search the output for so long at most from now on, as the task has ended."""
+        self._until = min(self._until, time.monotonic() + seconds)
 
     def finish(self, more: Iterable[str] = ()) -> Measured:
         """Read what is left when the task has ended; `more` are lines to add. Raises OSError.
 
         A last line that has no end is among what is left.
         """
+        self.hurry()
         self.read()
         self._given.end_last_line()
-        last = of_output(self._output.rest.decode(errors="replace"), self._patterns)
-        for line in (*([last] if last else []), *more):
-            self.add(line)
+        self._look_through([self._output.rest] if self._output.rest else [])
+        self._add(more)
         found = self.read()
+        self._search.close()
         if found == Measured():
             self._given.remove_if_empty()
         return found
+
+    @property
+    def problems(self) -> list[str]:
+        """What has kept patterns from being searched for in all of the output."""
+        return self._search.problems
 
     def _take(self, line: bytes) -> None:
         point = parse(line)
@@ -174,6 +196,8 @@ def finished(
     except OSError as error:
         warn(f"the metrics could not be read: {reason(error)}")
         return reading.measured
+    for problem in reading.problems:
+        warn(problem)
     if measured.bad_lines:
         count = console.counted(measured.bad_lines, "line")
         warn(f"{count} of metrics could not be read; each has to be a JSON object of numbers")
@@ -208,6 +232,7 @@ def live(reading: Reading, bring: Callable[[], bool], note: Callable[[Measured],
         yield
     finally:
         has_ended.set()
+        reading.hurry()
         thread.join()
 
 

@@ -6,8 +6,7 @@ A job appends lines to the file that $SKELEBOT_METRICS names: {"step": 3, "loss"
 import json
 import math
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
@@ -16,7 +15,6 @@ from skelebot.runs.record import Metric
 NAME = "metrics.jsonl"  # of the file in an attempt's folder
 FOUND = "metrics-found.jsonl"  # of the one beside it, with what was found in the job's output and its files
 MOST = 1 << 16  # bytes of a line
-_MOST_OUTPUT = 1000  # characters of a line of output that patterns are looked for in
 
 
 class Point(NamedTuple):
@@ -27,16 +25,15 @@ class Point(NamedTuple):
     progress: float | None = None
 
 
-def of_output(line: str, patterns: Sequence[tuple[str, re.Pattern[str]]]) -> str:
-    """Return what a line of a job's output says as a line of metrics; "" if it says nothing.
+def of_texts(texts: Mapping[str, str | None]) -> str:
+    """Return what was found in a line of a job's output as a line of metrics; "" if there is no number.
 
-    patterns: a name, and what has one group around the number.
+    texts: by name; None for a group that took no part.
     """
-    found = {name: match[1] for name, pattern in patterns if (match := pattern.search(line[:_MOST_OUTPUT]))}
     numbers = {}
-    for name, text in found.items():
-        with suppress(ValueError, TypeError):  # TypeError: of a group that took no part
-            numbers[name] = float(text)
+    for name, text in texts.items():
+        with suppress(ValueError):
+            numbers[name] = float(text or "")
     return json.dumps(numbers) if numbers else ""
 
 

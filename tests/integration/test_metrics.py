@@ -110,6 +110,20 @@ def test_nothing_is_lost_or_doubled_when_the_supervisor_is_killed(
     assert measured(own)["loss"] == {"last": 1, "min": 1, "max": 2, "count": 2}
 
 
+def test_pattern_that_never_ends_does_not_keep_a_run_from_ending(sandbox: Sandbox) -> None:
+    output = f"echo loss=1 {'a' * 60}; echo loss=2"
+    own = queued(sandbox, output, metrics="{bad: '(?:a+)+b(.)', loss: 'loss=(.)'}")
+    with own.start("worker", "--drain") as worker:
+        try:
+            assert worker.wait(60) == 0
+        finally:
+            if worker.poll() is None:
+                supervisor(own).kill()
+                worker.kill()
+    assert measured(own)["loss"]["count"] == 2
+    assert "WARN  | the pattern of the metric bad takes too long" in own.ok("runs", "logs", "1")
+
+
 def test_lines_that_are_none_are_counted_and_reported_once(sandbox: Sandbox) -> None:
     own = queued(sandbox, step('{"loss": 2}'), step("broken"), step('{"loss": "x"}'))
     own.ok("worker", "--drain")

@@ -86,7 +86,8 @@ ROOMS = {
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
         *("record", "metrics", "trial", "store", "snapshot", "difference", "outside", "packages", "outputs"),
-        *("workspace", "machine", "cache", "sampler", "prune", "measure", "mirror", "notify", "supervise"),
+        *("workspace", "machine", "cache", "sampler", "prune", "search_process", "search"),
+        *("measure", "mirror", "notify", "supervise"),
         *("places", "worker", "estimate", "repeat", "branch", "collect", "bundle", "__init__"),
     ),
     "page": (

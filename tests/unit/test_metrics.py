@@ -1,7 +1,6 @@
 """Lines of metrics as numbers, their summary and their series, by value."""
 
 import json
-import re
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from skelebot.errors import ConfigError
 from skelebot.runs.measure import Measured, Reading
-from skelebot.runs.metrics import Point, of_file, of_output, parse, series, with_point
+from skelebot.runs.metrics import Point, of_file, parse, series, with_point
 from skelebot.runs.record import Metric
 
 from .helpers import load
@@ -93,13 +92,35 @@ def test_series(tmp_path: Path) -> None:
         ("x" * 2000 + " loss=1", ""),
     ],
 )
-def test_line_of_output(line: str, found: str) -> None:
-    patterns = [("loss", re.compile(r"loss=(\S+)")), ("acc", re.compile(r"acc (\d+)%"))]
-    assert of_output(line, patterns) == found
+def test_line_of_output(tmp_path: Path, line: str, found: str) -> None:
+    (tmp_path / "log").write_text(f"{line}\n")
+    Reading(str(tmp_path), [("loss", r"loss=(\S+)"), ("acc", r"acc (\d+)%")]).finish()
+    path = tmp_path / "metrics-found.jsonl"
+    assert (path.read_text().strip() if path.exists() else "") == found
 
 
-def test_group_that_takes_no_part_is_no_number() -> None:
-    assert of_output("b", [("a", re.compile("b|a=(.)"))]) == ""
+def test_group_that_takes_no_part_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("b\na=3\n")
+    assert numbers(Reading(str(tmp_path), [("a", "b|a=(.)")]).finish()) == {"a": (1, 3)}
+
+
+def test_pattern_that_never_ends_is_left_out_and_the_others_are_not(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(f"loss=3 acc=1\n{'a' * 60} loss=2\nacc=5")
+    patterns = [("loss", "loss=(.)"), ("bad", "(?:a+)+b(.)"), ("acc", "acc=(.)"), ("worse", "(a|a)*b")]
+    reading = Reading(str(tmp_path), patterns)
+    assert numbers(reading.finish()) == {"loss": (2, 2), "acc": (2, 5)}
+    assert [problem.partition(" takes")[0] for problem in reading.problems] == [
+        "the pattern of the metric bad",
+        "the pattern of the metric worse",
+    ]
+
+
+def test_output_is_not_searched_for_ever_when_the_task_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("".join(f"loss={n}\n" for n in range(1000)))
+    reading = Reading(str(tmp_path), [("loss", "loss=(.*)")])
+    reading.hurry(-1)
+    assert numbers(reading.finish(['{"f1": 1}'])) == {"loss": (200, 199), "f1": (1, 1)}
+    assert reading.problems == ["not all of the output was searched for loss: it takes too long"]
 
 
 @pytest.mark.parametrize(
