@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ import skelebot
 from skelebot import catalog, console, foreground, help, options
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
-from skelebot.model import Flags, Param, Project
+from skelebot.model import Arg, Flags, Param, Project
 from skelebot.options import HelpWanted, UnknownOption, Values
 from skelebot.plugins import find
 from skelebot.project import nodes, read
@@ -278,11 +278,14 @@ def _run_chain(chain: list[list[str]], words: list[str], flags: Flags, loader: L
     words: of the first link, from its command on; flags: from the options before that.
     """
     queue, chain = _before_chain(chain, words, flags, loader)
-    links = _links(chain, flags, loader)
+    given = (
+        queue.command.given_args(queue.session, queue.values) if queue and queue.command.given_args else ()
+    )
+    links = _links(chain, flags, loader, given)
     if isinstance(links, Command):  # its help is wanted
         return _show(help.of_command(links))
     if queue:
-        return _queue(queue, links, chain, flags, loader)
+        return _queue(queue, links, chain, flags, loader, given)
     if flags.rehearse:
         return _rehearse(links, chain, flags, loader)
     if flags.watch:
@@ -312,13 +315,20 @@ def _before_chain(
     return Link(command, loaded.session, own, tuple(words)), [*_split([*before, *rest]), *chain[1:]]
 
 
-def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+def _queue(
+    queue: Link,
+    links: list[Link],
+    chain: list[list[str]],
+    flags: Flags,
+    loader: Loader,
+    given: Collection[str],
+) -> int:
     """Check all links, rehearse them if that is wanted, and hand them to the command before the chain."""
     if flags.watch:
         raise UsageError(f"{queue.command.name} and --watch do not go together; leave out one of them")
     _check_attended(links, queue.command.name)
     if flags.rehearse:
-        if code := _rehearse(links, chain, flags, loader):
+        if code := _rehearse(links, chain, flags, loader, given):
             return code
         links = [link._replace(session=_not_rehearsing(link.session)) for link in links]
     assert queue.command.queue
@@ -329,7 +339,9 @@ def _not_rehearsing(session: Session) -> Session:
     return session._replace(flags=session.flags._replace(rehearse=False))
 
 
-def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
+def _rehearse(
+    links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader, given: Collection[str] = ()
+) -> int:
     """Run the chain in a copy of the project, with the values that its jobs name for that."""
     from skelebot.components.jobs import rehearsal
 
@@ -338,11 +350,12 @@ def _rehearse(links: list[Link], chain: list[list[str]], flags: Flags, loader: L
     if flags.skip_build:
         raise UsageError("--rehearse needs the image of what it tries; leave out -s")
     _check_attended(links, "--rehearse")
+    rehearsal.check(links)
     if flags.dry_run:
         return _run_links([link._replace(values=rehearsal.values(link)) for link in links], loader)
     with rehearsal.workspace(links) as root:
         loader = loader.at(root)
-        copies = _links(chain, flags, loader)
+        copies = _links(chain, flags, loader, given)
         assert not isinstance(copies, Command)  # nobody has asked for help before
         code = _run_links([link._replace(values=rehearsal.values(link)) for link in copies], loader)
     if code == 0:
@@ -465,11 +478,16 @@ def _depends_on_values(command: Command) -> bool:
     return "file" in types or command.validate is not None
 
 
-def _links(chain: list[list[str]], flags: Flags, loader: Loader) -> list[Link] | Command:
-    """Return the links of a chain with those that they need, or the command whose help is wanted."""
+def _links(
+    chain: list[list[str]], flags: Flags, loader: Loader, given: Collection[str] = ()
+) -> list[Link] | Command:
+    """Return the links of a chain with those that they need, or the command whose help is wanted.
+
+    given: the args that the chain lacks, as in `Command.given_args`.
+    """
     links: list[Link] = []
     for words in chain:
-        link = _link(words, flags, loader, first=not links)
+        link = _link(words, flags, loader, not links, given)
         if isinstance(link, Command):
             return link
         links += [*_needed(link, links, loader), link]
@@ -592,7 +610,9 @@ def _announced(link: Link, at: int, count: int) -> Iterator[None]:
         console.info(f"{link.command.name} took {time.monotonic() - begin:.1f} s")
 
 
-def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link | Command:
+def _link(
+    words: list[str], flags: Flags, loader: Loader, first: bool, given_args: Collection[str] = ()
+) -> Link | Command:
     """Return a link with the values of its arguments, or the command alone if its help is wanted."""
     given, rest = options.parse_options(OPTIONS, words)
     for name in ("help", "version", "contact", "rehearse", "watch"):
@@ -609,16 +629,25 @@ def _link(words: list[str], flags: Flags, loader: Loader, first: bool) -> Link |
     own = ("-h", "--help", *(flag for param in command.params for flag in param.flags))
     if command.bind and not (rest[1:2] and rest[1] in own):
         return _bound(command.bind, rest, loaded.session, loader)
+    args = [arg for arg in command.args if not (given_args and _is_given(command, arg, given_args))]
     try:
-        values = options.parse(command.args, command.params, rest[1:])
+        values = options.parse(args, command.params, rest[1:])
     except HelpWanted:
         return command
     except UnknownOption as error:
         misplaced = help.misplaced(error.typed, command, OPTIONS)
         raise UsageError(misplaced or _with_usage(error, command)) from None
     except UsageError as error:
-        raise UsageError(_with_usage(error, command)) from None
+        swept = " and ".join(arg.name for arg in command.args if arg not in args)
+        without = f", beside the values of {swept} that are swept" if swept else ""
+        raise UsageError(_with_usage(UsageError(f"{error}{without}"), command)) from None
     return Link(command, loaded.session, values, tuple(rest))
+
+
+def _is_given(command: Command, arg: Arg, names: Collection[str]) -> bool:
+    """Whether an arg is among these names, and means no param of the same name."""
+    is_named = arg.name in names or f"{command.name}.{arg.name}" in names
+    return is_named and all(param.name != arg.name for param in command.params)
 
 
 def _bound(

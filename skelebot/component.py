@@ -1,6 +1,6 @@
 """Components, which add commands to the command line and change what is built and run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -138,10 +138,11 @@ class Command(NamedTuple):
     it runs, of those that run one. is_up_to_date: whether there is nothing for it to do. bind: gives the
     command for the job whose name and values follow it, as in `why train --rate 1`. queue: of a command that
     stands before a chain: what it does with the chain's links, given what checks these. default_chain: gives
-    the chain of such a command where none is typed. verbs: gives the commands by whose names it
-    goes on, as in `runs show`. changes: whether it
-    changes the project's files, which the links after it read again. predicted_version: gives the
-    project's version after it, for the links of a --dry-run.
+    the chain of such a command where none is typed. given_args: gives the names of args, as `arg` or
+    `job.arg`, whose values such a command has itself, so that the chain lacks them. verbs: gives the commands
+    by whose names it goes on, as in `runs show`. changes: whether it changes the project's files, which the
+    links after it read again. predicted_version: gives the project's version after it, for the links of a
+    --dry-run.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Command(NamedTuple):
     bind: Callable[["Link"], "Command"] | None = None
     queue: Callable[[Session, Values, "Sequence[Link]", "CheckLinks"], int] | None = None
     default_chain: Callable[[Session, Values], Sequence[str]] | None = None
+    given_args: Callable[[Session, Values], Collection[str]] | None = None
     verbs: Callable[[], "Sequence[Command]"] = tuple
     changes: bool = False
     predicted_version: Callable[[Session, Values], str] | None = None

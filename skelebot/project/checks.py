@@ -61,7 +61,11 @@ def _check_sweeps(project: Project, jobs: Mapping[str, Job]) -> Iterator[str]:
             yield from (f"{at}: there is no job {name!r}{did_you_mean(name, jobs)}" for name in unknown)
             continue
         chain = [job for name in names for job in (*needs.order(project, jobs[name]), jobs[name])]
-        known = {f"{job.name}.{param.name}": param for job in chain for param in job_params(project, job)}
+        known = {
+            f"{job.name}.{name}": param
+            for job in chain
+            for name, param in sweep.params(job.args, job_params(project, job)).items()
+        }
         if not declared.values:
             yield f"{place_of(declared, 'values')}: expected at least one param with the values to try"
         for name, given in declared.values:

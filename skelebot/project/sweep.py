@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from skelebot import options
 from skelebot.errors import did_you_mean
-from skelebot.model import Param
+from skelebot.model import Arg, Param
 
 MOST = 100_000  # runs of a sweep, beyond which it is a slip of the pen
 _TRIES = 20  # draws for each trial, where the same values come again and again
@@ -215,6 +215,20 @@ def words(chain: str) -> list[str]:
         raise ValueError(f"{str(error).lower()}; close it") from None
 
 
+def params(args: Sequence[Arg], params: Sequence[Param]) -> dict[str, Param]:
+    """Return what can be swept of a job, by name: its params, and its args as params.
+
+    Where an arg has the name of a param, the name means the param.
+    """
+    of_args = {
+        arg.name: Param(
+            arg.name, choices=arg.choices, type=arg.type, min=arg.min, max=arg.max, pattern=arg.pattern
+        )
+        for arg in args
+    }
+    return {**of_args, **{param.name: param for param in params}}
+
+
 def resolve(name: str, known: Iterable[str]) -> str:
     """Return the `job.param` that a name means, itself or the param alone. Raises ValueError."""
     known = tuple(known)
@@ -224,7 +238,7 @@ def resolve(name: str, known: Iterable[str]) -> str:
     if len(meant) > 1:
         raise ValueError(f"several jobs have {name}; write {' or '.join(meant)}")
     if not meant:
-        raise ValueError(f"no job of the chain has a param {name!r}{did_you_mean(name, known)}")
+        raise ValueError(f"no job of the chain has a param or an arg {name!r}{did_you_mean(name, known)}")
     return meant[0]
 
 

@@ -58,14 +58,16 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Blank:
-    """Where the words of a swept param belong in a task's arguments, which do not have them yet.
+    """Where the words of a swept param or arg belong in a task's arguments, which do not have them yet.
 
-    at: before which of these. is_repeated: whether a list's option stands before each of its values.
+    at: before which of these. is_repeated: whether a list's option stands before each of its values. place:
+    which of the job's args it is, from 0; None for a param.
     """
 
     param: Param
     at: int
     is_repeated: bool = False
+    place: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A trial of a sweep: its values in its tasks, what it is equal to, and how good it is. Values alone."""
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,26 +16,27 @@ from skelebot.runs.record import Blank, RunRecord, TaskRecord
 
 def with_values(run: RunRecord, values: Mapping[str, str]) -> RunRecord:
     """Return the run with its blanks filled in; values: texts by `job.param`."""
-    typed: list[list[str]] = []
-    tasks = []
-    for task in run.tasks:
-        found = {blank.param: options.value(blank.param, values[name]) for name, blank in _blanks(task)}
-        typed.append([word for param, value in found.items() for word in typed_words(param, value)])
-        tasks.append(_filled(task, {param.name: value for param, value in found.items()}))
-    return replace(run, tasks=tuple(tasks), chain=_chain(run, typed))
+    found = [
+        [
+            (blank, options.value(blank.param, values[f"{task.job}.{blank.param.name}"]))
+            for blank in task.blanks
+        ]
+        for task in run.tasks
+    ]
+    tasks = tuple(map(_filled, run.tasks, found))
+    return replace(run, tasks=tasks, chain=_chain(run, found))
 
 
-def _blanks(task: TaskRecord) -> Iterator[tuple[str, Blank]]:
-    return ((f"{task.job}.{blank.param.name}", blank) for blank in task.blanks)
-
-
-def _filled(task: TaskRecord, values: Mapping[str, Value]) -> TaskRecord:
-    if not task.blanks:
+def _filled(task: TaskRecord, found: Sequence[tuple[Blank, Value]]) -> TaskRecord:
+    if not found:
         return task
     argv = list(task.task.argv)
-    for blank in reversed(task.blanks):  # so that the places of the others stay
-        argv[blank.at : blank.at] = plan.param_words(blank.param, values[blank.param.name], blank.is_repeated)
-    params = {**dict(task.params), **values}
+    for blank, value in reversed(found):  # so that the places of the others stay
+        is_arg = blank.place is not None
+        argv[blank.at : blank.at] = (
+            [str(value)] if is_arg else plan.param_words(blank.param, value, blank.is_repeated)
+        )
+    params = {**dict(task.params), **{blank.param.name: value for blank, value in found}}
     work = replace(task.task, argv=tuple(argv))
     return replace(task, task=work, params=tuple(params.items()), blanks=())
 
@@ -44,14 +45,14 @@ def typed_words(param: Param, value: Value) -> list[str]:
     """Return the words by which a value is typed."""
     if isinstance(value, bool):
         return [param.flag] if value else [param.off] if param.off else []
-    if isinstance(value, str) and not value.startswith("-"):
+    if isinstance(value, str) and not value.startswith("-") and value != "+":
         return [param.flag, value]
     equals = "=" if param.flag.startswith("--") else ""
     return [f"{param.flag}{equals}{text}" for text in ((value,) if isinstance(value, str) else value)]
 
 
-def _chain(run: RunRecord, typed: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return the chain as it would be typed with these words for each task, in its links that were typed."""
+def _chain(run: RunRecord, found: Sequence[Sequence[tuple[Blank, Value]]]) -> tuple[str, ...]:
+    """Return the chain as it would be typed with these values for each task, in its links that were typed."""
     links: list[list[str]] = [[]]
     for word in run.chain:
         if word == "+":
@@ -59,11 +60,27 @@ def _chain(run: RunRecord, typed: Sequence[Sequence[str]]) -> tuple[str, ...]:
         else:
             links[-1].append(word)
     at = 0
-    for task, words in zip(run.tasks, typed, strict=True):
+    for task, pairs in zip(run.tasks, found, strict=True):
         if at < len(links) and links[at][:1] == [task.job]:  # otherwise another job needs it
-            links[at][1:1] = words
+            links[at] = _typed(links[at], pairs)
             at += 1
     return tuple(word for link in links for word in (*link, "+"))[:-1]
+
+
+def _typed(link: list[str], found: Sequence[tuple[Blank, Value]]) -> list[str]:
+    """Return the words of a link with these values. If an arg is swept, the other args are after a `--`."""
+    job, *words = link
+    more = [word for blank, value in found if blank.place is None for word in typed_words(blank.param, value)]
+    if all(blank.place is None for blank, _ in found):
+        return [job, *more, *words]
+    at = words.index("--") if "--" in words else len(words)
+    args = words[at + 1 :]
+    for blank, value in found:
+        if blank.place is not None:
+            args.insert(blank.place, str(value))
+    if any(text.startswith("-") or text == "+" for text in args):
+        return [job, *more, *words[:at], "--", *args]
+    return [job, *args, *more, *words[:at]]
 
 
 def values_of(run: RunRecord) -> dict[str, str]:

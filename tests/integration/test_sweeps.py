@@ -84,6 +84,86 @@ def test_file_with_a_line_for_each_run(sandbox: Sandbox) -> None:
     ]
 
 
+# --- args ---
+
+
+def loading(sandbox: Sandbox, more: str = "") -> Sandbox:
+    args = "[{name: day, type: date}, {name: place}]"
+    params = "[{name: rate, type: float, default: 0.1}]"
+    own = queueing(sandbox, job('echo "$@"', "load", args=args, params=params), job("echo b", "b"))
+    own.write("skelebot.yaml", own.read("skelebot.yaml") + more)
+    return own
+
+
+def test_args_are_swept_as_well(sandbox: Sandbox) -> None:
+    own = loading(sandbox)
+    swept = ("--sweep", "load.day=2024-01-01,2024-01-02", "--sweep", "rate=0.5")
+    assert queued(own, *swept, "load", "north", "+", "b") == [1, 2]
+    own.ok("worker", "--drain")
+    assert own.ok("runs", "logs", "2", "load") == "2024-01-02 north --rate 0.5\n"
+    shown = runs_of(own)
+    assert shown[2]["chain"] == "load 2024-01-02 north --rate 0.5 + b"
+    assert shown[2]["params"]["load"] == {"day": "2024-01-02", "place": "north", "rate": "0.5"}
+    assert queued(
+        own, "--sweep", "day=2024-01-01,2024-01-03", "--sweep", "rate=0.5", "load", "north", "+", "b"
+    ) == [3]
+    assert queued(own, "load", "2024-01-02", "north", "--rate", "0.5", "+", "b") == [4]
+    own.ok("runs", "diff", "2", "4")
+
+
+def test_args_of_a_file_of_a_declared_sweep_and_of_draws(sandbox: Sandbox) -> None:
+    more = "sweeps:\n  days: {chain: load here, values: {day: [2024-01-01, 2024-01-02]}}\n"
+    own = loading(sandbox, more)
+    own.write("days.csv", "load.day,place\n2024-01-01,-x\n2024-01-02,+\n")
+    assert queued(own, "--sweep", "days.csv", "load", "--rate", "1") == [1, 2]
+    assert queued(own, "--sweep", "days") == [3, 4]
+    assert queued(own, "--sweep", "place=a,b,c", "--trials", "2", "load", "2024-01-01") == [5, 6]
+    own.ok("worker", "--drain")
+    logs = [own.ok("runs", "logs", str(number)) for number in (1, 2, 3)]
+    assert logs == ["2024-01-01 -x --rate 1\n", "2024-01-02 + --rate 1\n", "2024-01-01 here --rate 0.1\n"]
+    assert runs_of(own)[1]["chain"] == "load --rate 1 -- 2024-01-01 -x"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ("--sweep", "day=2024-01-01,x", "load", "a"),
+            "--sweep day: expected a date as YYYY-MM-DD; found 'x'",
+        ),
+        (("--sweep", "day=2024-01-01", "load"), "load: missing argument: place"),
+        (
+            ("--sweep", "day=2024-01-01", "load", "2024-01-02", "a"),
+            "load: unexpected argument 'a', beside the values of day that are swept",
+        ),
+        (
+            ("--sweep", "dya=2024-01-01", "load", "2024-01-02", "a"),
+            "no job of the chain has a param or an arg 'dya'",
+        ),
+    ],
+)
+def test_args_that_are_wrong(sandbox: Sandbox, words: tuple[str, ...], problem: str) -> None:
+    own = loading(sandbox)
+    done = own.run("queue", *words)
+    assert (done.code, done.out) == (2, "")
+    assert problem in done.err
+    assert runs_of(own) == {}
+
+
+def test_rehearsal_needs_a_value_of_what_is_swept(sandbox: Sandbox) -> None:
+    own = loading(sandbox)
+    words = ("--rehearse", "queue", "--sweep", "day=2024-01-01", "load", "a")
+    done = own.run(*words)
+    assert (done.code, done.errors) == (
+        2,
+        ["ERROR | --rehearse: load needs one value of day; add it to its `rehearse`"],
+    )
+    text = own.read("skelebot.yaml").replace("name: load,", "name: load, rehearse: {day: 2020-01-01},")
+    own.write("skelebot.yaml", text)
+    done = own.run(*words)
+    assert (done.code, done.out) == (0, "2020-01-01 a --rate 0.1\n1\n")
+
+
 def test_words_of_a_sweep_are_those_of_its_runs(sandbox: Sandbox) -> None:
     own = training(sandbox)
     queued(own, "--sweep", "depth=1,2", "--name", "deep", "--tag", "a", "--priority", "3", "train")
@@ -133,7 +213,7 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
             [
                 "--sweep rate: expected a number of at most 1; found '2'",
                 "--sweep rate: expected a number of at most 1; found 'x'",
-                "--sweep depht: no job of the chain has a param 'depht'",
+                "--sweep depht: no job of the chain has a param or an arg 'depht'",
                 "--sweep depth: expected a whole number; found '1.5'",
             ],
         ),

@@ -530,8 +530,14 @@ def test_a_sweep_that_is_declared(tmp_path: Path) -> None:
         ("{chain: train, values: {rate: []}}", "sweeps.s.values.rate: expected a list of values, or a range"),
         ("{chain: train, values: {key: a}}", "sweeps.s.values.key: is a secret, which is not stored"),
         ('{chain: train, values: {"r\\tate": []}}', "sweeps.s.values.'r\\tate': no job of the chain has"),
-        ("{chain: train, values: {rats: 1}}", "sweeps.s.values.rats: no job of the chain has a param 'rats'"),
-        ("{chain: load, values: {rate: 1}}", "sweeps.s.values.rate: no job of the chain has a param 'rate'"),
+        (
+            "{chain: train, values: {rats: 1}}",
+            "sweeps.s.values.rats: no job of the chain has a param or an arg 'rats'",
+        ),
+        (
+            "{chain: load, values: {rate: 1}}",
+            "sweeps.s.values.rate: no job of the chain has a param or an arg 'rate'",
+        ),
         (
             "{chain: train, values: {rate: [0.1, 2]}}",
             "sweeps.s.values.rate: expected a number of at most 1; f",

@@ -105,7 +105,9 @@ def test_a_param_alone_means_the_job_that_has_it() -> None:
     assert sweep.resolve("train.rate", KNOWN) == sweep.resolve("rate", KNOWN) == "train.rate"
     with pytest.raises(ValueError, match=r"several jobs have rows; write load.rows or train.rows"):
         sweep.resolve("rows", KNOWN)
-    with pytest.raises(ValueError, match=r"no job of the chain has a param 'train.rat'; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"no job of the chain has a param or an arg 'train.rat'; did you mean"
+    ):
         sweep.resolve("train.rat", KNOWN)
 
 

@@ -47,6 +47,11 @@ def blank_run(is_repeated: bool = False) -> RunRecord:
             ("--rate", "-1", "--seed", "1", "--tags", "-x"),
             ("--rate=-1", "--tags=-x"),
         ),
+        (
+            ("+", "false", "+"),
+            ("--rate", "+", "--seed", "1", "--tags", "+"),
+            ("--rate=+", "--tags=+"),
+        ),
     ],
 )
 def test_blanks_are_filled_in(
@@ -59,6 +64,43 @@ def test_blanks_are_filled_in(
     assert (train.blanks, [name for name, _ in train.params]) == ((), ["rate", "depth", "fast", "tags"])
     assert (found.tasks[0], found.tasks[2]) == (blank_run().tasks[0], blank_run().tasks[2])
     assert trial.values_of(found) == dict(zip(SWEEP.params, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("chain", "values", "typed"),
+    [
+        (("train",), ("a", "b", "1"), ("train", "a", "b", "--rate", "1")),
+        (("train", "--depth", "3"), ("a", "b", "1"), ("train", "a", "b", "--rate", "1", "--depth", "3")),
+        (("train", "--", "c"), ("a", "b", "1"), ("train", "a", "c", "b", "--rate", "1")),
+        (
+            ("train", "--x=--", "--", "-c"),
+            ("a", "b", "1"),
+            ("train", "--rate", "1", "--x=--", "--", "a", "-c", "b"),
+        ),
+        (("train",), ("-a", "b", "-1"), ("train", "--rate=-1", "--", "-a", "b")),
+    ],
+)
+def test_args_are_filled_in(
+    chain: tuple[str, ...], values: tuple[str, str, str], typed: tuple[str, ...]
+) -> None:
+    places = (0, 2) if "--" in chain else (0, 1)
+    fixed = chain[chain.index("--") + 1 :] if "--" in chain else ()
+    blanks = (Blank(Param("a"), 1, place=0), Blank(Param("b"), 1 + len(fixed), place=places[1]))
+    train = task("train", "t.sh", *fixed, "--seed", "1", blanks=(*blanks, Blank(RATE, 1 + len(fixed))))
+    run = RunRecord("u", "demo", "/p", (*chain, "+", "score"), (train, task("score", "true")))
+    names = ("train.a", "train.b", "train.rate")
+    found = trial.with_values(run, dict(zip(names, values, strict=True)))
+    assert found.chain == (*typed, "+", "score")
+    assert found.tasks[0].task.argv == (
+        "t.sh",
+        values[0],
+        *fixed,
+        values[1],
+        "--rate",
+        values[2],
+        "--seed",
+        "1",
+    )
 
 
 def test_a_class_gets_the_option_before_each_value() -> None:

@@ -1,6 +1,6 @@
 """The project's jobs as commands, and what there is to ask about them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,7 @@ class Jobs(Component):
                 (sweep, *others),
                 queue=_queue,
                 default_chain=_chain_of_sweep,
+                given_args=_names_of_sweep,
             ),
             Command("why", "Show why a job would run, given its values", _never, _OF_WHY, bind=_why),
             Command("graph", "Show the jobs in order, and which are up to date", _graph, (one,), (_JSON,)),
@@ -183,6 +184,12 @@ def _chain_of_sweep(session: Session, values: Values) -> Sequence[str]:
     from skelebot.components.jobs import sweep
 
     return sweep.chain(session.project, values)
+
+
+def _names_of_sweep(session: Session, values: Values) -> Collection[str]:
+    from skelebot.components.jobs import sweep
+
+    return sweep.names(session.project, values)
 
 
 def _why(link: Link) -> Command:

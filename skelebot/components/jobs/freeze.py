@@ -17,7 +17,7 @@ from skelebot.image import context, written
 from skelebot.image.ignores import Ignores
 from skelebot.model import Image, Job, Mapping, Param, Project, Task, place_of
 from skelebot.options import Value
-from skelebot.project import plan
+from skelebot.project import plan, sweep
 from skelebot.project.sources import class_source, job_params
 from skelebot.project.state import own_folder
 from skelebot.runs import outside, snapshot, workspace
@@ -180,8 +180,10 @@ def _tasks(store: Store, project: Project, jobs: Sequence[tuple[Link, Job]]) -> 
 def _with_blanks(
     project: Project, job: Job, link: Link, record: TaskRecord, swept: Collection[str]
 ) -> TaskRecord:
-    """Return the task without the words of the params that a sweep varies, and where these belong."""
-    own = {param.name for param in job_params(project, job) if f"{job.name}.{param.name}" in swept}
+    """Return the task without the words of what a sweep varies, and where these belong."""
+    params = job_params(project, job)
+    own = {name for name in sweep.params(job.args, params) if f"{job.name}.{name}" in swept}
+    own_args = own.difference(param.name for param in params)
     if not own:
         return record
     known = {**os.environ, **reveal_all(plan.environment(project, job, os.environ), os.environ)}
@@ -189,8 +191,13 @@ def _with_blanks(
     at = _last_place(argv, words)
     if at is None:
         raise UsageError(f"a component changes the arguments of {job.name}, so its values cannot be swept")
-    at += len(job.args)
     kept, blanks = list(argv[:at]), []
+    for place, arg in enumerate(job.args):
+        if arg.name in own_args:
+            blanks.append(Blank(Param(arg.name), len(kept), place=place))
+        else:
+            kept.append(argv[at + place])
+    at += len(job.args)
     is_repeated = class_source(project.root, job.source) is not None
     for param, group in plan.words_of_params(project, job, link.values, known):
         at += len(group)
@@ -200,9 +207,9 @@ def _with_blanks(
             blanks.append(Blank(bare, len(kept), is_repeated))
         else:
             kept += group
-    params = tuple((name, "" if name in own else value) for name, value in record.params)
+    values = tuple((name, "" if name in own else value) for name, value in record.params)
     task = replace(record.task, argv=(*kept, *argv[at:]))
-    return replace(record, task=task, params=params, blanks=tuple(blanks))
+    return replace(record, task=task, params=values, blanks=tuple(blanks))
 
 
 def _last_place(words: Sequence[object], part: Sequence[object]) -> int | None:

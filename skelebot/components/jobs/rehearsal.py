@@ -12,7 +12,7 @@ from skelebot import console, launch, runners
 from skelebot.component import Link
 from skelebot.components.jobs import files, run
 from skelebot.components.jobs.run import is_below
-from skelebot.errors import SkelebotError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import locked, reason, remove_tree
 from skelebot.image import context
 from skelebot.image.ignores import Ignores
@@ -61,6 +61,17 @@ def values(link: Link) -> Values:
         else:
             replaced[key] = (text or "",) if param and param.accepts == "list" else text or ""
     return replaced
+
+
+def check(links: Sequence[Link]) -> None:
+    """Raise UsageError for an arg that has no value, as that is swept."""
+    for link in links:
+        known = values(link)
+        for arg in link.command.args:
+            if arg.key not in known:
+                raise UsageError(
+                    f"--rehearse: {link.command.name} needs one value of {arg.name}; add it to its `rehearse`"
+                )
 
 
 # --- the copy ---

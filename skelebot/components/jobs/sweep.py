@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -76,8 +77,21 @@ def _changed(link: Link, plan: "_Plan", trial: Trial) -> Link:
     own = {name: param for name, param in plan.params_of(link).items() if name in trial}
     if not own:
         return link
-    given = {param.name: options.value(param, trial[name]) for name, param in own.items()}
-    return link._replace(values={**link.values, **given}, is_needed=False)  # as if it were typed
+    keys = {arg.name: arg.key for arg in link.command.args}
+    keys |= {param.name: param.name for param in link.command.params}
+    given = {keys[param.name]: options.value(param, trial[name]) for name, param in own.items()}
+    words = _words(link) if any(arg.key in given for arg in link.command.args) else link.words
+    # As if it were typed.
+    return link._replace(values={**link.values, **given}, words=words, is_needed=False)
+
+
+def _words(link: Link) -> tuple[str, ...]:
+    """Return the words of a link that lacks some of its args, with the others at the end."""
+    values, params = link.values, link.command.params
+    args = [str(values[arg.key]) for arg in link.command.args if arg.key in values]
+    given = ((param, values[param.name]) for param in params if param.name in values)
+    typed = [word for param, value in given for word in trials_of.typed_words(param, value)]
+    return (link.command.name, *typed, *(("--", *args) if args else ()))
 
 
 def _run(base: RunRecord, trial: Trial) -> RunRecord:
@@ -144,6 +158,28 @@ def _describe(plan: "_Plan") -> int:
 # --- what was asked for ---
 
 
+def names(project: Project, values: Values) -> frozenset[str]:
+    """Return the names of all that is swept, as they are written. Raises UsageError."""
+    declared = [name for _, each in _declared(project, values) for name, _ in each.values]
+    typed = [text.partition("=")[0] for text in _texts(values) if "=" in text]
+    with suppress(ValueError):  # which is reported when the values are read
+        for text in filter(_is_file, _texts(values)):
+            declared += values_of.table(_content(text), text).names
+    return frozenset((*declared, *typed))
+
+
+def _is_file(text: str) -> bool:
+    return "=" not in text and text.endswith(".csv")
+
+
+def _content(file: str) -> str:
+    try:
+        with open_regular(file) as opened:
+            return opened.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--sweep: {file} cannot be read: {reason(error)}") from None
+
+
 def chain(project: Project, values: Values) -> Sequence[str]:
     """Return the chain of the sweep that is queued by its name; () where there is none."""
     return next((values_of.words(declared.chain) for _, declared in _declared(project, values)), ())
@@ -158,7 +194,7 @@ def _texts(values: Values) -> tuple[str, ...]:
 def _declared(project: Project, values: Values) -> list[tuple[str, DeclaredSweep]]:
     """Return the sweeps that are meant by their names. Raises UsageError for one that there is not."""
     known = dict(project.sweeps)
-    names = [text for text in _texts(values) if "=" not in text and not text.endswith(".csv")]
+    names = [text for text in _texts(values) if "=" not in text and not _is_file(text)]
     for name in names:
         if name not in known:
             hint = (
@@ -187,10 +223,8 @@ class _Plan(NamedTuple):
         return self.sweep.params
 
     def params_of(self, link: Link) -> dict[str, Param]:
-        """Return the swept params of a link, by `job.param`."""
-        return {
-            name: p for p in link.command.params if (name := f"{link.command.name}.{p.name}") in self.swept
-        }
+        """Return the swept params and args of a link, by `job.param`."""
+        return {name: param for name, param in _params(link).items() if name in self.swept}
 
     @classmethod
     def of(cls, project: Project, values: Values, links: Sequence[Link]) -> "_Plan":
@@ -204,7 +238,7 @@ class _Plan(NamedTuple):
             if "=" in text:
                 param, _, offered = text.partition("=")
                 reader.add(param, offered, f"--sweep {param}")
-            elif text.endswith(".csv"):
+            elif _is_file(text):
                 reader.add_file(text)
             elif own:
                 for param, given in own.values:
@@ -252,6 +286,12 @@ def _check_settings(sweep: Sweep, values: Values) -> None:
             raise UsageError("queue: --part does not go with --sampler tpe, whose runs learn from all others")
 
 
+def _params(link: Link) -> dict[str, Param]:
+    """Return what can be swept of a link, by `job.param`."""
+    known = values_of.params(link.command.args, link.command.params)
+    return {f"{link.command.name}.{name}": param for name, param in known.items()}
+
+
 class _Reader:
     """Reads what is swept, and notes all mistakes in it.
 
@@ -263,8 +303,8 @@ class _Reader:
         self._problems = problems
         self.known: dict[str, list[Param]] = {}
         for link in links:
-            for param in link.command.params:
-                self.known.setdefault(f"{link.command.name}.{param.name}", []).append(param)
+            for name, param in _params(link).items():
+                self.known.setdefault(name, []).append(param)
         self.domains: dict[str, Domain] = {}
         self.axes: list[Axis] = []
 
@@ -290,12 +330,7 @@ class _Reader:
             self._problems.append(f"--sweep {name}: a file lists its runs; leave out --trials")
             return
         try:
-            with open_regular(name) as file:
-                text = file.read().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--sweep: {name} cannot be read: {reason(error)}") from None
-        try:
-            axis = values_of.table(text, name)
+            axis = values_of.table(_content(name), name)
         except ValueError as error:
             self._problems.append(str(error))
             return
