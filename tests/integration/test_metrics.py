@@ -301,9 +301,24 @@ def test_table_has_them_beside_the_parameters(two: Sandbox) -> None:
     assert table[0] == ["RUN", "STATE", "CHAIN", "train.rate", "loss", "f1", "CREATED", "TOOK"]
     assert table[1][3:8] == ["--rate", "2", "2", "2", "nan"]
     assert table[2][3:6] == ["0.123456789", "0.123457", "nan"]
-    narrow = two.with_env(COLUMNS="60").ok("runs").splitlines()
-    assert "loss" not in narrow[0]
+    narrow = two.with_env(COLUMNS="60").run("runs")
+    assert "loss" not in narrow.out
+    assert "INFO  | 2 columns left out to fit the terminal; --csv has all" in narrow.err
     assert two.ok("runs", "--csv").splitlines()[2].startswith("1,done,train,0.123456789,0.123456789,nan,")
+
+
+def test_wide_text_is_shortened_before_a_metric_is_left_out(two: Sandbox) -> None:
+    two.ok("queue", "--now", "train", "--rate", "1" + "0" * 300)
+    wide = two.with_env(COLUMNS="100").ok("runs").splitlines()
+    assert wide[0].split() == ["RUN", "STATE", "CHAIN", "train.rate", "loss", "f1", "CREATED", "TOOK"]
+    *shown, loss, _, _, _, _, _, _ = wide[1].split()
+    assert [text[-5:] for text in shown[2:]] == ["train", "-rate", "00...", "00..."]
+    assert loss == "1e+300"
+    assert max(map(len, wide)) <= 100
+    whole = "1" + "0" * 300
+    assert f"train --rate {whole}  {whole}  1e+300" in two.with_env(COLUMNS="").ok("runs")
+    assert whole in two.with_env(COLUMNS="100").ok("runs", "--csv")
+    assert whole in two.with_env(COLUMNS="100").ok("runs", "--json")
 
 
 def test_one_run_shows_its_range(two: Sandbox) -> None:

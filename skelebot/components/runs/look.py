@@ -8,7 +8,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from skelebot import console, process
 from skelebot.component import Session
@@ -29,6 +31,9 @@ def number_of(values: Values) -> int:
 
 
 # --- the table ---
+
+_SHORT = 24  # characters of a text that stay before a column is left out
+_SHORTEST = 8  # that stay in any case
 
 
 def table(session: Session, values: Values) -> int:
@@ -54,7 +59,11 @@ def table(session: Session, values: Values) -> int:
         return 0
     left = estimate.of(store, root)
     if found:
-        _show(_fitting(_columns(found, with_project, number, left, first)))
+        columns = _columns(found, with_project, number, left, first)
+        kept = _fitting(columns, shutil.get_terminal_size((sys.maxsize, 0)).columns)
+        _show(kept)
+        if left_out := len(columns) - len(kept):
+            console.info(f"{console.counted(left_out, 'column')} left out to fit the terminal; --csv has all")
     report(store, root, left, bool(found))
     return 0
 
@@ -70,16 +79,29 @@ def _text(values: Values, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-class _Column(NamedTuple):
-    """A column of the table; is_optional: whether it is left out where the terminal is too narrow."""
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table.
+
+    On a terminal that is too narrow, one that is_text is shortened, and one that is_optional is left out.
+    """
 
     title: str
     cells: list[str]
     is_optional: bool = False
+    is_text: bool = False
 
-    @property
+    @cached_property
     def width(self) -> int:
         return max(map(len, (self.title, *self.cells)))
+
+    def width_within(self, most: int) -> int:
+        """Return its width if its texts have at most so many characters, or as many as its title."""
+        return min(self.width, max(most, len(self.title))) if self.is_text else self.width
+
+    def shortened(self, most: int) -> "_Column":
+        width = self.width_within(most)
+        return replace(self, cells=[c if len(c) <= width else f"{c[: width - 3]}..." for c in self.cells])
 
 
 def _columns(
@@ -97,17 +119,19 @@ def _columns(
     metrics = sorted(measured, key=lambda name: name not in first)
     columns = [_Column("RUN", [str(run.number) for run in runs])]
     if with_project:
-        columns.append(_Column("PROJECT", [run.project for run in runs]))
+        columns.append(_Column("PROJECT", [run.project for run in runs], is_text=True))
     columns.append(_Column("STATE", [run.state for run in runs]))
-    columns.append(_Column("CHAIN", [console.one_line(run.name or run.shown_chain) for run in runs]))
+    chains = [console.one_line(run.name or run.shown_chain) for run in runs]
+    columns.append(_Column("CHAIN", chains, is_text=True))
     for name in differing:
-        columns.append(_Column(name, [console.one_line(each.get(name, "")) for each in params]))
+        cells = [console.one_line(each.get(name, "")) for each in params]
+        columns.append(_Column(name, cells, is_text=True))
     for name in metrics:
         values = [run.metrics.get(name) for run in runs]
         cells = [show(each.last) if each else "" for each in values]
         columns.append(_Column(name, cells, name not in first))
     if len({run.where for run in runs}) > 1:
-        columns.append(_Column("WHERE", [run.where for run in runs]))
+        columns.append(_Column("WHERE", [run.where for run in runs], is_text=True))
     ages = [max(time.time() - run.created, 0) for run in runs]
     columns.append(_Column("CREATED", [f"{console.duration(age)} ago" for age in ages]))
     taken = [seconds(run) for run in runs]
@@ -117,15 +141,17 @@ def _columns(
     return columns
 
 
-def _fitting(columns: Sequence[_Column]) -> list[_Column]:
-    """Return as many of the columns as the terminal is wide enough for."""
-    kept, width = list(columns), shutil.get_terminal_size((120, 0)).columns
-    while sum(2 + column.width for column in kept) - 2 > width:
-        last = next((column for column in reversed(kept) if column.is_optional), None)
-        if last is None:
-            break
-        kept.remove(last)
-    return kept
+def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Return the columns so that they fit a width: with shorter texts and, if need be, fewer of them."""
+    kept, room = list(columns), width + 2 - sum(2 + column.width_within(_SHORT) for column in columns)
+    for column in [column for column in reversed(columns) if column.is_optional]:
+        if room < 0:
+            kept.remove(column)
+            room += 2 + column.width
+    sizes = range(min(width, max(column.width for column in kept)), _SHORTEST, -1)
+    fits = (most for most in sizes if sum(2 + column.width_within(most) for column in kept) <= width + 2)
+    most = next(fits, _SHORTEST)
+    return [column.shortened(most) for column in kept]
 
 
 def _show(columns: Sequence[_Column]) -> None:
