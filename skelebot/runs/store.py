@@ -162,16 +162,20 @@ class Store(NamedTuple):
         runs: Sequence[RunRecord],
         outputs: str = "",
         place: Callable[[RunRecord, str], None] = lambda run, folder: None,
+        name_sweep: Callable[[Sequence[str]], str] | None = None,
     ) -> list[RunRecord]:
         """Store new runs, all of them or none; return them with their numbers. Raises SkelebotError.
 
         outputs: a folder of the store that becomes the first one's outputs. place: puts files of a run into
-        its folder before anybody sees it.
+        its folder before anybody sees it. name_sweep: gives their sweep its name, given all names that there
+        are.
         """
         added: list[RunRecord] = []
         with self._writing() as database:
             try:
+                name = name_sweep(_sweeps(database)) if name_sweep else ""
                 for run in runs:
+                    run = replace(run, sweep=replace(run.sweep, name=name)) if name and run.sweep else run
                     number = database.execute(
                         _INSERT, (None, run.uid, run.project, run.root, run.name, run.state, run.priority)
                     ).lastrowid
@@ -321,11 +325,6 @@ class Store(NamedTuple):
         """Return the uids of all runs."""
         with self._reading() as database:
             return [uid for (uid,) in database.execute("select uid from run")]
-
-    def sweeps(self) -> list[str]:
-        """Return the names of all sweeps."""
-        with self._reading() as database:
-            return [name for (name,) in database.execute("select distinct sweep from run where sweep <> ''")]
 
     def is_kept(self, sweep: str, name: str) -> bool:
         """Tell whether a trial of a sweep has its code and images by that name."""
@@ -494,6 +493,10 @@ class Store(NamedTuple):
             if error.errno == errno.ENOSPC:
                 raise _full(self.folder) from None
             raise SkelebotError(f"the store {self.folder} cannot be written: {reason(error)}") from None
+
+
+def _sweeps(database: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in database.execute("select distinct sweep from run where sweep <> ''")]
 
 
 def _known(row: tuple[str] | None, number: int) -> tuple[str, str]:

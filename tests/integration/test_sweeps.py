@@ -1,9 +1,13 @@
 """`queue --sweep`: a run for each combination of values, all of them or none."""
 
 import os
+import sqlite3
+import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from harness import Sandbox, job, queueing, runs_of, wait_for
 
@@ -174,6 +178,26 @@ def test_words_of_a_sweep_are_those_of_its_runs(sandbox: Sandbox) -> None:
     queued(own, "--sweep", "depth=3", "train")
     queued(own, "--sweep", "depth=4", "train")
     assert [run["sweep"] for _, run in sorted(runs_of(own).items())][2:] == ["depth-1", "depth-2"]
+
+
+def test_sweeps_that_are_queued_at_once_have_names_of_their_own(sandbox: Sandbox) -> None:
+    own = training(sandbox)
+    queued(own, "--sweep", "rate=0.5", "train")
+    database = os.path.join(own.env["SKELEBOT_STORE"], "runs.db")
+
+    def is_waiting(pid: int) -> bool:
+        return any(file.path == database for file in psutil.Process(pid).open_files())
+
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        words = [("queue", "--sweep", f"depth={n}", "train") for n in range(3)]
+        started = [own.start(*each, stdout=subprocess.DEVNULL) for each in words]
+        # A reader has the database open for a moment alone.
+        for _ in range(5):
+            wait_for(lambda: all(is_waiting(child.pid) for child in started))
+        writer.execute("commit")
+    assert [child.wait() for child in started] == [0, 0, 0]
+    assert {run["sweep"] for run in runs_of(own).values()} == {"rate-1", "depth-1", "depth-2", "depth-3"}
 
 
 def test_drawn_trials_are_those_of_the_seed(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from skelebot import console, options
@@ -51,15 +52,16 @@ def queue(
     if session.flags.dry_run:
         return _describe(plan)
     base = described(freeze.freeze(store, session, chains[0], plan.params))
-    base = replace(base, sweep=_named(store, plan, str(values.get("name", ""))), kept_as=base.uid)
+    name = str(values.get("name", "")) or plan.sweep.name
+    base = replace(base, sweep=replace(plan.sweep, name=name, trials=len(plan.trials)), kept_as=base.uid)
     try:
         runs = [_run(base, trial) for trial in plan.trials]
         runs = runs if values.get("again") else _fresh(store, runs)
-        added = store.add(runs)
+        added = store.add(runs, name_sweep=None if name else partial(values_of.default_name, plan.params))
     except BaseException:
         workspace.release(store, base, session.flags)
         raise
-    _report(base, added)
+    _report(added)
     freeze.warn_of_unset(chains[0])
     if not added:
         workspace.release(store, base, session.flags)
@@ -99,12 +101,6 @@ def _run(base: RunRecord, trial: Trial) -> RunRecord:
     return replace(filled, uid=os.urandom(16).hex())
 
 
-def _named(store: Store, plan: "_Plan", name: str) -> Sweep:
-    sweep = plan.sweep
-    name = name or sweep.name or values_of.default_name(sweep.params, store.sweeps())
-    return replace(sweep, name=name, trials=len(plan.trials))
-
-
 def _fresh(store: Store, runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the runs that no other one of the checkout is equal to, and say which there are."""
     if not runs or any(task.blanks for run in runs[:1] for task in run.tasks):
@@ -130,17 +126,15 @@ def _listed(numbers: Sequence[str]) -> str:
     return f"run{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:10])}{more}"
 
 
-def _report(base: RunRecord, added: Sequence[RunRecord]) -> None:
-    assert base.sweep
-    if not added:
-        console.info(f"nothing was queued of the sweep {base.sweep.name}")
+def _report(added: Sequence[RunRecord]) -> None:
+    sweep = added[0].sweep if added else None
+    if not sweep:
+        console.info("nothing was queued")
         return
     first, last = added[0].number, added[-1].number
     numbers = f", {first} to {last}" if len(added) > 1 else f", {first}"
-    seed = f", seed {base.sweep.seed}" if base.sweep.sampler else ""
-    console.info(
-        f"queued {console.counted(len(added), 'run')}{numbers}, of the sweep {base.sweep.name}{seed}"
-    )
+    seed = f", seed {sweep.seed}" if sweep.sampler else ""
+    console.info(f"queued {console.counted(len(added), 'run')}{numbers}, of the sweep {sweep.name}{seed}")
 
 
 def _describe(plan: "_Plan") -> int:
