@@ -200,7 +200,8 @@ def finished(
         warn(problem)
     if measured.bad_lines:
         count = console.counted(measured.bad_lines, "line")
-        warn(f"{count} of metrics could not be read; each has to be a JSON object of numbers")
+        too_many = f", and a task has at most {_NAMES:,} names" if len(measured.metrics) >= _NAMES else ""
+        warn(f"{count} of metrics could not be read; each has to be a JSON object of numbers{too_many}")
     return measured
 
 

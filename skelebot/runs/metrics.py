@@ -28,13 +28,22 @@ class Point(NamedTuple):
 def of_texts(texts: Mapping[str, str | None]) -> str:
     """Return what was found in a line of a job's output as a line of metrics; "" if there is no number.
 
-    texts: by name; None for a group that took no part.
+    texts: by name; None for a group that took no part. A step or a progress that is none is left out.
     """
     numbers = {}
     for name, text in texts.items():
         with suppress(ValueError):
-            numbers[name] = float(text or "")
+            number = float(text if text and "_" not in text else "")  # Python reads 1_0 as 10
+            if _is_allowed(name, number):
+                numbers[name] = number
     return json.dumps(numbers) if numbers else ""
+
+
+def _is_allowed(name: str, number: float | None) -> bool:
+    """Whether a number may have a name: a step is finite, and progress from 0 to 1."""
+    if number is None:
+        return True
+    return 0 <= number <= 1 if name == "progress" else math.isfinite(number) or name != "step"
 
 
 def of_file(text: str | bytes) -> str:
@@ -54,7 +63,7 @@ def parse(line: str | bytes) -> Point | None:
     except ValueError:
         return None
     step, progress = numbers.pop("step", None), numbers.pop("progress", None)
-    if not (progress is None or 0 <= progress <= 1) or not (step is None or math.isfinite(step)):
+    if not _is_allowed("progress", progress) or not _is_allowed("step", step):
         return None
     return Point(numbers, step, progress)
 

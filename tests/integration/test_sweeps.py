@@ -223,6 +223,7 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
     done = own.run("--dry-run", "queue", "--sweep", "rate=0.1,0.2", "--sweep", "fast=true", "train")
     assert done.out == "train.rate=0.1 train.fast=true\ntrain.rate=0.2 train.fast=true\n"
     assert "2 runs would be queued; nothing was, because of --dry-run" in done.err
+    assert own.ok("--dry-run", "queue", "--sweep", "tags=a\nb", "train") == "train.tags=a\\nb\n"
     assert runs_of(own) == {}
 
 
@@ -338,6 +339,8 @@ def test_others_go_on_after_a_failure(sandbox: Sandbox) -> None:
     assert [run["state"] for _, run in sorted(runs_of(own).items())] == ["done", "failed", "done", "done"]
     assert own.ok("runs", "retry", "--failed", "--sweep", "b") == ""
     assert own.ok("runs", "retry", "--failed", "--sweep", "a") == "2\n"
+    done = own.run("runs", "retry", "--failed", "--sweep", "aa")
+    assert (done.code, done.errors) == (2, ["ERROR | there is no sweep 'aa'; did you mean `a`?"])
 
 
 def test_fail_fast_stops_what_waits_of_the_sweep(sandbox: Sandbox) -> None:

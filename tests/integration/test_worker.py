@@ -1,5 +1,6 @@
 """`worker` and the verbs of `runs`: runs are worked off, looked at, stopped and tried again."""
 
+import csv
 import json
 import os
 import re
@@ -714,6 +715,11 @@ def test_table(sandbox: Sandbox) -> None:
     rows = own.ok("runs", "--csv", "--last", "1").splitlines()
     assert rows[0].startswith("run,state,chain")
     assert rows[1].startswith("2,queued,run a")
+    assert rows[0].endswith(",created,took")
+    own.ok("worker", "--drain")
+    for row in csv.DictReader(own.ok("runs", "--csv").splitlines()):
+        record = runs_of(own)[int(row["run"])]
+        assert (row["created"], float(row["took"])) == (record["created"], record["seconds"])
 
 
 def test_rebuild(sandbox: Sandbox) -> None:

@@ -81,6 +81,12 @@ def test_series(tmp_path: Path) -> None:
 # --- those of a job's output and of its files ---
 
 
+PATTERNS = [
+    *(("loss", r"loss=(\S+)"), ("acc", r"acc (\d+)%")),
+    *(("progress", r"loss=1 (.*)%"), ("step", "step=(.*)")),
+]
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [
@@ -88,13 +94,17 @@ def test_series(tmp_path: Path) -> None:
         ("loss=1e-3", '{"loss": 0.001}'),
         ("loss=nan", '{"loss": NaN}'),
         ("loss=high", ""),
+        ("loss=1_0", ""),
+        ("loss=1 10%", '{"loss": 1.0}'),
+        ("loss=1 0.1%", '{"loss": 1.0, "progress": 0.1}'),
+        ("loss=1 step=nan", '{"loss": 1.0}'),
         ("nothing", ""),
         ("x" * 2000 + " loss=1", ""),
     ],
 )
 def test_line_of_output(tmp_path: Path, line: str, found: str) -> None:
     (tmp_path / "log").write_text(f"{line}\n")
-    Reading(str(tmp_path), [("loss", r"loss=(\S+)"), ("acc", r"acc (\d+)%")]).finish()
+    Reading(str(tmp_path), PATTERNS).finish()
     path = tmp_path / "metrics-found.jsonl"
     assert (path.read_text().strip() if path.exists() else "") == found
 
@@ -208,6 +218,12 @@ def test_output_is_looked_through_once_whoever_reads_it(tmp_path: Path) -> None:
     log.rename(tmp_path / "old")
     log.write_text("loss=9\nmore and more and more\n")
     assert numbers(third.read()) == {"loss": (1, 9)}
+
+
+def test_names_that_are_too_many_are_bad_lines(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"m{n}": 1}}\n' for n in range(1003)))
+    measured = Reading(str(tmp_path)).finish()
+    assert (len(measured.metrics), measured.bad_lines) == (1000, 3)
 
 
 @given(st.lists(st.sampled_from(['{"a": 1}\n', "bad\n", '{"b": 2', "}\n", "\n"])), st.integers(0, 9))

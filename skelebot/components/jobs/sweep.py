@@ -141,7 +141,7 @@ def _describe(plan: "_Plan") -> int:
     """List the runs that would be queued."""
     for trial in plan.trials:
         console.out(
-            " ".join(f"{name}={text}" for name, text in trial.items())
+            " ".join(f"{name}={console.one_line(text)}" for name, text in trial.items())
             or "values that are chosen when it starts"
         )
     runs = console.counted(len(plan.trials), "run")

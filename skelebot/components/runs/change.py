@@ -9,6 +9,7 @@ from functools import partial
 
 from skelebot import console, foreground
 from skelebot.component import Session
+from skelebot.components.runs import sweeps
 from skelebot.components.runs.look import number_of
 from skelebot.components.runs.work import check_project, checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
@@ -105,6 +106,8 @@ def _failed(session: Session, store: Store, values: Values) -> list[int]:
     root = checkout_or_all(session, every=False)
     name, tag, sweep = (str(values[n]) if values.get(n) else None for n in ("name", "tag", "sweep"))
     found = store.find(root=root, name=name, tag=tag, sweep=sweep, states=("failed",))
+    if sweep and not found:
+        sweeps.check_known(store, root, sweep)
     return [run.number for run in reversed(found) if run.own]
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -55,11 +55,11 @@ def table(session: Session, values: Values) -> int:
         return 0
     with_project = root is None
     if values.get("csv"):
-        _write_csv(_columns(found, with_project, exact_number, first=first))
+        _write_csv(_columns(found, with_project, first=first, is_exact=True))
         return 0
     left = estimate.of(store, root)
     if found:
-        columns = _columns(found, with_project, number, left, first)
+        columns = _columns(found, with_project, left, first)
         kept = _fitting(columns, shutil.get_terminal_size((sys.maxsize, 0)).columns)
         _show(kept)
         if left_out := len(columns) - len(kept):
@@ -107,11 +107,12 @@ class _Column:
 def _columns(
     runs: Sequence[RunRecord],
     with_project: bool,
-    show: Callable[[float | None], str],
     left: Estimate | None = None,
     first: Sequence[str] = (),
+    is_exact: bool = False,
 ) -> list[_Column]:
-    """Return the columns of the table. show: gives a metric's number as text. first: columns not to lack."""
+    """Return the columns of the table. first: columns not to lack. is_exact: for programs, not for people."""
+    show = _exact_number if is_exact else number
     params = [parameters(run) for run in runs]
     names = list(dict.fromkeys(name for each in params for name in each))
     differing = [n for n in names if n in first or len({each.get(n) for each in params}) > 1]
@@ -132,10 +133,11 @@ def _columns(
         columns.append(_Column(name, cells, name not in first))
     if len({run.where for run in runs}) > 1:
         columns.append(_Column("WHERE", [run.where for run in runs], is_text=True))
-    ages = [max(time.time() - run.created, 0) for run in runs]
-    columns.append(_Column("CREATED", [f"{console.duration(age)} ago" for age in ages]))
+    created = [str(iso(run.created)) if is_exact else _age(run) for run in runs]
+    columns.append(_Column("CREATED", created))
+    duration = repr if is_exact else console.duration
     taken = [seconds(run) for run in runs]
-    columns.append(_Column("TOOK", ["" if each is None else console.duration(each) for each in taken]))
+    columns.append(_Column("TOOK", ["" if each is None else duration(each) for each in taken]))
     if left and any(run.number in left.ends for run in runs):
         columns.append(_Column("TIME LEFT", [time_left(left, run) for run in runs]))
     return columns
@@ -172,7 +174,11 @@ def number(value: float | None) -> str:
     return "nan" if value is None else f"{value:.6g}"
 
 
-def exact_number(value: float | None) -> str:
+def _age(run: RunRecord) -> str:
+    return f"{console.duration(max(time.time() - run.created, 0))} ago"
+
+
+def _exact_number(value: float | None) -> str:
     return "nan" if value is None else repr(value)
 
 

@@ -33,14 +33,21 @@ def _goal(
     store: Store, root: str | None, name: str, runs: Sequence[RunRecord], values: Values
 ) -> Goal | None:
     """Return by what the runs of a sweep are sorted. Raises UsageError for a sweep that there is not."""
-    if not runs and name not in (known := {run.sweep.name for run in store.find(root=root) if run.sweep}):
-        raise UsageError(f"there is no sweep {console.one_line(name)!r}{did_you_mean(name, known)}")
+    if not runs:
+        check_known(store, root, name)
     if "goal" not in values:
         return trial.goal_of(runs)
     try:
         return Goal.parse(str(values["goal"]))
     except ValueError as error:
         raise UsageError(f"--goal: expected {error}") from None
+
+
+def check_known(store: Store, root: str | None, name: str) -> None:
+    """Raise UsageError for a sweep that there is not."""
+    known = {run.sweep.name for run in store.find(root=root) if run.sweep}
+    if name not in known:
+        raise UsageError(f"there is no sweep {console.one_line(name)!r}{did_you_mean(name, known)}")
 
 
 def best(session: Session, values: Values) -> int:
