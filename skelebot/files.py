@@ -148,7 +148,9 @@ def open_lock(path: str) -> IO[str]:
         try:
             return os.open(path, flags | os.O_NOFOLLOW, 0o666)
         except PermissionError:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # enough, except on some file servers
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)  # enough, except on some file servers
+            raise
 
     return open(path, "a", encoding="ascii", opener=opener)
 

@@ -64,6 +64,10 @@ _REFUSED_LINK = re.compile(rb"\.git|\.mailmap|~", re.IGNORECASE)
 
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # never missing for git, but for its fsck
 
+_FOLDERS = ("objects/pack", "refs/trees", "refs/runs", "tmp")  # of the repository
+_READING = os.R_OK | os.X_OK
+_WRITING = _READING | os.W_OK
+
 Add = Callable[[str, bytes], str]  # stores an object of a kind and returns its id
 
 
@@ -382,14 +386,25 @@ def collect(store: str, young: float = YOUNG) -> int:
     if not os.path.isdir(_repository(store)):
         return 0
     with _storing(store), files.locked(os.path.join(store, "code.lock")) as lock:
+        _check_usable(store, _WRITING)
         before = _size(store)
         trees = _drop_old(store, young)
-        # Git inherits the lock: it goes on when this process is killed.
-        git.own_change(_repository(store), "repack", "-a", "-d", "-q", pass_fds=(lock.fileno(),))
+        _repack(store, lock)
         # Only for large files are the manifests read.
         entries = (e for tree in trees if _blobs(store) for e in _contents(store, tree).values())
         _sweep(store, {entry.id for entry in entries})
         return max(0, before - _size(store))
+
+
+def _repack(store: str, lock: IO[str]) -> None:
+    """Let git drop what nothing leads to. It inherits the lock: it goes on when this process is killed."""
+    code = _repository(store)
+    try:
+        git.own_change(code, "repack", "-a", "-d", "-q", pass_fds=(lock.fileno(),))
+    except SkelebotError as error:
+        raise SkelebotError(
+            f"{error}; its code is kept, and `git -C {_quoted(code)} fsck` says more"
+        ) from None
 
 
 def _drop_old(store: str, young: float) -> list[str]:
@@ -505,7 +520,7 @@ def _content(reader: "_Reader", store: str, path: str, entry: Entry) -> IO[bytes
             return files.open_regular(blob)
     except OSError:
         pass
-    raise _damaged(store, path)
+    raise _damaged(store, path, blob)
 
 
 def not_in_git(store: str, tree: str) -> list[str]:
@@ -564,7 +579,7 @@ def _write_all(file: "FileIO", data: bytes) -> None:
 def _copy_blob(store: str, path: str, entry: Entry, target: str, mode: int = 0o400) -> None:
     """Copy a large file out of a store, or an export, and verify it."""
     if _copy_known(_blob(store, entry.id), target, store, path, mode) != entry.id:
-        raise _damaged(store, path)
+        raise _damaged(store, path, _blob(store, entry.id))
 
 
 def _copy_known(source: str, target: str, where: str, what: str, mode: int = 0o400) -> str:
@@ -572,7 +587,7 @@ def _copy_known(source: str, target: str, where: str, what: str, mode: int = 0o4
     try:
         file = files.open_regular(source)
     except OSError:
-        raise _damaged(where, what) from None
+        raise _damaged(where, what, source) from None
     with file:
         return _copy(file, target, mode)
 
@@ -751,6 +766,7 @@ def _adding(store: str) -> Iterator[None]:
         with files.locked(os.path.join(store, "code.lock"), shared=True):
             if not os.path.isdir(_repository(store)):
                 _create(store)
+            _check_usable(store, _WRITING)
             yield
 
 
@@ -758,7 +774,7 @@ def _create(store: str) -> None:
     """Make an empty repository, whole or not at all; another process may do so at the same time."""
     fresh = f"{_repository(store)}.{os.urandom(4).hex()}{files.PART}"
     os.mkdir(fresh, 0o700)
-    for folder in ("objects/pack", "refs/trees", "refs/runs", "tmp"):
+    for folder in _FOLDERS:
         os.makedirs(os.path.join(fresh, folder), 0o700)
     _write(os.path.join(fresh, "config"), _CONFIG.encode("ascii"), 0o600)
     _write(os.path.join(fresh, "HEAD"), b"ref: refs/heads/main\n", 0o600)
@@ -824,12 +840,42 @@ def _copy(source: IO[bytes], target: str, mode: int) -> str:
     return ident
 
 
-def _damaged(store: str, what: str) -> SkelebotError:
-    where = f"{console.one_line(what)} of this snapshot"
-    return SkelebotError(f"{store}: {where} is damaged or missing; queue the run again or restore a backup")
+def _check_usable(store: str, mode: int) -> None:
+    """Raise SkelebotError for a repository that lacks a folder, or that this user may not use."""
+    code = _repository(store)
+    for path in (code, *(os.path.join(code, name) for name in _FOLDERS)):
+        if os.access(path, mode):
+            continue
+        if os.path.lexists(path):
+            raise SkelebotError(
+                f"{path} may not be read and written by you; run `chmod -R u+rwX {_quoted(code)}`"
+            )
+        raise SkelebotError(f"{code} is damaged: {path} is missing; {_remedy(code)}")
+
+
+def _damaged(store: str, what: str, path: str = "") -> SkelebotError:
+    """Return the error for a snapshot in a store, or in an export, with damage in a path of it."""
+    code = _repository(store)
+    remedy = _remedy(path or code) if os.path.isdir(code) else "export the run again"
+    return SkelebotError(
+        f"{store}: {console.one_line(what)} of this snapshot is damaged or missing; {remedy}"
+    )
+
+
+def _remedy(path: str) -> str:
+    # As long as it is there, it is taken for whole.
+    return f"restore {path} from a backup, or move it away and queue the run again"
+
+
+def _quoted(path: str) -> str:
+    import shlex  # not for a store that can be used
+
+    return shlex.quote(path)
 
 
 def _check_known(store: str, tree: str) -> None:
+    if os.path.isdir(_repository(store)):
+        _check_usable(store, _READING)
     if not os.path.isfile(_tree_ref(store, tree)):
         raise _unknown(store, tree)
 

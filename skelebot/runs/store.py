@@ -141,6 +141,11 @@ class Store(NamedTuple):
         """Return the folder of a run's files: `run.json`, `lock`, `tasks/`, `outputs/`."""
         return os.path.join(self.folder, "runs", f"{number:06d}")
 
+    def check_writable(self) -> None:
+        """Raise SkelebotError if nothing can be added, before anybody tries; to look at runs needs less."""
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise _read_only(self.folder)
+
     def packages_file(self, id: str) -> str:
         """Return the file with the list of packages of an image or an environment, a line for each."""
         return os.path.join(self.folder, "packages", id.partition(":")[2] or id)
@@ -576,21 +581,25 @@ def slots_of(run: RunRecord) -> Slots:
 
 
 def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
-    import shlex  # not for a store that can be used
-
     text = str(error)
     if "malformed" in text or "not a database" in text:
         return SkelebotError(
             f"the database of the store {folder} is damaged; `skelebot runs rebuild` makes it anew"
         )
     if "readonly" in text:
-        return SkelebotError(
-            f"the store {folder} is read-only for you; run `chmod -R u+w {shlex.quote(folder)}`, or set "
-            f"{VARIABLE} to another folder"
-        )
+        return _read_only(folder)
     if "full" in text or _is_disk_full(folder):
         return _full(folder)
     return SkelebotError(f"the store {folder} cannot be used: {text}")
+
+
+def _read_only(folder: str) -> SkelebotError:
+    import shlex  # not for a store that can be used
+
+    return SkelebotError(
+        f"the store {folder} is read-only for you; run `chmod -R u+w {shlex.quote(folder)}`, or set "
+        f"{VARIABLE} to another folder"
+    )
 
 
 def _full(folder: str) -> SkelebotError:
@@ -748,6 +757,7 @@ def rebuild(folder: str | None = None) -> int:
     """Make the database anew from the folders of the runs; return their count. Raises SkelebotError."""
     store = Store(folder or default_folder())
     _ensure_folder(store)
+    store.check_writable()
     durations: list[tuple[object, ...]] = []
     with suppress(sqlite3.Error), closing(sqlite3.connect(store._database)) as database:
         _version(store, database)

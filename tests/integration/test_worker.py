@@ -528,19 +528,39 @@ def small(sandbox: Sandbox) -> Iterator[Sandbox]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_store_that_may_not_be_written_to(anyone: Sandbox) -> None:
+@pytest.mark.parametrize("options", ["", "-R"])
+def test_a_store_that_may_not_be_written_to(anyone: Sandbox, options: str) -> None:
     if anyone.uid == 0:
         pytest.skip("root may write anywhere")
     store = anyone.root.parent / "home/store"
     own = queueing(anyone, job("echo fine")).with_env(SKELEBOT_STORE=str(store))
     own.ok("queue", "run")
-    store.chmod(0o500)
-    for words in (("queue", "run"), ("worker", "--drain"), ("runs", "tag", "1", "x")):
+    subprocess.run(["chmod", *options.split(), "u-w", store], check=True)
+    for words in (("queue", "run"), ("worker", "--drain"), ("runs", "tag", "1", "x"), ("runs", "rebuild")):
         done = own.run(*words)
         assert (done.code, len(done.errors)) == (1, 1)
         assert f"is read-only for you; run `chmod -R u+w {store}`" in done.err
-    store.chmod(0o700)
+    subprocess.run(["chmod", *options.split(), "u+w", store], check=True)
     own.ok("worker", "--drain")
+
+
+@pytest.mark.parametrize("command", ["queue", "retry", "checkout", "diff"])
+def test_code_that_may_not_be_read_is_one_error_with_what_to_do(anyone: Sandbox, command: str) -> None:
+    if anyone.uid == 0:
+        pytest.skip("root may read anything")
+    home = anyone.root.parent / "home"
+    own = queueing(anyone, job("exit 1")).with_env(SKELEBOT_STORE=str(home / "store"))
+    own.ok("queue", "run")
+    own.run("worker", "--drain")
+    own.write("new", "a file")
+    own.ok("queue", "run")
+    code = home / "store/code.git"
+    code.chmod(0)
+    words = {"checkout": ("1", str(home / "there")), "diff": ("1", "2"), "retry": ("1", "--now")}
+    done = own.run(*(("queue", "run") if command == "queue" else ("runs", command, *words[command])))
+    code.chmod(0o700)
+    said = f"ERROR | {code} may not be read and written by you; run `chmod -R u+rwX {code}`"
+    assert (done.code, done.errors) == (1, [said])
 
 
 def test_a_job_that_fills_the_disk_keeps_its_exit_code(small: Sandbox) -> None:

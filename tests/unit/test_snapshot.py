@@ -472,6 +472,23 @@ def test_a_folder_that_is_not_empty_is_not_touched(store: Store, root: Path) -> 
         snapshot.restore(store.path, store.take(root), str(root))
 
 
+def test_damaged_code_says_how_to_go_on_and_that_works(store: Store, root: Path) -> None:
+    write(root, "a", "a")
+    tree = store.take(root)
+    code = Path(store.path, "code.git")
+    files.remove_tree(str(code / "objects"))
+    remedy = rf"restore {code} from a backup, or move it away and queue the run again$"
+    for use in (lambda: store.restore(tree), lambda: store.take(root), lambda: snapshot.collect(store.path)):
+        with pytest.raises(SkelebotError, match=remedy):
+            use()
+    (code / "objects/pack").mkdir(parents=True)
+    with pytest.raises(SkelebotError, match=remedy):
+        store.restore(tree)
+    code.rename(f"{code}.damaged")
+    assert store.take(root) == tree
+    assert state(store.restore(tree)) == state(root)
+
+
 def test_a_store_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
     write(tmp_path, "", "file")
     with pytest.raises(SkelebotError, match=r"file/store cannot be written: not a directory$"):

@@ -28,6 +28,7 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
         if values.get("now") and values.get(other):
             raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
     store = stores.opened()
+    store.check_writable()
     after = _numbers(store, str(values.get("after", "")))
     if sweeps.is_meant(values):
         return sweeps.queue(store, session, values, links, check, partial(_described, values, after))

@@ -37,6 +37,7 @@ def work(session: Session, values: Values) -> int:
         waiting = store.counts(root).get("queued", 0)
         console.out(f"take up to {sum(plan.slots.values())} at once of {waiting} queued runs")
         return 0
+    store.check_writable()
     if values.get("detach"):
         return _detach(store, plan, session)
     return worker.work(store, plan, session.flags)
