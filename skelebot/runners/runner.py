@@ -71,7 +71,7 @@ class Runner(Protocol):
         """The id of the image that a task is about to run in; "" where there is none."""
 
     def pin(self, prepared: Any, name: str) -> str:
-        """Keep the image of a recorded run from being removed, by a tag of that name; gives its id or ""."""
+        """Keep the image or environment of a recorded run, by a tag; gives the id of the image or ""."""
 
     def receive(self, image: Image, name: str, source: Place) -> Image:
         """The image of a recorded run as this place has it, sent here once from where it is pinned."""

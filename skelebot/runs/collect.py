@@ -9,7 +9,7 @@ from functools import partial
 
 from skelebot.files import PART, remove_tree
 from skelebot.model import Flags
-from skelebot.runs import outputs, snapshot, supervise, workspace
+from skelebot.runs import environments, outputs, snapshot, supervise, workspace
 from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
 
@@ -77,6 +77,20 @@ def _set_aside(store: Store, aside: list[str], run: RunRecord) -> RunRecord:
             aside.append(f"{path}.{os.urandom(4).hex()}{PART}")
             os.rename(path, aside[-1])
     return run
+
+
+def unused_environments(store: Store, going: Sequence[RunRecord]) -> dict[str, int]:
+    """Return the folders of Python environments that no run has once these have gone, with their bytes."""
+    numbers = {run.number for run in going}
+    tags = {number: workspace.tag(name) for number, name in store.names_kept().items()}
+    kept = {tag for number, tag in tags.items() if number not in numbers}
+    return environments.unused(store, kept, set(tags.values()) - kept, snapshot.YOUNG)
+
+
+def remove_environment(store: Store, folder: str) -> bool:
+    """Remove an environment that no run has any more; tell whether that could be done."""
+    kept = set(map(workspace.tag, store.names_kept().values()))
+    return environments.remove(store, folder, kept, snapshot.YOUNG)
 
 
 def sweep(store: Store) -> int:

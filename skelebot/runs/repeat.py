@@ -13,7 +13,7 @@ from skelebot.model import Flags
 from skelebot.pipeline import contents
 from skelebot.project.state import checkout_id
 from skelebot.runners.runner import Runner
-from skelebot.runs import difference, machine, outputs, outside, packages, snapshot, workspace
+from skelebot.runs import difference, environments, machine, outputs, outside, packages, snapshot, workspace
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
@@ -177,6 +177,7 @@ def freeze(store: Store, run: RunRecord, flags: Flags) -> RunRecord:
             tasks.append(replace(task, image=replace(task.image, pinned=pinned)))
             images |= {task.image.tag: pinned} if pinned else {}
         workspace.keep(store, again.uid, tasks)
+        environments.keep_also(store, workspace.tag(run.kept_as or run.uid), workspace.tag(again.uid))
     except BaseException:
         workspace.unpin(again.uid, tasks, flags)
         raise

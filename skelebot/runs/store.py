@@ -331,6 +331,12 @@ class Store(NamedTuple):
         with self._reading() as database:
             return [uid for (uid,) in database.execute("select uid from run")]
 
+    def names_kept(self) -> dict[int, str]:
+        """Return by which name each run's code and images are kept, by its number."""
+        name = "coalesce(nullif(json_extract(document, '$.kept_as'), ''), uid)"
+        with self._reading() as database:
+            return dict(database.execute(f"select number, {name} from run"))  # noqa: S608 - no values
+
     def is_kept(self, sweep: str, name: str) -> bool:
         """Tell whether a trial of a sweep has its code and images by that name."""
         query = "select 1 from run where sweep = ? and json_extract(document, '$.kept_as') = ? limit 1"

@@ -259,6 +259,8 @@ class _Supervision:
                 if task.place in run.taken_to:
                     image = runner.receive(image, workspace.tag(run.uid), Place())
                 with runner.prepare(image, task) as ready:
+                    if task.place.is_native:  # whose environment may just have been made anew
+                        runner.pin(ready, workspace.tag(run.kept_as or run.uid))
 
                     def start(launch: Launch) -> Run:
                         self._has_begun = True

@@ -19,7 +19,7 @@ from skelebot.image.fingerprint import FingerprintCache
 from skelebot.image.ignores import Ignores
 from skelebot.model import Attempt, Flags, Image, Mount, Output, Task
 from skelebot.runners.attempts import Unreachable
-from skelebot.runs import metrics, snapshot
+from skelebot.runs import environments, metrics, snapshot
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
 
@@ -207,6 +207,7 @@ def release(store: Store, run: RunRecord, flags: Flags) -> None:
         return
     name = run.kept_as or run.uid
     unpin(name, run.at_home().tasks, flags)
+    environments.forget(store, tag(name))
     for number, _ in enumerate(_trees(run.tasks)):
         snapshot.forget(store.folder, f"{name}-{number}")
 

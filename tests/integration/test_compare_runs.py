@@ -1,7 +1,9 @@
 """Runs are compared, repeated exactly, taken out of the store, moved and removed."""
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -416,6 +418,40 @@ def test_gc_of_outputs_keeps_record_logs_and_code(demo: Sandbox) -> None:
     assert "were removed" in demo.run("runs", "retry", first, "--from", "train").err
     assert "were removed" in demo.run("runs", "rerun", first, "--check").err
     assert demo.run("runs", "rerun", first, "--now").code == 0
+
+
+def test_gc_removes_environments_that_no_run_has(demo: Sandbox) -> None:
+    def versions() -> list[str]:
+        return sorted(path.name[4:10] for path in (store(demo) / "environments").rglob("six-*.dist-info"))
+
+    for version in ("1.15.0", "1.16.0"):
+        of_six = job("python -c 'import six'", "run", native="always")
+        project(demo, "demo", of_six, dependencies=f"[six={version}]")
+        queued(demo, "run")
+    demo.ok("runs", "rerun", "1", "--now")
+    demo.ok("runs", "rm", "1")
+    assert "environment" not in demo.run("runs", "gc", "--older", "1d").err
+    assert versions() == ["1.15.0", "1.16.0"]
+    shown = demo.run("runs", "gc", "--older", "0s", "--keep", "2", "--dry-run").err
+    demo.ok("runs", "rm", "3")
+    assert "environment" not in shown
+    shown = demo.run("runs", "gc", "--older", "1d", "--dry-run").err
+    assert re.search(r"^INFO  \| 1 Python environment that no other run has, [\d.]+ MB$", shown, re.M)
+    demo.ok("runs", "gc", "--older", "1d", "--outputs-only")
+    (lock,) = (path for path in (store(demo) / "environments").glob("*/*.lock") if holds_old(path))
+    with open(lock) as used:
+        fcntl.flock(used, fcntl.LOCK_SH)
+        demo.ok("runs", "gc", "--older", "1d")
+        assert versions() == ["1.15.0", "1.16.0"]
+    demo.ok("runs", "gc", "--older", "1d")
+    assert versions() == ["1.16.0"]
+    queued(demo, "run")
+    demo.ok("runs", "gc", "--older", "0s")
+    assert versions() == []
+
+
+def holds_old(lock: Path) -> bool:
+    return any(lock.parent.rglob("six-1.15.0.dist-info"))
 
 
 def test_gc_sweeps_what_a_killed_process_has_left(demo: Sandbox) -> None:

@@ -86,6 +86,7 @@ ROOMS = {
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
         *("record", "metrics", "trial", "store", "snapshot", "difference", "outside", "packages", "outputs"),
+        "environments",
         *("workspace", "machine", "cache", "sampler", "prune", "search_process", "search"),
         *("measure", "mirror", "notify", "supervise"),
         *("places", "worker", "estimate", "repeat", "branch", "collect", "bundle", "__init__"),

@@ -23,7 +23,11 @@ def gc(session: Session, values: Values) -> int:
     sizes = [(run, collect.size(store, run, outputs_only)) for run in runs]
     if outputs_only:
         sizes = [(run, size) for run, size in sizes if size]
+    environments = {} if outputs_only else collect.unused_environments(store, runs)
     _show(sizes, outputs_only, bool(values.get("json")))
+    if environments:
+        counted = console.counted(len(environments), "Python environment")
+        console.info(f"{counted} that no other run has, {console.size(sum(environments.values()))}")
     if values.get("dry-run") or session.flags.dry_run:
         console.info("nothing was removed, because of --dry-run")
         return 0
@@ -33,6 +37,7 @@ def gc(session: Session, values: Values) -> int:
             removed += size
         else:
             console.info(f"run {run.number} stays, as it is in use again")
+    removed += sum(size for path, size in environments.items() if collect.remove_environment(store, path))
     freed = collect.sweep(store)
     console.info(f"{console.size(removed + freed)} were removed")
     return 0

@@ -90,6 +90,8 @@ class Native:
         return ""
 
     def pin(self, prepared: Environment, name: str) -> str:
+        if prepared.folder:
+            environment.keep(prepared, name)
         return ""
 
     def capacity(self, image: Image | None = None) -> Capacity:

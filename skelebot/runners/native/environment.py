@@ -25,10 +25,14 @@ _LAYOUT = 2  # raised when environments are made in another way
 
 
 class Environment(NamedTuple):
-    """What puts the right `python` before a job; `fds` hold the lock that keeps it from being replaced."""
+    """What puts the right `python` before a job; `fds` hold the lock that keeps it from being replaced.
+
+    folder: of one that recorded runs share; "" for any other.
+    """
 
     variables: tuple[tuple[str, str], ...] = ()
     fds: tuple[int, ...] = ()
+    folder: str = ""
 
 
 def is_needed(task: Task) -> bool:
@@ -67,7 +71,9 @@ def _python_environment(task: Task, verbose: bool) -> Iterator[Environment]:
     elif task.dependencies and _is_worth_an_environment(task):
         with _venv(task, verbose) as (venv, lock):
             variables = (("PATH", f"{venv}/bin{os.pathsep}{path}"), ("VIRTUAL_ENV", venv))
-            yield Environment(variables, (lock.fileno(),))
+            folder = os.path.dirname(venv)
+            is_shared = bool(task.environments) and os.path.dirname(folder) == task.environments
+            yield Environment(variables, (lock.fileno(),), folder if is_shared else "")
     elif shutil.which("python", path=path) is None:
         yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
     else:
@@ -143,6 +149,15 @@ def _venv(task: Task, verbose: bool) -> Iterator[tuple[str, IO[str]]]:
                 _replace(venv, task, wanted, mark, verbose, lock)
             take_lock(lock, shared=True)
         yield venv, lock
+
+
+def keep(prepared: Environment, name: str) -> None:
+    """Note a recorded run that an environment is kept for."""
+    runs = os.path.join(prepared.folder, "runs")
+    os.makedirs(runs, exist_ok=True)
+    path = os.path.join(runs, name)
+    with open(path, "ab"):
+        os.utime(path)
 
 
 def _say_waiting() -> None:
