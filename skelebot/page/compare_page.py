@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from skelebot.page import facts, figures, text
 from skelebot.page.figures import Case, Curve
 from skelebot.page.pages import Pages, as_figures, html, named_runs, numbers
 from skelebot.runs import difference, metrics, packages, snapshot, workspace
+from skelebot.runs.measure import Growing
 from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
 
@@ -93,18 +95,26 @@ def curves(pages: Pages, request: Request) -> Response:
 def curves_of(store: Store, run: RunRecord, at: int) -> Iterator[Curve]:
     """Yield what the last attempts of a run's tasks have measured."""
     for number, task in enumerate(run.tasks):
-        if not task.attempt:
-            continue
-        path = os.path.join(workspace.attempt_folder(store, run, number, task.attempt), metrics.NAME)
-        try:
-            status = os.stat(path)
-        except OSError:
-            continue
-        for name, points in _series(path, status.st_size, status.st_mtime_ns).items():
-            yield Curve(f"run {run.number}", at, name, points)
+        if task.attempt:
+            path = os.path.join(workspace.attempt_folder(store, run, number, task.attempt), metrics.NAME)
+            found = _growing(path) if task.state == "running" else _ended(path, metrics.marks(path))
+            for name, points in found.items():
+                yield Curve(f"run {run.number}", at, name, points)
 
 
 @lru_cache(maxsize=256)
-def _series(path: str, size: int, changed: int) -> Mapping[str, figures.Points]:
-    """Return the curves of a file, in as few points as are drawn. size, changed: of the file now."""
+def _ended(path: str, marks: tuple[int, ...]) -> Mapping[str, figures.Points]:
+    """Return the curves of an attempt, in as few points as are drawn. marks: of its files now."""
     return {name: figures.thin(points) for name, points in metrics.series(path).items()}
+
+
+def _growing(path: str) -> Mapping[str, figures.Points]:
+    """Return the same of an attempt that runs."""
+    lock, growing = _opened(path)
+    with lock:
+        return {name: list(figures.thin(points)) for name, points in growing.read().items()}
+
+
+@lru_cache(maxsize=16)  # they hold all points
+def _opened(path: str) -> tuple[Lock, Growing]:
+    return Lock(), Growing(path)

@@ -12,7 +12,7 @@ from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
 from skelebot.runs import workspace
-from skelebot.runs.metrics import FOUND, MOST, NAME, of_file, of_texts, parse, with_point
+from skelebot.runs.metrics import FOUND, MOST, NAME, Curves, files, of_file, of_texts, parse, with_point
 from skelebot.runs.record import Metric, RunRecord
 from skelebot.runs.search import Search
 from skelebot.runs.store import Store
@@ -182,6 +182,26 @@ class Reading:
             return
         self._known = known
         self._progress = self._progress if point.progress is None else point.progress
+
+
+class Growing:
+    """The curves of an attempt that runs, of whose files only what is new is read each time."""
+
+    def __init__(self, path: str) -> None:
+        """path: of the file that the job is given."""
+        self._tails = [Tail(each) for each in files(path)]
+        self._curves = Curves()
+
+    def read(self) -> dict[str, list[tuple[float, float]]]:
+        """Return what `metrics.series` does."""
+        if any(tail.is_another() for tail in self._tails):
+            self._curves = Curves()
+            for tail in self._tails:
+                tail.rewind()
+        for line in chain.from_iterable(tail.lines() for tail in self._tails):
+            if point := parse(line):
+                self._curves.add(point)
+        return self._curves.points
 
 
 def finished(

@@ -125,25 +125,50 @@ def _with_value(known: Metric | None, name: str, value: float, step: float | Non
     )
 
 
+class Curves:
+    """Pairs of step and value of each metric, in the order in which they were measured."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[tuple[float, float]]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, point: Point) -> None:
+        for name, value in point.values.items():
+            at = self._counts[name] = self._counts.get(name, -1) + 1
+            if math.isfinite(value):
+                self.points.setdefault(name, []).append((at if point.step is None else point.step, value))
+
+
 def series(path: str) -> dict[str, list[tuple[float, float]]]:
     """Return the values of each metric of an attempt as pairs of step and value.
 
     path: of its file. Without steps they count from 0. What is not finite is left out, as a curve has no
     place for it.
     """
-    curves: dict[str, list[tuple[float, float]]] = {}
-    counts: dict[str, int] = {}
+    curves = Curves()
     for point in points(path):
-        for name, value in point.values.items():
-            at = counts[name] = counts.get(name, -1) + 1
-            if math.isfinite(value):
-                curves.setdefault(name, []).append((at if point.step is None else point.step, value))
-    return curves
+        curves.add(point)
+    return curves.points
+
+
+def files(path: str) -> tuple[str, str]:
+    """Return the file that an attempt's job is given, and the one beside it."""
+    return path, os.path.join(os.path.dirname(path), FOUND)
+
+
+def marks(path: str) -> tuple[int, ...]:
+    """Return what changes whenever something is added to an attempt's files."""
+    found: list[int] = []
+    for each in files(path):
+        with suppress(FileNotFoundError):
+            status = os.stat(each)
+            found += (status.st_ino, status.st_size, status.st_mtime_ns)
+    return tuple(found)
 
 
 def points(path: str) -> Iterator[Point]:
     """Yield the points in an attempt's file, and in the one beside it."""
-    for each in (path, os.path.join(os.path.dirname(path), FOUND)):
+    for each in files(path):
         with suppress(FileNotFoundError), open(each, "rb") as file:
             yield from filter(None, map(parse, _whole(file)))
 

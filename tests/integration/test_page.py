@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -304,6 +304,32 @@ def test_a_log_is_read_from_where_a_reader_is(project: Sandbox) -> None:
         assert whole.headers["content-disposition"].startswith("attachment")
         for place in ("0/1", "2/1", "1/2", "1/0"):
             assert page.get(f"/project/run/1/log/{place}").status == 404
+
+
+def test_curves_that_are_found_in_the_output_grow(sandbox: Sandbox) -> None:
+    step = sandbox.root.parent / "step"
+    source = f"for n in 1 2 3; do while [ ! -e {step}$n ]; do sleep 0.05; done; echo loss=$n; done"
+    own = queueing(sandbox, job(source, metrics="{loss: 'loss=(.*)'}"))
+    own.ok("queue", "run")
+
+    def values(page: Page) -> list[float]:
+        figures = json.loads(page.get("/project/curves?run=1").body)["figures"]
+        return [y for figure in figures for line in figure["data"] for y in line["y"]]
+
+    with own.start("worker", "--drain", stderr=subprocess.DEVNULL) as worker, serving(own) as page:
+        try:
+            for n in (1, 2):
+                Path(f"{step}{n}").touch()
+                wait_for(partial(_are, [1, 2][:n], partial(values, page)))
+        finally:
+            for n in (1, 2, 3):
+                Path(f"{step}{n}").touch()
+        worker.wait()
+        assert values(page) == [1, 2, 3]
+
+
+def _are(expected: list[int], values: Callable[[], list[float]]) -> bool:
+    return values() == expected
 
 
 # --- the command ---

@@ -1,6 +1,7 @@
 """Lines of metrics as numbers, their summary and their series, by value."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skelebot.errors import ConfigError
-from skelebot.runs.measure import Measured, Reading
-from skelebot.runs.metrics import Point, of_file, parse, series, with_point
+from skelebot.runs.measure import Growing, Measured, Reading
+from skelebot.runs.metrics import Point, marks, of_file, parse, series, with_point
 from skelebot.runs.record import Metric
 
 from .helpers import load
@@ -166,6 +167,16 @@ def test_series_have_what_was_found_beside(tmp_path: Path) -> None:
     assert series(str(tmp_path / "metrics.jsonl")) == {"loss": [(0, 3)], "f1": [(0, 1)]}
 
 
+def test_marks_change_with_either_file(tmp_path: Path) -> None:
+    given, found = tmp_path / "metrics.jsonl", tmp_path / "metrics-found.jsonl"
+    seen = [marks(str(given))]
+    for path in (found, given, found):
+        with path.open("a") as file:
+            file.write("{}\n")
+        seen.append(marks(str(given)))
+    assert len(set(seen)) == 4
+
+
 # --- reading ---
 
 
@@ -236,6 +247,23 @@ def test_reading_in_parts_gives_the_same(parts: list[str], seed: int) -> None:
             if (number + seed) % 3:
                 live.read()
         assert live.read() == Reading(folder).read()
+
+
+GIVEN = [("", text) for text in ('{"a": 1}\n', '{"a": NaN}\n', '{"a": 2', "}\n", "\n", "cut")]
+FOUND = [("-found", text) for text in ('{"b": 1}\n', '{"b": 3, "step": 7}\n', "cut")]
+
+
+@given(st.lists(st.tuples(st.sampled_from(GIVEN + FOUND), st.booleans())))
+def test_curves_that_grow_are_those_that_are_read_at_once(parts: list[tuple[tuple[str, str], bool]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "metrics.jsonl")
+        growing = Growing(path)
+        for (name, text), is_read in parts:
+            with open(os.path.join(folder, f"metrics{name}.jsonl"), "w" if text == "cut" else "a") as file:
+                file.write("" if text == "cut" else text)
+            if is_read or text == "cut":
+                growing.read()
+        assert growing.read() == series(path)
 
 
 # --- as they are declared ---
