@@ -16,20 +16,17 @@ POINTS = 3  # that a trial has measured itself, before it is ended
 Curve = Sequence[tuple[float, float]]
 
 
-def behind(own: Curve, others: Sequence[Curve], is_max: bool) -> tuple[float, float] | None:
-    """Return the best number of a hopeless trial so far, and the others' median; None if it may go on.
+def behind(own: float, step: float, others: Sequence[Curve], is_max: bool) -> float | None:
+    """Return the others' median if a trial is hopeless; None if it may go on.
 
-    The best up to the same step is compared, as single numbers vary. others: of trials that are done.
+    own: its best number so far, with that of the others up to the same step is compared, as single
+    numbers vary. others: of trials that are done.
     """
-    if len(own) < POINTS:
-        return None
-    step = max(step for step, _ in own)
     known = [best for each in others if (best := _best_up_to(each, step, is_max)) is not None]
-    mine = _best_up_to(own, step, is_max)
-    if mine is None or len(known) < TRIALS:
+    if len(known) < TRIALS:
         return None
     middle = median(known)
-    return (mine, middle) if (mine < middle if is_max else mine > middle) else None
+    return middle if (own < middle if is_max else own > middle) else None
 
 
 def _best_up_to(curve: Curve, step: float, is_max: bool) -> float | None:
@@ -52,17 +49,19 @@ def hopeless(store: Store, run: RunRecord) -> str:
     if run.sweep is None or not run.sweep.prune or at is None:
         return ""
     goal = Goal.parse(run.sweep.goal)
-    own = metrics.series(_file(store, run, at)).get(goal.metric, [])
-    if len(own) < POINTS:
+    measured = {metric.name: metric for metric in run.tasks[at].metrics}.get(goal.metric)
+    own = (measured.max if goal.is_max else measured.min) if measured else None
+    if not measured or own is None or measured.count < POINTS:
         return ""
+    step = measured.count - 1 if measured.step is None else measured.step
     others = store.find(root=run.root, sweep=run.sweep.name, states=("done",))
     curves = [_ended(_file(store, each, at), goal.metric) for each in others if len(each.tasks) > at]
-    if (found := behind(own, curves, goal.is_max)) is None:
+    middle = behind(own, step, curves, goal.is_max)
+    if middle is None:
         return ""
-    mine, middle = found
     return (
-        f"its best {goal.metric} up to step {own[-1][0]:g} is {mine:.6g}; the median of the sweep's other "
-        f"runs is {middle:.6g}"
+        f"its best {goal.metric} up to step {step:g} is {own:.6g}; the median of the sweep's other runs is "
+        f"{middle:.6g}"
     )
 
 

@@ -177,31 +177,24 @@ OTHERS = [[(step, level - step / 10) for step in range(10)] for level in (1.0, 2
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "is_max", "expected"),
+    ("own", "step", "others", "is_max", "expected"),
     [
-        ([(0, 9.0), (1, 8.0), (2, 7.0)], OTHERS, False, (7.0, 2.8)),
-        ([(0, 9.0), (1, 2.0), (2, 7.0)], OTHERS, False, None),  # its best counts
-        ([(0, 9.0), (1, 8.0), (2, 2.8)], OTHERS, False, None),  # as good as the median
-        ([(0, 9.0), (1, 8.0)], OTHERS, False, None),  # too early
-        ([(0, 9.0), (1, 8.0), (2, 7.0)], OTHERS[:4], False, None),  # too few others
-        ([(0, 9.0), (1, 8.0), (10, 7.0)], OTHERS, False, None),  # which got as far
-        ([(0, 9.0), (1, 8.0), (2, 7.0)], OTHERS, True, None),
-        ([(0, 0.9), (1, 0.8), (2, 0.7)], OTHERS, True, (0.9, 3.0)),
-        ([], OTHERS, False, None),
+        (7.0, 2, OTHERS, False, 2.8),
+        (2.8, 2, OTHERS, False, None),  # as good as the median
+        (7.0, 2, OTHERS[:4], False, None),  # too few others
+        (7.0, 10, OTHERS, False, None),  # which got as far
+        (9.0, 2, OTHERS, True, None),
+        (0.9, 2, OTHERS, True, 3.0),
     ],
 )
-def test_hopeless(own: Any, others: Any, is_max: bool, expected: Any) -> None:
-    assert (
-        prune.behind(own, others, is_max) == pytest.approx(expected)
-        if expected
-        else (prune.behind(own, others, is_max) is None)
-    )
+def test_hopeless(own: float, step: float, others: Any, is_max: bool, expected: float | None) -> None:
+    assert prune.behind(own, step, others, is_max) == (expected and pytest.approx(expected))
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=20))
 def test_a_trial_like_all_others_goes_on(numbers: list[float]) -> None:
     curve = list(enumerate(numbers))
-    assert prune.behind(curve, [curve] * 5, False) is None
+    assert prune.behind(min(numbers), len(numbers) - 1, [curve] * 5, False) is None
 
 
 # --- what a sampler learns from ---
