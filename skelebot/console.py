@@ -257,6 +257,8 @@ def bold(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Escape the control characters of `text`, so that a value cannot forge a line or a colour."""
+    if text.isprintable():  # as nearly all is
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(text))
 
 

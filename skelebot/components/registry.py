@@ -91,7 +91,7 @@ class Registry(Component):
 
     def _publish(self, session: Session, values: Values) -> int:
         from skelebot.runners.docker import login, release
-        from skelebot.runners.docker.push import published_digest, push
+        from skelebot.runners.docker.push import published_image, push
 
         project = session.project
         repository, tags = self.repository(project), _tags(project, values)
@@ -107,12 +107,12 @@ class Registry(Component):
         with release.released(image, task, session.flags) as (client, found):
 
             def push_new(env: "Env") -> tuple[str, list[str]]:
-                digest = version and published_digest(client, self.server, found, version, task, env)
-                if not digest:
+                known = version and published_image(client, self.server, found, version, task, env)
+                if not known:
                     return push(client, self.server, found, references, task, env), tags
-                console.info(f"{version} is already published")
+                digest, there = known
                 if more:
-                    push(client, self.server, found, [f"{repository}:{tag}" for tag in more], task, env)
+                    push(client, self.server, there, [f"{repository}:{tag}" for tag in more], task, env)
                 return digest, [tags[0], *more]
 
             digest, tags = login.with_login(client, self.server, self._credentials(), push_new)

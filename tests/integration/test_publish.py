@@ -229,6 +229,22 @@ def test_the_same_image_is_not_published_again(caller: Sandbox, name: str, free:
     assert digest_of(free, name, "latest") == second
 
 
+def test_another_commit_of_the_same_files_is_not_published_again(
+    caller: Sandbox, name: str, free: Registry
+) -> None:
+    repository = project(caller, name, free.port)
+    commit = committed(caller)
+    first = caller.ok("publish").strip()
+    git(caller, "commit", "-q", "--allow-empty", "-m", "none of the files")
+    result = caller.run("publish", "-t", "stable")
+    assert (result.code, result.out.strip()) == (0, first), result
+    assert f"INFO  | {repository}:1.2.0 is already published, from commit {commit[:12]}\n" in result.err
+    assert digest_of(free, name, "stable") == digest_of(free, name, "1.2.0") == first
+    second = caller.ok("publish", "-f").strip()
+    assert digest_of(free, name, "1.2.0") == second != first
+    assert dangling(name) == ""
+
+
 def test_a_project_on_a_cluster_is_published_from_the_default_engine(
     caller: Sandbox, name: str, free: Registry
 ) -> None:

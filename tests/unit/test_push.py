@@ -115,7 +115,8 @@ def test_a_refusal_is_not_printed_and_a_countdown_once(
 
 
 def published(client: Client) -> str | None:
-    return push.published_digest(client, SERVER, image(), NAME, TASK, ())
+    found = push.published_image(client, SERVER, image(), NAME, TASK, ())
+    return found and found[0]
 
 
 @pytest.mark.parametrize(

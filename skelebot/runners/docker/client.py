@@ -28,11 +28,12 @@ def csv(fields: list[str]) -> str:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image that the engine has: its id, the user of its containers, its labels."""
+    """An image that the engine has: its id, the user of its containers, its labels, its layers' digests."""
 
     id: str
     user: str
     labels: dict[str, str]
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,8 @@ def _text(value: object) -> str:
 def _image_of(answer: dict[str, Any]) -> BuiltImage:
     config = answer.get("Config") or {}
     labels = {_text(name): _text(value) for name, value in (config.get("Labels") or {}).items()}
-    return BuiltImage(_text(answer["Id"]), _text(config.get("User") or ""), labels)
+    layers = tuple(map(_text, (answer.get("RootFS") or {}).get("Layers") or ()))
+    return BuiltImage(_text(answer["Id"]), _text(config.get("User") or ""), labels, layers)
 
 
 def _sizes_of_engine(answer: dict[str, Any]) -> dict[str, int]:

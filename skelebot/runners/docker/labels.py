@@ -17,6 +17,10 @@ CONTEXT_LABEL = "skelebot.context"  # the fingerprint of what an image was built
 BASE_LABEL = "skelebot.base"
 FILES_LABEL = "skelebot.files"
 
+# Those of an image that leaves this machine: the commit, and whether the files differed from it.
+REVISION_LABEL = "org.opencontainers.image.revision"
+DIRTY_LABEL = "skelebot.dirty"
+
 FILES_TAG = "files-"  # begins the tags of images that go when no other image is built upon them
 
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from skelebot import console, foreground, process
 from skelebot.errors import Interrupted, SkelebotError
 from skelebot.model import Task
 from skelebot.runners.docker.client import BuiltImage, Client
+from skelebot.runners.docker.labels import DIRTY_LABEL, REVISION_LABEL
 
 Env = tuple[tuple[str, str], ...]
 
@@ -92,25 +94,43 @@ class _Different(Exception):
     """The registry has another image under the name."""
 
 
-def published_digest(
+def published_image(
     client: Client, server: str, found: BuiltImage, reference: str, task: Task, env: Env
-) -> str | None:
-    """The digest under which the registry has just this image by that name; None where the name is free.
+) -> tuple[str, BuiltImage] | None:
+    """The image that the registry has by that name, after its digest; None where the name is free.
 
-    Raises SkelebotError where the name is that of another image, or the registry cannot be reached.
+    It is this one, or one that differs in its commit alone. Raises SkelebotError where it is another one,
+    or the registry cannot be reached.
     """
     try:
         with _name_restored(client, reference, task):
             digest = _pull(client, server, reference, env)
-            now = client.inspect(reference, task) if digest else None
-            if now and now.id != found.id:
+            there = client.inspect(reference, task) if digest else None
+            if there and not _is_same(there, found):
                 raise _Different
     except _Different:
         raise SkelebotError(
             f"{reference} is already published with other content; change the version with `skelebot bump`, "
             "or replace it with -f"
         ) from None
-    return digest
+    if not (digest and there):
+        return None
+    commit = there.labels.get(REVISION_LABEL, "")
+    is_other = commit not in ("", found.labels.get(REVISION_LABEL))
+    console.info(f"{reference} is already published{f', from commit {commit[:12]}' if is_other else ''}")
+    return digest, there
+
+
+def _is_same(one: BuiltImage, other: BuiltImage) -> bool:
+    """Whether two images differ in nothing but the commit that they name."""
+    if one.id == other.id:
+        return True
+    return bool(one.layers) and _without_commit(one) == _without_commit(other)
+
+
+def _without_commit(image: BuiltImage) -> BuiltImage:
+    labels = {n: v for n, v in image.labels.items() if n not in (REVISION_LABEL, DIRTY_LABEL)}
+    return replace(image, id="", labels=labels)
 
 
 def _pull(client: Client, server: str, reference: str, env: Env) -> str | None:

@@ -15,9 +15,7 @@ from skelebot.project import state
 from skelebot.runners.docker import cleanup, images
 from skelebot.runners.docker.build_source import BuildSource
 from skelebot.runners.docker.client import BuiltImage, Client
-
-REVISION_LABEL = "org.opencontainers.image.revision"
-DIRTY_LABEL = "skelebot.dirty"
+from skelebot.runners.docker.labels import DIRTY_LABEL, REVISION_LABEL
 
 
 @contextmanager
