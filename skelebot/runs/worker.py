@@ -241,6 +241,9 @@ class _Worker:
     def _tell_of_run(self, number: int) -> None:
         with suppress(UsageError):  # somebody has removed it
             run = self._store.get(number)
+            for task in run.tasks if run.state == "done" else ():
+                if task.lost:
+                    console.warn(f"run {number}: {task.job} had been killed, so it was started once more")
             if run.notify and run.has_ended:
                 self._tell(partial(notify.run_ended, run, exit_code(run)))
         self._mirror()

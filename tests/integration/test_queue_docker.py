@@ -211,7 +211,8 @@ def test_on_another_machine_a_job_outlives_its_supervisor(sandbox: Sandbox, name
         project(far, name, job("echo begun; sleep 3; echo y >out/y; exit 7", outputs="[out/]"))
         far.ok("queue", "run")
         with far.start("worker") as worker:
-            wait_for(lambda: there("ps", "-q", "--filter", "label=skelebot.attempt"))
+            own = ("--filter", f"label=skelebot.project={name}", "--filter", "label=skelebot.attempt")
+            wait_for(lambda: there("ps", "-q", *own))
             worker.kill()
             psutil.Process(supervisor(far)).kill()
         assert far.run("worker", "--drain").code == 1

@@ -505,6 +505,14 @@ def test_what_died_is_repeated_once(sandbox: Sandbox) -> None:
     assert own.read("../attempts") == "1\n2\n"
 
 
+def test_what_died_and_is_done_now_is_reported(sandbox: Sandbox) -> None:
+    own = held(sandbox, f"test $SKELEBOT_ATTEMPT = 2 && exit; {HELD}")
+    kill_session(os.getsid(killed_with_its_worker(own)))
+    said = "WARN  | run 1: run had been killed, so it was started once more\n"
+    assert said in drain(own)
+    assert ", attempt 2, once killed\n" in own.ok("runs", "show", "1")
+
+
 def kill_session(leader: int) -> None:
     """Kill all processes of a session, its leader first."""
     for pid in (leader, *(int(name) for name in os.listdir("/proc") if name.isdecimal())):

@@ -295,6 +295,7 @@ def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
     took = f", {console.duration(task.seconds)}" if task.seconds is not None else ""
     code = f", exit code {task.code}" if task.code is not None else ""
     tries = f", attempt {task.attempt}" if task.attempt > 1 else ""
+    tries += ", once killed" if task.lost else ""
     taken = f", taken from run {task.taken_from}" if task.taken_from else ""
     done = f", {task.progress:.0%} done" if task.progress and task.state == "running" else ""
     yield "task", f"{name}: {task.state}{code}{took}{done}{tries}{taken}"

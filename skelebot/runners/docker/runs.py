@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -102,7 +103,9 @@ def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = F
             streams = Streams(b"", log.fileno(), log.fileno())
             said = process.start(client.step("logs", run.name), streams).wait()
         if said == 0:
-            os.replace(f"{path}.new", path)
+            # In place, as the caller goes on writing to it; whoever comes after a killed one does it again.
+            shutil.copyfile(f"{path}.new", path)
+        os.unlink(f"{path}.new")
     attempts.note(attempt, code)
     client.remove_container(run.name)
     return code
