@@ -455,12 +455,15 @@ class Store(NamedTuple):
             return database.execute(query, (root, since)).fetchone() is not None
 
     def mark(self) -> tuple[int, ...]:
-        """Return what changes whenever somebody has written to the database, without opening it."""
+        """Return what changes whenever somebody has written to the database, without opening it.
+
+        Who only reads makes an empty file beside it.
+        """
         marks: list[int] = []
         for name in (self._database, f"{self._database}-wal"):
             with suppress(OSError):
                 status = os.stat(name)
-                marks += (status.st_ino, status.st_size, status.st_mtime_ns)
+                marks += (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_size else ()
         return tuple(marks)
 
     # --- the database ---
