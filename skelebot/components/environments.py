@@ -82,10 +82,11 @@ def _record(value: Any) -> yaml.MappingNode:
 
 
 def _without_secret(param: Param) -> Param:
-    if not param.secret or param.default is None or param.reference or param.accepts == "boolean":
+    if not param.secret or param.default is None or param.reference:
         return param
-    # It has to be one of the choices, which show it anyway, or of the param's type.
-    return replace(param, default=None if mismatch(param, "***") else "***")
+    # It has to be one of the choices, which show it anyway, true or false, or of the param's type.
+    is_wrong = param.accepts == "boolean" or mismatch(param, "***")
+    return replace(param, default=None if is_wrong else "***")
 
 
 def _node(value: Any, want: Any) -> yaml.Node:

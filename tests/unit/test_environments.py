@@ -268,6 +268,7 @@ def test_secrets_are_not_shown(project: Path, capsys: pytest.CaptureFixture[str]
     - {name: b, secret: true, default: [hush-2, hush-3], accepts: list}
     - {name: c, secret: true, default: hush-4, choices: [hush-4, other]}
     - {name: d, secret: true, default: $TOKEN}
+    - {name: e, secret: true, default: true, accepts: boolean}
 """
     text = f"name: demo\njobs:\n- name: a\n  source: b\n  help: c\n  params:\n{params}"
     for words in (["config"], ["config", "--origin"], ["config", "--json"]):
@@ -276,6 +277,7 @@ def test_secrets_are_not_shown(project: Path, capsys: pytest.CaptureFixture[str]
         assert not any(f"hush-{i}" in out for i in (1, 2, 3))
         assert out.count("***") == 2
         assert "$TOKEN" in out
+        assert not re.search(r"default\W+true", out)
         if "--json" not in words:
             load(project, out)
 
