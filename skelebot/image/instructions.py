@@ -7,10 +7,13 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _WIDTH = 100
 _INDENT = " \\\n    "
+_MOST_TEXT = 64 << 10  # characters of a shell command, which is one argument
+# Writes files, each given as its path and its text.
+_WRITE = 'mkdir -p "$0" && while [ $# -gt 0 ]; do printf %s "$2" >"$1" && shift 2 || exit; done'
 
 
 def exec_form(instruction: str, words: tuple[str, ...]) -> str:
@@ -49,8 +52,21 @@ def run_program(program: str, words: Iterable[str]) -> str:
 def write_program(name: str, text: str) -> str:
     """The shell commands that write a program where all can call it, line by line."""
     path = f"/usr/local/bin/{name}"
-    lines = _INDENT.join(["printf '%s\\n'", *map(shlex.quote, text.splitlines()), f">{path}"])
-    return f"{lines} \\\n && chmod 755 {path}"
+    return f"{_write_lines(path, text)} \\\n && chmod 755 {path}"
+
+
+def write_files(folder: str, files: Mapping[str, str]) -> str:
+    """A RUN that writes files by their paths, line by line. folder: one to create before."""
+    text = "".join(files.values())
+    if "<<" in text or len(text) > _MOST_TEXT or not re.sub(r"[\n\t]", "", text).isprintable():
+        words = [word for file in files.items() for word in file]
+        return exec_form("RUN", ("sh", "-c", _WRITE, folder, *words))
+    return run_all(f"mkdir -p {folder}", *(_write_lines(path, text) for path, text in files.items()))
+
+
+def _write_lines(path: str, text: str) -> str:
+    lines = map(shlex.quote, text.removesuffix("\n").split("\n"))
+    return _INDENT.join(["printf '%s\\n'", *lines, f">{path}"])
 
 
 def copy(source: str, target: str) -> str:

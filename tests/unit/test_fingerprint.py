@@ -1,6 +1,8 @@
 """The fingerprint of a build's files covers what an image would hold, and nothing else."""
 
+import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -79,3 +81,18 @@ def test_a_folder_is_heavy_only_by_what_no_layer_below_it_takes(tmp_path: Path) 
 def test_a_word_that_docker_would_read_otherwise_is_json(word: str) -> None:
     assert instructions.run_program("p", (word,)).startswith('RUN ["p", "')
     assert instructions.run_program("p", ("a b", "$c")) == "RUN p 'a b' '$c'"
+
+
+@pytest.mark.parametrize("text", ["a\n", "# 'a'\n\n\t$b = \"c\" \\\n", "<<EOF\n", "a\r\nb\n", "a\n" * 40_000])
+def test_files_are_written_as_they_are(tmp_path: Path, text: str) -> None:
+    files = {f"{tmp_path}/d/1": text, f"{tmp_path}/2": "x\n"}
+    command = instructions.write_files(f"{tmp_path}/d", files).removeprefix("RUN ")
+    argv = json.loads(command) if command.startswith("[") else ["sh", "-c", command.replace("\\\n", "")]
+    subprocess.run(argv, check=True)
+    assert {name: Path(name).read_bytes().decode() for name in files} == files
+
+
+def test_files_are_written_line_by_line() -> None:
+    assert instructions.write_files("/d", {"/d/1": "a b\n\tc\n"}) == (
+        "RUN mkdir -p /d \\\n && printf '%s\\n' \\\n    'a b' \\\n    '\tc' \\\n    >/d/1"
+    )

@@ -83,7 +83,7 @@ def test_an_image_has_the_client_and_leaves_the_keytab_out(tmp_path: Path) -> No
     assert changed.entrypoint[3:] == ("kerberos", KEYTAB, "alice", "a")
     assert [line[:3] for line in changed.setup] == ["RUN", "RUN"]
     assert max(map(len, changed.setup[0].splitlines())) < 100
-    assert changed.setup[1].endswith(r'"krb5.conf", "/etc/krb5.conf", "[libdefaults]\n"]')
+    assert changed.setup[1].endswith("&& printf '%s\\n' \\\n    '[libdefaults]' \\\n    >/etc/krb5.conf")
     plain = component(keytab="/elsewhere/a.keytab").image(replace(image, entrypoint=None), project)
     assert (plain.ignores, plain.entrypoint) == (("*.csv",), None)
 

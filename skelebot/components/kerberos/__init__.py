@@ -16,9 +16,6 @@ KEYTAB_LABEL = "skelebot.keytab"
 
 _principal = pattern(r"[A-Za-z0-9_][\w.$/-]*(@[\w.-]+)?", "a principal, such as alice or alice@EXAMPLE.COM")
 
-# Writes files, each given as its path and its text.
-_WRITE = 'mkdir -p /etc/krb5.conf.d && while [ $# -gt 0 ]; do printf %s "$2" >"$1" && shift 2 || exit; done'
-
 
 @dataclass(frozen=True)
 class Kerberos(Component):
@@ -30,12 +27,11 @@ class Kerberos(Component):
 
     def image(self, image: Image, project: Project) -> Image:
         """The image with the client and its configuration, and without the keytab."""
-        from skelebot.image.instructions import apt_install, exec_form  # not for native runs
+        from skelebot.image.instructions import apt_install, write_files  # not for native runs
 
-        words = [word for file in self._configuration(project).items() for word in file]
         entrypoint = None if image.entrypoint is None else (*self._ticket(), *image.entrypoint)
         client = apt_install("krb5-user", unless="command -v kinit >/dev/null")
-        setup = (client, exec_form("RUN", ("sh", "-c", _WRITE, "krb5.conf", *words)))
+        setup = (client, write_files(krb5_conf.FOLDER, self._configuration(project)))
         return replace(
             image,
             setup=(*image.setup, *setup),

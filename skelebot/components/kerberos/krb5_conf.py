@@ -10,6 +10,7 @@ from skelebot.errors import UsageError
 from skelebot.files import open_regular, reason
 
 _PATH = "/etc/krb5.conf"  # in the image
+FOLDER = f"{_PATH}.d"  # of the files that it includes
 
 
 def read(root: str, path: str) -> dict[str, str]:
@@ -31,7 +32,7 @@ def _add(files: dict[str, str], root: str, path: str, where: str, parents: tuple
     real = os.path.realpath(path)
     if real in parents:
         raise _error(where, f"{path} includes itself", "remove the line")
-    target = f"{_PATH}.d/{len(files)}" if files else _PATH
+    target = f"{FOLDER}/{len(files)}" if files else _PATH
     files[target] = ""
     lines: list[str] = []
     for number, line in enumerate(_text(path, where).split("\n"), 1):
