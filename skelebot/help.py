@@ -79,7 +79,10 @@ def overview(session: Session, commands: Mapping[str, Command], params: Sequence
     yield ""
     yield "usage: skelebot [options] COMMAND [arguments] [+ COMMAND [arguments] ...]"
     widest = max(map(len, commands))
-    for title, members in _grouped(commands):
+    groups = list(_grouped(commands))
+    if session.optional_project is None:  # what creates a project comes first
+        groups.sort(key=lambda group: all(command.name != "scaffold" for command in group[1]))
+    for title, members in groups:
         yield f"\n{title}:"
         yield from options.table([(command.name, _summary(command)) for command in members], widest)
     for name in session.hidden_commands:

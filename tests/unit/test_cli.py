@@ -143,6 +143,13 @@ def output(capsys: Capture, *argv: str) -> str:
     return capsys.readouterr().out
 
 
+def test_outside_a_project_the_help_begins_with_scaffold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "\n\nthe project:\n  scaffold " in output(capsys, "-h").partition("experiments:")[0]
+
+
 def test_help_of_a_job_however_it_is_asked_for(
     failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
