@@ -13,6 +13,9 @@ from skelebot.model import Attempt, Task
 METRICS = "SKELEBOT_METRICS"
 
 
+KILLED = (137, 143, 255)  # a container's exit code if its engine or its machine was restarted
+
+
 class Lost(SkelebotError):
     """Nobody knows how a run has ended: what would have noted it was killed."""
 

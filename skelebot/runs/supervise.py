@@ -30,7 +30,6 @@ from skelebot.runs.store import Store
 _VARIABLE = "SKELEBOT_ATTEMPT"  # which attempt it is, from 1
 
 
-_KILLED = (137, 143, 255)  # a container's exit code if its engine or its machine was restarted
 _PATIENCE = 2.0  # seconds between two looks at a place that does not answer
 
 
@@ -304,7 +303,7 @@ class _Supervision:
                     raise Lost(f"{task.name} and all of its processes were killed" if has_begun else "")
             else:
                 code = self._attend(lambda launch: adopted, runner, bool(run.asked))
-                if self._was_away and code in _KILLED:
+                if self._was_away and code in attempts.KILLED:
                     raise Lost(f"{task.name} was killed while {task.place} did not answer")
         self._end_leftovers(task)
         return self._checked(run, code)

@@ -13,6 +13,7 @@ from skelebot.errors import SkelebotError
 from skelebot.model import WORKDIR, Attempt, Place, Run, Step, Task
 from skelebot.process import OWN, Streams
 from skelebot.runners import attempts
+from skelebot.runners.attempts import Lost
 from skelebot.runners.docker import metrics
 from skelebot.runners.docker.client import PATIENCE, Client, explained
 from skelebot.runners.docker.labels import (
@@ -93,7 +94,10 @@ def of_attempt(client: Client, attempt: Attempt) -> Run | None:
 
 
 def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = False) -> int:
-    """The exit code of an attempt whose client was killed, noted, with all of its output in the log."""
+    """The exit code of an attempt whose client was killed, noted, with all of its output in the log.
+
+    Raises Lost if its engine was restarted meanwhile, which killed it.
+    """
     assert task.attempt
     code, attempt = wait(client, run), task.attempt
     metrics.bring_last(client, run.name, task)
@@ -106,9 +110,21 @@ def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = F
             # In place, as the caller goes on writing to it; whoever comes after a killed one does it again.
             shutil.copyfile(f"{path}.new", path)
         os.unlink(f"{path}.new")
-    attempts.note(attempt, code)
+    is_lost = code in attempts.KILLED and _is_older_than_engine(client, run.name)
+    if not is_lost:
+        attempts.note(attempt, code)
     client.remove_container(run.name)
+    if is_lost:
+        raise Lost(f"{run.job} was killed, as {client.where} was restarted")
     return code
+
+
+def _is_older_than_engine(client: Client, name: str) -> bool:
+    """Tell whether the engine was started after a container, as it makes its bridge anew each time."""
+    _, began, _ = client.capture("container", "inspect", "--format", "{{.State.StartedAt}}", name)
+    form = '{{.Created.UTC.Format "2006-01-02T15:04:05"}}'
+    _, made, _ = client.capture("network", "inspect", "--format", form, "bridge")
+    return "" < began[:19] < made.strip()
 
 
 def logs(client: Client, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
