@@ -159,7 +159,7 @@ def page(path: str, env: dict[str, str]) -> list[bool]:
         "another one": again,
         "after a change": changed,
     }
-    print(f"  {'(the load of the last minute, for the wall times':<44}{os.getloadavg()[0]:9.1f})")
+    print(f"  {'the load of the last minute':<44}{os.getloadavg()[0]:9.1f})")
     return [
         report(f"{work}{', the best' if len(took) > 1 else ''}", 1000 * min(times), unit, 200)
         for work, took in found.items()

@@ -63,6 +63,7 @@ def parse(line: str | bytes) -> Point | None:
     except ValueError:
         return None
     step, progress = numbers.pop("step", None), numbers.pop("progress", None)
+    progress = None if progress is None else round(progress, 9)  # a sum of parts may be a little over 1
     if not _is_allowed("progress", progress) or not _is_allowed("step", step):
         return None
     return Point(numbers, step, progress)

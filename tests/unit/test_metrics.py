@@ -24,6 +24,7 @@ from .helpers import load
         ('{"step": 3, "loss": 1}', Point({"loss": 1.0}, step=3.0)),
         ('{"valid": {"f1": 0.5, "by": {"a": 2}}}', Point({"valid.f1": 0.5, "valid.by.a": 2.0})),
         ('{"progress": 0.4}', Point({}, progress=0.4)),
+        ('{"loss": 1, "progress": 1.0000000000000002}', Point({"loss": 1.0}, progress=1.0)),
         ("{}", Point({})),
     ],
 )
@@ -35,6 +36,7 @@ def test_line(line: str, point: Point) -> None:
     "line",
     [
         *("", "loss", "[1]", "3", '{"loss": "0.2"}', '{"loss": true}', '{"loss": null}', '{"loss": [1]}'),
+        *('{"progress": Infinity}', '{"progress": 1.001}'),
         *('{"loss": 0.2', '{"progress": 1.5}', '{"progress": NaN}', '{"a": ' * 5000, b"\xff\xfe"),
         f'{{"loss": {"9" * 400}}}',
         '{"\\ud800": 1}',
