@@ -164,10 +164,14 @@ class Reading:
         self._look_through([self._output.rest] if self._output.rest else [])
         self._add(more)
         found = self.read()
-        self._search.close()
+        self.close()
         if found == Measured():
             self._given.remove_if_empty()
         return found
+
+    def close(self) -> None:
+        """End the process that searches the output, which another `read` would start again."""
+        self._search.close()
 
     @property
     def problems(self) -> list[str]:

@@ -193,6 +193,7 @@ class _Supervision:
             except Unreachable as error:
                 if not (goes_on or self._has_begun):
                     self._put_back(error)
+                self._reading.close()
                 self._wait_for_place(error)
                 goes_on = True
                 continue

@@ -223,6 +223,7 @@ def test_output_is_looked_through_once_whoever_reads_it(tmp_path: Path) -> None:
     assert numbers(first.read()) == {"loss": (2, 2)}
     assert numbers(first.read()) == {"loss": (2, 2)}
     log.write_text("loss=3\rloss=2\nloss=1")
+    first.close()
     second = Reading(str(tmp_path), patterns)
     assert numbers(second.read()) == {"loss": (2, 2)}
     assert numbers(second.finish(['{"f1": 1}'])) == {"loss": (3, 1), "f1": (1, 1)}
@@ -231,6 +232,7 @@ def test_output_is_looked_through_once_whoever_reads_it(tmp_path: Path) -> None:
     log.rename(tmp_path / "old")
     log.write_text("loss=9\nmore and more and more\n")
     assert numbers(third.read()) == {"loss": (1, 9)}
+    third.close()
 
 
 def test_names_that_are_too_many_are_bad_lines(tmp_path: Path) -> None:
