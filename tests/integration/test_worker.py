@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from harness import SKELEBOT, Sandbox, Terminal, job, queueing, run_folder, runs_of, wait_for
 
@@ -84,6 +85,36 @@ def test_drain_ends_with_1_if_a_run_failed(sandbox: Sandbox) -> None:
     assert "run 1: failed" in drain(own, code=1)
     assert states(own) == "failed done"
     assert drain(own) == ""
+
+
+@pytest.mark.parametrize("who", ["queue", "worker"])
+def test_whoever_reads_much_data_blocks_nobody(sandbox: Sandbox, who: str) -> None:
+    """It is stopped while it reads, and others queue runs and work them off meanwhile."""
+    own = queueing(sandbox, job("true", mappings="[../data/:ro]"), job("true", "other"))
+    data = sandbox.root.parent / "data/file"
+    data.parent.mkdir()
+    data.touch()
+    if who == "worker":
+        own.ok("queue", "run")
+    os.truncate(data, 1 << 36)
+    words = ("queue", "run") if who == "queue" else ("worker", "--drain")
+    child = own.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: readers(data, child.pid))
+    (reader,) = readers(data, child.pid)
+    reader.suspend()
+    own.ok("queue", "other")
+    drain(own)
+    found = {run["chain"]: run["state"] for run in runs_of(own).values()}
+    assert found == {"other": "done"} | ({"run": "running"} if who == "worker" else {})
+    reader.kill()
+    child.kill()
+    child.wait()
+
+
+def readers(path: Path, starter: int) -> list[psutil.Process]:
+    """The processes of a starter that read a file."""
+    family = [psutil.Process(starter), *psutil.Process(starter).children(recursive=True)]
+    return [each for each in family if str(path) in (file.path for file in each.open_files())]
 
 
 def test_drain_waits_for_what_comes_after_runs_of_other_workers(sandbox: Sandbox) -> None:
