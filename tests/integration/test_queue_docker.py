@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Sandbox, containers, docker, job, project, wait_for
+from harness import CLIENTS, Sandbox, containers, docker, job, project, wait_for
 from remote_engine import by_tcp, there
 
 pytestmark = pytest.mark.engine
@@ -132,6 +132,26 @@ def test_a_job_outlives_its_client(sandbox: Sandbox, name: str, trace: Path) -> 
     assert "exit code 7" in sandbox.ok("runs", "show", "1")
     assert len(list((run_folder(sandbox) / "tasks").iterdir())) == 1
     assert containers(name) == []
+
+
+KILLED_ONCE = """#!/bin/sh
+for word; do
+    if [ "$word" = run ] && mkdir {0} 2>/dev/null; then kill -9 $$; fi
+done
+exec {1} "$@"
+"""
+
+
+def test_a_client_that_is_killed_before_the_job_begins(sandbox: Sandbox, name: str, trace: Path) -> None:
+    client = trace / "docker"
+    client.write_text(KILLED_ONCE.format(trace / "killed", CLIENTS[0]))
+    client.chmod(0o755)
+    project(sandbox, name, job("echo done"))
+    sandbox.ok("queue", "run")
+    done = sandbox.with_env(SKELEBOT_DOCKER=str(client)).run("worker", "--drain")
+    assert (done.code, done.err) == (0, "INFO  | run 1: done\n"), log(sandbox)
+    assert (trace / "killed").exists()
+    assert log(sandbox) == "done\n"
 
 
 def unattended(sandbox: Sandbox, name: str, trace: Path, is_over: bool) -> None:

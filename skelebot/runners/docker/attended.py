@@ -11,11 +11,11 @@ from skelebot.errors import STOPPING, SkelebotError
 from skelebot.model import Attempt, Place, Run, Task
 from skelebot.process import Program
 from skelebot.runners import attempts
-from skelebot.runners.attempts import Unreachable
+from skelebot.runners.attempts import Lost, Unreachable
 from skelebot.runners.docker import metrics
 from skelebot.runners.docker.client import PATIENCE, Client, explained
 from skelebot.runners.docker.container import Container
-from skelebot.runners.docker.runs import wait_adopted
+from skelebot.runners.docker.runs import of_attempt, wait_adopted
 from skelebot.runners.gpus import Devices
 
 if TYPE_CHECKING:
@@ -57,9 +57,16 @@ class Attended:
         return code
 
     def _end_of_attempt(self, code: int, attempt: Attempt) -> int:
-        """The job's own code, noted. If the client was killed, the container goes on."""
+        """The job's own code, noted. If the client was killed, the container goes on.
+
+        Raises Lost if it was killed before the job began.
+        """
         name = self.container.name
         has_begun, is_running = self._state() if code or self.volumes else (False, False)
+        if code > 128 and not has_begun:  # the client was killed, perhaps in the moment of the start
+            if not of_attempt(self.client, attempt):
+                raise Lost("")
+            has_begun = is_running = True
         if has_begun:
             task, place = self.container.task, Place("docker", self.client.host)
             run = Run(name, name, self.container.project, task.name, place, root=task.root)
