@@ -147,9 +147,9 @@ def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
     if of in cli.OPTIONS:
         yield from map(Candidate, _environments() if of.name == "env" else ())
     elif known := of.choices or of.offered:
-        yield from map(Candidate, known)
         if isinstance(of, Param) and of.offered:
-            yield Candidate(word, is_file=True)
+            yield Candidate(word, is_file=True)  # first, as bash's script drops what it got before
+        yield from map(Candidate, known)
     elif of.type in ("text", "path", "file") and not (isinstance(of, Param) and of.secret):
         root = read.find_root() if of.type != "text" else None
         if root in (None, os.getcwd()):

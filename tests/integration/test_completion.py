@@ -88,6 +88,9 @@ def test_every_kind_of_word(shell: Shell) -> None:
     shell.enter("skelebot -e pro\tenv\t", "* production")
     shell.enter("skelebot --env=pro\tenv\t", "* production")
     shell.enter("skelebot --dry\tpul\twei\tLAT\t", "pull weights LATEST")
+    shell.enter(
+        "mkdir new; cd new; skelebot --dry-run scaffold -fy --template das\t; cd ..", "src/dashboard.py"
+    )
     shell.enter("cd . && skelebot -n tra\tfor\t", "<forest><end>")
     # A broken project says nothing until something is run.
     shell.enter("cd sub; skelebot tra\t\t; echo still-''here", "still-here")

@@ -138,9 +138,9 @@ def found(words: str, word: str) -> list[str]:
         ("logs", "tra", "train"),
         ("completion", "", "bash zsh fish"),
         ("pull", "--over", "--override"),
-        ("scaffold --template", "", "default dash r FILE"),
-        ("scaffold --template", "da", "dash FILE"),
-        ("scaffold", "--template=d", "--template=default --template=dash FILE"),
+        ("scaffold --template", "", "FILE default dash r"),
+        ("scaffold --template", "da", "FILE dash"),
+        ("scaffold", "--template=d", "FILE --template=default --template=dash"),
     ],
 )  # fmt: skip
 def test_what_could_come_next(words: str, word: str, expected: str) -> None:
@@ -165,7 +165,8 @@ def test_outside_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_names_of_sweeps_that_are_declared(project: Path) -> None:
     text = (project / "skelebot.yaml").read_text()
     write(project, f"{text}\nsweeps: {{models: {{chain: train, values: {{train.level: info}}}}}}\n")
-    assert found("queue --sweep", "")[0] == found("runs --sweep", "")[0] == "models"
+    assert "models" in found("queue --sweep", "")
+    assert "models" in found("runs --sweep", "")
     assert "train" in found("queue --sweep models", "")
 
 
