@@ -185,10 +185,12 @@ class Store(NamedTuple):
                         _INSERT, (None, run.uid, run.project, run.root, run.name, run.state, run.priority)
                     ).lastrowid
                     assert number
+                    self._check_unknown(number)
                     added.append(replace(run, number=number))
                     # There is one where somebody was killed before this number was taken.
                     remove_tree(self.run_folder(number))
                     os.makedirs(self.run_folder(number))
+                    open(self._mark_of_new(number), "xb").close()
                     if outputs and len(added) == 1:
                         os.rename(outputs, os.path.join(self.run_folder(number), "outputs"))
                     place(added[-1], self.run_folder(number))
@@ -197,7 +199,23 @@ class Store(NamedTuple):
                 for run in added:  # not for `rebuild` to find
                     remove_tree(self.run_folder(run.number))
                 raise
+        for run in added:
+            with suppress(OSError):
+                os.unlink(self._mark_of_new(run.number))
         return added
+
+    def _mark_of_new(self, number: int) -> str:
+        """Return the file that a run's folder has until the database knows the run."""
+        return os.path.join(self.run_folder(number), "new")
+
+    def _check_unknown(self, number: int) -> None:
+        """Raise SkelebotError if a run of that number has begun, as in a store with an earlier database."""
+        has_begun = os.path.isdir(os.path.join(self.run_folder(number), "tasks"))
+        if has_begun and not os.path.exists(self._mark_of_new(number)):
+            raise SkelebotError(
+                f"the store {self.folder} has files of run {number}, which its database does not know; "
+                "`skelebot runs rebuild` makes it anew"
+            )
 
     def update(
         self,

@@ -393,6 +393,40 @@ def test_runs_without_a_database_keep_their_numbers_and_files(store: Store, is_l
     assert output.read_text() == "a night's work"
 
 
+def test_a_database_from_a_backup_takes_no_run_its_files(store: Store) -> None:
+    add(store)
+    with contextlib.closing(sqlite3.connect(f"{store.folder}/runs.db")) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
+    earlier = Path(store.folder, "runs.db").read_bytes()
+    add(store)
+    log = Path(store.run_folder(2), "tasks/1-run.1/log")
+    log.parent.mkdir(parents=True)
+    log.write_text("a night's work")
+    for path in Path(store.folder).glob("runs.db-*"):
+        path.unlink()
+    Path(store.folder, "runs.db").write_bytes(earlier)
+    with pytest.raises(
+        SkelebotError, match="has files of run 2, which its database does not know; `skelebot"
+    ):
+        add(store)
+    assert stores.rebuild(store.folder) == 2
+    assert add(store) == [3]
+    assert log.read_text() == "a night's work"
+
+
+def test_what_a_killed_import_has_left_is_in_nobodys_way(store: Store) -> None:
+    def killed(_: RunRecord, folder: str) -> None:
+        Path(folder, "tasks").mkdir()
+        os._exit(0)
+
+    if (child := os.fork()) == 0:
+        store.add([run("one")], place=killed)
+    os.waitpid(child, 0)
+    assert Path(store.run_folder(1), "tasks").exists()
+    assert add(store) == [1]
+    assert os.listdir(store.run_folder(1)) == ["run.json"]
+
+
 def test_rebuild_takes_no_run_from_the_folder_of_another(store: Store) -> None:
     add(store, 2)
     os.rename(store.run_folder(2), store.run_folder(7))
