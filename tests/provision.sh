@@ -189,7 +189,7 @@ X
 science_dockerfile() {
     cat <<X
 FROM $BASE
-RUN pip install --no-cache-dir numpy scikit-learn
+RUN pip install --no-cache-dir dash numpy pandas pytest scikit-learn
 X
 }
 

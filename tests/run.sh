@@ -316,9 +316,9 @@ run_parts() {
     # Not beside the others: Chromium gives up a page (ERR_NETWORK_CHANGED) whenever a container comes or goes.
     part notebook run_pytest tests/integration -m browser -rs --no-fold-skipped
     if runs_all; then
-        part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped
+        part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped --durations=15
     else
-        part integration run_pytest tests/integration -m "not browser and not kubernetes" -n 6 -rs --no-fold-skipped
+        part integration run_pytest tests/integration -m "not browser and not kubernetes" -n 6 -rs --no-fold-skipped --durations=15
         cluster_parts
     fi
 }

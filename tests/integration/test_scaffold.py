@@ -192,7 +192,7 @@ def test_of_two_at_once_one_makes_the_project(sandbox: Sandbox) -> None:
 
 @pytest.mark.engine
 def test_the_default_project(sandbox: Sandbox, name: str) -> None:
-    """In Docker and natively; the science image has the heavier half of its packages."""
+    """In Docker and natively; the science image has its packages."""
     sandbox.ok("scaffold", "-y", "--name", name)
     here = sandbox.with_env(SKELEBOT_BASE_IMAGE=SCIENCE)
     out = here.ok("example", "--rows", "5", "+", "test")
@@ -209,7 +209,7 @@ def test_the_dashboard(sandbox: Sandbox, name: str) -> None:
     """It is served at once, in Docker and natively, and shows what the example makes."""
     port = free_port()
     sandbox.ok("scaffold", "-y", "--name", name, "--template", "dash", "--var", f"port={port}")
-    here = sandbox.with_env(SKELEBOT_BASE_IMAGE=BASE)
+    here = sandbox.with_env(SKELEBOT_BASE_IMAGE=SCIENCE)
     with served(here, port, "run"):
         assert figure(port) == 90
     out = here.ok("-n", "example", "--days", "12", "+", "test")
