@@ -34,7 +34,11 @@ _PATIENCE = 2.0  # seconds between two looks at a place that does not answer
 
 
 class Asked(Exception):
-    """The run was asked to end."""
+    """The run was asked to end. code: the job's, if that has ended since."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__()
+        self.code = code
 
 
 def take(store: Store, number: int) -> IO[str] | None:
@@ -197,8 +201,9 @@ class _Supervision:
                 self._wait_for_place(error)
                 goes_on = True
                 continue
-            except Asked:
+            except Asked as asked:
                 self._note(self._all_measured())
+                self._note_code(asked.code)
                 raise
             task, goes_on = run.tasks[self._at], False
             if task.state in ("done", "failed"):
@@ -333,8 +338,9 @@ class _Supervision:
         except Lost:
             if not self._asked:  # otherwise it was killed because it did not end
                 raise
+            raise Asked from None
         if self._asked:
-            raise Asked
+            raise Asked(code)
         return code
 
     def _report(self, text: str) -> None:
@@ -440,6 +446,9 @@ class _Supervision:
             return replace(changed, reason=why)
 
         return self._store.update(self._number, end)
+
+    def _note_code(self, code: int | None) -> None:
+        self._store.update(self._number, lambda run: run.with_task(self._at, code=code))
 
     def _lost(self, why: str) -> RunRecord:
         """Note that an attempt died unseen; it is repeated once. why: "" if it never began."""

@@ -344,6 +344,17 @@ def test_now_interrupted_is_stopped(sandbox: Sandbox) -> None:
     assert runs_of(own)[1]["state"] == "stopped"
 
 
+def test_now_ended_by_sigterm_has_the_code_of_a_run_without_a_queue(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("echo ready; while :; do sleep 0.1; done"))
+    with own.start("queue", "--now", "run", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 143
+    run = runs_of(own)[1]
+    assert (run["state"], run["tasks"][0]["code"]) == ("stopped", 143)
+
+
 def test_now_ends_its_leftovers_and_nothing_else(sandbox: Sandbox) -> None:
     """What the terminal's session has besides is the user's."""
     own = queueing(sandbox, job(f"sleep 300 & echo $! >{sandbox.root.parent}/left"))
