@@ -60,8 +60,8 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
-# The files whose tests take turns, because they share a server or would take each other's ports.
-TAKE_TURNS = ("test_jupyter.py", "test_kerberos.py")
+# The files whose tests take turns, because they share a server or a bridge, or would take each other's ports.
+TAKE_TURNS = ("test_engine_restart.py", "test_jupyter.py", "test_kerberos.py")
 
 
 class TurnTaking(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,10 +46,11 @@ class Engine:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def engine() -> Iterator[Engine]:
     if os.getuid() != 0:
         pytest.skip("only root can start an engine")
-    own = Engine(tmp_path)
+    folder = tempfile.mkdtemp(prefix="skelebot-test-")  # a short path, as the engine's sockets are below it
+    own = Engine(Path(folder))
     subprocess.run(("ip", "link", "del", _BRIDGE), check=False)  # of a test that was killed
     subprocess.run(("ip", "link", "add", "name", _BRIDGE, "type", "bridge"), check=True)
     try:
@@ -60,7 +62,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         yield own
     finally:
         own.end()
-        remove_tree(str(tmp_path))
+        remove_tree(folder)
         subprocess.run(("ip", "link", "del", _BRIDGE), check=True)
 
 
