@@ -57,6 +57,7 @@ setup(
         "test": [
             *UI,
             "pytest>=8",
+            "pytest-rerunfailures>=16",
             "pytest-xdist>=3.5",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",

@@ -280,8 +280,11 @@ part() {
     RESULTS+=("$(printf '%-7s %-12s %7s s' "$status" "$name" "$(seconds_since "$begin")")")
 }
 
+# What pip, uv, apt and git say when the network is away for a moment, for which a test gets a second try.
+NO_NETWORK='error sending request for url|operation timed out|Temporary failure re|Could not connect to|Connection timed out'
+
 run_pytest() {
-    pytest "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
+    pytest --reruns 1 --only-rerun "$NO_NETWORK" "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
     local code=$?
     # With a choice of tests (-k, -m), a part in which none was chosen has not failed.
     if [ "$code" = 5 ] && [ "${#PYTEST_ARGS[@]}" -gt 0 ]; then return 0; fi
