@@ -38,6 +38,7 @@ class ProgramMissing(SkelebotError):
 
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the signals that ask a program to end
+GRACE = 10.0  # seconds that it has for that before it is killed
 
 
 class Interrupted(BaseException):

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
+from skelebot.errors import GRACE as GRACE
 from skelebot.errors import STOPPING, Interrupted
 from skelebot.model import Step
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from skelebot.process import Program, Streams
 
 R = TypeVar("R")
-
-GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
 def install_signal_handlers() -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from skelebot import console
-from skelebot.errors import STOPPING, ProgramMissing, SkelebotError
+from skelebot.errors import GRACE, STOPPING, ProgramMissing, SkelebotError
 from skelebot.files import reason
 from skelebot.model import Step
 from skelebot.secret import display_text, reveal, reveal_all
@@ -212,7 +212,11 @@ def _running(step: Step, **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
     except BaseException:
         child.terminate()
         _close(child)  # otherwise it would block on a write
-        child.wait()
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
         raise
     finally:
         _close(child)

@@ -90,7 +90,7 @@ def unused_environments(store: Store, going: Sequence[RunRecord]) -> dict[str, i
 def remove_environment(store: Store, folder: str) -> bool:
     """Remove an environment that no run has any more; tell whether that could be done."""
     kept = set(map(workspace.tag, store.names_kept().values()))
-    return environments.remove(store, folder, kept, snapshot.YOUNG)
+    return environments.remove(folder, kept, snapshot.YOUNG)
 
 
 def sweep(store: Store) -> int:

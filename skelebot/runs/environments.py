@@ -40,16 +40,15 @@ def unused(store: Store, kept: Collection[str], going: Collection[str], young: f
     kept, going: the tags of the runs that stay and of those that are about to go. Any other one is being
     queued, or was when its process was killed more than `young` seconds ago.
     """
-    found = {}
-    for folder in _folders(store):
-        runs = os.path.join(folder, "runs")
-        tags = set(os.listdir(runs) if os.path.isdir(runs) else ()) - set(going)
-        others = (os.path.join(runs, tag) for tag in tags - set(kept))
-        if tags & set(kept) or any(_is_younger(path, young) for path in others):
-            continue
-        if bytes_ := size(folder):
-            found[folder] = bytes_
-    return found
+    folders = (folder for folder in _folders(store) if _is_unused(folder, kept, going, young))
+    return {folder: bytes_ for folder in folders if (bytes_ := size(folder))}
+
+
+def _is_unused(folder: str, kept: Collection[str], going: Collection[str], young: float) -> bool:
+    runs = os.path.join(folder, "runs")
+    tags = set(os.listdir(runs) if os.path.isdir(runs) else ()) - set(going)
+    others = (os.path.join(runs, tag) for tag in tags - set(kept))
+    return not tags & set(kept) and not any(_is_younger(path, young) for path in others)
 
 
 def _folders(store: Store) -> Iterator[str]:
@@ -63,14 +62,14 @@ def _is_younger(path: str, seconds: float) -> bool:
     return False
 
 
-def remove(store: Store, folder: str, kept: Collection[str], young: float) -> bool:
+def remove(folder: str, kept: Collection[str], young: float) -> bool:
     """Remove an environment, unless a job uses it or a run has it again; tell whether it could be done.
 
     The file of its lock stays, as whoever waits for it makes the environment anew.
     """
     locks = [open_lock(path) for path in glob.glob(os.path.join(glob.escape(folder), "*.lock"))]
     try:
-        if not all(map(try_lock, locks)) or folder not in unused(store, kept, (), young):
+        if not all(map(try_lock, locks)) or not _is_unused(folder, kept, (), young):
             return False
         for entry in os.scandir(folder):
             if entry.is_dir():

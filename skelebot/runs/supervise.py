@@ -119,8 +119,9 @@ def _to_end(store: Store, number: int, flags: Flags, in_front: bool) -> RunRecor
                 if run.tasks[at].state != "done":
                     return _end(store, number, run.tasks[at].state, f"{task.job} failed: {run.reason}")
         return _end(store, number, "done", "")
-    except Asked:
-        return store.update(number, lambda run: _as_asked(run, run.asked or _default(in_front)))
+    except Asked as asked:
+        code = asked.code
+        return store.update(number, lambda run: _as_asked(run, run.asked or _default(in_front), code))
     except SkelebotError as error:
         if not any(task.blanks for task in store.get(number).tasks):
             raise
@@ -155,12 +156,12 @@ def _default(in_front: bool) -> Literal["stop", "queue"]:
 _BECOMES: dict[str, State] = {"stop": "stopped", "queue": "queued", "prune": "pruned"}
 
 
-def _as_asked(run: RunRecord, asked: Literal["stop", "queue", "prune"]) -> RunRecord:
-    """Return the run as it was asked to become."""
+def _as_asked(run: RunRecord, asked: Literal["stop", "queue", "prune"], code: int | None) -> RunRecord:
+    """Return the run as it was asked to become. code: of the job that has ended by that."""
     at = next((at for at, task in enumerate(run.tasks) if task.state != "done"), None)
     state = _BECOMES[asked]
     if at is not None:
-        run = run.with_task(at, state=state, ended=time.time())
+        run = run.with_task(at, state=state, ended=time.time(), code=None if state == "queued" else code)
     return run.becoming(state, "it was stopped" if state == "stopped" else run.reason)
 
 
@@ -201,9 +202,8 @@ class _Supervision:
                 self._wait_for_place(error)
                 goes_on = True
                 continue
-            except Asked as asked:
+            except Asked:
                 self._note(self._all_measured())
-                self._note_code(asked.code)
                 raise
             task, goes_on = run.tasks[self._at], False
             if task.state in ("done", "failed"):
@@ -446,9 +446,6 @@ class _Supervision:
             return replace(changed, reason=why)
 
         return self._store.update(self._number, end)
-
-    def _note_code(self, code: int | None) -> None:
-        self._store.update(self._number, lambda run: run.with_task(self._at, code=code))
 
     def _lost(self, why: str) -> RunRecord:
         """Note that an attempt died unseen; it is repeated once. why: "" if it never began."""

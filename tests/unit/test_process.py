@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pytest
 
@@ -234,6 +234,16 @@ def test_a_program_whose_reader_fails_is_ended() -> None:
     with pytest.raises(SkelebotError, match="enough"):
         process.pipe(Step(("sh", "-c", "while :; do echo x; done")), None, fail)
     assert time.monotonic() - began < 20
+
+
+def test_a_program_that_does_not_end_by_itself_is_killed() -> None:
+    def fail(stdout: IO[bytes]) -> None:
+        stdout.readline()
+        raise SkelebotError("enough")
+
+    step = Step(("sh", "-c", "trap '' TERM PIPE; echo ready; exec sleep 300"))
+    with pytest.raises(SkelebotError, match="enough"):
+        process.pipe(step, None, fail)
 
 
 # --- which process is meant ---
