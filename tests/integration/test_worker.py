@@ -203,6 +203,7 @@ def test_second_ctrl_c_queues_the_runs_again(sandbox: Sandbox) -> None:
     terminal.expect("run 1: queued again")
     assert terminal.close() == 0
     assert states(own) == "queued queued"
+    assert runs_of(own)[1]["tasks"][0]["code"] is None
     assert not is_alive(job_pid)
     assert own.ok("runs", "logs", "1").endswith("cleaned\n")
     end(own, "a", "b")
