@@ -186,15 +186,21 @@ use_environment() {
     export PATH=$VENV/bin:$PATH
 }
 
+# --- what the tests need ----------------------------------------------------------------------------------------
+
+# exports_of SCRIPT: take what it exports; a second try, as the network may be away for a moment.
+exports_of() {
+    local exports
+    exports=$("$ROOT/tests/$1") || { say "trying tests/$1 once more"; exports=$("$ROOT/tests/$1"); } || return
+    eval "$exports"
+}
+
 # --- the engine -----------------------------------------------------------------------------------------------
 
 provide_engine() {
-    local exports
     if may_install; then
-        exports=$("$ROOT/tests/provision.sh") && eval "$exports" &&
-            exports=$("$ROOT/tests/remote_engine.sh") && eval "$exports" && return
-        unset SKELEBOT_TEST_BASE SKELEBOT_TEST_R_BASE
-        return 1
+        exports_of provision.sh && exports_of remote_engine.sh
+        return
     fi
     ! "$PROVISION" || die "--provision needs root on Debian or Ubuntu; elsewhere start an engine and leave it out"
     find_engine
@@ -224,9 +230,8 @@ has_base() {
 # --- the S3 server --------------------------------------------------------------------------------------------
 
 provide_s3() {
-    local exports
     if may_install; then
-        exports=$("$ROOT/tests/s3_server.sh") && eval "$exports"
+        exports_of s3_server.sh
     else
         echo "the tests use ${SKELEBOT_TEST_S3:-a server of moto}"
     fi
@@ -235,9 +240,8 @@ provide_s3() {
 # --- the MLflow server ----------------------------------------------------------------------------------------
 
 provide_mlflow() {
-    local exports
     if may_install; then
-        exports=$("$ROOT/tests/mlflow_server.sh") && eval "$exports"
+        exports_of mlflow_server.sh
     elif [ -z "${SKELEBOT_TEST_MLFLOW:-}" ]; then
         echo "no MLflow server: the tests that need one are skipped (tests/mlflow_server.sh starts one)"
     fi
@@ -246,9 +250,8 @@ provide_mlflow() {
 # --- the browser ----------------------------------------------------------------------------------------------
 
 provide_browser() {
-    local exports
     if may_install || { have chromedriver && { have chromium || have google-chrome; }; }; then
-        exports=$("$ROOT/tests/browser.sh") && eval "$exports"
+        exports_of browser.sh
     else
         echo "there is no Chromium with its driver: the tests that need a browser are skipped"
     fi
@@ -257,9 +260,8 @@ provide_browser() {
 # --- the cluster ----------------------------------------------------------------------------------------------
 
 provide_cluster() {
-    local exports
     if may_install; then
-        exports=$("$ROOT/tests/cluster.sh") && eval "$exports"
+        exports_of cluster.sh
     elif [ -n "${SKELEBOT_TEST_KUBECONFIG:-}" ]; then
         echo "the tests use the cluster of $SKELEBOT_TEST_KUBECONFIG"
     else
@@ -279,6 +281,8 @@ part() {
     "$@" 9>&- || { status=FAILED; FAILED+=("$name"); }
     RESULTS+=("$(printf '%-7s %-12s %7s s' "$status" "$name" "$(seconds_since "$begin")")")
 }
+
+has_failed() { [[ " ${FAILED[*]-} " == *" $1 "* ]]; }
 
 # What pip, uv, apt and git say when the network is away for a moment, for which a test gets a second try.
 NO_NETWORK='error sending request for url|operation timed out|Temporary failure re|Could not connect to|Connection timed out'
@@ -316,6 +320,10 @@ run_parts() {
     part unit run_pytest tests/unit -n auto
     other_parts
     if "$UNIT_ONLY"; then return; fi
+    if has_failed engine; then
+        say "no integration tests, as the engine that they need could not be had"
+        return
+    fi
     # Not beside the others: Chromium gives up a page (ERR_NETWORK_CHANGED) whenever a container comes or goes.
     part notebook run_pytest tests/integration -m browser -rs --no-fold-skipped
     if runs_all; then
