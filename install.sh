@@ -69,7 +69,7 @@ uv_install() {
     # uv brings its own certificates; behind a proxy that signs with another CA, only the system's work.
     quietly uv_tool_install "$1" || UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 quietly uv_tool_install "$1"
 }
-uv_tool_install() { uv tool install --force --reinstall ${PYTHON:+--python "$PYTHON"} "$1"; }
+uv_tool_install() { uv tool install --force --reinstall --compile-bytecode ${PYTHON:+--python "$PYTHON"} "$1"; }
 
 pipx_there() { have pipx && [ -n "$PYTHON" ] && pipx environment --value PIPX_LOCAL_VENVS >/dev/null 2>&1; }
 pipx_bin() { pipx environment --value PIPX_BIN_DIR; }

@@ -27,6 +27,7 @@ CLUSTER = os.environ.get("SKELEBOT_TEST_KUBECONFIG", "")  # how its administrato
 CLIENTS = os.environ.get("SKELEBOT_TEST_CLIENTS", "docker").split()
 
 SKELEBOT = f"{sys.executable} -m skelebot"  # in a shell's words
+_SETPRIV = shutil.which("setpriv") or "setpriv"
 ORDINARY = 12345  # the UID and GID of an ordinary user; root can be any
 
 # What a caller's environment must not bring into a test.
@@ -91,7 +92,8 @@ class Sandbox:
     def popen(self, *argv: str | bytes, **options: Any) -> "subprocess.Popen[bytes]":
         """A program as the sandbox's user."""
         if os.getuid() == 0 and self.uid != 0:
-            options |= {"user": self.uid, "group": self.uid, "extra_groups": []}
+            # Python itself would copy the tables of its memory for each program: 20 ms in place of 3.
+            argv = (_SETPRIV, f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", *argv)
         options.setdefault("cwd", self.root)
         return subprocess.Popen(argv, env=dict(self.env), **options)
 

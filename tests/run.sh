@@ -175,7 +175,7 @@ install_package() {
         tar -C "$ROOT" --exclude=__pycache__ -c setup.py pyproject.toml README.md LICENSE skelebot | tar -C "$copy" -x --no-same-owner ||
         return 1
     if [ -x "$VENV/bin/uv" ]; then
-        "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" "$@" "$copy$extras" && return
+        "$VENV/bin/uv" pip install -q --compile-bytecode --python "$VENV/bin/python" "$@" "$copy$extras" && return
         say "uv could not install it; trying pip"
     fi
     "$VENV/bin/python" -m pip install -q "${@/#--reinstall-package/--force-reinstall}" "$copy$extras"
@@ -183,6 +183,7 @@ install_package() {
 
 use_environment() {
     unset VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV PYTHONPATH PYTHONHOME    # native runs look at the first three
+    unset PYTHONDONTWRITEBYTECODE         # thousands of programs would compile what they import, each anew
     export PATH=$VENV/bin:$PATH
 }
 
