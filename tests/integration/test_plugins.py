@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Sandbox, job, make_sandbox, project, wait_for
+from harness import SKELEBOT, Sandbox, job, make_sandbox, project, wait_for
 from test_docs import ROOT, blocks
 
 PAGE = {block.file: block.text for block in blocks(ROOT / "docs" / "plugins.md") if block.file}
@@ -263,8 +263,9 @@ def test_a_full_disk_leaves_the_one_before(seed: Sandbox) -> None:
     seed.ok("plugin", "install", "../work/seed")
     before = left(seed)
     seed.write("../work/seed/data", "x" * 100_000)
-    command = f"ulimit -f 8; exec {sys.executable} -m skelebot plugin install -f ../work/seed"
-    with seed.popen("bash", "-c", command, stderr=subprocess.PIPE) as run:
+    command = f"ulimit -f 8; exec {SKELEBOT} plugin install -f ../work/seed"
+    uncompiled = seed.with_env(PYTHONDONTWRITEBYTECODE="1")
+    with uncompiled.popen("bash", "-c", command, stderr=subprocess.PIPE) as run:
         _, err = run.communicate()
     assert (run.returncode, err.decode().count("ERROR")) == (1, 1)
     assert left(seed) == before

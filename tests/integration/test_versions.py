@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written(anyone: Sandbox) -> None:
 
 def test_a_full_disk(sandbox: Sandbox) -> None:
     project(sandbox)
-    script = f"ulimit -f 0; exec {SKELEBOT} bump minor"
+    script = f"ulimit -f 0; PYTHONDONTWRITEBYTECODE=1 exec {SKELEBOT} bump minor"
     with sandbox.popen("bash", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         _, err = child.communicate(timeout=60)
     said = f"ERROR | {sandbox.root.resolve()}/VERSION cannot be written: file too large\n"

@@ -498,7 +498,11 @@ def test_a_store_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [100_000, snapshot.LARGE])
 def test_a_full_disk_is_one_error_and_leaves_nothing(store: Store, root: Path, size: int) -> None:
     (root / "a").write_bytes(os.urandom(size))
-    limited = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n{TAKE}\n"
+    # Not for what Python compiles: it would keep the beginning of a module.
+    limited = (
+        "import resource, sys; sys.dont_write_bytecode = True; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n{TAKE}\n"
+    )
     done = python(limited, store.path, str(root))
     assert done.returncode == 1
     assert "SkelebotError" in done.stderr.splitlines()[-1]
