@@ -125,8 +125,10 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
     from tqdm import tqdm  # only for transfers on a terminal
 
+    tqdm.monitor_interval = 0  # its thread would stay, and take signals that are put off
     lock = threading.Lock()
-    with tqdm(total=total, desc=what, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    bar = tqdm(desc=what, total=total, leave=False, file=sys.stderr, miniters=1, unit="B", unit_scale=True)
+    with bar:
 
         def add(count: int) -> None:
             with lock:

@@ -228,8 +228,6 @@ def _guarded(child: "subprocess.Popen[bytes]") -> AbstractContextManager[None]:
 
 @contextmanager
 def _killed_after(seconds: float, child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    import threading
-
     timer = threading.Timer(seconds, child.kill)
     if seconds:
         timer.start()

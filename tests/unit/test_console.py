@@ -1,4 +1,9 @@
-"""What Skelebot prints shows no password of an address."""
+"""What Skelebot prints shows no password of an address, and leaves nothing behind."""
+
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -85,3 +90,20 @@ def test_half_a_surrogate_pair_is_shown() -> None:
     """JSON may hold it; Python's own stand for bytes that are no UTF-8."""
     assert console.one_line("\ud800x \udcff") == "\\ud800x \\udcff"
     assert console.one_line("\udcff") == "\\xff"
+
+
+def test_a_progress_bar_on_a_terminal_leaves_no_thread_that_takes_signals() -> None:
+    """Otherwise a signal that `foreground.uninterrupted` puts off would come at once."""
+    script = (
+        "import threading; from skelebot import console\n"
+        "with console.progress('pulling', 100) as add: add(100)\n"
+        "print(len(threading.enumerate()))"
+    )
+    ours, terminal = pty.openpty()
+    try:
+        program = (sys.executable, "-c", script)
+        done = subprocess.run(program, stdout=subprocess.PIPE, stderr=terminal, text=True, check=True)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert done.stdout == "1\n"
