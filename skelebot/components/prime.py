@@ -28,9 +28,9 @@ class Prime(Component):
 def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
     """Raise UsageError or ConfigError if it cannot build or save."""
     output, task = _output(values), _task(session)
-    if output and session.flags.native:
+    if output and task.place.is_native:
         raise UsageError("a native run has no image to save; leave out -n, or -o")
-    if not session.flags.native:
+    if not task.place.is_native:
         launch.check_primary_job(session)
     for image in _images(session, output is not None):
         launch.check(session, image, task)
@@ -38,7 +38,7 @@ def _check(session: Session, values: Values, earlier: Sequence[Link]) -> None:
 
 def _run(session: Session, values: Values) -> int:
     output, task = _output(values), _task(session)
-    if session.flags.native:
+    if task.place.is_native:
         if session.flags.dry_run:
             return launch.start(session, launch.image(session), task)
         launch.prepare(session, launch.image(session), task)

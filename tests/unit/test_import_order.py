@@ -168,9 +168,8 @@ def test_the_commands_for_runs_know_no_place_of_their_own() -> None:
     """A new kind of place joins without a change there: they ask what every runner answers."""
     for parts in FILES:
         if parts[:2] == ("components", "runs"):
-            assert [
-                o for o in own_imports(parts) if o[:2] in (("runners", "docker"), ("runners", "native"))
-            ] == []
+            kinds = {("runners", kind) for kind in ("docker", "native", "kubernetes")}
+            assert [o for o in own_imports(parts) if o[:2] in kinds] == []
 
 
 def test_only_one_file_runs_programs() -> None:

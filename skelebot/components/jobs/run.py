@@ -182,19 +182,15 @@ def check_source(session: Session, job: Job, earlier: Sequence[Link]) -> None:
 
         if problem := classes.problem(file, named, job.method):
             raise UsageError(f"{at}: {problem}")
-    native = session.flags.native or job.native == "always"
-    if not native and not project.dockerfile and _is_left_out(project, job, path):
+    is_native = plan.place(project, job, session.flags).is_native
+    if not is_native and not project.dockerfile and _is_left_out(project, job, path):
         raise UsageError(f"{at}: {path} is left out of the image; add '!{path}' to the ignores of the job")
 
 
 def _is_left_out(project: Project, job: Job, path: str) -> bool:
-    from skelebot.image import dockerfile  # not for native jobs
-
-    own = ignores.of_user(project.root)
-    patterns = dockerfile.left_out(project, job, own)
     if any(is_below(f"{WORKDIR}/{path}", mount.target) for mount in plan.mounts(project, job)):
         return False
-    return ignores.Ignores(patterns).excludes(os.path.normpath(path))
+    return ignores.Ignores(launch.left_out(project, job)).excludes(os.path.normpath(path))
 
 
 def may_write(link: Link, file: str) -> bool:
