@@ -895,7 +895,7 @@ class Task(ByValue):
         return self.mode == "d"
 
     @property
-    def kept(self) -> Keep:
+    def retention(self) -> Keep:
         """Which ended runs of the job stay."""
         return self.keep or ("last" if self.is_detached else "none")
 

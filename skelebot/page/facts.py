@@ -20,7 +20,7 @@ class Fact(NamedTuple):
     run: int = 0
 
 
-class Difference(NamedTuple):
+class DifferingFact(NamedTuple):
     """A fact in which runs differ, with its text for each of them."""
 
     kind: Kind
@@ -97,7 +97,7 @@ def metric_row(metric: Metric) -> tuple[str, ...]:
 
 def compare(
     runs: Sequence[RunRecord], packages: Mapping[int, Mapping[str, str]] | None = None
-) -> list[Difference]:
+) -> list[DifferingFact]:
     """Return in which facts runs differ from the first one, as `runs diff` does of two.
 
     packages: the versions of what is installed for each run, by its number.
@@ -112,14 +112,14 @@ def compare(
             row[at] = each.after
     order = {kind: number for number, kind in enumerate(dict.fromkeys(kind for kind, _ in rows))}
     return [
-        Difference(kind, text.plain(name), [_text(kind, found) for found in row])
+        DifferingFact(kind, text.plain(name), [_text(kind, found) for found in row])
         for (kind, name), row in sorted(rows.items(), key=lambda item: order[item[0][0]])
     ]
 
 
-def _text(kind: Kind, found: Any) -> str:
-    if found is None:
+def _text(kind: Kind, value: Any) -> str:
+    if value is None:
         return "–"  # noqa: RUF001 - a dash
     if kind == "duration":
-        return console.duration(found)
-    return text.value(found)[:12] if kind == "data" else text.value(found)
+        return console.duration(value)
+    return text.value(value)[:12] if kind == "data" else text.value(value)

@@ -53,15 +53,15 @@ def literal(words: str) -> str:
     return text.plain(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def curves(found: Iterable[Curve]) -> list[Figure]:
+def curves(curves: Iterable[Curve]) -> list[Figure]:
     """Return a figure for each metric, with a line for each run."""
     metrics: dict[str, list[Curve]] = {}
-    for curve in found:
+    for curve in curves:
         metrics.setdefault(curve.metric, []).append(curve)
     return [_curves(name, each) for name, each in list(metrics.items())[:_MOST_FIGURES]]
 
 
-def _curves(metric: str, found: list[Curve]) -> Figure:
+def _curves(metric: str, curves: list[Curve]) -> Figure:
     data = [
         {
             "type": "scatter",
@@ -72,9 +72,9 @@ def _curves(metric: str, found: list[Curve]) -> Figure:
             "line": line(curve.at),
             "marker": {"color": line(curve.at)["color"], "size": 4},
         }
-        for curve in found
+        for curve in curves
     ]
-    layout = {"xaxis": {"title": {"text": "step"}}, "showlegend": len(found) > 1}
+    layout = {"xaxis": {"title": {"text": "step"}}, "showlegend": len(curves) > 1}
     return Figure(f"curve-{metric}", text.plain(metric), data, layout)
 
 
@@ -285,14 +285,14 @@ def best_so_far(trials: Sequence[tuple[str, float]], metric: str, is_lowest: boo
     return Figure("best", "best so far", data, layout)
 
 
-def bars(title: str, found: Mapping[str, float]) -> Figure:
+def bars(title: str, shares: Mapping[str, float]) -> Figure:
     """Return bars, the longest at the top."""
-    names = sorted(found, key=lambda name: found[name])
+    names = sorted(shares, key=lambda name: shares[name])
     data = [
         {
             "type": "bar",
             "orientation": "h",
-            "x": [found[name] for name in names],
+            "x": [shares[name] for name in names],
             "y": [literal(name) for name in names],
             "marker": {"color": COLOURS[0]},
         }

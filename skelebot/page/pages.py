@@ -30,23 +30,23 @@ class Pages(NamedTuple):
 
 
 def templates() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=FileSystemLoader(os.path.join(HERE, "templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "plain": text.plain,
         "value": text.value,
         "duration": console.duration,
         "size": console.size,
     }
-    found.tests["numeric"] = lambda found: text.number(found) is not None
-    for name in found.list_templates():  # compiled before somebody waits for it
-        found.get_template(name)
-    return found
+    environment.tests["numeric"] = lambda value: text.number(value) is not None
+    for name in environment.list_templates():  # compiled before somebody waits for it
+        environment.get_template(name)
+    return environment
 
 
 def html(pages: Pages, request: Request, name: str, status: int = 200, **values: Any) -> Response:
@@ -58,8 +58,8 @@ def html(pages: Pages, request: Request, name: str, status: int = 200, **values:
     return HTMLResponse(shown, status)
 
 
-def as_figures(found: Sequence[Figure], is_live: bool) -> Response:
-    return JSONResponse({"figures": [figure._asdict() for figure in found], "live": is_live})
+def as_figures(figures: Sequence[Figure], is_live: bool) -> Response:
+    return JSONResponse({"figures": [figure._asdict() for figure in figures], "live": is_live})
 
 
 def for_table() -> dict[str, Any]:
@@ -78,8 +78,8 @@ def named_runs(pages: Pages, request: Request) -> list[RunRecord]:
     return [pages.store.get(number) for number in numbers(request)[: facts.MOST_COMPARED]]
 
 
-def whole_number(found: str | None, default: int) -> int:
-    return int(found) if found and found.isascii() and found.isdecimal() and len(found) < 10 else default
+def whole_number(word: str | None, default: int) -> int:
+    return int(word) if word and word.isascii() and word.isdecimal() and len(word) < 10 else default
 
 
 def numbers(request: Request) -> list[int]:

@@ -73,20 +73,20 @@ def parse(number: int, document: str) -> Row:
         raise ValueError(f"run {number}: {error}") from None
 
 
-def _row(number: int, found: dict[str, Any]) -> Row:
-    names = task_names([task["job"] for task in found["tasks"]])
-    tasks = list(zip(names, found["tasks"], strict=True))
+def _row(number: int, document: dict[str, Any]) -> Row:
+    names = task_names([task["job"] for task in document["tasks"]])
+    tasks = list(zip(names, document["tasks"], strict=True))
     params = {f"{of}.{name}": value for of, task in tasks for name, value in task.get("params", ())}
-    metrics = {each["name"]: each["last"] for task in found["tasks"] for each in task.get("metrics", ())}
-    started, ended = found.get("started", 0.0), found.get("ended", 0.0)
+    metrics = {each["name"]: each["last"] for task in document["tasks"] for each in task.get("metrics", ())}
+    started, ended = document.get("started", 0.0), document.get("ended", 0.0)
     row = Row(
         number,
-        found["root"],
-        found["project"],
-        found.get("state", "queued"),
-        found.get("name") or " ".join(found["chain"]),
-        (found.get("sweep") or {}).get("name", ""),
-        found.get("created", 0.0),
+        document["root"],
+        document["project"],
+        document.get("state", "queued"),
+        document.get("name") or " ".join(document["chain"]),
+        (document.get("sweep") or {}).get("name", ""),
+        document.get("created", 0.0),
         started,
         ended - started if started and ended else None,
         params,
@@ -94,8 +94,8 @@ def _row(number: int, found: dict[str, Any]) -> Row:
     )
     words = (
         f"{number}",
-        *(row.project, row.state, row.title, row.sweep, found.get("note", ""), *found["chain"]),
-        *found.get("tags", ()),
+        *(row.project, row.state, row.title, row.sweep, document.get("note", ""), *document["chain"]),
+        *document.get("tags", ()),
         *(f"{name}={text.value(value)}" for name, value in params.items()),
     )
     return row._replace(searched="\n".join(words).lower())

@@ -22,27 +22,27 @@ def plain(text: str) -> str:
     return console.masked(console.one_line(text))
 
 
-def value(found: Any) -> str:
+def value(fact: Any) -> str:
     """Return a parameter, a metric or another fact as text; "" where there is none."""
-    if found is None:
+    if fact is None:
         return ""
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if isinstance(found, float):
-        return f"{found:.6g}"
-    if isinstance(found, Secret | dict):  # how a secret is stored
+    if isinstance(fact, bool):
+        return "true" if fact else "false"
+    if isinstance(fact, float):
+        return f"{fact:.6g}"
+    if isinstance(fact, Secret | dict):  # how a secret is stored
         return "***"
-    if isinstance(found, list | tuple):
-        return " ".join(map(value, found))
-    return plain(str(found))
+    if isinstance(fact, list | tuple):
+        return " ".join(map(value, fact))
+    return plain(str(fact))
 
 
-def number(found: Any) -> float | None:
+def number(fact: Any) -> float | None:
     """Return the number that a value is, also as text: an option without a type is text; None otherwise."""
-    if isinstance(found, str) and _NUMBER.fullmatch(found):
-        found = float(found)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if is_number and abs(found) < _HUGE else None
+    if isinstance(fact, str) and _NUMBER.fullmatch(fact):
+        fact = float(fact)
+    is_number = isinstance(fact, int | float) and not isinstance(fact, bool)
+    return float(fact) if is_number and abs(fact) < _HUGE else None
 
 
 class Log(NamedTuple):

@@ -29,7 +29,7 @@ def last_success(root: str, job: Job, place: str) -> Success | None:
     return None
 
 
-class Attempt(NamedTuple):
+class Unfinished(NamedTuple):
     """A run of a job that has not ended yet.
 
     token: its mark in the record, None where there is no room for it. doubt: why its success would not count.
@@ -40,7 +40,7 @@ class Attempt(NamedTuple):
 
 
 @contextmanager
-def attempt(root: str, job: Job) -> Iterator[Attempt]:
+def attempt(root: str, job: Job) -> Iterator[Unfinished]:
     """Let the job have no success while it runs, nor after it unless it ends well: in no place."""
     doubt = ""
     with suppress(OSError):  # whoever writes there finds out
@@ -51,7 +51,7 @@ def attempt(root: str, job: Job) -> Iterator[Attempt]:
                 doubt = _SHARED
         except OSError as error:
             doubt = f"its record cannot be locked: {reason(error)}"
-        yield Attempt(_begin(root, job), doubt)
+        yield Unfinished(_begin(root, job), doubt)
 
 
 _SHARED = "another run of it went on at the same time"
@@ -69,7 +69,7 @@ def _begin(root: str, job: Job) -> str | None:
 
 
 def succeeded(
-    root: str, job: Job, place: str, attempt: Attempt, success: Success, files: dict[str, dict[str, str]]
+    root: str, job: Job, place: str, attempt: Unfinished, success: Success, files: dict[str, dict[str, str]]
 ) -> None:
     """Record a success. files: the hashes of inputs and outputs by path, to explain later changes.
 

@@ -138,6 +138,6 @@ def has_ended(job: str) -> SkelebotError:
 
 def superseded(runs: Iterable[Run], task: Task) -> list[Run]:
     """The ended runs that go when the task starts: the one rule about what is kept."""
-    if task.kept != "last":
+    if task.retention != "last":
         return []
     return [run for run in runs if run.job == task.name and run.state == "exited"]

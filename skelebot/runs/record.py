@@ -204,7 +204,7 @@ class RunRecord:
         places = {task.task.place for task in self.tasks}
         return next(iter(places)) if len(places) == 1 and not places & {Place(), NATIVE} else None
 
-    def taken(self, place: Place) -> "RunRecord":
+    def at_place(self, place: Place) -> "RunRecord":
         """Return the run with its tasks in another place, as far as they can be elsewhere."""
         movable = (Place(), *self.taken_to)
         tasks = tuple(
@@ -217,7 +217,7 @@ class RunRecord:
 
     def at_home(self) -> "RunRecord":
         """Return the run with its tasks where they were frozen for."""
-        return self.taken(Place()) if self.taken_to else self
+        return self.at_place(Place()) if self.taken_to else self
 
     def with_task(self, at: int, **changes: Any) -> "RunRecord":
         """Return the run with changes to one of its tasks."""

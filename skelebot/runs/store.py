@@ -436,7 +436,7 @@ class Store(NamedTuple):
             }
         return {number: row[0] for number, row in found.items() if row}
 
-    def taken(self) -> dict[Place, Slots]:
+    def slots_in_use(self) -> dict[Place, Slots]:
         """Return what all running runs take of each machine: by its engine's place, NATIVE for this one."""
         query = "select cpus, memory, gpus, document from run where state = 'running'"
         found: dict[Place, Slots] = {}

@@ -353,7 +353,7 @@ def claim(
     slots: the places of the worker; free: those of them with a free slot. A run that has to wait for CPUs,
     memory or GPUs keeps its place in the queue: what it needs of a machine is not given to later ones.
     """
-    taken, states, machines = store.taken(), dict[int, str](), machines or Machines(Flags())
+    taken, states, machines = store.slots_in_use(), dict[int, str](), machines or Machines(Flags())
     for each in _waiting(store, root):
         if not _may_start(store, each.number, each.after, states) or not machines.answers(each.place):
             continue
@@ -376,7 +376,7 @@ def claim(
 def _begun(run: RunRecord, place: Place) -> RunRecord:
     """Return a queued run as it begins in a place."""
     running = run.becoming("running")
-    return running if place in (HERE, run.engine) else running.taken(place)
+    return running if place in (HERE, run.engine) else running.at_place(place)
 
 
 def _waiting(store: Store, root: str | None) -> Iterator[Candidate]:

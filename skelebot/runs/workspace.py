@@ -228,7 +228,7 @@ def forget_elsewhere(store: Store, run: RunRecord, flags: Flags, with_images: bo
         except SkelebotError:
             pass
         if with_images and place in run.taken_to:
-            unpin(run.uid, run.taken(place).tasks, flags)
+            unpin(run.uid, run.at_place(place).tasks, flags)
 
 
 def _engine_folder(store: Store, run: RunRecord) -> str:

@@ -25,7 +25,7 @@ from skelebot.process import Streams
 from skelebot.project import plan
 from skelebot.runners.kubernetes import files, manifest, pod, turn
 from skelebot.runners.kubernetes.client import Broken, Client
-from skelebot.runners.kubernetes.logs import Noted, Output
+from skelebot.runners.kubernetes.logs import Noted, OutputCopy
 from skelebot.runners.kubernetes.manifest import Claimed, Where, dns, literal, merged
 from skelebot.runners.kubernetes.run import missing
 from skelebot.secret import Secret, typed_secret
@@ -647,11 +647,11 @@ def test_blocks_that_end_too_early_are_noticed(pieces: list[bytes], before: int)
 
 def test_output_continues_where_it_was_left(tmp_path: Path) -> None:
     given: list[bytes] = []
-    first = Output(Streams(b"", given.append, given.append))
+    first = OutputCopy(Streams(b"", given.append, given.append))
     first.keep_at(str(tmp_path / "offset"))
     first.give(1, b"out")
     first.give(2, b"error")
-    second = Output(Streams(b"", given.append, given.append))
+    second = OutputCopy(Streams(b"", given.append, given.append))
     second.keep_at(str(tmp_path / "offset"))
     assert (second.out, second.err) == (3, 5)
     assert second.is_complete(Noted(0, 3, 5))

@@ -287,7 +287,7 @@ def test_several_runs_are_compared_with_the_first() -> None:
         run(task(params=(("rate", rate), ("depth", 3))), number=number)
         for number, rate in enumerate((0.1, 0.2, 0.1), 1)
     ]
-    assert facts.compare(found) == [facts.Difference("params", "train.rate", ["0.1", "0.2", "0.1"])]
+    assert facts.compare(found) == [facts.DifferingFact("params", "train.rate", ["0.1", "0.2", "0.1"])]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=2))
@@ -300,7 +300,7 @@ def test_two_runs_differ_on_the_page_as_runs_diff_says(values: list[tuple[int, i
 def test_a_secret_that_differs_is_not_shown() -> None:
     a, b = (run(variables=(("KEY", each),)) for each in ("hash-1", "hash-2"))
     assert facts.compare([a, b]) == [
-        facts.Difference("variables", "KEY", [difference.SECRET, difference.OTHER_SECRET])
+        facts.DifferingFact("variables", "KEY", [difference.SECRET, difference.OTHER_SECRET])
     ]
 
 

@@ -26,7 +26,7 @@ from skelebot.model import Flags, Image, Job, Output, Param, Project, Task
 from skelebot.options import Values
 from skelebot.pipeline import contents, key, reasons, record
 from skelebot.pipeline.key import Key
-from skelebot.pipeline.record import Attempt, Success
+from skelebot.pipeline.record import Success, Unfinished
 from skelebot.project import plan
 from skelebot.runners.docker.build_source import setup_digest
 from skelebot.runners.native import environment
@@ -623,7 +623,7 @@ def test_a_record_that_cannot_be_written_is_removed(tmp_path: Path, monkeypatch:
     succeed(tmp_path, job())
     (path,) = (tmp_path / ".skelebot/jobs").glob("job-train.json")
     with small_files(), record.attempt(str(tmp_path), job()) as attempt:
-        assert attempt == Attempt(None)
+        assert attempt == Unfinished(None)
         assert not path.exists()
         with pytest.raises(OSError, match="too large"):
             record.succeeded(str(tmp_path), job(), "native", attempt, SUCCESS, FILES)

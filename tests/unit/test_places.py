@@ -144,13 +144,13 @@ def test_a_run_gets_a_free_slot_where_it_may_be(
 
 
 def test_a_run_is_taken_to_places_and_comes_home() -> None:
-    there = run(DEFAULT, DEFAULT).becoming("running").taken(A)
+    there = run(DEFAULT, DEFAULT).becoming("running").at_place(A)
     assert (there.engine, there.where, there.is_movable) == (A, "ssh://a", True)
     assert {task.task.place for task in there.tasks} == {A}
     assert from_json(RunRecord, to_json(there)) == there
     again = there.becoming("queued")
     assert (again.engine, again.where, again.taken_to) == (None, "default", (A,))
-    both = again.becoming("running").taken(B)
+    both = again.becoming("running").at_place(B)
     assert (both.engine, both.taken_to) == (B, (A, B))
     assert both.becoming("done").where == "b"
 

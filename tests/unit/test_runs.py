@@ -664,7 +664,7 @@ def test_slots_are_not_shared(store: Store) -> None:
     add(store, tasks=needing(cpus=0.5))
     add(store)
     assert [claimed(store) for _ in range(3)] == [1, 4, None]
-    assert store.taken() == {NATIVE: Slots(0.5, 0, 0)}
+    assert store.slots_in_use() == {NATIVE: Slots(0.5, 0, 0)}
     become(store, 1, "done")
     assert [claimed(store) for _ in range(2)] == [2, None]
     become(store, 2, "done")

@@ -13,7 +13,7 @@ from skelebot.model import Image, Job, Project, Task, place_of
 from skelebot.pipeline import contents, key, reasons, record
 from skelebot.pipeline.contents import Read
 from skelebot.pipeline.key import Key
-from skelebot.pipeline.record import Attempt, Success
+from skelebot.pipeline.record import Success, Unfinished
 
 
 class State(NamedTuple):
@@ -100,7 +100,7 @@ def _changes(root: str, job: Job, now: State) -> list[str]:
     return lines
 
 
-def _remember(job: Job, before: State, look: Callable[[], State], attempt: Attempt) -> None:
+def _remember(job: Job, before: State, look: Callable[[], State], attempt: Unfinished) -> None:
     """Record the success; what cannot be recorded costs one more run.
 
     look: gives the state of now. It is the one that counts, as only now every image has been seen.

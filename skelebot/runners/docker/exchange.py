@@ -18,7 +18,7 @@ from skelebot import console
 from skelebot.errors import SkelebotError
 from skelebot.files import reason, whole_file
 from skelebot.runners.docker import sync
-from skelebot.runners.docker.sync import Agreed, Agreement, Difference, FileState, Listing, Moved
+from skelebot.runners.docker.sync import Agreed, Agreement, FileState, Listing, Moved, Transfers
 
 TOP = "/skelebot"  # there the folders stand in a container that looks after them, each by its number
 _SHOWN = 5_000_000  # bytes from which a transfer shows its progress
@@ -116,23 +116,24 @@ def _settle(sides: "list[_Side]", both_ways: bool, verbose: bool) -> None:
     """Decide what crosses over."""
     for side in sides:
         if side.folder.read_only:
-            side.found = Difference(side.found.send, side.found.delete)
+            side.transfers = Transfers(side.transfers.send, side.transfers.delete)
         if not both_ways:
             side.warn_of_clashes()
-            side.found = Difference(fetch=side.found.fetch)
-        elif side.found.fetch and side.folder.is_in_use():
-            side.found.fetch.clear()  # it comes when the job that is writing it has ended
-        if side.found.send:
-            side.agreed |= dict.fromkeys(side.found.send)  # on their way
+            side.transfers = Transfers(fetch=side.transfers.fetch)
+        elif side.transfers.fetch and side.folder.is_in_use():
+            side.transfers.fetch.clear()  # it comes when the job that is writing it has ended
+        if side.transfers.send:
+            side.agreed |= dict.fromkeys(side.transfers.send)  # on their way
             side.save()
     if verbose:
-        numbers = (sum(len(p) for p in each) for each in zip(*(s.found.parts for s in sides), strict=True))
+        parts = zip(*(side.transfers.parts for side in sides), strict=True)
+        numbers = (sum(map(len, each)) for each in parts)
         console.detail("  {} to send, {} to delete there, {} to fetch".format(*numbers))
 
 
 def _fetch(stdout: IO[bytes], sides: "list[_Side]", where: str) -> bool:
     """Take what was asked for; False where the answer breaks off."""
-    wanted = {f"{side.number}/{path}": (side, path) for side in sides for path in side.found.fetch}
+    wanted = {f"{side.number}/{path}": (side, path) for side in sides for path in side.transfers.fetch}
     if not wanted:
         return True
     total = sum(side.there[path].size for side, path in wanted.values())
@@ -152,7 +153,7 @@ def _fetch(stdout: IO[bytes], sides: "list[_Side]", where: str) -> bool:
 
 def _confirm(stdout: IO[bytes], sides: "list[_Side]") -> bool:
     """Note what has arrived of what was sent; False where the answer breaks off."""
-    if not any(side.found.send for side in sides):
+    if not any(side.transfers.send for side in sides):
         return True
     there = _read_listing(stdout)
     if there is None:
@@ -163,10 +164,10 @@ def _confirm(stdout: IO[bytes], sides: "list[_Side]") -> bool:
 
 
 def _send(stdin: IO[bytes], sides: "list[_Side]", where: str) -> None:
-    fetch = _names(f"{side.number}/{path}" for side in sides for path in side.found.fetch)
-    delete = _names(f"{side.number}/{path}" for side in sides for path in reversed(side.found.delete))
-    total = sum(side.here[path].size for side in sides for path in side.found.send)
-    any_to_send = any(side.found.send for side in sides)
+    fetch = _names(f"{side.number}/{path}" for side in sides for path in side.transfers.fetch)
+    delete = _names(f"{side.number}/{path}" for side in sides for path in reversed(side.transfers.delete))
+    total = sum(side.here[path].size for side in sides for path in side.transfers.send)
+    any_to_send = any(side.transfers.send for side in sides)
     stdin.write(f"{len(fetch)} {len(delete)} {int(any_to_send)}\n".encode() + fetch + delete)
     stdin.flush()
     if any_to_send:
@@ -183,7 +184,7 @@ def _pack(stream: IO[bytes], sides: "list[_Side]", moved: Moved) -> None:
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for side in sides:
             sync.add(tar, f"{side.number}", side.folder.path, moved)
-            for path in side.found.send:
+            for path in side.transfers.send:
                 sync.add(tar, f"{side.number}/{path}", os.path.join(side.folder.path, path), moved)
 
 
@@ -215,7 +216,7 @@ class _Side:
     here: Listing
     there: Listing
     agreed: Agreed
-    found: Difference
+    transfers: Transfers
     sent: Listing = field(default_factory=dict)
 
     @classmethod
@@ -229,7 +230,7 @@ class _Side:
         return cls(number, folder, here, there, agreed, sync.compare(here, there, agreed))
 
     def warn_of_clashes(self) -> None:
-        for path in self.found.clash:
+        for path in self.transfers.clash:
             named = os.path.join(self.folder.path, path)
             console.warn(
                 f"{named} was kept: the job replaced it with something of another type; "
@@ -253,7 +254,7 @@ class _Side:
 
     def agree(self) -> None:
         """Note what both have now."""
-        sent = set(self.found.send)
+        sent = set(self.transfers.send)
         self.agreed = {
             path: Agreement(own, self._counterpart(path, own, path in sent))
             for path, own in self.here.items()

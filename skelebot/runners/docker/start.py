@@ -186,7 +186,7 @@ def _how(task: Task) -> tuple[str, ...]:
     """Whether the container is on its own, and whether it goes when it has ended."""
     if task.is_detached:
         return ("--detach",)
-    return ("--rm",) if task.kept == "none" else ()
+    return ("--rm",) if task.retention == "none" else ()
 
 
 def _create(

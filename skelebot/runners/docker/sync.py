@@ -51,7 +51,7 @@ Agreed = dict[str, Agreement | None]
 
 
 @dataclass(frozen=True)
-class Difference:
+class Transfers:
     """The paths to send, to delete there, and to fetch, parents first.
 
     clash: what the job has made of another kind than what is here.
@@ -67,13 +67,13 @@ class Difference:
         return self.send, self.delete, self.fetch
 
 
-def compare(here: Listing, there: Listing, agreed: Agreed) -> Difference:
+def compare(here: Listing, there: Listing, agreed: Agreed) -> Transfers:
     """What it takes to bring both sides in step.
 
     A side that still has what was agreed on takes the other's; where both have changed, the later
     write wins. A file that is missing there is sent: nothing is deleted here.
     """
-    found = Difference()
+    found = Transfers()
     in_the_way = {path for path, own in here.items() if own.kind != "d" and _is_folder(there.get(path))}
     for path in sorted({*here, *there}):
         own, other, known = here.get(path), there.get(path), agreed.get(path)

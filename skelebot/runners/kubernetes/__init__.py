@@ -23,7 +23,7 @@ from skelebot.runners.kubernetes import image as images
 from skelebot.runners.kubernetes import manifest, pod, schedule
 from skelebot.runners.kubernetes.client import Answer, Broken, Client
 from skelebot.runners.kubernetes.image import Prepared
-from skelebot.runners.kubernetes.logs import Gone, Output, bring_metrics
+from skelebot.runners.kubernetes.logs import Gone, OutputCopy, bring_metrics
 from skelebot.runners.kubernetes.manifest import (
     CHECKOUT,
     JOB,
@@ -172,13 +172,13 @@ class Kubernetes:
             prepared.reference, self.client.namespace, token, checkout, prepared.user, prepared.arch
         )
         where = where._replace(claimed=_claimed(prepared.built.image, task))
-        if not task.is_detached and task.kept == "none" and not task.attempt:
+        if not task.is_detached and task.retention == "none" and not task.attempt:
             where = where._replace(maker=process.identity(os.getpid()))
         source = _input(task, streams)
         where = where._replace(has_stdin=source != b"")
         lock = attempts.open_held_lock(task.attempt) if task.attempt else None
         run = self._create(prepared, task, where, lock)
-        run.output, run.metrics = Output(streams), task.metrics
+        run.output, run.metrics = OutputCopy(streams), task.metrics
         try:
             run.send(task)
             if where.maker:
@@ -242,7 +242,7 @@ class Kubernetes:
 
     def _own_runs(self, task: Task) -> list[Run]:
         labels = manifest.run_labels(task, checkout_id(task.root))
-        return self._list(labels) if task.kept == "last" else []
+        return self._list(labels) if task.retention == "last" else []
 
     def wait(self, run: Run) -> int:
         if not run.checkout and run.code is not None:  # of a schedule, whose pod has gone with its end
@@ -268,7 +268,7 @@ class Kubernetes:
     def _of_other(self, run: Run) -> ClusterRun:
         """A run that another process has started; what nobody will start any more goes."""
         other = self._found(run)
-        other.output = Output(Streams(b"", len, len))
+        other.output = OutputCopy(Streams(b"", len, len))
         self._await_begin(other)
         return other
 
@@ -299,7 +299,7 @@ class Kubernetes:
             other = ClusterRun(self.client, _known(job))
             if other.look().name in ("running", "ended"):
                 log = os.open(os.path.join(task.attempt.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                other.output, other.metrics = Output(Streams(b"", log, log)), task.metrics
+                other.output, other.metrics = OutputCopy(Streams(b"", log, log)), task.metrics
                 self._runs[other.known.job] = other
                 self._attempts[other.known.job] = task.attempt
                 return self._run_of(job, other.find_pod())
@@ -372,7 +372,7 @@ class Kubernetes:
 
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         other = self._found(run)
-        other.output = Output(streams)
+        other.output = OutputCopy(streams)
         if other.known.is_scheduled and self._give_log(other):
             return 0
         if follow:
@@ -420,7 +420,7 @@ class Kubernetes:
                 self._stop(other)
 
     def _stop(self, other: ClusterRun) -> None:
-        other.output = Output(Streams(b"", len, len))
+        other.output = OutputCopy(Streams(b"", len, len))
         other.ask(signal.SIGTERM)
         if not other.known.maker or other.is_lost():
             other.wait()  # otherwise its client brings back the results

@@ -40,7 +40,7 @@ class Noted(NamedTuple):
     err: int
 
 
-class Output:
+class OutputCopy:
     """The two streams of a job, and how far they have been given on."""
 
     def __init__(self, streams: Streams) -> None:
@@ -127,5 +127,5 @@ class Gone(SkelebotError):
     """The cluster has ended the job, or taken its pod away."""
 
 
-class Lost(Unreachable):
+class Disconnected(Unreachable):
     """The cluster cannot be reached any more, and the job may go on there."""

@@ -20,7 +20,7 @@ from skelebot.runners.kubernetes.client import LASTING, Answer, Broken, Client, 
 from skelebot.runners.kubernetes.files import Mapped
 from skelebot.runners.kubernetes.image import Prepared
 from skelebot.runners.kubernetes.input import CLOSED, OVER, Input
-from skelebot.runners.kubernetes.logs import Gone, Lost, Noted, Output, noted
+from skelebot.runners.kubernetes.logs import Disconnected, Gone, Noted, OutputCopy, noted
 from skelebot.runners.kubernetes.manifest import RUN, Claimed, Where
 from skelebot.runners.kubernetes.turn import await_turn
 from skelebot.runners.runner import has_ended
@@ -61,7 +61,7 @@ class ClusterRun:
         self.client, self.known = client, known
         self.pod, self.uid = "", ""
         self.lock: IO[str] | None = None
-        self.output: Output | None = None
+        self.output: OutputCopy | None = None
         self.asked, self.metrics = 0, ""
         self.arch = ""  # what nodes must have for no other reason than the image
         self._made = self._kill_at = 0.0
@@ -397,9 +397,9 @@ class ClusterRun:
         limit = f"its memory limit ({size_text(self.known.memory)})" if self.known.memory else "memory"
         console.error(f"{self.known.task} ran out of {limit}; raise resources.memory")
 
-    def _lost(self, error: SkelebotError) -> Lost:
+    def _lost(self, error: SkelebotError) -> Disconnected:
         task = self.known.task
-        return Lost(
+        return Disconnected(
             f"the connection to {self.client.place} was lost ({error}), and {task} may go on there; "
             f"`skelebot logs -f {task}` follows it and brings back its results"
         )
@@ -437,7 +437,7 @@ class ClusterRun:
         """Whether nobody attends it any more, of a run that goes with its end."""
         return bool(self.known.maker) and not process.is_alive(self.known.maker)
 
-    def remember_output(self) -> Output:
+    def remember_output(self) -> OutputCopy:
         """Have the output continue where an earlier client of this checkout has stopped."""
         assert self.output
         self.output.keep_at(self._own(f"{self.known.job}.offset"))

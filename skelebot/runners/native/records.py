@@ -88,7 +88,7 @@ class Record(NamedTuple):
         if self.folder is None or self.task.attempt:  # the job's side has noted its code
             self._close()
             return
-        if self.task.kept == "none" and not os.path.exists(os.path.join(self.folder, "out")):
+        if self.task.retention == "none" and not os.path.exists(os.path.join(self.folder, "out")):
             self.remove()
             return
         with suppress(OSError):

@@ -224,17 +224,17 @@ class ArtifactoryStore:
                     report(block, file.tell())
 
 
-def _name(found: dict[str, Any]) -> str:
+def _name(item: dict[str, Any]) -> str:
     """Raises KeyError for a row that is not of Artifactory."""
-    if "size" not in found:
+    if "size" not in item:
         raise KeyError("size")
-    return str(found["uri"]).lstrip("/")
+    return str(item["uri"]).lstrip("/")
 
 
-def _listed(folder: str, found: dict[str, Any]) -> Stored:
-    key = (f"{folder}/" if folder else "") + _name(found)
-    modified = _utc(str(found.get("lastModified", "")))
-    return Stored(key, int(found["size"]), modified, found.get("sha2") or None)
+def _listed(folder: str, item: dict[str, Any]) -> Stored:
+    key = (f"{folder}/" if folder else "") + _name(item)
+    modified = _utc(str(item.get("lastModified", "")))
+    return Stored(key, int(item["size"]), modified, item.get("sha2") or None)
 
 
 def _utc(time_text: str) -> str:
