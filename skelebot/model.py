@@ -17,7 +17,7 @@ from skelebot.secret import Word
 
 
 class ByValue:
-    """What is equal to another of its class by its fields, as `dataclass` would make for each class anew."""
+    """What is equal to another of its class by its fields, as `dataclass` would make for each class."""
 
     def __eq__(self, other: object) -> bool:
         return _compared(self) == _compared(other) if other.__class__ is self.__class__ else NotImplemented

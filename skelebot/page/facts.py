@@ -59,7 +59,7 @@ def _facts(run: RunRecord) -> Iterator[Fact]:
         yield Fact("data", f"{path}: {fingerprint[:12] or 'was not there'}")
     yield from (Fact("variable", f"{name} = {value}") for name, value in plain_variables(run).items())
     for name, _ in run.variables:
-        yield Fact("variable", f"{name}, from the environment of whoever runs it or an envFile")
+        yield Fact("variable", f"{name}, from the worker's environment or an envFile")
     yield Fact("uid", run.uid)
 
 

@@ -137,7 +137,7 @@ def _readable(number: int, document: str) -> Row:
             "",
             "",
             "damaged",
-            "`skelebot runs rebuild` makes the database anew",
+            "`skelebot runs rebuild` rebuilds the database",
             "",
             0,
             0,

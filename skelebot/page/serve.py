@@ -63,7 +63,7 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SkelebotError(
-            f"ui: --port: {port} is not available: {reason(error)}; name another, or none for a free one"
+            f"ui: --port: {port} is not available: {reason(error)}; choose another, or leave out --port"
         ) from None
     return listener
 

@@ -87,7 +87,7 @@ def _unfit_for_sweep(
         yield str(error)
         return
     if param.secret:
-        yield "is a secret, which is not stored; leave it out"
+        yield "is a secret, and secrets are not stored; leave it out"
     elif not found:
         yield "expected a list of values, or a range such as 1..5"
     else:

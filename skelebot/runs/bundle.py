@@ -43,7 +43,7 @@ def write(store: Store, runs: Sequence[RunRecord], path: str) -> list[str]:
     Raises UsageError if the file exists, and SkelebotError.
     """
     if os.path.lexists(path):
-        raise UsageError(f"{path} exists already; choose another name")
+        raise UsageError(f"{path} already exists; choose another name")
     fresh = f"{path}.{os.urandom(4).hex()}{PART}"
     try:
         with open(fresh, "xb") as file:
@@ -54,7 +54,7 @@ def write(store: Store, runs: Sequence[RunRecord], path: str) -> list[str]:
         try:
             os.link(fresh, path)  # replaces nothing
         except FileExistsError:
-            raise UsageError(f"{path} exists already; choose another name") from None
+            raise UsageError(f"{path} already exists; choose another name") from None
         except OSError:  # a file system without links
             os.rename(fresh, path)
     except OSError as error:
@@ -245,10 +245,10 @@ def _check(path: str, member: tarfile.TarInfo) -> None:
     if {"", ".", ".."} & set(parts) or "\0" in member.name:
         raise _refused(path, member.name, "is not a path below a folder")
     if not (member.name == _INDEX or _TOP.fullmatch(parts[0])):
-        raise _refused(path, member.name, "does not belong into it")
+        raise _refused(path, member.name, "does not belong in it")
     is_of_run = len(parts) > 1 and parts[1] in (*_OF_RUN, "run.json")
     if member.name != _INDEX and parts[0] not in ("code", "packages") and not is_of_run:
-        raise _refused(path, member.name, "does not belong into it")
+        raise _refused(path, member.name, "does not belong in it")
     if member.issym():
         if parts[1:2] != ["outputs"] or leads_out(member.name, member.linkname, "/".join(parts[:2])):
             raise _refused(path, member.name, f"is a link to {member.linkname}, which leads out")

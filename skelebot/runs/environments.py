@@ -65,7 +65,7 @@ def _is_younger(path: str, seconds: float) -> bool:
 def remove(folder: str, kept: Collection[str], young: float) -> bool:
     """Remove an environment, unless a job uses it or a run has it again; tell whether it could be done.
 
-    The file of its lock stays, as whoever waits for it makes the environment anew.
+    The file of its lock stays, as whoever waits for it rebuilds the environment.
     """
     locks = [open_lock(path) for path in glob.glob(os.path.join(glob.escape(folder), "*.lock"))]
     try:

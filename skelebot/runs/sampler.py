@@ -116,7 +116,7 @@ def ask(domains: dict[str, Domain], known: list[Row], goal: Goal, seed: int) -> 
 
 
 def study(domains: dict[str, Domain], known: list[Row], goal: Goal, seed: int) -> "optuna.Study":
-    """Return the study of a sweep, made anew from its rows."""
+    """Return the study of a sweep, made from its rows."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

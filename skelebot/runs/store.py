@@ -1,6 +1,6 @@
 """The store of runs: a SQLite database, a folder for each run with all that is known of it, and their code.
 
-The database can be made anew from the folders. No connection outlives a function here, so none is open when a
+The database can be rebuilt from the folders. No connection outlives a function here, so none is open when a
 process forks. https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
 """
 
@@ -214,7 +214,7 @@ class Store(NamedTuple):
         if has_begun and not os.path.exists(self._mark_of_new(number)):
             raise SkelebotError(
                 f"the store {self.folder} has files of run {number}, which its database does not know; "
-                "`skelebot runs rebuild` makes it anew"
+                "`skelebot runs rebuild` rebuilds it"
             )
 
     def update(
@@ -533,7 +533,7 @@ def _sweeps(database: sqlite3.Connection) -> list[str]:
 
 def _known(row: tuple[str] | None, number: int) -> tuple[str, str]:
     if row is None:
-        raise UsageError(f"there is no run {number}; `skelebot runs --all` lists those that there are")
+        raise UsageError(f"there is no run {number}; `skelebot runs --all` lists all runs")
     return row[0], str(number)
 
 
@@ -546,7 +546,7 @@ def _read(document: str, what: str) -> RunRecord:
         ) from None
     except (ValueError, RecursionError) as error:
         raise SkelebotError(
-            f"the record of run {what} is damaged ({error}); `skelebot runs rebuild` makes the database anew"
+            f"the record of run {what} is damaged ({error}); `skelebot runs rebuild` rebuilds the database"
         ) from None
 
 
@@ -611,7 +611,7 @@ def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
     text = str(error)
     if "malformed" in text or "not a database" in text:
         return SkelebotError(
-            f"the database of the store {folder} is damaged; `skelebot runs rebuild` makes it anew"
+            f"the database of the store {folder} is damaged; `skelebot runs rebuild` rebuilds it"
         )
     if "readonly" in text:
         return _read_only(folder)
@@ -698,8 +698,7 @@ def _ensure_tables(store: Store, fill: Callable[[sqlite3.Connection], None] | No
             version = _version(store, database)  # somebody else may have been faster
             if version == 0 and not fill and _folders(store):
                 raise SkelebotError(
-                    f"the store {store.folder} has runs but no database; "
-                    "`skelebot runs rebuild` makes it anew"
+                    f"the store {store.folder} has runs but no database; `skelebot runs rebuild` rebuilds it"
                 )
             for added in _VERSIONS[version:]:
                 for statement in added.split(";"):
@@ -777,11 +776,11 @@ def kind_of_file_system(mounts: str, path: str) -> str:
     return kind
 
 
-# --- making it anew ---
+# --- rebuilding it ---
 
 
 def rebuild(folder: str | None = None) -> int:
-    """Make the database anew from the folders of the runs; return their count. Raises SkelebotError."""
+    """Rebuild the database from the folders of the runs; return their count. Raises SkelebotError."""
     store = Store(folder or default_folder())
     _ensure_folder(store)
     store.check_writable()

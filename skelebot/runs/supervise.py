@@ -264,7 +264,7 @@ class _Supervision:
                 if task.place in run.taken_to:
                     image = runner.receive(image, workspace.tag(run.uid), Place())
                 with runner.prepare(image, task) as ready:
-                    if task.place.is_native:  # whose environment may just have been made anew
+                    if task.place.is_native:  # whose environment may just have been rebuilt
                         runner.pin(ready, workspace.tag(run.kept_as or run.uid))
 
                     def start(launch: Launch) -> Run:

@@ -265,7 +265,7 @@ def _copy(store: Store, number: int) -> str:
 
 
 def remove_copy(store: Store, number: int) -> None:
-    """Remove the copy of the project's files, which the next attempt makes anew."""
+    """Remove the copy of the project's files, which the next attempt makes again."""
     remove_tree(_copy(store, number))
 
 

@@ -75,7 +75,7 @@ def serving(sandbox: Sandbox, *words: str, **options: Path) -> Iterator[Page]:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
             said = process.stderr.read().decode().splitlines()
-            assert said[-1] == "INFO  | Ctrl-C ends the page; what runs goes on"
+            assert said[-1] == "INFO  | Ctrl-C ends the page; runs go on"
             assert [line for line in said if not line.startswith(("INFO  | ", "WARN  | "))] == []
 
 

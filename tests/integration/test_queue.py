@@ -303,7 +303,7 @@ def test_secret_in_a_queued_line_is_refused(sandbox: Sandbox, typed: str) -> Non
     own = own.with_env(TOKEN=SECRET)
     done = own.run("queue", "run", "--token", typed)
     assert done.code == 2
-    assert "--token is a secret, which is not stored" in done.err
+    assert "--token is a secret, and secrets are not stored" in done.err
     assert SECRET not in done.err
     assert runs_of(own) == {}
     assert grep(Path(own.env["SKELEBOT_STORE"]), SECRET) == []

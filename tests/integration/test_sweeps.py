@@ -242,7 +242,7 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
                 "--sweep depth: expected a whole number; found '1.5'",
             ],
         ),
-        (("--sweep", "key=1"), ["--sweep key: train.key is a secret, which is not stored"]),
+        (("--sweep", "key=1"), ["--sweep key: train.key is a secret, and secrets are not stored"]),
         (("--sweep", "rate=1", "--sweep", "train.rate=1"), ["train.rate is swept twice"]),
         (("--sweep", "rate=0.1..2:log", "--trials", "4"), ["expected a number of at most 1; found '2'"]),
         (("--sweep", "rates"), ["there is no sweep 'rates'"]),

@@ -732,7 +732,7 @@ def test_retry_all_that_failed_at_once(sandbox: Sandbox) -> None:
         (["rm", "1"], "run 1 is queued; stop it first"),
         (["logs", "1"], "run of run 1 has not begun: the run is queued"),
         (["logs", "1", "rnu"], "did you mean `run`?"),
-        (["show", "2"], "there is no run 2; `skelebot runs --all` lists those that there are"),
+        (["show", "2"], "there is no run 2; `skelebot runs --all` lists all runs"),
         (["show", "x"], "expected"),
         (["stop", "1", "x"], "expected"),
         (["stop", "2"], "there is no run 2"),
@@ -790,8 +790,8 @@ def test_rebuild(sandbox: Sandbox) -> None:
     Path(own.env["SKELEBOT_STORE"], "runs.db").write_bytes(b"x" * 5000)
     done = own.run("runs")
     assert done.code == 1
-    assert "is damaged; `skelebot runs rebuild` makes it anew" in done.err
-    assert own.run("runs", "rebuild").err == "INFO  | the database was made anew from 1 run\n"
+    assert "is damaged; `skelebot runs rebuild` rebuilds it" in done.err
+    assert own.run("runs", "rebuild").err == "INFO  | the database was rebuilt from 1 run\n"
     assert runs_of(own) == before
 
 

@@ -84,7 +84,7 @@ def test_a_run_that_is_there_is_skipped(store: Store, one: RunRecord, tmp_path: 
 
 def test_no_file_is_replaced(store: Store, one: RunRecord, tmp_path: Path) -> None:
     write(tmp_path, "mine", "runs.tar")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         exported(store, one, tmp_path)
     assert (tmp_path / "runs.tar").read_text() == "mine"
 

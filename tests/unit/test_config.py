@@ -528,7 +528,7 @@ def test_a_sweep_that_is_declared(tmp_path: Path) -> None:
         ("{chain: 'train \"a', values: {rate: 1}}", "sweeps.s.chain: no closing quotation"),
         ("{chain: train, values: {}}", "sweeps.s.values: expected at least one param with the values to try"),
         ("{chain: train, values: {rate: []}}", "sweeps.s.values.rate: expected a list of values, or a range"),
-        ("{chain: train, values: {key: a}}", "sweeps.s.values.key: is a secret, which is not stored"),
+        ("{chain: train, values: {key: a}}", "sweeps.s.values.key: is a secret, and secrets are not stored"),
         ('{chain: train, values: {"r\\tate": []}}', "sweeps.s.values.'r\\tate': no job of the chain has"),
         (
             "{chain: train, values: {rats: 1}}",

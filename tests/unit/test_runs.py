@@ -335,7 +335,7 @@ def test_rebuild(store: Store) -> None:
     Path(store.run_folder(3), "run.json").write_text('{"uid": "u3", "proj')  # the machine went down
     Path(store.run_folder(4), "run.json").unlink()
     Path(store.folder, "runs.db").write_bytes(b"no database at all" * 500)
-    with pytest.raises(SkelebotError, match="damaged; `skelebot runs rebuild` makes it anew"):
+    with pytest.raises(SkelebotError, match="damaged; `skelebot runs rebuild` rebuilds it"):
         stores.opened(store.folder)
     assert stores.rebuild(store.folder) == 2
     assert store.find() == before[2:]

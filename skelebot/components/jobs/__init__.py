@@ -32,7 +32,7 @@ _OF_QUEUE = (
     Param("prune", choices=("median",), help="End a run that is worse than the sweep's others were"),
     Param("fail-fast", accepts="boolean", help="Stop what waits of the sweep when one of its runs fails"),
     Param("part", placeholder="1/3", help="Queue only this part of the sweep"),
-    Param("again", accepts="boolean", help="Queue what has been done with the same files, too"),
+    Param("again", accepts="boolean", help="Also queue what is already done with the same files"),
     Param("name", help="A name to find the run by"),
     Param("tag", is_repeated=True, help="A word to find the run by; each use adds one"),
     Param("note", placeholder="TEXT", help="What it is about"),
@@ -91,14 +91,14 @@ def _of_schedules(names: tuple[str, ...]) -> tuple[Command, ...]:
     return (
         Command(
             "deploy",
-            "Have a cluster run a job by its schedule",
+            "Deploy a job's schedule to a cluster",
             _schedules("show"),
             tuple(replace(arg, optional=True) for arg in _OF_WHY),
             (Param("list", accepts="boolean", help="List what is deployed of the project"), _JSON),
             bind=_deploy,
         ),
-        Command("pause", "Let a job's schedule begin no more runs", _schedules("pause"), one),
-        Command("resume", "Let a job's schedule begin runs again", _schedules("resume"), one),
+        Command("pause", "Pause a job's schedule", _schedules("pause"), one),
+        Command("resume", "Resume a job's schedule", _schedules("resume"), one),
         Command("undeploy", "Remove a job's schedule with its runs", _schedules("undeploy"), one),
     )
 

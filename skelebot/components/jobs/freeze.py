@@ -129,8 +129,8 @@ def _problems(link: Link, job: Job, jobs: Sequence[tuple[Link, Job]]) -> Iterato
     for param in job_params(link.session.project, job):
         if param.secret and (param.name in link.values or (param.default and not param.reference)):
             yield (
-                f"{job.name}: {param.flag} is a secret, which is not stored; give it `default: $NAME`, set "
-                "NAME in the environment of the worker, and leave the option out"
+                f"{job.name}: {param.flag} is a secret, and secrets are not stored; give it "
+                "`default: $NAME`, set NAME in the environment of the worker, and leave the option out"
             )
 
 

@@ -358,7 +358,7 @@ class _Reader:
                 if f"{link.command.name}.{param.name}" != full:
                     continue
                 if param.secret:
-                    raise ValueError(f"{full} is a secret, which is not stored")
+                    raise ValueError(f"{full} is a secret, and secrets are not stored")
                 if param.name in link.values:
                     raise ValueError(f"{full} is swept, and given in the chain; leave out {param.flag} there")
         return full

@@ -36,7 +36,7 @@ def take_over(
         if own and not anyway:
             raise SkelebotError(
                 f"{jobs[at].name} of run {earlier.number} cannot be taken over, as this changed since: "
-                f"{_listed(own)}; queue the chain anew, or add --anyway"
+                f"{_listed(own)}; queue the chain again, or add --anyway"
             )
         changed += [each for each in own if each not in changed]
         since = f"; changed since: {_listed(changed)}" if changed else ""

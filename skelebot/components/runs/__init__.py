@@ -36,11 +36,11 @@ _OF_WORKER = (
         is_repeated=True,
         help="Runs at once on another Docker engine, such as ssh://gpu2=2 or CONTEXT=4",
     ),
-    Param("drain", accepts="boolean", help="End when the queue is empty, with 1 if a run failed"),
+    Param("drain", accepts="boolean", help="Exit when the queue is empty, with 1 if a run failed"),
     Param("detach", "d", accepts="boolean", help="Work in the background"),
     _ALL_PROJECTS,
-    Param("list", accepts="boolean", help="List the workers that there are"),
-    Param("stop", accepts="boolean", help="Ask the workers to take no more runs, and to end"),
+    Param("list", accepts="boolean", help="List the workers"),
+    Param("stop", accepts="boolean", help="Ask the workers to start no more runs and to exit"),
     _JSON,
 )
 _OF_LIST = (
@@ -69,7 +69,7 @@ _OF_PAGE = (
 class Runs(Component):
     """The settings of `components.experiments`."""
 
-    record: bool = key(False, help="Record whatever jobs are run, also without `queue`")
+    record: bool = key(False, help="Record every job that is run, even without `queue`")
     keep_free: str | None = key(
         None, help="Take no queued run below this much free disk, such as 2g", check=size_pattern(1)
     )
@@ -96,10 +96,10 @@ class Runs(Component):
         sweeps = tuple(name for name, _ in project.sweeps) if project else ()
         of_list = tuple(replace(p, offered=sweeps) if p.name == "sweep" else p for p in _OF_LIST)
         recorded = (
-            Command("worker", "Work off the queue of runs", _later("work", "work"), (), _OF_WORKER),
+            Command("worker", "Run the queue's jobs", _later("work", "work"), (), _OF_WORKER),
             Command(
                 "runs",
-                "List what was queued and recorded",
+                "List the runs that were queued or recorded",
                 _later("watch", "runs"),
                 (),
                 of_list,

@@ -144,7 +144,7 @@ def _check_own(run: RunRecord) -> None:
 
 
 def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
-    """Queue the chain of a run anew, in the project as it is, with what its finished jobs have made."""
+    """Queue the chain of a run again, in the current project, with what its finished jobs have made."""
     check_project(session)
     project = session.optional_project
     if project is None or project.name != run.project:
@@ -173,7 +173,7 @@ def _again(store: Store, run: RunRecord, job: object, at_once: bool) -> RunRecor
     """Return a run that has ended, queued again. Raises UsageError for any other."""
     if run.state == "done" and job is None:
         raise UsageError(
-            f"run {run.number} is done; --from JOB runs it again from a job, `runs rerun` all of it anew"
+            f"run {run.number} is done; --from JOB runs it again from a job, `runs rerun` all of it"
         )
     if not run.has_ended:
         raise UsageError(f"run {run.number} is {run.state}; only one that has ended can be tried again")
@@ -282,5 +282,5 @@ def rebuild(session: Session, values: Values) -> int:
             f"the worker {working[0]['pid']} uses the store; stop it first: `skelebot worker --stop --all`"
         )
     count = stores.rebuild()
-    console.info(f"the database was made anew from {console.counted(count, 'run')}")
+    console.info(f"the database was rebuilt from {console.counted(count, 'run')}")
     return 0

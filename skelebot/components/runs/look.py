@@ -218,7 +218,7 @@ def hold_up(store: Store, root: str | None, waiting: int) -> str:
     if why := store.setting(worker.PAUSED):
         return f"the queue is paused: {why}; `skelebot runs resume` goes on"
     if waiting and not any(each["root"] in (None, root) or root is None for each in worker.workers(store)):
-        return "no worker is running; `skelebot worker` works the queue off"
+        return "no worker is running; `skelebot worker` runs the queue"
     return ""
 
 
@@ -248,7 +248,7 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
     for variable, value in difference.plain_variables(run).items():
         yield "variable", f"{variable} = {console.one_line(value)}"
     for variable, _ in run.variables:
-        yield "variable", f"{variable}, from the environment of whoever runs it or an envFile"
+        yield "variable", f"{variable}, from the worker's environment or an envFile"
     for packages in run.packages:
         yield "packages", store.packages_file(packages)
     if run.mlflow:

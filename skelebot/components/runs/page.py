@@ -30,7 +30,7 @@ def ui(session: Session, values: Values) -> int:
     with ExitStack() as until_the_end:
 
         def announce(address: str) -> None:
-            console.info("Ctrl-C ends the page; what runs goes on")
+            console.info("Ctrl-C ends the page; runs go on")
             console.out(address)
             if values.get("open"):
                 _open(address, until_the_end)

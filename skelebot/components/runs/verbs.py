@@ -30,9 +30,7 @@ def _later(where: str) -> Callable[[Session, Values], int]:
     return run
 
 
-GOAL = Param(
-    "goal", placeholder="min:METRIC", help="What is best (default: the goal with which it was queued)"
-)
+GOAL = Param("goal", placeholder="min:METRIC", help="What is best (default: the sweep's own goal)")
 
 VERBS = (
     _verb("show", "Show everything that is recorded of a run", "look.show", (_RUN,), (_JSON,)),
@@ -69,11 +67,11 @@ VERBS = (
     _verb("stop", "Stop runs", "change.stop", (_RUNS,)),
     _verb(
         "retry",
-        "Go on with a run at the job that failed",
+        "Continue a run at the job that failed",
         "change.retry",
         (Arg("run", help="The number of the run", type="int", min="1", optional=True),),
         (
-            Param("from", placeholder="JOB", help="Go on at this job, although it is done"),
+            Param("from", placeholder="JOB", help="Continue at this job, even if it is done"),
             Param("code", choices=("now",), help="now: a new run with today's files"),
             Param(
                 "anyway",
@@ -115,7 +113,7 @@ VERBS = (
         "Copy outputs of a run into the project",
         "keep.get",
         (_RUN, Arg("path", help="A file or folder (default: all outputs)", optional=True)),
-        (Param("force", "f", accepts="boolean", help="Replace files that are there, without a question"),),
+        (Param("force", "f", accepts="boolean", help="Replace existing files without asking"),),
     ),
     _verb(
         "tag",
@@ -124,7 +122,7 @@ VERBS = (
         (_RUN, Arg("tag", help="A word", is_rest=True)),
         (Param("remove", accepts="boolean", help="Remove the words instead"),),
     ),
-    _verb("note", "Say what a run is about", "change.note", (_RUN, Arg("text", help="The note"))),
+    _verb("note", "Add a note to a run", "change.note", (_RUN, Arg("text", help="The note"))),
     _verb("rm", "Remove runs that have ended, with all of their files", "change.remove", (_RUNS,)),
     _verb(
         "gc",
@@ -132,7 +130,7 @@ VERBS = (
         "collect.gc",
         (),
         (
-            Param("older", placeholder="AGE", help="Runs that ended so long ago, as in 90d, 12h, 30m or 10s"),
+            Param("older", placeholder="AGE", help="Runs that ended longer ago, such as 90d or 12h"),
             Param(
                 "keep", type="int", min="0", placeholder="N", help="Keep the latest N runs of each project"
             ),
@@ -154,7 +152,7 @@ VERBS = (
         "move.import_",
         (Arg("file", help="The file of `runs export`"),),
     ),
-    _verb("pause", "Let workers take no more runs", "change.pause"),
-    _verb("resume", "Let workers take runs again", "change.resume"),
-    _verb("rebuild", "Make the store's database anew from the files of the runs", "change.rebuild"),
+    _verb("pause", "Pause the queue: workers start no more runs", "change.pause"),
+    _verb("resume", "Resume the queue", "change.resume"),
+    _verb("rebuild", "Rebuild the store's database from the files of the runs", "change.rebuild"),
 )

@@ -45,7 +45,7 @@ def _take(stream: IO[bytes], file: IO[bytes]) -> None:
         if member is None or source is None:
             return  # the job has put something of another kind in its place
         known = file.seek(0, os.SEEK_END)
-        if member.size < known:  # the job has begun it anew
+        if member.size < known:  # the job has replaced it
             known = file.seek(0)
             file.truncate()
         while known and (block := source.read(min(known, _BLOCK))):  # a stream cannot be sought in

@@ -120,7 +120,7 @@ def wait_adopted(client: Client, run: Run, task: Task, is_log_complete: bool = F
 
 
 def _is_older_than_engine(client: Client, name: str) -> bool:
-    """Tell whether the engine was started after a container, as it makes its bridge anew each time."""
+    """Tell whether the engine was started after a container, as it recreates its bridge each time."""
     _, began, _ = client.capture("container", "inspect", "--format", "{{.State.StartedAt}}", name)
     form = '{{.Created.UTC.Format "2006-01-02T15:04:05"}}'
     _, made, _ = client.capture("network", "inspect", "--format", form, "bridge")

@@ -219,7 +219,7 @@ def packages(prepared: Environment) -> list[str]:
 
 @cache
 def _infos(folder: str, changed: int) -> list[str]:
-    """List the folders that say what is installed, anew when the time of the folder has changed."""
+    """List the folders that say what is installed, again when the time of the folder has changed."""
     return [name for name in os.listdir(folder) if name.endswith("-info")]
 
 
