@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from skelebot import cli, options
+from skelebot import chain, options
 from skelebot.component import Command
+from skelebot.loader import Loader
 from skelebot.model import Arg, Flags, Param
 from skelebot.project import read
 
@@ -89,17 +90,17 @@ def _found(where: Where, word: str) -> Iterator[Candidate]:
 
 def _where(words: Sequence[str]) -> Where:
     """Find out what can follow `words`. Raises any error in them or in the project."""
-    *before, link = cli.links_of(list(words))
+    *before, link = chain.links_of(list(words))
     flags = Flags()
     if before:
-        flags = cli.with_options(flags, options.parse_options(cli.OPTIONS, before[0]).values)
-    values, rest, param = options.upcoming(cli.OPTIONS, link, stop=True)
+        flags = chain.with_options(flags, options.parse_options(chain.OPTIONS, before[0]).values)
+    values, rest, param = options.upcoming(chain.OPTIONS, link, stop=True)
     if param:
         return Where(param)
     name = rest[0] if rest else ""
-    commands = cli.Loader(read.find_root(), name).load(cli.with_options(flags, values), name).commands
+    commands = Loader(read.find_root(), name).load(chain.with_options(flags, values), name).commands
     if not rest:
-        return Where(options=cli.OPTIONS, commands=tuple(commands.values()))
+        return Where(options=chain.OPTIONS, commands=tuple(commands.values()))
     command = commands[name]
     if command.queue:
         return _in_queued(command, rest[1:], commands)
@@ -144,7 +145,7 @@ _HELP = Param("help", "h", accepts="boolean", help="Show the command's help")
 def _values(of: Arg | Param | None, word: str) -> Iterator[Candidate]:
     if of is None:
         return
-    if of in cli.OPTIONS:
+    if of in chain.OPTIONS:
         yield from map(Candidate, _environments() if of.name == "env" else ())
     elif known := of.choices or of.offered:
         if isinstance(of, Param) and of.offered:

@@ -30,7 +30,7 @@ ORDER = (
     *("value_types", "options"),
     *("project", "image", "runners", "pipeline", "runs", "page"),
     *("component", "launch", "plugins", "components", "catalog"),
-    *("plugins.worker", "artifacts", "metrics", "help", "cli", "complete", "__main__"),
+    *("plugins.worker", "artifacts", "metrics", "help", "loader", "chain", "cli", "complete", "__main__"),
 )
 # The order within a room.
 ROOMS = {

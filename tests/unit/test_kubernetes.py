@@ -54,7 +54,7 @@ def test_a_host_with_k8s_is_a_cluster(host: str | None, kind: str) -> None:
 
 
 def test_host_is_a_second_name_of_docker_host() -> None:
-    from skelebot.cli import OPTIONS
+    from skelebot.chain import OPTIONS
 
     words = ["--host", "k8s://a/b", "train"]
     assert parse_options(OPTIONS, words) == ({"docker-host": "k8s://a/b"}, ["train"])

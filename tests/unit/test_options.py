@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import skelebot
-from skelebot import cli, options
+from skelebot import chain, options
 from skelebot.errors import UsageError
 from skelebot.model import Arg, Param
 
@@ -265,7 +265,7 @@ def test_an_error_stays_on_one_line() -> None:
     ],
 )
 def test_the_options_before_the_command(words: str, values: options.Values, rest: list[str]) -> None:
-    assert options.parse_options(cli.OPTIONS, words.split()) == (values, rest)
+    assert options.parse_options(chain.OPTIONS, words.split()) == (values, rest)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_the_options_before_the_command(words: str, values: options.Values, rest
 )
 def test_abbreviations_and_unknown_options_before_the_command_are_refused(word: str) -> None:
     with pytest.raises(UsageError, match="unknown option"):
-        options.parse_options(cli.OPTIONS, [word, "train"])
+        options.parse_options(chain.OPTIONS, [word, "train"])
 
 
 # --- help ---
@@ -388,10 +388,10 @@ options:
     ],
 )
 def test_a_chain_is_split_at_each_plus(words: str, links: list[list[str]]) -> None:
-    assert cli._split(words.split()) == links
+    assert chain.split(words.split()) == links
 
 
 @pytest.mark.parametrize("words", ["+", "a +", "+ a", "a + + b"])
 def test_an_empty_link_is_a_usage_error(words: str) -> None:
     with pytest.raises(UsageError, match=r"a command is missing before or after a `\+`"):
-        cli._split(words.split())
+        chain.split(words.split())
