@@ -65,6 +65,7 @@ _INSERT = (
     "values (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')"
 )
 
+_OF_ROOT = "root = coalesce(?, root)"  # of a checkout, or of all
 _BUSY = "select 1 from run where state in ('queued', 'running') and root = ? limit 1"
 
 # What SQLite's write-ahead log cannot be shared on: https://www.sqlite.org/wal.html#overview
@@ -363,21 +364,19 @@ class Store(NamedTuple):
 
     def counts(self, root: str | None = None) -> dict[str, int]:
         """Return how many runs there are in each state, of a checkout or of all."""
-        where, values = ("where root = ?", (root,)) if root is not None else ("", ())
+        query = f"select state, count(*) from run where {_OF_ROOT} group by state"  # noqa: S608
         with self._reading() as database:
-            rows = database.execute(f"select state, count(*) from run {where} group by state", values)  # noqa: S608
-            return dict(rows.fetchall())
+            return dict(database.execute(query, (root,)).fetchall())
 
     def waiting(self, root: str | None = None, most: int = -1) -> list[Candidate]:
         """Return the queued runs in their order, or the first of them, without decoding records."""
-        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
         query = (
             "select number, cpus, memory, gpus, json_extract(document, '$.after'), "  # noqa: S608 - no values
             "json_extract(document, '$.where'), json_extract(document, '$.own') from run "
-            f"where state = 'queued' {where} order by priority desc, number limit ?"
+            f"where state = 'queued' and {_OF_ROOT} order by priority desc, number limit ?"
         )
         with self._reading() as database:
-            rows = database.execute(query, (*values, most)).fetchall()
+            rows = database.execute(query, (root, most)).fetchall()
         return [
             Candidate(
                 number,
@@ -391,18 +390,16 @@ class Store(NamedTuple):
 
     def numbers(self, state: State, root: str | None = None, most: int = -1) -> list[int]:
         """Return the numbers of the runs in a state, or of the first of them: those that go first."""
-        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
         order = "order by priority desc, number limit ?"
-        query = f"select number from run where state = ? {where} {order}"  # noqa: S608 - no values
+        query = f"select number from run where state = ? and {_OF_ROOT} {order}"  # noqa: S608 - no values
         with self._reading() as database:
-            return [number for (number,) in database.execute(query, (state, *values, most))]
+            return [number for (number,) in database.execute(query, (state, root, most))]
 
     def unended(self, root: str | None = None) -> dict[int, str]:
         """Return the states of the runs that wait or run, by their numbers."""
-        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
-        query = f"select number, state from run where state in ('queued', 'running') {where}"  # noqa: S608
+        query = f"select number, state from run where state in ('queued', 'running') and {_OF_ROOT}"  # noqa: S608
         with self._reading() as database:
-            return dict(database.execute(query, values).fetchall())
+            return dict(database.execute(query, (root,)).fetchall())
 
     def records(self, numbers: Iterable[int]) -> list[RunRecord]:
         """Return those of these runs that there are."""
@@ -416,10 +413,10 @@ class Store(NamedTuple):
 
         The same kinds of tasks are the same text, which `todo` reads.
         """
-        where, values = ("and root = ?", (root,)) if root is not None else ("", ())
-        query = f"select number, root, todo from run where state = 'queued' {where} order by priority desc, number"  # noqa: S608, E501
+        order = "order by priority desc, number"
+        query = f"select number, root, todo from run where state = 'queued' and {_OF_ROOT} {order}"  # noqa: S608
         with self._reading() as database:
-            return database.execute(query, values).fetchall()
+            return database.execute(query, (root,)).fetchall()
 
     def durations(self, project: str, job: str) -> list[Duration]:
         """Return how long a job took here, the latest first, whether or not these runs are still there."""
