@@ -153,4 +153,5 @@ def test_the_check_of_a_source_agrees_with_the_image(
     monkeypatch.chdir(tmp_path)
     assert run_cli(["--dry-run", "a"]) == 2
     assert "sub/s.py is left out of the image" in capsys.readouterr().err
+    assert run_cli(["-n", "--dry-run", "a"]) == 0  # natively there is no image
     assert [e.path for e in walk(str(tmp_path), Ignores(("*", "!**/*.py")))] == []

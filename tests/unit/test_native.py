@@ -179,6 +179,17 @@ def test_a_failed_installation_brings_the_old_environment_back(
     assert (venv / "skelebot.mark").read_text() == "of before"
 
 
+def test_a_command_line_runs_without_the_python_that_is_missing(
+    task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    task = replace(task, argv=("bash", "-c", "ls"), dependencies=("numpy",), python_version="3.1")
+    assert "VIRTUAL_ENV" not in variables(task)
+    said = capsys.readouterr().err
+    assert "3.1 (pythonVersion) is not on this machine" in said
+    assert f"{task.name} runs without the project's dependencies" in said
+
+
 @pytest.fixture
 def folder_for_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a cache in it that an ordinary user may enter and write to."""

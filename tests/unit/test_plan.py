@@ -11,6 +11,7 @@ import pytest
 
 from skelebot import launch, options
 from skelebot.component import Session
+from skelebot.components.jobs.run import is_below
 from skelebot.errors import UsageError
 from skelebot.model import (
     ALL_GPUS,
@@ -792,3 +793,19 @@ def test_a_job_that_must_not_run_natively_says_so(tmp_path: Path) -> None:
     the_job = job("a.py", native="never")
     with pytest.raises(UsageError, match=r"run cannot run natively \(native: never\); leave out -n"):
         plan.task(project(tmp_path, the_job), the_job, {}, Flags(native=True), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "expected"),
+    [
+        ("/p/a", "/p", True),
+        ("/p", "/p", True),
+        ("/pa", "/p", False),
+        ("/a", "/", True),
+        ("/p", "/p/a", False),
+    ],
+)
+def test_a_name_that_only_begins_like_a_folder_is_not_below_it(
+    path: str, folder: str, expected: bool
+) -> None:
+    assert is_below(path, folder) is expected
