@@ -61,11 +61,17 @@ def test_what_decides_a_result_is_in_the_key(store: Store, changed: RunRecord) -
     [
         replace(RUN, uid="u2", number=7, name="fast", tags=("x",), priority=3),
         with_task(limits=Limits(cpus=2), timeout=60),
-        RUN.at_place(Place()),
     ],
 )
 def test_what_decides_no_result_is_not(store: Store, same: RunRecord) -> None:
     assert cache.key(store, same, 1) == cache.key(store, RUN, 1)
+
+
+def test_the_engine_to_which_a_worker_takes_a_run_decides_no_result(store: Store) -> None:
+    in_docker = with_task(place=Place())
+    taken = in_docker.at_place(Place.at("ssh://gpu2"))
+    assert taken.tasks[1].task.place == Place.at("ssh://gpu2")
+    assert cache.key(store, taken, 1) == cache.key(store, in_docker, 1)
 
 
 def test_where_the_checkout_is_decides_no_result(store: Store) -> None:

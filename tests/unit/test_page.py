@@ -1,5 +1,6 @@
 """What the page shows, by the values that it is made of."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -526,6 +527,42 @@ def test_who_may_see_the_page(
     ]
     found = guard.refusal(method, path, headers, TOKEN)
     assert (found.status if found else None) == status
+
+
+def answer(path: str, kind: str = "http") -> tuple[list[dict[str, Any]], list[Any]]:
+    """What the page's application is asked, and what is sent, for one request."""
+    asked: list[dict[str, Any]] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope)
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"Cache-Control", b"max-age=9")]}
+        )
+        await send({"type": "http.response.body", "body": b"runs"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "method": "GET", "path": path, "headers": [(b"host", b"127.0.0.1")]}
+    asyncio.run(guard.guarded(app, TOKEN)(scope, None, send))  # type: ignore[arg-type]
+    return asked, sent
+
+
+def test_the_application_is_asked_below_the_token_alone() -> None:
+    asked, sent = answer(f"/{TOKEN}/runs")
+    assert [scope["root_path"] for scope in asked] == [f"/{TOKEN}"]
+    headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    assert headers == {**guard.HEADERS, "cache-control": "max-age=9"}
+    assert len(sent[0]["headers"]) == len(headers)
+    assert sent[1]["body"] == b"runs"
+
+
+def test_the_application_is_not_asked_without_the_token() -> None:
+    asked, sent = answer("/runs")
+    assert (asked, sent[0]["status"]) == ([], 403)
+    assert dict(sent[0]["headers"])[b"x-frame-options"] == b"DENY"
+    assert answer(f"/{TOKEN}/", "websocket") == ([], [])
 
 
 def test_two_hosts_are_refused() -> None:

@@ -714,6 +714,7 @@ def test_reasons_name_what_changed_but_no_secret() -> None:
     ]
     assert described(before, now)[1] == "inputs: changed"
     assert described(before, {**now, "arguments": []})[2] == "arguments: none; before: --rate 0.1 '***'"
+    assert described({"arguments": ["--rate"]}, {}) == ["arguments: changed"]
     mapped = {"mappings": [["data", "/app/data", True]]}, {"mappings": [["data", "/app/data", False]]}
     assert described(*mapped) == ["mappings: data:/app/data:False; before: data:/app/data:True"]
 

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_times_of_a_run_are_those_of_its_last_start() -> None:
     waiting = ended.becoming("queued")
     assert (waiting.started, waiting.ended) == (0, 0)
     assert view(waiting)["seconds"] is None
+
+
+def test_seconds_of_a_run_are_counted_to_its_end_or_to_now() -> None:
+    assert view(run(started=100.0, ended=103.5))["seconds"] == 3.5
+    assert view(run(started=time.time() - 5))["seconds"] == pytest.approx(5, abs=1)
 
 
 def test_only_a_running_run_is_asked_for_something() -> None:

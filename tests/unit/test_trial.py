@@ -1,6 +1,10 @@
 """Trials as values: what fills their blanks, which are equal, which is best, which are hopeless."""
 
 import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +14,11 @@ from hypothesis import strategies as st
 from skelebot.json_form import from_json, to_json
 from skelebot.model import NATIVE, Image, Param, Task
 from skelebot.project import sweep
-from skelebot.runs import prune, sampler, trial
+from skelebot.runs import prune, sampler, trial, workspace
+from skelebot.runs import store as stores
 from skelebot.runs.record import Blank, Metric, RunRecord, Sweep, TaskRecord
 from skelebot.runs.sampler import Row
+from skelebot.runs.store import Store
 from skelebot.runs.trial import Goal
 
 IMAGE = Image("demo:latest", "demo", base="", context="/p")
@@ -197,6 +203,39 @@ def test_a_trial_like_all_others_goes_on(numbers: list[float]) -> None:
     assert prune.behind(min(numbers), len(numbers) - 1, [curve] * 5, False) is None
 
 
+def trial_of(store: Store, losses: Sequence[float], **facts: Any) -> RunRecord:
+    """A run of a sweep whose second job has measured a loss at each step."""
+    measured = Metric("loss", losses[-1], min(losses), max(losses), len(losses), len(losses) - 1)
+    train = task("train", "t.sh", attempt=1, metrics=(measured,), state=facts.get("state", "done"))
+    tasks = (task("load", "true", state="done"), train)
+    own = Sweep("s", goal="min:loss", prune="median")
+    run = RunRecord(os.urandom(4).hex(), "demo", "/p", ("train",), tasks, sweep=own)
+    (run,) = store.add([replace(run, **{"state": "done", **facts})])
+    path = Path(workspace.metrics_file(workspace.attempt_of(store, run, 1)))
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f'{{"step": {at}, "loss": {loss}}}\n' for at, loss in enumerate(losses)))
+    return run
+
+
+def test_a_run_that_is_worse_than_half_of_its_sweep_is_hopeless(tmp_path: Path) -> None:
+    store = stores.opened(str(tmp_path / "store"))
+    for losses in ((0.5, 0.4, 0.3), (0.5, 0.5, 0.5), (0.9, 0.6, 0.6), (0.7, 0.7, 0.7)):
+        trial_of(store, losses)
+    bad = trial_of(store, (0.9, 0.65, 0.8), state="running")
+    assert prune.hopeless(store, bad) == ""  # four are too few
+    trial_of(store, (0.2, 0.2, 0.2))
+    trial_of(store, (0.1,), state="failed")
+    trial_of(store, (0.1, 0.1, 0.1), root="/q")
+    assert prune.hopeless(store, bad) == (
+        "its best loss up to step 2 is 0.65; the median of the sweep's other runs is 0.5"
+    )
+    assert prune.hopeless(store, trial_of(store, (0.9, 0.8, 0.45), state="running")) == ""
+    assert (
+        prune.hopeless(store, trial_of(store, (0.9, 0.8), state="running")) == ""
+    )  # two numbers are too few
+    assert prune.hopeless(store, replace(bad, sweep=replace(SWEEP, prune=""))) == ""
+
+
 # --- what a sampler learns from ---
 
 
@@ -239,6 +278,9 @@ def test_study_is_made_anew_from_rows() -> None:
     ]
     found = sampler.study(domains, known, goal, 1)
     assert [each.state.name for each in found.trials[20:]] == ["RUNNING", "FAIL", "PRUNED"]
+    assert [each.intermediate_values for each in found.trials[20:]] == [{}, {}, {12: 0.7}]
+    assert found.trials[0].intermediate_values == {}
+    assert [getattr(each, "step", 0) for each in found.trials[0].distributions.values()] == [None, 1, 0, 0.1]
     assert found.best_trial.params == {"x": 0.3, "n": 3, "c": "a", "s": 0.3}
     assert isinstance(found, optuna.Study)
     asked = sampler.ask(domains, known, goal, 1)
