@@ -486,7 +486,7 @@ def killed_with_its_worker(own: Sandbox) -> int:
 def test_stop_a_run_whose_supervisor_was_killed(sandbox: Sandbox) -> None:
     own = held(sandbox)
     pid = killed_with_its_worker(own)
-    assert "nobody attends to run 1" in own.run("runs").err
+    assert "the supervisor of run 1 was killed" in own.run("runs").err
     assert is_alive(pid)
     assert own.run("runs", "stop", "1").err.splitlines()[-1] == "INFO  | run 1 is stopped"
     assert not is_alive(pid)

@@ -267,6 +267,15 @@ def test_the_facts_of_a_run_name_no_secret() -> None:
     assert facts.command(hidden) == "train ***"
 
 
+def test_the_state_of_a_task_names_what_is_unusual() -> None:
+    assert facts.state_of(task(state="queued")) == "queued"
+    assert facts.state_of(task(state="done", code=0, attempt=1)) == "done, exit code 0"
+    assert facts.state_of(task(state="done", attempt=2)) == "done, attempt 2"
+    assert facts.state_of(task(taken_from=3, bad_lines=1)) == (
+        "queued, taken from run 3, 1 line of metrics could not be read"
+    )
+
+
 @pytest.mark.parametrize(
     ("tasks", "expected"),
     [

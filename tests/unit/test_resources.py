@@ -12,6 +12,7 @@ from skelebot.errors import ConfigError, SkelebotError
 from skelebot.model import ALL_GPUS, Flags, Limits, Step, Task
 from skelebot.project import plan
 from skelebot.runners import gpus, limits
+from skelebot.runners.gpus import Asking
 from skelebot.runners.native import held, memory
 from skelebot.runners.native.environment import Environment
 from skelebot.units import G, M, T
@@ -169,6 +170,53 @@ THREE = [gpus.Device(str(i), f"GPU-{i}abc") for i in range(3)]
 )
 def test_the_callers_variable_names_the_devices_to_choose_from(names: str | None, numbers: str) -> None:
     assert "".join(device.number for device in gpus.visible(THREE, names)) == numbers
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Asking]:
+    """Three devices; a process computes on the first. Their names are no other test's."""
+    mark = tmp_path.stat().st_ino
+    (tmp_path / "gpu").write_text("".join(f"{i}, GPU-{mark}-{i}\n" for i in range(3)))
+    (tmp_path / "apps").write_text(f"GPU-{mark}-0, 4711\nno devices\n")
+    script = f'case "$1" in *gpu=index*) cat {tmp_path}/gpu;; *compute-apps*) cat {tmp_path}/apps;; esac'
+    yield lambda words: Step(("sh", "-c", script, *words))
+    for lock in Path("/tmp").glob(f"skelebot-gpu-GPU-{mark}-*.lock"):
+        lock.unlink()
+
+
+def wants(count: int) -> Task:
+    return Task("train", ("true",), "/", limits=Limits(gpus=count))
+
+
+def test_a_run_gets_devices_that_nothing_else_uses(machine: Asking) -> None:
+    assert gpus.take(wants(0), {}, asking=machine) == gpus.Devices()
+    first = gpus.take(wants(1), {}, asking=machine)
+    assert dict(first.variables)["CUDA_VISIBLE_DEVICES"] == "1"
+    second = gpus.take(wants(1), {}, asking=machine)
+    assert dict(second.variables)["CUDA_VISIBLE_DEVICES"] == "2"
+    with pytest.raises(SkelebotError) as error:
+        gpus.take(wants(1), {}, asking=machine)
+    me = f"is held by process {os.getpid()}"
+    assert "train needs 1 free GPU, found 0 of 3: device 0 is held by process 4711" in str(error.value)
+    assert f"device 1 {me}; device 2 {me}; wait for them" in str(error.value)
+    first.release()
+    again = gpus.take(wants(1), {}, asking=machine)
+    assert again.devices == first.devices
+    again.release()
+    second.release()
+
+
+def test_a_device_that_somebody_holds_without_a_lock_is_not_free(machine: Asking) -> None:
+    def others() -> dict[str, str]:
+        return {gpus.devices(machine)[1].uuid: "the container x"}
+
+    taken = gpus.take(wants(1), {}, others, machine)
+    assert [device.number for device in taken.devices] == ["2"]
+    taken.release()
+    with pytest.raises(SkelebotError, match=r"found 1 of 3: .*device 1 is held by the container x"):
+        gpus.take(wants(2), {}, others, machine)
+    with pytest.raises(SkelebotError, match=r"found 0 of 1 \(CUDA_VISIBLE_DEVICES=0\): device 0"):
+        gpus.take(wants(1), {"CUDA_VISIBLE_DEVICES": "0"}, others, machine)
 
 
 # --- threads ---

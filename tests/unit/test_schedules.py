@@ -1,6 +1,8 @@
 """Jobs that a cluster runs by a schedule: the CronJob by value, and what is said without a cluster."""
 
 import contextlib
+import copy
+import hashlib
 import json
 import os
 import re
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 
 from skelebot.complete import candidates
-from skelebot.errors import UsageError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.model import Cluster, Flags, Image, Place, Task
 from skelebot.runners.kubernetes import Kubernetes, manifest, pod
+from skelebot.runners.kubernetes import schedule as schedules
 from skelebot.runners.kubernetes.manifest import Schedule, Where, cron_job, schedule_token, yaml_text
 from skelebot.secret import Secret
 
@@ -195,3 +198,92 @@ def test_many_words_cannot_be_sent(argv: tuple[str, ...]) -> None:
     expected = "at most 100 kB of arguments" if len(argv[1]) > 100_000 else ""
     with pytest.raises(UsageError, match=expected) if expected else contextlib.nullcontext():
         runner.check_schedule(image, replace(TASK, argv=argv), DAILY)
+
+
+# --- deploying ---
+
+
+class FakeCluster:
+    """Keeps what it is sent, and drops the fields that an old server does not know."""
+
+    place, cron_api = Place.at("k8s://gpu/ml"), "v1"
+
+    def __init__(self, unknown: str = "") -> None:
+        self.objects: dict[tuple[str, str], Any] = {}
+        self.log: list[str] = []
+        self.unknown = unknown
+
+    def get(self, kind: str, name: str) -> Any:
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    def create(self, kind: str, body: Any) -> Any:
+        name = body["metadata"]["name"]
+        stored = copy.deepcopy(body)
+        stored["metadata"]["uid"] = f"uid of {name}"
+        stored["spec"].pop(self.unknown, None)
+        self.log.append(f"{kind} {'suspended' if body['spec']['suspend'] else 'active'}")
+        self.objects[kind, name] = stored
+        return stored
+
+    replace = create
+
+    def delete(self, kind: str, name: str) -> bool:
+        self.log.append(f"delete {kind}")
+        return self.objects.pop((kind, name), None) is not None
+
+    def path(self, kind: str) -> str:
+        return kind
+
+    def request(self, method: str, path: str, body: Any) -> Any:
+        self.log.append(f"{method} {path} of {body['metadata']['ownerReferences'][0]['uid']}")
+        self.objects[path, body["metadata"]["name"]] = body
+
+
+def deploy(cluster: FakeCluster, task: Task = TASK, schedule: Schedule = DAILY, key: bytes = b"") -> str:
+    def keyed_hash(data: bytes) -> str:
+        return hashlib.sha256(key + data).hexdigest()
+
+    return schedules.deploy(cluster, task, WHERE, schedule, keyed_hash).what  # type: ignore[arg-type]
+
+
+def test_a_deployed_job_is_updated_only_where_something_differs() -> None:
+    cluster = FakeCluster()
+    assert [deploy(cluster), deploy(cluster)] == ["new", "unchanged"]
+    assert deploy(cluster, replace(TASK, argv=("true",))) == "updated"
+    assert cluster.log == ["cronjobs active", "delete secrets", "cronjobs active"]
+
+
+def test_an_update_leaves_a_schedule_paused() -> None:
+    cluster = FakeCluster()
+    deploy(cluster)
+    (stored,) = cluster.objects.values()
+    stored["spec"]["suspend"] = True
+    assert deploy(cluster, schedule=DAILY._replace(cron="@hourly")) == "updated"
+    assert cluster.log[-1] == "cronjobs suspended"
+
+
+def test_nothing_begins_before_its_secret_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret")
+    cluster = FakeCluster()
+    assert deploy(cluster, TASKS["secret"]) == "new"
+    first, second, third = cluster.log
+    assert (first, third) == ("cronjobs suspended", "cronjobs active")
+    assert re.fullmatch("POST secrets of uid of demo-report-[0-9a-f]+", second)
+    assert deploy(cluster, TASKS["secret"]) == "unchanged"
+    monkeypatch.setenv("TOKEN", "other")
+    assert deploy(cluster, TASKS["secret"]) == "updated"
+
+
+def test_a_failed_update_keeps_what_was_deployed() -> None:
+    cluster = FakeCluster(unknown="startingDeadlineSeconds")
+    with pytest.raises(
+        SkelebotError, match="does not know startingDeadlineSeconds; its Kubernetes is too old"
+    ):
+        deploy(cluster)
+    assert cluster.objects == {}
+    cluster.unknown = ""
+    deploy(cluster)
+    cluster.unknown = "startingDeadlineSeconds"
+    with pytest.raises(SkelebotError, match="its Kubernetes is too old"):
+        deploy(cluster, schedule=DAILY._replace(cron="@hourly"))
+    assert list(cluster.objects) != []

@@ -208,9 +208,7 @@ def report(store: Store, root: str | None, left: Estimate, any_shown: bool = Tru
         (console.warn if store.setting(worker.PAUSED) else console.info)(why)
     for number in store.numbers("running", root):
         if not supervise.is_supervised(store, number):
-            console.warn(
-                f"nobody attends to run {number}, as its supervisor was killed; a worker goes on with it"
-            )
+            console.warn(f"the supervisor of run {number} was killed; a worker continues the run")
 
 
 def hold_up(store: Store, root: str | None, waiting: int) -> str:
