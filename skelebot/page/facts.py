@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from skelebot import console
 from skelebot.page import text
-from skelebot.runs.difference import Kind, differences, machine, plain_variables
-from skelebot.runs.record import Metric, RunRecord, TaskRecord, iso, seconds
+from skelebot.runs import provenance
+from skelebot.runs.difference import Kind, differences
+from skelebot.runs.record import Metric, RunRecord, TaskRecord
 from skelebot.secret import display_text
 
 MOST_COMPARED = 50
@@ -40,26 +41,11 @@ def _facts(run: RunRecord) -> Iterator[Fact]:
     yield Fact("chain", run.shown_chain)
     yield Fact("note", run.note)
     yield Fact("tags", " ".join(run.tags))
-    yield Fact("project", f"{run.project}, in {run.root}" + (f", environment {run.env}" if run.env else ""))
-    yield Fact("where", run.where + ("" if run.own else ", in the checkout itself"))
-    for name, when in (("created", run.created), ("started", run.started), ("ended", run.ended)):
-        yield Fact(name, iso(when) or "")
-    yield Fact("took", console.duration(seconds(run) or 0) if run.ended else "")
-    if run.commit:
-        changed = {True: ", with changes", False: "", None: ", perhaps with changes"}[run.dirty]
-        remote = f", from {run.remote}" if run.remote else ""
-        yield Fact("commit", f"{run.commit}{f' on {run.branch}' if run.branch else ''}{remote}{changed}")
-    yield from (Fact("code", tree) for tree in dict.fromkeys(task.tree for task in run.tasks))
-    yield Fact("priority", str(run.priority or ""))
+    yield from (Fact(*pair) for pair in provenance.origin(run))
     yield from (Fact("repeats", f"run {number}", number) for number in (run.parent,) if number)
     yield from (Fact("after", f"run {number}", number) for number in run.after)
     yield from (Fact("image", f"{name}, {id}") for name, id in run.images)
-    yield from (Fact("machine", f"{name} {words}") for name, words in machine(run.tasks).items())
-    for path, fingerprint in run.data:
-        yield Fact("data", f"{path}: {fingerprint[:12] or 'was not there'}")
-    yield from (Fact("variable", f"{name} = {value}") for name, value in plain_variables(run).items())
-    for name, _ in run.variables:
-        yield Fact("variable", f"{name}, from the worker's environment or an envFile")
+    yield from (Fact(*pair) for pair in provenance.surroundings(run))
     yield Fact("uid", run.uid)
 
 

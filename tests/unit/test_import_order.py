@@ -85,8 +85,8 @@ ROOMS = {
     ),
     "pipeline": ("__init__", "contents", "key", "record", "reasons"),
     "runs": (
-        *("record", "metrics", "trial", "store", "snapshot", "difference", "outside", "packages", "outputs"),
-        "environments",
+        *("record", "metrics", "trial", "store", "snapshot", "difference", "provenance", "outside"),
+        *("packages", "outputs", "environments"),
         *("workspace", "machine", "cache", "sampler", "prune", "search_process", "search"),
         *("measure", "mirror", "notify", "supervise"),
         *("places", "worker", "estimate", "repeat", "branch", "collect", "bundle", "__init__"),

@@ -254,6 +254,7 @@ def test_the_facts_of_a_run_name_no_secret() -> None:
         task(),
         note="see https://me:correct-horse@host/",
         variables=(("KEY", "hash"),),
+        data=(("/p/labels", ""),),
         chain=("train", "--key", "***"),
         parent=3,
     )
@@ -262,6 +263,7 @@ def test_the_facts_of_a_run_name_no_secret() -> None:
     assert "hash" not in words["variable"].text
     assert words["code"].text == "a" * 40
     assert words["repeats"].run == 3
+    assert words["data"].text == "/p/labels: was not there"
     hidden = task()
     hidden = replace(hidden, task=replace(hidden.task, argv=("train", Secret("variable", "KEY"))))
     assert facts.command(hidden) == "train ***"

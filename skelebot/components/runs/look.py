@@ -19,7 +19,7 @@ from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.model import Step
 from skelebot.options import Values
-from skelebot.runs import difference, estimate, supervise, worker, workspace
+from skelebot.runs import difference, estimate, provenance, supervise, worker, workspace
 from skelebot.runs import store as stores
 from skelebot.runs.estimate import Estimate
 from skelebot.runs.record import RunRecord, TaskRecord, iso, seconds, view
@@ -239,14 +239,7 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
     yield from _origin(run)
     for task_name, task in zip(run.names, run.tasks, strict=True):
         yield from _of_task(task_name, task)
-    for path, fingerprint in run.data:
-        yield "data", f"{path}: {fingerprint[:12] or 'was not there'}"
-    for part, text in difference.machine(run.tasks).items():
-        yield "machine", f"{part} {text}"
-    for variable, value in difference.plain_variables(run).items():
-        yield "variable", f"{variable} = {console.one_line(value)}"
-    for variable, _ in run.variables:
-        yield "variable", f"{variable}, from the worker's environment or an envFile"
+    yield from provenance.surroundings(run)
     for packages in run.packages:
         yield "packages", store.packages_file(packages)
     if run.mlflow:
@@ -256,37 +249,17 @@ def _facts(store: Store, run: RunRecord) -> Iterator[tuple[str, str]]:
 
 def _origin(run: RunRecord) -> Iterator[tuple[str, str]]:
     yield "run", f"{run.number} ({run.uid})"
-    yield "state", run.state + (f": {console.one_line(run.reason)}" if run.reason else "")
-    yield "chain", console.one_line(run.shown_chain)
+    yield "state", run.state + (f": {run.reason}" if run.reason else "")
+    yield "chain", run.shown_chain
     sweep = ", ".join(filter(None, (run.sweep.name, run.sweep.goal))) if run.sweep else ""
     words = {"name": run.name, "note": run.note, "tags": " ".join(run.tags), "sweep": sweep}
-    for name, text in words.items():
-        if text:
-            yield name, console.one_line(text)
-    yield "project", f"{run.project}, in {run.root}" + (f", environment {run.env}" if run.env else "")
-    yield "where", run.where + ("" if run.own else ", in the checkout itself")
-    for name, when in (("created", run.created), ("started", run.started), ("ended", run.ended)):
-        if when:
-            yield name, str(iso(when))
-    if run.ended:
-        yield "took", console.duration(seconds(run) or 0)
-    yield from _commit(run)
-    for tree in dict.fromkeys(task.tree for task in run.tasks):
-        yield "code", tree
-    if run.priority:
-        yield "priority", str(run.priority)
+    yield from ((name, text) for name, text in words.items() if text)
+    yield from provenance.origin(run)
     if run.parent:
         yield "parent", f"run {run.parent}"
     if run.after:
         yield "after", ", ".join(f"run {number}" for number in run.after)
     yield from (("image", f"{name}, {id}") for name, id in run.images)
-
-
-def _commit(run: RunRecord) -> Iterator[tuple[str, str]]:
-    if run.commit:
-        changed = {True: ", with changes", False: "", None: ", perhaps with changes"}[run.dirty]
-        remote = f", from {run.remote}" if run.remote else ""
-        yield "commit", f"{run.commit}{f' on {run.branch}' if run.branch else ''}{remote}{changed}"
 
 
 def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
@@ -298,15 +271,15 @@ def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
     done = f", {task.progress:.0%} done" if task.progress and task.state == "running" else ""
     yield "task", f"{name}: {task.state}{code}{took}{done}{tries}{taken}"
     for param, value in task.params:
-        yield "", f"  {param} = {console.one_line(shown(value))}"
+        yield "", f"  {param} = {shown(value)}"
     yield "", f"  runs {process.display(Step(task.task.argv))}"
     if task.outputs:
-        yield "", f"  makes {', '.join(map(console.one_line, task.outputs))}"
+        yield "", f"  makes {', '.join(task.outputs)}"
     for metric in task.metrics:
         between = f"min {number(metric.min)}, max {number(metric.max)}"
         at = f", step {number(metric.step)}" if metric.step is not None else ""
         count = console.counted(metric.count, "value")
-        yield "metric", f"{console.one_line(metric.name)}: {number(metric.last)} ({between}, {count}{at})"
+        yield "metric", f"{metric.name}: {number(metric.last)} ({between}, {count}{at})"
     if task.bad_lines:
         yield "metric", f"{console.counted(task.bad_lines, 'line')} could not be read"
 
