@@ -170,7 +170,7 @@ def test_no_secret_is_on_any_page(project: Sandbox) -> None:
             assert SECRET not in page.get(path).body
         shown = page.get("/project/run/1").body
         assert "PLAIN = seen" in shown
-        assert "TOKEN, from the environment" in shown
+        assert "TOKEN, from the worker&#39;s environment" in shown
         assert "<dt>key</dt><dd>***</dd>" in shown
         assert "--key ***" in shown
 

@@ -274,7 +274,7 @@ def test_secrets_come_from_whoever_runs_it(sandbox: Sandbox) -> None:
     assert done.code == 0, own.run("runs", "logs", "1")
     assert grep(store, changed) == []
     assert runs_of(own)[1]["params"] == {"run": {"token": "***"}}
-    assert "variable   KEY, from the environment" in own.ok("runs", "show", "1")
+    assert "variable   KEY, from the worker's environment" in own.ok("runs", "show", "1")
 
 
 def test_missing_secret_fails_the_run_with_that_reason(sandbox: Sandbox) -> None:
