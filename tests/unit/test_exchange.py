@@ -99,6 +99,18 @@ def test_after_a_job_nothing_is_sent_or_deleted_there(sides: Sides) -> None:
     assert tree(sides.there) == {"new": "2"}
 
 
+def test_what_is_deleted_here_after_a_job_is_deleted_there(sides: Sides) -> None:
+    (sides.here / "gone").write_text("1")
+    (sides.here / "stays").write_text("2")
+    sides.send()
+    sides.fetch()
+    later(sides.here / "stays", "3")
+    sides.send()
+    (sides.here / "gone").unlink()
+    sides.send()
+    assert tree(sides.there) == {"stays": "3"}
+
+
 def test_what_a_running_job_is_writing_stays_there_for_now(sides: Sides) -> None:
     (sides.there / "growing").write_text("1")
     sides.in_use = True

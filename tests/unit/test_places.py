@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skelebot.errors import UsageError
 from skelebot.json_form import from_json, to_json
-from skelebot.model import NATIVE, Image, Limits, Place, Task
+from skelebot.model import NATIVE, Flags, Image, Limits, Place, Task
 from skelebot.runners.runner import Capacity
 from skelebot.runs import places
 from skelebot.runs.places import HERE, Choice
@@ -163,3 +163,18 @@ def test_what_was_frozen_for_a_place_is_taken_nowhere() -> None:
     assert not replace(run(), own=False).is_movable
     assert run(A).engine == A
     assert run(A, B).engine is run(NATIVE).engine is run(DEFAULT).engine is None
+
+
+def test_a_place_that_does_not_answer_is_reported_once_and_not_asked_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machines = places.Machines(Flags())
+    assert machines.answers(A)
+    assert machines.silent == []
+    machines.note_silent(A, "no engine answers at ssh://a, or choose another with -d")
+    machines.note_silent(A, "no engine answers at ssh://a")
+    assert (machines.answers(A), machines.answers(B), machines.silent) == (False, True, [A])
+    assert capsys.readouterr().err == (
+        "WARN  | no engine answers at ssh://a; its runs wait in the queue, and it is asked again later\n"
+    )
+    assert machines.capacity(A, None) is None
