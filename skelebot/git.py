@@ -146,7 +146,7 @@ def _option(name: str, key: str, value: str) -> tuple[str, str]:
 
 
 def _filters(folder: str) -> set[str]:
-    """Return the names of all filters that git knows there, including the user's own."""
+    """Return the names of all filters that git knows there, including those in the user's configuration."""
     code, out, err = ask(folder, "config", "--null", "--name-only", "--get-regexp", _CAN_RUN)
     if code > 1:  # 1: there are none
         raise SkelebotError(err.strip().partition("\n")[0])

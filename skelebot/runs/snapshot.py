@@ -397,7 +397,7 @@ def collect(store: str, young: float = YOUNG) -> int:
 
 
 def _repack(store: str, lock: IO[str]) -> None:
-    """Let git drop what nothing leads to. It inherits the lock: it goes on when this process is killed."""
+    """Let git drop what nothing leads to. It inherits the lock, as it may outlive this process."""
     code = _repository(store)
     try:
         git.own_change(code, "repack", "-a", "-d", "-q", pass_fds=(lock.fileno(),))

@@ -75,7 +75,7 @@ class _Worker:
         self._who = process.identity(os.getpid())
         self._given_up: set[int] = set()
         self._requests = self._answered = self._quick_failures = 0
-        self._has_failed = self._is_told = False
+        self._has_failed = self._is_reported = False
         self._seen: tuple[int, ...] | None = None
         self._looked = 0.0
 
@@ -90,7 +90,7 @@ class _Worker:
                 is_idle = self._take(ended)
                 is_alone = not self._children and not self._notifiers
                 if is_alone and (self._requests or (self._plan.drain and is_idle)):
-                    self._tell_of_empty_queues()
+                    self._report_empty_queues()
                     if not self._notifiers:
                         break
                 self._stop_if_asked()
@@ -145,7 +145,7 @@ class _Worker:
                 return True
             claimed = claim(self._store, self._plan.root, tuple(self._plan.slots), free, self._machines)
             if claimed is None:
-                self._tell_of_empty_queues()
+                self._report_empty_queues()
                 return self._nothing_is_left()
             self._start(*claimed)
         return not self._children and not self._adopted and bool(self._machines.silent)
@@ -163,11 +163,11 @@ class _Worker:
 
     def _is_paused(self) -> bool:
         if why := self._store.setting(PAUSED):
-            if not self._is_told:
-                console.warn(f"the queue is paused: {why}; `skelebot runs resume` goes on")
-            self._is_told = self._has_failed = True
+            if not self._is_reported:
+                console.warn(f"the queue is paused: {why}; `skelebot runs resume` resumes it")
+            self._is_reported = self._has_failed = True
             return True
-        self._is_told = False
+        self._is_reported = False
         status = os.statvfs(self._store.folder)
         if status.f_bavail * status.f_frsize < self._plan.keep_free:
             free = console.size(status.f_bavail * status.f_frsize)
@@ -177,8 +177,8 @@ class _Worker:
 
     def _pause(self, why: str) -> None:
         self._store.set(PAUSED, why)
-        console.error(f"the queue is paused: {why}; `skelebot runs resume` goes on")
-        self._is_told = self._has_failed = True
+        console.error(f"the queue is paused: {why}; `skelebot runs resume` resumes it")
+        self._is_reported = self._has_failed = True
 
     def _start(self, number: int, lock: IO[str]) -> None:
         """Fork the process that supervises a run. No database is open here."""
@@ -217,7 +217,7 @@ class _Worker:
             self._given_up.add(child.number)
         if code == _UNREACHABLE:
             self._note_silent(child)
-        self._tell_of_run(child.number)
+        self._report_run(child.number)
         if code in (_CODES["failed"], _BROKEN):
             self._has_failed = True
             is_quick = time.monotonic() - child.began < _QUICK
@@ -236,35 +236,35 @@ class _Worker:
             run = self._store.get(child.number)
             self._machines.note_silent(run.engine or child.place, run.reason)
 
-    # --- telling ---
+    # --- reporting ---
 
-    def _tell_of_run(self, number: int) -> None:
+    def _report_run(self, number: int) -> None:
         with suppress(UsageError):  # somebody has removed it
             run = self._store.get(number)
             for task in run.tasks if run.state == "done" else ():
                 if task.lost:
                     console.warn(f"run {number}: {task.job} had been killed, so it was started once more")
             if run.notify and run.has_ended:
-                self._tell(partial(notify.run_ended, run, exit_code(run)))
+                self._run_aside(partial(notify.run_ended, run, exit_code(run)))
         self._mirror()
 
     def _mirror(self) -> None:
         if mirror.has_pending(self._store):
-            self._tell(partial(mirror.send_pending, self._store))
+            self._run_aside(partial(mirror.send_pending, self._store))
 
-    def _tell_of_empty_queues(self) -> None:
-        """Do so once all runs have been told of."""
+    def _report_empty_queues(self) -> None:
+        """Do so once all runs have been reported."""
         if self._children or self._notifiers:
             return
         if queues := notify.take_ended_queues(self._store, self._plan.root):
-            self._tell(partial(notify.queues_ended, queues))
+            self._run_aside(partial(notify.queues_ended, queues))
 
-    def _tell(self, tell: Callable[[], None]) -> None:
+    def _run_aside(self, command: Callable[[], None]) -> None:
         """Run a project's command in a process of its own, as it may take its time."""
         with foreground.uninterrupted():
             pid = os.fork()
             if pid == 0:
-                os._exit(_in_fork(tell))
+                os._exit(_in_fork(command))
         self._notifiers.add(pid)
 
     # --- ending ---

@@ -262,7 +262,7 @@ def test_pause_and_resume(sandbox: Sandbox) -> None:
     own.ok("queue", "run")
     own.ok("runs", "pause")
     said = drain(own, code=1)
-    assert said == "WARN  | the queue is paused: somebody has paused it; `skelebot runs resume` goes on\n"
+    assert said == "WARN  | the queue is paused: somebody has paused it; `skelebot runs resume` resumes it\n"
     assert states(own) == "queued"
     assert "the queue is paused" in own.run("runs").err
     own.ok("runs", "resume")

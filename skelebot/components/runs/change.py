@@ -267,7 +267,7 @@ def remove(session: Session, values: Values) -> int:
 
 def pause(session: Session, values: Values) -> int:
     stores.opened().set(worker.PAUSED, "somebody has paused it")
-    console.info("workers take no more runs; `skelebot runs resume` goes on")
+    console.info("the queue is paused; `skelebot runs resume` resumes it")
     return 0
 
 

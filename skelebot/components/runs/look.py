@@ -214,7 +214,7 @@ def report(store: Store, root: str | None, left: Estimate, any_shown: bool = Tru
 def hold_up(store: Store, root: str | None, waiting: int) -> str:
     """Return why nobody takes the runs that wait, so many of them, and what to do; "" if somebody does."""
     if why := store.setting(worker.PAUSED):
-        return f"the queue is paused: {why}; `skelebot runs resume` goes on"
+        return f"the queue is paused: {why}; `skelebot runs resume` resumes it"
     if waiting and not any(each["root"] in (None, root) or root is None for each in worker.workers(store)):
         return "no worker is running; `skelebot worker` runs the queue"
     return ""
