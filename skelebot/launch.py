@@ -154,6 +154,19 @@ def place(session: Session, place: Place) -> Place:
     return place
 
 
+def places(session: Session) -> list[Place]:
+    """Return the engines and clusters that the project names or has used; with -d that one alone."""
+    from skelebot.project import state
+
+    project, named = session.project, session.flags.docker_host
+    hosts = (named,) if named else (*named_hosts(project), *state.known_hosts(project.root))
+    return list(dict.fromkeys(place(session, Place.at(host)) for host in hosts))
+
+
+def named_hosts(project: Project) -> tuple[str | None, ...]:
+    return (project.host, *(job.host for job in project.jobs if job.host))
+
+
 def check(session: Session, image: Image, task: Task) -> None:
     """Raise SkelebotError for what is sure to keep the task from running."""
     from skelebot import runners

@@ -28,12 +28,12 @@ from skelebot.model import (
     Project,
     Task,
 )
-from skelebot.project import plan
+from skelebot.project import plan, state
 from skelebot.project.sources import job_params, script
 from skelebot.runners.docker import Docker
 from skelebot.secret import Secret, Word, reveal
 
-from .helpers import argv_of, arrived, write
+from .helpers import argv_of, arrived, load, write
 
 # Values that a shell, a parser or a terminal would change if it saw them.
 HOSTILE = [
@@ -809,3 +809,18 @@ def test_a_name_that_only_begins_like_a_folder_is_not_below_it(
     path: str, folder: str, expected: bool
 ) -> None:
     assert is_below(path, folder) is expected
+
+
+def test_the_places_of_a_project_are_those_that_it_names_and_has_used(tmp_path: Path) -> None:
+    hosts = {"one": "b", "two": "k8s://x"}
+    jobs = "".join(f"- {{name: {n}, source: ls, help: A, host: {h}}}\n" for n, h in hosts.items())
+    project = load(tmp_path, f"name: demo\nhost: ssh://a\njobs:\n{jobs}")
+    for host in ("ssh://used", "ssh://a", None):
+        state.remember_host(project.root, host)
+
+    def places(**flags: Any) -> list[str]:
+        session = Session(project, (), Flags(**flags), set(), set())
+        return [str(place) for place in launch.places(session)]
+
+    assert places() == ["ssh://a", "b", "k8s://x", "ssh://used"]
+    assert places(docker_host="k8s://y") == ["k8s://y"]

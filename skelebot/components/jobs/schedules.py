@@ -1,7 +1,7 @@
 """`deploy`, `pause`, `resume` and `undeploy`: jobs that a cluster runs by their schedules."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 
@@ -119,7 +119,7 @@ def _row(each: Deployed) -> dict[str, str]:
 def _deployed(session: Session) -> list[tuple[Client, Deployed]]:
     """What is deployed of the project, on each cluster that answers."""
     found: list[tuple[Client, Deployed]] = []
-    places, failures = dict.fromkeys(_places(session)), []
+    places, failures = [place for place in launch.places(session) if place.is_cluster], []
     if not places:
         raise UsageError("no job runs on a cluster; name one with -d k8s://CONTEXT/NAMESPACE")
     for place in places:
@@ -133,15 +133,6 @@ def _deployed(session: Session) -> list[tuple[Client, Deployed]]:
     for failure in failures:
         console.warn(str(failure))
     return found
-
-
-def _places(session: Session) -> Iterator[Place]:
-    """The clusters that the project names, or has used; of -d that one alone."""
-    project, named = session.project, session.flags.docker_host
-    hosts = (project.host, *(job.host for job in project.jobs), *state.known_hosts(project.root))
-    for host in (named,) if named else hosts:
-        if (place := Place.at(host)).is_cluster:
-            yield launch.place(session, place)
 
 
 # --- what becomes of it ---

@@ -9,7 +9,7 @@ from skelebot import console, foreground, launch, process, runners
 from skelebot.component import Session
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
 from skelebot.files import sweep
-from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Project, Run, Task
+from skelebot.model import NATIVE, WORKDIR, Job, Mount, Place, Run, Task
 from skelebot.options import Values
 from skelebot.project import plan, state
 from skelebot.runners.runner import Cleaned, Runner, has_ended
@@ -27,18 +27,10 @@ Found = list[tuple[Runner, Run]]
 
 def _runners(session: Session) -> list[Runner]:
     """Those that may know runs of the project: the places that it names, and those that it has used."""
-    project, flags = session.project, session.flags
-    if flags.docker_host:
-        return [runners.at(launch.place(session, Place.at(flags.docker_host)), flags)]
-    if flags.native:
-        return [runners.at(NATIVE, flags)]
-    hosts = (*_named_hosts(project), *state.known_hosts(project.root))
-    places = dict.fromkeys(launch.place(session, Place.at(host)) for host in hosts)
-    return [runners.at(place, flags) for place in (*places, NATIVE)]
-
-
-def _named_hosts(project: Project) -> tuple[str | None, ...]:
-    return (project.host, *(job.host for job in project.jobs if job.host))
+    flags = session.flags
+    places = launch.places(session) if flags.docker_host or not flags.native else []
+    own = [] if flags.docker_host else [NATIVE]
+    return [runners.at(place, flags) for place in (*places, *own)]
 
 
 def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list[Run]], list[Runner]]:
@@ -60,7 +52,7 @@ def by_runner(session: Session, every_checkout: bool) -> tuple[dict[Runner, list
     # This machine's processes can always be asked, so that they say nothing about the rest.
     if failures and not known and all(runner.place.is_native for runner in found):
         raise next(iter(failures.values()))
-    root, named = session.project.root, _named_hosts(session.project)
+    root, named = session.project.root, launch.named_hosts(session.project)
     failures = {runner: error for runner, error in failures.items() if _is_used(runner.place, root)}
     for runner, failure in failures.items():
         forget = (
