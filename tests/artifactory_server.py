@@ -55,6 +55,7 @@ class Faults:
     length: str = ""  # this is said of how long a file is
     no_ranges: bool = False
     further: int = 0  # a body has so many bytes more than a HEAD announces
+    endless: str = ""  # GETs of paths with this text are answered with `code`, and bytes without end
     gzips: bool = False  # as a proxy does for those who take it
 
 
@@ -222,6 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
             faults.failing -= 1
             raise _Refused(faults.code, "the server is not itself")
         if self._cut_body and (self.command != "GET" or "/api/" in self.path):
+            raise _Cut
+        if faults.endless and self.command == "GET" and faults.endless in self.path:
+            self._start(faults.code, {"Connection": "close", "Location": self.path.partition("?")[0]})
+            with suppress(OSError):
+                while True:
+                    self.connection.sendall(bytes(_BLOCK))
+                    self.server.sent += _BLOCK
             raise _Cut
         if faults.page:
             self._discard()

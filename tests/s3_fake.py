@@ -37,6 +37,9 @@ class Rules:
     read_only: bool = False
     page: bytes = b""  # the answer to every request
     further: int = 0  # a body has so many bytes more than a HEAD announces
+    lengths: frozenset[str] = frozenset(("HEAD", "GET"))  # to which an answer announces its length
+    empty: int = 0  # so many next bodies of files have nothing in them
+    row: str = ""  # stands in each listing
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
             f"<LastModified>{_iso(one.modified)}</LastModified></Contents>"
             for key, one in found
         ]
-        self._xml("ListBucketResult", f"<Name>{bucket}</Name><KeyCount>{len(rows)}</KeyCount>", *rows)
+        self._xml(
+            "ListBucketResult",
+            f"<Name>{bucket}</Name><KeyCount>{len(rows)}</KeyCount>",
+            *rows,
+            self.server.rules.row,
+        )
 
     def _xml(self, name: str, *rows: str) -> None:
         text = f'<{name} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{"".join(rows)}</{name}>'
@@ -185,8 +193,14 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = int(match[1]), min(int(match[2]) + 1, size)
         further = self.server.rules.further if self.command == "GET" else 0
         is_part = (start, end) != (0, size)
+        if self.command == "GET" and self.server.rules.empty:
+            self.server.rules.empty -= 1
+            end = start
         self.send_response(206 if is_part else 200)
-        self.send_header("Content-Length", str(end - start + further))
+        if self.command in self.server.rules.lengths:
+            self.send_header("Content-Length", str(end - start + further))
+        else:
+            self.send_header("Connection", "close")
         self.send_header("Last-Modified", formatdate(one.modified, usegmt=True))
         self.send_header("ETag", one.tag)
         if is_part:

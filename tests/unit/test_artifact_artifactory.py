@@ -84,6 +84,17 @@ def test_a_server_that_sends_more_than_it_announced(tmp_path: Path, server: Serv
     assert server.sent < 50 << 20
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "most"),
+    [(200, "does not answer as Artifactory", 300), (409, "Conflict", 20), (302, "too many redirects", 100)],
+)
+def test_a_server_that_answers_without_end(server: Server, code: int, text: str, most: int) -> None:
+    server.faults.endless, server.faults.code = "api/storage", code
+    with pytest.raises(SkelebotError, match=text):
+        list(store(server).list("m"))
+    assert server.sent < most << 20
+
+
 def test_a_file_that_can_be_executed(tmp_path: Path, server: Server) -> None:
     for mode, force in ((0o644, False), (0o755, True), (0o644, True)):
         upload(tmp_path, os.urandom(10))

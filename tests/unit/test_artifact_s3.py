@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -334,12 +335,52 @@ def test_of_pushes_at_once_one_wins(tmp_path: Path, fake: Server, size: int, con
 
 
 @SIZES
-def test_a_server_that_sends_more_than_it_announced(tmp_path: Path, fake: Server, size: int) -> None:
+@pytest.mark.parametrize("lengths", [("HEAD", "GET"), ("HEAD",)])
+def test_a_server_that_sends_more_than_it_announced(
+    tmp_path: Path, fake: Server, size: int, lengths: tuple[str, ...]
+) -> None:
     pushed(tmp_path, fake, size)
     stored = S3Store(of(fake)).head("m")
     assert stored
-    fake.rules.further = 400 << 20
+    stored = replace(stored, sha256=None)  # as of a file that others have put there
+    fake.rules.further, fake.rules.lengths = 400 << 20, frozenset(lengths)
     with pytest.raises(Unusable, match=f"sent more than the {size} bytes that it announced"):
         S3Store(of(fake)).pull(stored, str(tmp_path / "part"), lambda count: None, lambda count: None)
     assert (tmp_path / "part").stat().st_size <= size
     assert fake.sent < 50 << 20
+
+
+def test_a_server_that_announces_no_length(tmp_path: Path, fake: Server) -> None:
+    content = pushed(tmp_path, fake, 1000)
+    store = S3Store(of(fake))
+    stored = store.head("m")
+    assert stored
+    fake.rules.lengths = frozenset()
+    assert store.pull(stored, str(tmp_path / "part"), lambda count: None, lambda count: None) == 1000
+    assert (tmp_path / "part").read_bytes() == content
+    with pytest.raises(SkelebotError, match="does not answer as S3 does; check `endpoint`"):
+        store.head("m")
+
+
+@pytest.mark.parametrize("lengths", [("HEAD", "GET"), ("HEAD",)])
+def test_a_server_that_sends_nothing_is_not_asked_at_once_again(
+    tmp_path: Path, fake: Server, lengths: tuple[str, ...]
+) -> None:
+    content = pushed(tmp_path, fake, 1000)
+    store = S3Store(of(fake))
+    stored = store.head("m")
+    assert stored
+    fake.rules.empty, fake.rules.lengths = 1, frozenset(lengths)
+    began = time.monotonic()
+    store.pull(stored, str(tmp_path / "part"), lambda count: None, lambda count: None)
+    assert time.monotonic() - began >= 0.4
+    assert (tmp_path / "part").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["Key", "Size", "LastModified", "ETag"])
+def test_a_listing_in_which_something_is_missing(fake: Server, name: str) -> None:
+    rows = {"Key": "m", "Size": "1", "LastModified": "2026-01-01T00:00:00Z", "ETag": "e"}
+    row = "".join(f"<{each}>{text}</{each}>" for each, text in rows.items() if each != name)
+    fake.rules.row = f"<Contents>{row}</Contents>"
+    with pytest.raises(SkelebotError, match="does not answer as S3 does; check `endpoint`"):
+        list(S3Store(of(fake)).list(""))

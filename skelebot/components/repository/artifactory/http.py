@@ -1,7 +1,7 @@
 """Requests to Artifactory: credentials, redirects, retries, and the meaning of refusals."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -15,6 +15,7 @@ from skelebot.errors import SkelebotError
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60  # the latter between two pieces of an answer
 _TRIES = 5
 _LONGEST_WAIT = 120  # seconds that a server may ask a client to wait
+_LONGEST_ANSWER, _LONGEST_REFUSAL = 256 << 20, 1 << 20  # bytes; a listing has 300 for each file
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,6 +46,7 @@ class Connection:
         self._session = requests.Session()
         self._session.trust_env = True
         self._session.auth = _without_netrc
+        self._session.hooks["response"].append(_cut_off)
         # What a proxy compresses on the way can be neither measured nor resumed.
         self._session.headers["Accept-Encoding"] = "identity"
 
@@ -124,6 +126,32 @@ class Connection:
 
     def protocol_error(self) -> SkelebotError:
         return SkelebotError(f"{self.host} does not answer as Artifactory does; check `url`")
+
+
+class _Beginning:
+    """The body of an answer up to `limit` bytes, as nothing keeps a server from sending without end."""
+
+    def __init__(self, raw: Any, limit: int) -> None:
+        self._raw, self._left = raw, limit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(self, size: int, decode_content: bool | None = None) -> Iterator[bytes]:
+        for block in self._raw.stream(size, decode_content):
+            yield block[: self._left]
+            self._left -= len(block)
+            if self._left <= 0:
+                self._raw.close()  # the next request would get the rest
+                return
+
+
+def _cut_off(answer: requests.Response, stream: bool = False, **options: Any) -> None:
+    """Limit an answer that is read at once, and any but a success."""
+    if not answer.ok or answer.is_redirect:
+        answer.raw = _Beginning(answer.raw, _LONGEST_REFUSAL)
+    elif not stream:
+        answer.raw = _Beginning(answer.raw, _LONGEST_ANSWER)
 
 
 def _retry_after(retry: Retry, answer: requests.Response) -> float:

@@ -42,6 +42,10 @@ from skelebot.components.repository.store import (
 _TRIES = 5  # of a range that brings nothing
 
 
+class _NothingSent(BotoCoreError):
+    fmt = "it sends nothing of {key}"
+
+
 class S3Store:
     def __init__(self, settings: S3) -> None:
         self._bucket = open_bucket(settings)
@@ -78,8 +82,7 @@ class S3Store:
             for page in pages.paginate(Bucket=self._bucket.name, Prefix=folder + prefix):
                 _check_page(page)
                 for found in page.get("Contents", ()):
-                    modified = found["LastModified"].isoformat(timespec="seconds")
-                    yield Stored(found["Key"][len(folder) :], found["Size"], modified, None, found["ETag"])
+                    yield _listed(found, len(folder))
 
     def head(self, key: str) -> Stored | None:
         try:
@@ -95,12 +98,15 @@ class S3Store:
                 raise
         try:
             modified, tag = found["LastModified"].isoformat(timespec="seconds"), found["ETag"]
+            size = found["ContentLength"]
         except KeyError:  # another web server
             raise protocol_error() from None
+        if size < 0:
+            raise protocol_error()
         known = found.get("Metadata", {})
         is_executable = known.get("executable") == "true"
         origin = tuple((name, known[name]) for name in ORIGIN_NAMES if name in known)
-        return Stored(key, found["ContentLength"], modified, known.get("sha256"), tag, is_executable, origin)
+        return Stored(key, size, modified, known.get("sha256"), tag, is_executable, origin)
 
     def is_executable(self, stored: Stored) -> bool:
         return stored.is_executable
@@ -235,9 +241,23 @@ class S3Store:
         # Not `with answer["Body"]`: that gives the stream below it, which takes a broken connection for
         # the end.
         with closing(answer["Body"]) as body:
-            while start < end and (block := body.read(min(BLOCK, end - start))):
-                start += len(block)
+            here = start
+            while here < end and (block := body.read(min(BLOCK, end - here))):
+                here += len(block)
                 yield block
+            if here == start:  # or it would be asked without end
+                raise _NothingSent(key=stored.key)
+            if here == end and "ContentLength" not in answer and body.read(1):
+                raise oversized(stored)
+
+
+def _listed(found: Mapping[str, Any], start: int) -> Stored:
+    """An object of a listing, by its key from `start` on. Raises SkelebotError."""
+    try:
+        modified = found["LastModified"].isoformat(timespec="seconds")
+        return Stored(found["Key"][start:], found["Size"], modified, None, found["ETag"])
+    except KeyError:  # another web server
+        raise protocol_error() from None
 
 
 def _check_page(page: Mapping[str, Any]) -> None:
