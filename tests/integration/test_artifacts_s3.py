@@ -758,7 +758,7 @@ def test_an_endpoint_that_is_no_address(project: Sandbox, endpoint: str) -> None
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"bucket": "a b"}, "'a b' cannot be a bucket's name; fix `bucket`"),
+        ({"bucket": "a b"}, "'a b' cannot be a bucket's name, nor an access point's ARN; fix `bucket`"),
         ({"bucket": "some-bucket", "region": "no region!"}, "the store cannot be used: "),
     ],
 )

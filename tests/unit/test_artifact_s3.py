@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -264,11 +265,52 @@ def test_a_bucket_or_an_access_point(text: str, expected: tuple[str, str]) -> No
     assert split_bucket(text) == expected
 
 
-def test_an_access_point_is_asked_at_its_own_host(settings: S3) -> None:
-    arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/team"
-    bucket = open_bucket(S3(f"{arn}/weather", "us-east-1"))
-    url = bucket.client.generate_presigned_url("get_object", bucket.at("m"))
-    assert url.startswith("https://team-123456789012.s3-accesspoint.eu-west-1.amazonaws.com/weather/m?")
+def address(arn: str, region: str) -> str:
+    bucket = open_bucket(S3(arn.replace("ID", "123456789012"), region))
+    with explained(bucket.name):
+        return str(bucket.client.generate_presigned_url("get_object", bucket.at("m")).partition("?")[0])
+
+
+@pytest.mark.parametrize(
+    ("arn", "region", "host"),
+    [
+        ("arn:aws:s3:eu-west-1:ID:accesspoint/a", "us-east-1", "s3-accesspoint.eu-west-1.amazonaws.com"),
+        (
+            "arn:aws-cn:s3:cn-north-1:ID:accesspoint:a",
+            "cn-north-1",
+            "s3-accesspoint.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "arn:aws:s3-outposts:eu-west-1:ID:outpost:op-1:accesspoint:a",
+            "eu-west-1",
+            "op-1.s3-outposts.eu-west-1.amazonaws.com",
+        ),
+        (
+            "arn:aws:s3-object-lambda:eu-west-1:ID:accesspoint/a",
+            "eu-west-1",
+            "s3-object-lambda.eu-west-1.amazonaws.com",
+        ),
+    ],
+)
+def test_an_access_point_is_asked_at_its_own_host(settings: S3, arn: str, region: str, host: str) -> None:
+    assert address(f"{arn}/weather", region) == f"https://a-123456789012.{host}/weather/m"
+
+
+@pytest.mark.parametrize(
+    ("arn", "problem"),
+    [
+        ("arn:aws:s3:::models/weather", "'arn:aws:s3:::models' cannot be a bucket's name, nor an access"),
+        ("arn:aws:s3:eu-west-1:ID:accesspoint/te_am", "te_am' cannot be a bucket's name, nor an access"),
+        pytest.param(
+            "arn:aws:s3::ID:accesspoint/m1.mrap",
+            "m1.mrap needs another library; run `pip install 'botocore[crt]'`",
+            marks=pytest.mark.skipif(bool(find_spec("awscrt")), reason="awscrt is installed"),
+        ),
+    ],
+)
+def test_a_name_that_the_library_does_not_take(settings: S3, arn: str, problem: str) -> None:
+    with pytest.raises(SkelebotError, match=re.escape(problem)):
+        address(arn, "eu-west-1")
 
 
 @pytest.mark.parametrize(

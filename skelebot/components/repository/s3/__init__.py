@@ -42,7 +42,7 @@ from skelebot.components.repository.store import (
 _TRIES = 5  # of a range that brings nothing
 
 
-class _NothingSent(BotoCoreError):
+class _NothingSent(BotoCoreError):  # type: ignore[misc]
     fmt = "it sends nothing of {key}"
 
 

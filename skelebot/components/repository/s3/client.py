@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    MissingDependencyException,
     NoCredentialsError,
     ParamValidationError,
     ProxyConnectionError,
@@ -156,7 +157,12 @@ def explained(bucket: str) -> Iterator[None]:
         raise SkelebotError(f"the store cannot be used: {_line(error)}; {hint}") from None
     except ParamValidationError:  # whose text is the rule for names, at length
         raise SkelebotError(
-            f"the store cannot be used: {bucket!r} cannot be a bucket's name; fix `bucket`"
+            f"the store cannot be used: {bucket!r} cannot be a bucket's name, nor an access point's ARN; "
+            "fix `bucket`"
+        ) from None
+    except MissingDependencyException:  # for the signature of an access point in several regions
+        raise SkelebotError(
+            f"the store cannot be used: {bucket} needs another library; run `pip install 'botocore[crt]'`"
         ) from None
     except ResponseParserError:
         raise protocol_error() from None
