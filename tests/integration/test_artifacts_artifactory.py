@@ -30,6 +30,7 @@ from artifactory_server import (
 )
 from harness import SKELEBOT, Result, Sandbox, Terminal, peak_memory, wait_for
 from moto.server import ThreadedMotoServer
+from socks_proxy import socks_proxy
 
 MODEL = "{name: model, file: models/m.pkl}"
 SECRETS = (PASSWORD, TOKEN, EXPIRED, API_KEY, "wrong-password")
@@ -918,11 +919,27 @@ def test_no_proxy_sees_what_goes_to_this_machine(ada: Sandbox, server: Server, t
         assert proxy.requests == []
 
 
+def test_a_socks_proxy(ada: Sandbox, server: Server) -> None:
+    project(ada, "http://art.example.org", more=", insecure: true")
+    with socks_proxy(server.port) as proxy:
+        address = f"socks5h://127.0.0.1:{proxy.port}"
+        behind = ada.without_env("no_proxy", "NO_PROXY").with_env(all_proxy=address, ALL_PROXY=address)
+        behind.ok("push", "model")
+        behind.ok("pull", "model", "LATEST")
+        assert set(proxy.asked) == {"art.example.org"}
+
+
 @pytest.mark.parametrize(
     ("proxy", "has_socks", "message"),
     [
         ("socks5://127.0.0.1:9", False, "its SOCKS proxy needs PySocks; run `pip install PySocks`"),
-        ("socks5://127.0.0.1:9", True, "cannot be reached: "),
+        (
+            "socks5://127.0.0.1:9",
+            True,
+            "; check the proxy; socks5h://HOST:PORT is one that also looks up names",
+        ),
+        ("socks://127.0.0.1:9", True, "its SOCKS proxy names no known version; check the proxy; socks5h://"),
+        ("socks://127.0.0.1:9", False, "its SOCKS proxy needs PySocks; run `pip install PySocks`"),
         ("http://", True, "cannot be reached: "),
     ],
 )

@@ -16,6 +16,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10, 60  # the latter between two pieces of an 
 _TRIES = 5
 _LONGEST_WAIT = 120  # seconds that a server may ask a client to wait
 _LONGEST_ANSWER, _LONGEST_REFUSAL = 256 << 20, 1 << 20  # bytes; a listing has 300 for each file
+_SOCKS_HINT = "check the proxy; socks5h://HOST:PORT is one that also looks up names"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -65,9 +66,9 @@ class Connection:
                 answer = send()
             except requests.RequestException as error:
                 if not retry.total or isinstance(error, requests.exceptions.SSLError):
-                    raise SkelebotError(
-                        f"{self.host} cannot be reached: {root_cause(error)}; check the network and `url`"
-                    ) from None
+                    cause = root_cause(error)
+                    hint = _SOCKS_HINT if "SOCKS" in cause else "check the network and `url`"
+                    raise SkelebotError(f"{self.host} cannot be reached: {cause}; {hint}") from None
             else:
                 wait = _retry_after(retry, answer)
                 is_temporary = answer.status_code >= 500 or answer.status_code == 429
@@ -100,9 +101,13 @@ class Connection:
         raise requests.TooManyRedirects("too many redirects")
 
     def _address_error(self, error: ValueError) -> Exception:
-        if "SOCKS" in str(error):
+        if "Missing dependencies for SOCKS" in str(error):
             hint = "run `pip install PySocks`, or set another proxy"
             return SkelebotError(f"{self.host} cannot be reached: its SOCKS proxy needs PySocks; {hint}")
+        if "SOCKS version" in str(error):  # the text has the proxy's password
+            return SkelebotError(
+                f"{self.host} cannot be reached: its SOCKS proxy names no known version; {_SOCKS_HINT}"
+            )
         if isinstance(error, requests.RequestException):  # about the proxy or `url`
             return error
         return requests.exceptions.InvalidURL("it redirects to an invalid address")
