@@ -20,6 +20,8 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,60 @@ class Line:
                 before = data[-len(until) :]
                 target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)
+
+
+# --- a login that may push but not pull ---
+
+
+class _PushOnly(BaseHTTPRequestHandler):
+    """Passes all on to a registry but questions for a manifest, which it denies."""
+
+    protocol_version = "HTTP/1.1"
+    target = ""
+
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b"".join(iter(self._chunk, b""))
+        headers = {n: v for n, v in self.headers.items() if n not in ("Content-Length", "Transfer-Encoding")}
+        if self.command in ("GET", "HEAD") and "/manifests/" in self.path:
+            said = b'{"errors": [{"code": "DENIED", "message": "requested access is denied"}]}'
+            self._answer(403, said, {"Content-Type": "application/json", "Content-Length": str(len(said))})
+            return
+        far = HTTPConnection(self.target, timeout=60)
+        far.request(self.command, self.path, body, headers)
+        with far.getresponse() as answer:
+            self._answer(answer.status, answer.read(), dict(answer.getheaders()))
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _pass  # noqa: N815
+
+    def _chunk(self) -> bytes:
+        data = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return data
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def push_only(registry: Registry) -> Iterator[int]:
+    """The port of a registry whose manifests nobody may read."""
+    handler = type("Handler", (_PushOnly,), {"target": registry.server})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 # --- an image that is quickly pushed and saved ---

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import CLIENTS, SKELEBOT, Result, Sandbox, Terminal, docker, wait_for
-from registry_server import PASSWORD, USER, Line, Registry, running, tiny
+from registry_server import PASSWORD, USER, Line, Registry, push_only, running, tiny
 
 pytestmark = pytest.mark.engine
 
@@ -267,6 +267,28 @@ def test_another_image_is_refused_without_fetching_it(caller: Sandbox, name: str
         caller.write("data.txt", "second")
         failed(caller.run("publish", timeout=60), "is already published with other content")
     assert tags_here(repository) == set()
+
+
+def test_a_version_is_not_replaced_unseen_where_a_login_may_push_but_not_pull(
+    caller: Sandbox, name: str, registry: Registry
+) -> None:
+    caller = with_login(caller)
+    project(caller, name, registry.port)
+    first = caller.ok("publish").strip()
+    with push_only(registry) as port:
+        repository = project(caller, name, port)
+        caller.write("data.txt", "second")
+        unseen = (
+            f"127.0.0.1:{port} does not let this login see whether {repository}:1.2.0 is already published"
+        )
+        failed(caller.run("publish"), unseen, "grant it the right to pull, or use --force")
+        text = json.dumps({"auths": {f"127.0.0.1:{port}": {"auth": registry.auth}}})
+        caller.write("../home/.docker/config.json", text)
+        own = caller.without_env("SKELEBOT_REGISTRY_USER", "SKELEBOT_REGISTRY_PASSWORD")
+        failed(own.run("publish"), unseen)
+        assert digest_of(registry, name, "1.2.0") == digest_of(registry, name, "latest") == first
+        second = caller.ok("publish", "--force").strip()
+    assert digest_of(registry, name, "1.2.0") == digest_of(registry, name, "latest") == second != first
 
 
 # --- logins ---

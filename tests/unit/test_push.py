@@ -119,17 +119,36 @@ def published(client: Client) -> str | None:
     return found and found[0]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        missing(),
-        refusing("pull access denied for demo, repository does not exist or may require docker login"),
-        refusing("unauthorized: authentication required"),
-        refusing("name unknown: repository not found"),
-    ],
-)
+@pytest.mark.parametrize("answer", [missing(), refusing("name unknown: repository not found")])
 def test_a_free_name(client: MakeClient, answer: str) -> None:
     assert published(client(pull=answer)) is None
+
+
+REFUSALS = (
+    "pull access denied for demo, repository does not exist or may require docker login: denied",
+    "unauthorized: authentication required",
+    "denied: User: ada is not authorized to perform: ecr:BatchGetImage on resource: demo",
+    'Head "https://h/v2/demo/manifests/1.0.0": unexpected status: 403 Forbidden',
+)
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_login_that_may_not_pull(client: MakeClient, tmp_path: Path, said: str) -> None:
+    unseen = f"see whether {NAME} is already published ({said}); grant it the right to pull, or use --force"
+    pulls = client(pull=refusing(said))
+    with pytest.raises(SkelebotError, match=re.escape(unseen)):
+        published(pulls)
+    with pytest.raises(SkelebotError, match=re.escape(unseen)):
+        login.with_login(
+            pulls, SERVER, ADA, lambda env: push.published_image(pulls, SERVER, image(), NAME, TASK, env)
+        )
+    assert names(tmp_path) == {}
+
+
+@pytest.mark.parametrize("said", ["no basic auth credentials", *REFUSALS])
+def test_who_has_no_login_is_asked_for_one(client: MakeClient, said: str) -> None:
+    with pytest.raises(Refused, match=re.escape(said)):
+        published(client(pull=refusing(said), login="exit 1"))
 
 
 def test_the_same_image(client: MakeClient, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def published_image(
     """The image that the registry has by that name, after its digest; None where the name is free.
 
     It is this one, or one that differs in its commit alone. Raises SkelebotError where it is another one,
-    or the registry cannot be reached.
+    or the registry does not tell or cannot be reached, and Refused where it demands a login.
     """
     try:
         with _name_restored(client, reference, task):
@@ -145,9 +145,24 @@ def _pull(client: Client, server: str, reference: str, env: Env) -> str | None:
     said = "\n".join(lines)
     if digest := re.search(r"^Digest: (sha256:[0-9a-f]{64})", said, re.MULTILINE):
         return digest[1]
-    if code != 0 and not (_is_missing(said) or _is_refusal(said)):
-        raise explained(lines, server, reference, "{server} could not be asked for {reference}")
-    return None  # of a refusal, the push will say whether it concerns that too
+    if code != 0 and _is_missing(said):
+        return None
+    error = explained(lines, server, reference, "{server} could not be asked for {reference}")
+    if isinstance(error, Refused) and (env or _has_login(client, server)):
+        # Some registries answer the same for a repository that a push would create.
+        raise SkelebotError(
+            f"{server} does not let this login see whether {reference} is already published "
+            f"({_last_line(lines)}); grant it the right to pull, or use --force if nothing is there yet"
+        )
+    raise error
+
+
+def _has_login(client: Client, server: str) -> bool:
+    """Whether the registry accepts the client's own login; without a terminal it asks for no other."""
+    try:
+        return process.capture(client.step("login", server), _PATIENCE)[0] == 0
+    except TimeoutError:
+        return False
 
 
 def _refuse_new_layer(line: str) -> None:
@@ -219,13 +234,17 @@ def _is_refusal(line: str) -> bool:
     return re.search(_REFUSALS, line.lower()) is not None
 
 
+def _last_line(lines: Sequence[str]) -> str:
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
+    return last.removeprefix("Error response from daemon: ")
+
+
 def explained(lines: Sequence[str], server: str, reference: str, otherwise: str) -> SkelebotError:
     """The error for the last line of a failed client, with what to do.
 
     otherwise: the text for a line that is not known.
     """
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a message")
-    said = last.removeprefix("Error response from daemon: ")
+    said = _last_line(lines)
     if "no basic auth credentials" in said:
         return Refused(f"{server} requires a login ({said})")
     if _is_refusal(said) and not re.search(_IMMUTABLE, said.lower()):
