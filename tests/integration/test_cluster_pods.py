@@ -225,7 +225,7 @@ def test_an_image_that_the_registry_no_longer_has_is_pushed_again(space: Namespa
     delete_from_registry(image)
     result = run(space, "run")
     assert (result.code, result.out) == (0, "ran\n"), result
-    assert "WARN  | the registry no longer has the image of run; it is pushed again" in result.err
+    assert "WARN  | the cluster cannot pull the image of run; it is pushed again" in result.err
     assert "pushed again" not in run(space, "run").err
     delete_from_registry(image)
     assert run(space, "deploy", "run").code == 0

@@ -465,7 +465,10 @@ OOM = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
         (of_pod(conditions=SCHEDULED), "pulling", "", False),
         (of_pod(gate=why("ErrImagePull", "x: not found")), "failed", "cannot pull img: x: not found", True),
         (of_pod(gate=why("ErrImagePull", "pull access denied")), "failed", "imagePullSecrets", True),
+        (of_pod(gate=why("ErrImagePull", "no basic auth credentials")), "failed", "imagePullSecrets", True),
         (of_pod(gate=why("ErrImagePull", "dial tcp: timeout")), "pulling", "dial tcp: timeout", False),
+        (of_pod(gate=why("ImagePullBackOff", "Back-off")), "pulling", "cannot pull img: Back-off", False),
+        (of_pod(gate=why("ImagePullBackOff", "Back-off: x: not found")), "failed", "not found", True),
         (of_pod(gate={"running": {}}), "waiting", "", False),
         (of_pod("Running", job={"running": {}}), "running", "", False),
         (of_pod(job=why("CreateContainerConfigError", "no secret")), "failed", "no secret", True),
@@ -576,10 +579,15 @@ def test_the_proxy_of_a_mesh_is_known_by_where_it_says_that_it_is_ready() -> Non
     assert not pod.has_proxy(of({"name": "db", "readinessProbe": {"exec": {}}}))
 
 
-def test_an_image_that_the_registry_does_not_have_is_known_by_what_the_cluster_says() -> None:
+def test_an_image_that_the_registry_may_not_have_is_known_by_what_the_cluster_says() -> None:
     assert pod.is_unavailable("the cluster cannot pull x@sha256:1: rpc error: code = NotFound: x: not found")
     assert pod.is_unavailable("the cluster cannot pull x@sha256:1: manifest unknown: manifest unknown")
-    assert not pod.is_unavailable("the cluster cannot pull x@sha256:1: pull access denied")
+    # Docker Hub, GitLab and Quay say this of an image that they no longer have, too.
+    assert pod.is_unavailable(
+        "the cluster cannot pull x@sha256:1: pull access denied, repository does not exist"
+    )
+    assert pod.is_unavailable("the cluster cannot pull x@sha256:1: unexpected status: 403 Forbidden")
+    assert not pod.is_unavailable("the cluster cannot pull x@sha256:1: dial tcp: timeout")
     assert not pod.is_unavailable("the claim data does not exist: not found")
 
 

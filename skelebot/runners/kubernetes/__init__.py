@@ -230,7 +230,7 @@ class Kubernetes:
             return run
         # No pod has begun. Its Secret may still be there, so the name is another.
         if is_lost:
-            console.warn(f"the registry no longer has the image of {task.name}; it is pushed again")
+            console.warn(f"the cluster cannot pull the image of {task.name}; it is pushed again")
             prepared = images.push_again(self._docker, prepared, task)
             where = where._replace(image=prepared.reference, token=f"{where.token[:15]}i")
             return self._create(prepared, task, where, lock)

@@ -75,9 +75,17 @@ def _why_failed(status: Json, by_name: dict[str, Json]) -> str:
     return "its pod was ended by the cluster"
 
 
-# An image that will not come by waiting, as registries and runtimes say it.
-_NEVER = (
-    r"not found|manifest unknown|denied|unauthorized|authentication|forbidden|no match for platform|invalid"
+# What registries and runtimes say of an image that will not come by waiting: it is missing, or refused, which
+# some say of one that is missing.
+_MISSING = r"not found|manifest unknown"
+_REFUSED = r"denied|unauthorized|authentication|forbidden|no basic auth"
+_NEVER = rf"{_MISSING}|{_REFUSED}|no match for platform|invalid"
+_NOT_PULLED = (
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RegistryUnavailable",
 )
 
 
@@ -85,9 +93,9 @@ def _why_waiting(status: Json) -> State | None:
     """Why a container does not start, where that is known."""
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, said = waiting.get("reason", ""), _line(waiting.get("message"))
-    if reason in ("ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"):
+    if reason in _NOT_PULLED:
         text = f"the cluster cannot pull {status.get('image')}: {said}"
-        if re.search(r"denied|unauthorized|authentication|forbidden|no basic auth", said.lower()):
+        if re.search(_REFUSED, said.lower()):
             text += "; name a secret with its login in cluster.imagePullSecrets"
         is_final = reason in ("ErrImageNeverPull", "InvalidImageName") or bool(
             re.search(_NEVER, said.lower())
@@ -119,8 +127,8 @@ def is_restricted(why: str) -> bool:
 
 
 def is_unavailable(why: str) -> bool:
-    """Whether the registry does not have the image."""
-    return bool(re.search("cannot pull .*(not found|manifest unknown)", why))
+    """Whether the registry does not have the image, or may not have it."""
+    return bool(re.search(f"cannot pull .*({_MISSING}|{_REFUSED})", why, re.IGNORECASE))
 
 
 def why_no_node(said: str, arch: str, others: Sequence[str] | None) -> str:

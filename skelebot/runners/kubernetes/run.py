@@ -36,7 +36,7 @@ class Restricted(SkelebotError):
 
 
 class Unavailable(SkelebotError):
-    """The registry does not have the image."""
+    """The registry does not have the image, or may not have it."""
 
 
 class Known(NamedTuple):
