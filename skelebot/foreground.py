@@ -115,8 +115,10 @@ class _Relay(Generic[R]):
             raise Interrupted(signum)
 
 
-# What would end Skelebot and leave its job behind; a job may have its own use for each.
-_PASSED_ON = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+# What would end Skelebot and leave its job behind; a job may have its own use for each. Batch systems send
+# several of them before they kill. Not every system has all.
+_NAMES = ("QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR", "STKFLT")
+_PASSED_ON = tuple(signal.Signals[f"SIG{name}"] for name in _NAMES if hasattr(signal, f"SIG{name}"))
 
 
 @contextmanager

@@ -168,7 +168,9 @@ def test_signals_reach_the_job(place: Place, source: str, signum: int, code: int
     assert place.run("ps").out == ""
 
 
-@pytest.mark.parametrize("signum", [signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU]
+)
 def test_other_signals_reach_the_job_too(place: Place, signum: signal.Signals) -> None:
     place.write(job(f"trap 'echo got; exit 9' {signum.name[3:]}; echo ready; while :; do sleep 0.1; done"))
     child = place.start("run", stdout=subprocess.PIPE)

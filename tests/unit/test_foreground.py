@@ -116,6 +116,24 @@ def test_a_signal_while_the_job_runs_is_passed_on_and_is_the_code() -> None:
     assert job.sent == [(signal.SIGTERM, False)]
 
 
+# Skelebot cannot handle SIGKILL; the others tell of its own faults.
+FATAL = ("SIGKILL", "SIGABRT", "SIGBUS", "SIGEMT", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+HARMLESS = ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGINFO")
+IGNORED = ("SIGPIPE", "SIGXFSZ")  # by Python
+OTHERS = [
+    signum
+    for signum in signal.Signals
+    if signum.name not in (*FATAL, *HARMLESS, *IGNORED) and "SIGRT" not in signum.name
+]
+
+
+@pytest.mark.parametrize("signum", sorted(set(OTHERS) - set(STOPPING)))
+def test_a_signal_that_is_no_request_to_stop_is_passed_on(signum: signal.Signals) -> None:
+    job = Job(nothing, lambda: kill(signum))
+    assert job.attend() == 7
+    assert job.sent == [(signum, False)]
+
+
 def test_signals_while_the_job_starts_reach_it_once_it_has_started() -> None:
     def on_start() -> None:
         kill(signal.SIGTERM)
