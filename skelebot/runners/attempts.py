@@ -26,7 +26,9 @@ class Unreachable(SkelebotError):
 
 # Writes the exit code of its words to a file, whoever still waits for them. It lives on a signal that it gets
 # together with them, as it has to see their end. usage: sh -c SCRIPT FILE PROGRAM [WORD ...]
-_NOTING = 'trap : INT TERM HUP QUIT USR1 USR2 ALRM; "$@"; _sk=$?; echo $_sk 1<>"$0"; exit $_sk'
+_NOTING = (
+    'trap : INT TERM HUP QUIT USR1 USR2 ALRM VTALRM PROF XCPU; "$@"; _sk=$?; echo $_sk 1<>"$0"; exit $_sk'
+)
 _ROOM = b" " * 8  # for the code, which is written over it: the job may have filled the disk
 
 

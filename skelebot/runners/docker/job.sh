@@ -90,11 +90,11 @@ rest() {
 _sk_asked='' _sk_late='' _sk_watchdog=''
 trap '_sk_asked=1' INT TERM HUP QUIT
 trap '_sk_late=1' URG # which nobody sends to a job
-trap : USR1 USR2 ALRM # the job's, to whom they are passed on
+trap : USR1 USR2 ALRM VTALRM PROF XCPU # the job's, to whom they are passed on
 
 if [ "$_sk_limit" != 0 ]; then
     (
-        trap '' INT TERM HUP QUIT USR1 USR2 ALRM
+        trap '' INT TERM HUP QUIT USR1 USR2 ALRM VTALRM PROF XCPU
         read -r _sk_watchdog _ </proc/self/stat
         sleep "$_sk_limit" || exit
         kill -URG $$
@@ -145,7 +145,7 @@ fi
 
 # --- whose files ---
 
-trap '' INT TERM HUP QUIT USR1 USR2 ALRM # a second request finds the job at its end
+trap '' INT TERM HUP QUIT USR1 USR2 ALRM VTALRM PROF XCPU # a second request finds the job at its end
 # Where the engine maps user ids, as a rootless one does, the files are the caller's already.
 read -r _sk_inside _sk_outside _ </proc/self/uid_map
 if [ -n "$_sk_owner" ] && [ -n "$_sk_folders" ] && [ "$_sk_uid" != "${_sk_owner%%:*}" ] && [ "$_sk_inside$_sk_outside" = 00 ]; then

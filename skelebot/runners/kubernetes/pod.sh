@@ -98,7 +98,7 @@ pass() {
     case $1 in INT | TERM | HUP | QUIT) _sk_asked=$1 ;; esac
     [ -z "$_sk_job" ] || kill -s "$1" -- "-$_sk_job"
 } 2>/dev/null
-for _sk_signal in INT TERM HUP QUIT USR1 USR2 ALRM; do
+for _sk_signal in INT TERM HUP QUIT USR1 USR2 ALRM VTALRM PROF XCPU; do
     # shellcheck disable=SC2064 - the name of now
     trap "pass $_sk_signal" "$_sk_signal"
 done
