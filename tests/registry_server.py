@@ -63,6 +63,8 @@ class Registry:
             f"http://{self.server}/v2/{repository}/manifests/{tag}", method="HEAD"
         )
         kinds = ("vnd.oci.image.manifest.v1", "vnd.docker.distribution.manifest.v2")
+        if self.user:
+            request.add_header("Authorization", f"Basic {self.auth}")
         request.add_header("Accept", ", ".join(f"application/{kind}+json" for kind in kinds))
         with urllib.request.urlopen(request, timeout=30) as answer:
             return str(answer.headers["Docker-Content-Digest"])
