@@ -222,11 +222,12 @@ def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> 
 
 
 def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[str, Secret]:
+    path = os.path.join(root, at_home(name))
     try:
-        path = os.path.join(root, at_home(name))
         pairs = dict(read_env_file(path, name))
     except UsageError as error:
-        raise UsageError(f"envFile: {error}; create it, or correct envFile in {FILE}") from None
+        hint = "" if os.path.isfile(path) else f"; create it, or correct envFile in {FILE}"
+        raise UsageError(f"envFile: {error}{hint}") from None
     bare = {n: Secret("variable", n) for n, value in pairs.items() if value is None and n in caller}
     return {n: Secret("file", n, path) for n, value in pairs.items() if value is not None} | bare
 

@@ -603,6 +603,12 @@ def test_an_env_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str) 
         made(tmp_path, job("a.py", env_file=name))
 
 
+def test_a_wrong_line_of_an_env_file_is_what_to_correct(tmp_path: Path) -> None:
+    (tmp_path / "my.env").write_text("A=1\nB='it''s'\n")
+    with pytest.raises(UsageError, match=r"^envFile: my\.env:2: expected NAME=VALUE, .* digits and _$"):
+        made(tmp_path, job("a.py", env_file="my.env"))
+
+
 def test_an_env_file_may_stand_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     write(tmp_path / "home", "A=1\nB\nC\n", "my.env")
