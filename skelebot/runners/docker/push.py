@@ -99,8 +99,9 @@ def published_image(
 ) -> tuple[str, BuiltImage] | None:
     """The image that the registry has by that name, after its digest; None where the name is free.
 
-    It is this one, or one that differs in its commit alone. Raises SkelebotError where it is another one,
-    or the registry does not tell or cannot be reached, and Refused where it demands a login.
+    It is this one, or one that differs in its commit alone. Where the login may not pull, a warning says so,
+    and the name counts as free. Raises SkelebotError where it is another one or the registry cannot be
+    reached, and Refused where it demands a login.
     """
     try:
         with _name_restored(client, reference, task):
@@ -149,11 +150,12 @@ def _pull(client: Client, server: str, reference: str, env: Env) -> str | None:
         return None
     error = explained(lines, server, reference, "{server} could not be asked for {reference}")
     if isinstance(error, Refused) and (env or _has_login(client, server)):
-        # Some registries answer the same for a repository that a push would create.
-        raise SkelebotError(
+        # Many registries answer the same for a repository that the push will create.
+        console.warn(
             f"{server} does not let this login see whether {reference} is already published "
-            f"({_last_line(lines)}); grant it the right to pull, or use --force if nothing is there yet"
+            f"({_last_line(lines)}); it is pushed unseen"
         )
+        return None
     raise error
 
 
