@@ -222,8 +222,9 @@ def environment(project: Project, job: Job | None, caller: Mapped[str, str]) -> 
 
 
 def _variables_of_file(root: str, name: str, caller: Mapped[str, str]) -> dict[str, Secret]:
-    path = os.path.join(root, at_home(name))
+    path = ""
     try:
+        path = os.path.join(root, at_home(name))
         pairs = dict(read_env_file(path, name))
     except UsageError as error:
         hint = "" if os.path.isfile(path) else f"; create it, or correct envFile in {FILE}"
