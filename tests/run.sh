@@ -11,8 +11,7 @@ usage: tests/run.sh [--provision] [--unit] [--all] [-- PYTEST-ARGS…]
   --provision   start a Docker engine where none answers, an S3 and an MLflow server and a Kubernetes cluster, and
                 install a browser (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
-  --all         all tests of the cluster, for ten minutes more; otherwise one of each kind, where time allows;
-                implied by PYTEST-ARGS
+  --all         all tests of the cluster, for ten minutes more; otherwise one of each kind; implied by PYTEST-ARGS
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or
@@ -31,7 +30,6 @@ PYTEST_ARGS=()
 RESULTS=() FAILED=()
 STARTED=$EPOCHREALTIME
 PULL_SECONDS=120
-CLUSTER_BEFORE=1000              # seconds of a run after which its tests are left out
 OLDEST=3.10                      # that the package supports
 PYTHONS=(python3.10 python3.11 python3.12 python3.13 python3.14 python3.15)
 
@@ -331,21 +329,13 @@ run_parts() {
         part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped --durations=15
     else
         part integration run_pytest tests/integration -m "not browser and not kubernetes" -n 6 -rs --no-fold-skipped --durations=15
-        cluster_parts
+        # After the others, as the cluster's own programs take CPUs.
+        part cluster provide_cluster
+        part "on cluster" run_pytest tests/integration -m kubernetes -n 6 -rs --no-fold-skipped
     fi
 }
 
 runs_all() { [ "${SKELEBOT_TEST_ALL:-}" = true ]; }
-
-# After the others, as the cluster's own programs take CPUs; and only where a whole run stays below 25 minutes.
-cluster_parts() {
-    if [ "$SECONDS" -gt "$CLUSTER_BEFORE" ]; then
-        say "the tests of the cluster are left out after $SECONDS s: tests/run.sh --all, or -- -m kubernetes, has them"
-        return
-    fi
-    part cluster provide_cluster
-    part "on cluster" run_pytest tests/integration -m kubernetes -n 6 -rs --no-fold-skipped
-}
 
 other_parts() {
     local python version pythons
