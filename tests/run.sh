@@ -183,6 +183,7 @@ use_environment() {
     unset VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV PYTHONPATH PYTHONHOME    # native runs look at the first three
     unset PYTHONDONTWRITEBYTECODE         # thousands of programs would compile what they import, each anew
     export PATH=$VENV/bin:$PATH
+    export MYPY_CACHE_DIR=$VENV/mypy      # outlives a checkout that is made anew
 }
 
 # --- what the tests need ----------------------------------------------------------------------------------------
