@@ -30,6 +30,7 @@ PYTEST_ARGS=()
 RESULTS=() FAILED=()
 STARTED=$EPOCHREALTIME
 PULL_SECONDS=120
+CLUSTER_BEFORE=2400              # seconds of a run after which its tests are left out; warm, they take 300
 OLDEST=3.10                      # that the package supports
 PYTHONS=(python3.10 python3.11 python3.12 python3.13 python3.14 python3.15)
 
@@ -330,13 +331,21 @@ run_parts() {
         part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped --durations=15
     else
         part integration run_pytest tests/integration -m "not browser and not kubernetes" -n 6 -rs --no-fold-skipped --durations=15
-        # After the others, as the cluster's own programs take CPUs.
-        part cluster provide_cluster
-        part "on cluster" run_pytest tests/integration -m kubernetes -n 6 -rs --no-fold-skipped
+        cluster_parts
     fi
 }
 
 runs_all() { [ "${SKELEBOT_TEST_ALL:-}" = true ]; }
+
+# After the others, as the cluster's own programs take CPUs; and only where an hour is enough to build it, too.
+cluster_parts() {
+    if [ "$SECONDS" -gt "$CLUSTER_BEFORE" ]; then
+        say "the tests of the cluster are left out after $SECONDS s: tests/run.sh --all, or -- -m kubernetes, has them"
+        return
+    fi
+    part cluster provide_cluster
+    part "on cluster" run_pytest tests/integration -m kubernetes -n 6 -rs --no-fold-skipped
+}
 
 other_parts() {
     local python version pythons
