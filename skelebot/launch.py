@@ -10,7 +10,8 @@ from skelebot import console
 from skelebot.component import Session
 from skelebot.errors import ConfigError, UsageError
 from skelebot.files import sweep
-from skelebot.model import Image, Job, Language, Place, Project, Run, Task, cran_mirror
+from skelebot.keys import cran_mirror
+from skelebot.model import Image, Job, Language, Place, Project, Run, Task
 from skelebot.project.checks import primary_command
 from skelebot.project.read import env_files
 

@@ -8,11 +8,11 @@ The others have no `repr`, which nothing needs, and share what compares them, fo
 
 import re
 import zlib
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, NewType
 
-from skelebot import units
+from skelebot import keys, units
+from skelebot.keys import key, not_blank, one_line
 from skelebot.secret import Word
 
 
@@ -30,258 +30,12 @@ def _compared(value: Any) -> tuple[Any, ...]:
     return tuple(getattr(value, each.name) for each in fields(value) if each.compare)
 
 
-# --- how a field describes itself to schema.py ---
-
-# Gives what a text should be instead, or None where it is right.
-Validator = Callable[[str], "str | None"]
-
-
-def key(
-    default: Any = MISSING,
-    *,
-    help: str,
-    check: Validator | None = None,
-    old: str | None = None,
-    name: str | None = None,
-    short: str | None = None,
-) -> Any:
-    """A key of the YAML file.
-
-    default: what stands for a missing key; without one the key is required. help: one line for the
-    JSON Schema. check: gives what is wrong with a text, or None. old: a former spelling that still
-    loads, with a warning. name: the key in the file where it is not the field's name in camelCase.
-    short: of a record, the field that a bare text stands for.
-    """
-    metadata = {"help": help, "check": check, "old": old, "name": name, "short": short}
-    return field(default=default, metadata=metadata)
-
-
-def one_line(text: str) -> str | None:
-    return None if text.isprintable() else "text on one line, without control characters"
-
-
-def not_blank(text: str) -> str | None:
-    return one_line(text) if text.strip() else "text that is not empty"
-
-
-def _some_text(text: str) -> str | None:
-    return None if text.strip() else "text that is not empty"
-
-
-class Pattern:
-    """A validator by a regular expression, which is compiled only where there is something to check.
-
-    measure: the number that a text stands for, which is then from `least` to `most`. The JSON Schema has all
-    of these, the limits for what YAML reads as a number.
-    """
-
-    def __init__(
-        self,
-        regex: str,
-        expected: str,
-        measure: Callable[[str], float] | None = None,
-        least: float = 0,
-        most: float = 0,
-    ) -> None:
-        self.regex, self.expected = regex, expected
-        self.measure, self.least, self.most = measure, least, most
-
-    def __call__(self, text: str) -> str | None:
-        is_right = re.fullmatch(self.regex, text, re.ASCII) and self._is_within(text)
-        return None if is_right else self.expected
-
-    def _is_within(self, text: str) -> bool:
-        return self.measure is None or self.least <= self.measure(text) <= self.most
-
-
-pattern = Pattern
-
-
-def whole_number(least: int, most: int, what: str = "a whole number") -> Pattern:
-    """Return the validator of the whole numbers between two, both included."""
-    return Pattern(r"\d{1,18}", f"{what} from {least} to {most}", int, least, most)
-
-
-port_number = whole_number(1, 65535, "a port")
-
-_PORT = r"0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
-_PORTS = rf"{_PORT}(-{_PORT})?"
-_port = pattern(
-    rf"((\d{{1,3}}(\.\d{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]):)?{_PORTS}:{_PORTS}(/(tcp|udp|sctp))?",
-    "HOST:CONTAINER, two ports, such as 8080:80 or 127.0.0.1:8080:80/udp",
-)
-
-
-def image_name(name: str) -> str:
-    """A Docker image name for a project's name: lower case, anything else runs into one dash."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", name.lower())
-    # Inside a name the engine takes one dot, one or two underscores, or any number of dashes.
-    name = re.sub(r"[._-]+", lambda m: m[0] if re.fullmatch(r"\.|__?|-+", m[0]) else "-", name)
-    return name.strip("._-")
-
-
-def _project_name(text: str) -> str | None:
-    if problem := not_blank(text):
-        return problem
-    if len(text) > 200:
-        return "a name of at most 200 characters"
-    return None if image_name(text) else "a name with at least one ASCII letter or digit"
-
-
-def _option_name(text: str) -> str | None:
-    if problem := not_blank(text):
-        return problem
-    if text.startswith("-") or "=" in text:
-        return "a name without leading dashes and without `=` (the dashes are added)"
-    return None
-
-
-def _job_name(text: str) -> str | None:
-    if problem := not_blank(text):
-        return problem
-    return "a name that is not `+` and does not start with a dash" if text[0] in "+-" else None
-
-
-def _read_by(parse: Callable[[str], object]) -> Validator:
-    """Return the validator of the texts that a function reads without a ValueError."""
-
-    def check(text: str) -> str | None:
-        try:
-            parse(text)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    return check
-
-
-def seconds(text: str) -> float:
-    """The seconds in `90`, `90s`, `10m`, `2h` or `1d`; 0 when it is none of these."""
-    match = re.fullmatch(_DURATION, text, re.ASCII)
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
-
-
-_DURATION = r"(\d{1,9}(?:\.\d+)?)([smhd]?)"
-_timeout = pattern(
-    _DURATION,
-    "a number of seconds, or a number with s, m, h or d, such as 10m",
-    seconds,
-    least=0.001,
-    most=366 * 86400,
-)
-
-
-def _regex(text: str) -> str | None:
-    if problem := one_line(text):
-        return problem
-    import warnings  # like the compiler, only where there is a pattern
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a later Python may read otherwise
-            re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"a regular expression of Python ({error})"
-    return None
-
-
-_cpus = pattern(
-    units.CPUS,
-    "a number of CPUs from 0.01 to 10000, such as 2, 0.5 or 500m",
-    units.cpus,
-    least=0.01,
-    most=10_000,
-)
-_gpus = pattern(
-    r"all|\d{1,3}", "a number of GPUs up to 999, or all", lambda text: int(text.replace("all", "0")), most=999
-)
-
-
-def size_pattern(least: int) -> Pattern:
-    return pattern(
-        units.SIZE,
-        f"a size from {units.size_text(least)} to 1024t, such as 512m or 4g",
-        units.size,
-        least,
-        1024 * units.T,
-    )
-
-
-variable_name = pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name: letters, digits and underscores")
-_user = pattern(
-    r"[A-Za-z_][A-Za-z0-9_-]*\$?|\d{1,10}(:\d{1,10})?", "caller, root, a user's name or UID[:GID]"
-)
-_image_reference = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "an image's name, such as python:3.12-slim")
-_python_version = pattern(r"\d+(\.\d+){0,2}[A-Za-z0-9.-]*", "a version of Python, such as 3.12")
-_package = pattern(r"[a-z0-9][a-z0-9+.:=~-]*", "the name of a Debian package")
-
-
-def cran_mirror(text: str) -> str | None:
-    """What is wrong with the address of a CRAN mirror, which gives packages without a signature."""
-    import ipaddress  # only for a mirror
-    from urllib.parse import urlsplit
-
-    expected = "https://HOST/FOLDER, file:///FOLDER, or http:// and a private address"
-    try:
-        url = urlsplit(text)
-        host, _ = url.hostname or "", url.port
-        private = host == "localhost" or (url.scheme == "http" and ipaddress.ip_address(host).is_private)
-    except ValueError:
-        return expected
-    if url.username or url.password:
-        return f"{expected}, without a user or password, because the image would reveal it"
-    local = url.scheme == "file" and not host and url.path.startswith("/")
-    known = local or (url.scheme == "https" and host) or (url.scheme == "http" and private)
-    return None if known and re.fullmatch(r"[!-~]+", text) else expected
-
-
-CLUSTER = "k8s://"  # begins the place of a Kubernetes cluster
-_dns = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_host = pattern(
-    rf"(ssh|tcp|unix|npipe|http|https)://\S+|{CLUSTER}[^\s/:]*(/{_dns})?|[A-Za-z0-9][A-Za-z0-9._-]*",
-    "ssh://user@host, tcp://host:port, k8s://CONTEXT/NAMESPACE or the name of a Docker context",
-)
-
-
 WORKDIR = "/app"  # the project's folder in a container
 
 # Names with their values; None is the caller's own value of that name.
 Environment = tuple[tuple[str, "str | None"], ...]
 # What a key of YAML holds, as JSON, for whoever knows what that means; empty where the key is missing.
 Json = NewType("Json", str)
-
-
-def _json_of(kind: type, expected: str) -> Validator:
-    def check(text: str) -> str | None:
-        import json  # only where there is such a key
-
-        return None if isinstance(json.loads(text), kind) else expected
-
-    return check
-
-
-_object, _list = _json_of(dict, "keys with values"), _json_of(list, "a list")
-_dns_name = pattern(
-    r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a name of Kubernetes: lower case, digits, dashes and dots"
-)
-
-
-class _Schedule(Pattern):
-    """A schedule of cron, of which the JSON Schema has only the form."""
-
-    def __call__(self, text: str) -> str | None:
-        from skelebot.cron import Cron  # only where there is a schedule
-
-        try:
-            Cron.parse(text)
-        except ValueError as error:
-            return str(error)
-        return None
-
-
-_schedule = _Schedule(r"@\w+|\s*(\S+\s+){4}\S+\s*", "")
-
-
 # Names with the YAML node below them, for whoever knows what it should hold.
 Sections = tuple[tuple[str, Any], ...]
 
@@ -303,13 +57,15 @@ class Arg(ByValue):
     it is all words from there on.
     """
 
-    name: str = key(help="The argument's name in help and errors", check=_option_name)
+    name: str = key(help="The argument's name in help and errors", check=keys.option_name)
     choices: tuple[str, ...] = key((), help="The allowed values")
     help: str = key("", help="The argument's description")
     type: Type = key("text", help="What a value is: a number, a date, a path, an existing file, or any text")
     min: str | None = key(None, help="The least number, or the first date", check=one_line)
     max: str | None = key(None, help="The greatest number, or the last date", check=one_line)
-    pattern: str | None = key(None, help="A Python regular expression for a whole value", check=_regex)
+    pattern: str | None = key(
+        None, help="A Python regular expression for a whole value", check=keys.regular_expression
+    )
     optional: bool = False
     is_rest: bool = False
     offered: tuple[str, ...] = ()
@@ -326,8 +82,8 @@ class Arg(ByValue):
 class Param(ByValue):
     """An option of a command: `--name value`, a flag, or a list of values."""
 
-    name: str = key(help="The option's name; one letter takes one dash", check=_option_name)
-    alt: str | None = key(None, help="Another name for the command line", check=_option_name)
+    name: str = key(help="The option's name; one letter takes one dash", check=keys.option_name)
+    alt: str | None = key(None, help="Another name for the command line", check=keys.option_name)
     default: str | tuple[str, ...] | None = key(None, help="The value when the option is not given")
     choices: tuple[str, ...] = key((), help="The allowed values")
     accepts: Literal["value", "boolean", "list"] = key(
@@ -337,7 +93,9 @@ class Param(ByValue):
     type: Type = key("text", help="What a value is: a number, a date, a path, an existing file, or any text")
     min: str | None = key(None, help="The least number, or the first date", check=one_line)
     max: str | None = key(None, help="The greatest number, or the last date", check=one_line)
-    pattern: str | None = key(None, help="A Python regular expression for a whole value", check=_regex)
+    pattern: str | None = key(
+        None, help="A Python regular expression for a whole value", check=keys.regular_expression
+    )
     secret: bool = key(False, help="Keep the value out of logs, argument lists and images")
     placeholder: str | None = None
     offered: tuple[str, ...] = ()  # what shell completion suggests besides files
@@ -411,7 +169,7 @@ class Mapping(NamedTuple):
         return cls(local, container, mode == "ro", mode == "rw")
 
 
-mapping_text = _read_by(Mapping.parse)
+mapping_text = keys.read_by(Mapping.parse)
 
 
 def _resolve_dots(path: str) -> str:
@@ -474,22 +232,22 @@ def _input(text: str) -> None:
 class Resources(ByValue):
     """What a job needs, as it is written."""
 
-    cpus: str | None = key(None, help="CPUs: a number, or thousandths such as 500m", check=_cpus)
+    cpus: str | None = key(None, help="CPUs: a number, or thousandths such as 500m", check=keys.cpus)
     # Docker's least, with which hardly a program starts.
-    memory: str | None = key(None, help="The memory limit, such as 4g", check=size_pattern(6 * units.M))
+    memory: str | None = key(None, help="The memory limit, such as 4g", check=keys.size_pattern(6 * units.M))
     shm: str | None = key(
-        None, help="The size of the container's /dev/shm, such as 1g", check=size_pattern(1)
+        None, help="The size of the container's /dev/shm, such as 1g", check=keys.size_pattern(1)
     )
-    gpus: str | None = key(None, help="GPUs: a number, each for this job alone; or all", check=_gpus)
-    disk: str | None = key(None, help="Disk space that must be free at the start", check=size_pattern(1))
+    gpus: str | None = key(None, help="GPUs: a number, each for this job alone; or all", check=keys.gpus)
+    disk: str | None = key(None, help="Disk space that must be free at the start", check=keys.size_pattern(1))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Claim(ByValue):
     """A PersistentVolumeClaim that is made where it is missing, as it is written."""
 
-    size: str = key(help="Its size, such as 50g", check=size_pattern(1))
-    storage_class: str | None = key(None, help="Its storage class", check=_dns_name)
+    size: str = key(help="Its size, such as 50g", check=keys.size_pattern(1))
+    storage_class: str | None = key(None, help="Its storage class", check=keys.dns_name)
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = key(
         "ReadWriteOnce", help="ReadWriteMany: runs on several nodes can use it at once"
     )
@@ -500,72 +258,82 @@ class Cluster(ByValue):
     """How jobs run on a Kubernetes cluster, as it is written."""
 
     context: str | None = key(None, help="The context of kubectl that k8s:// means", check=not_blank)
-    namespace: str | None = key(None, help="The namespace of the jobs", check=_dns_name)
-    service_account: str | None = key(None, help="The service account of the pods", check=_dns_name)
-    node_selector: Json = key(Json(""), help="Labels that a node must have", check=_object)
-    tolerations: Json = key(Json(""), help="Taints of nodes that the pods tolerate", check=_list)
-    priority_class: str | None = key(None, help="The priority class of the pods", check=_dns_name)
+    namespace: str | None = key(None, help="The namespace of the jobs", check=keys.dns_name)
+    service_account: str | None = key(None, help="The service account of the pods", check=keys.dns_name)
+    node_selector: Json = key(Json(""), help="Labels that a node must have", check=keys.json_object)
+    tolerations: Json = key(Json(""), help="Taints of nodes that the pods tolerate", check=keys.json_list)
+    priority_class: str | None = key(None, help="The priority class of the pods", check=keys.dns_name)
     image_pull_secrets: tuple[str, ...] = key(
-        (), help="Secrets of the namespace with which it pulls the image", check=_dns_name
+        (), help="Secrets of the namespace with which it pulls the image", check=keys.dns_name
     )
-    local_queue: str | None = key(None, help="The local queue of Kueue that admits the jobs", check=_dns_name)
+    local_queue: str | None = key(
+        None, help="The local queue of Kueue that admits the jobs", check=keys.dns_name
+    )
     mesh: bool | None = key(
         None, help="Whether a service mesh may add its sidecar (default: as it is set up)"
     )
-    keep: str | None = key(None, help="How long results wait for a client that is lost", check=_timeout)
+    keep: str | None = key(None, help="How long results wait for a client that is lost", check=keys.timeout)
     claim: str | Claim | None = key(
         None,
         help="The claim on which mapped folders stay: a name, or the size of the project's own",
-        check=_dns_name,
+        check=keys.dns_name,
     )
-    pod_spec: Json = key(Json(""), help="What is merged into the pod, lists by name", check=_object)
+    pod_spec: Json = key(Json(""), help="What is merged into the pod, lists by name", check=keys.json_object)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Job(ByValue):
     """One thing that the project can do."""
 
-    name: str = key(help="The command that runs the job", check=_job_name)
-    source: str = key(help="A script in the project, FILE.py:CLASS, or a bash command line", check=_some_text)
+    name: str = key(help="The command that runs the job", check=keys.job_name)
+    source: str = key(
+        help="A script in the project, FILE.py:CLASS, or a bash command line", check=keys.some_text
+    )
     help: str = key(help="What the job does, for `skelebot -h`")
     mode: Literal["i", "it", "d"] = key("i", help="i or it: in the foreground; d: in the background")
     native: Literal["optional", "always", "never"] = key(
         "optional", help="Whether the job can, must (always) or must not (never) run natively"
     )
-    host: str | None = key(None, help="The Docker host or cluster to run on", check=_host)
+    host: str | None = key(None, help="The Docker host or cluster to run on", check=keys.host)
     args: tuple[Arg, ...] = key((), help="Required values, in this order")
     params: tuple[Param, ...] = key((), help="Options")
     mappings: tuple[str, ...] = key(
         (), help="Folders shared with the container", check=mapping_text, old="mapped"
     )
-    ports: tuple[str, ...] = key((), help="Published ports, HOST:CONTAINER", check=_port)
+    ports: tuple[str, ...] = key((), help="Published ports, HOST:CONTAINER", check=keys.ports)
     ignores: tuple[str, ...] = key(
         (), help="Patterns of files to leave out of this job's image", check=one_line, old="ignore"
     )
-    environment: Environment = key((), help="Environment variables of the job", check=variable_name)
+    environment: Environment = key((), help="Environment variables of the job", check=keys.variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for the environment", check=not_blank)
-    timeout: str | None = key(None, help="The time limit: seconds, or a value such as 10m", check=_timeout)
+    timeout: str | None = key(
+        None, help="The time limit: seconds, or a value such as 10m", check=keys.timeout
+    )
     validate: str | None = key(
-        None, help="A source that checks the values before any job of a chain runs", check=_some_text
+        None, help="A source that checks the values before any job of a chain runs", check=keys.some_text
     )
     resources: Resources = key(Resources(), help="What the job needs; each key overrides the root's")
     cluster: Cluster = key(
         Cluster(), help="How the job runs on a cluster; each key overrides the component's"
     )
     schedule: str | None = key(
-        None, help="When `skelebot deploy` has the job run by itself, as in cron: 0 3 * * *", check=_schedule
+        None,
+        help="When `skelebot deploy` has the job run by itself, as in cron: 0 3 * * *",
+        check=keys.schedule,
     )
-    retries: int = key(0, help="How often a job that has failed is tried again", check=whole_number(0, 100))
+    retries: int = key(
+        0, help="How often a job that has failed is tried again", check=keys.whole_number(0, 100)
+    )
     stdin: bool = key(False, help="Whether a job in the background takes records from `skelebot send`")
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
     inputs: tuple[str, ...] = key(
         (),
         help="Files, folders and patterns that the job reads; by default all of the image",
-        check=_read_by(_input),
+        check=keys.read_by(_input),
     )
     outputs: tuple[str, ...] = key(
-        (), help="Folders and files that the job makes", check=_read_by(Output.parse)
+        (), help="Folders and files that the job makes", check=keys.read_by(Output.parse)
     )
     metrics: tuple[str, ...] | Environment = key(
         (), help="JSON files with what the job measures, or a pattern of its output for each number"
@@ -612,13 +380,15 @@ class DeclaredSweep(ByValue):
     values: tuple[tuple[str, str | tuple[str, ...]], ...] = key(
         help="The values to try, by JOB.PARAM: a list, or a range such as 1..5"
     )
-    trials: int | None = key(None, help="How many runs draw their values", check=whole_number(1, 100_000))
+    trials: int | None = key(
+        None, help="How many runs draw their values", check=keys.whole_number(1, 100_000)
+    )
     sampler: Literal["random", "tpe"] = key("random", help="What draws them; tpe needs Optuna")
-    seed: int | None = key(None, help="Draws the same values again", check=whole_number(0, 2**32 - 1))
+    seed: int | None = key(None, help="Draws the same values again", check=keys.whole_number(0, 2**32 - 1))
     goal: str | None = key(
         None,
         help="The metric to look at: min:METRIC or max:METRIC",
-        check=pattern(r"(min|max):.+", "min:METRIC or max:METRIC, such as min:loss"),
+        check=keys.pattern(r"(min|max):.+", "min:METRIC or max:METRIC, such as min:loss"),
     )
     prune: Literal["median"] | None = key(None, help="End trials that are worse than others were")
     fail_fast: bool = key(False, help="Stop what waits of the sweep when a run fails")
@@ -630,12 +400,12 @@ class DeclaredSweep(ByValue):
 class Build(ByValue):
     """What an image needs besides the dependencies."""
 
-    packages: tuple[str, ...] = key((), help="Debian packages", check=_package)
+    packages: tuple[str, ...] = key((), help="Debian packages", check=keys.debian_package)
     commands: tuple[str, ...] = key((), help="Shell lines to run before the dependencies")
     inherit: tuple[Literal["pip", "proxy", "ca", "netrc"], ...] = key(
         (), help="Settings of your machine that the build uses"
     )
-    cran: str | None = key(None, help="The CRAN mirror for R packages", check=cran_mirror)
+    cran: str | None = key(None, help="The CRAN mirror for R packages", check=keys.cran_mirror)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -650,14 +420,16 @@ class Packages(ByValue):
 class Project(ByValue):
     """A whole skelebot.yaml, with where it was read."""
 
-    name: str = key(help="The project's name", check=_project_name)
+    name: str = key(help="The project's name", check=keys.project_name)
     description: str = key("", help="One or two sentences about the project")
     maintainer: str = key("", help="The person or team responsible for it", check=one_line)
     contact: str = key("", help="Where to ask about it", check=one_line)
     language: Literal["Python", "R", "R+Python"] = key("Python", help="The languages in the image")
-    python_version: str | None = key(None, help="The Python of the default base image", check=_python_version)
-    base_image: str | None = key(None, help="The image to start from", check=_image_reference)
-    host: str | None = key(None, help="The Docker host or cluster to run on", check=_host)
+    python_version: str | None = key(
+        None, help="The Python of the default base image", check=keys.python_version
+    )
+    base_image: str | None = key(None, help="The image to start from", check=keys.image_reference)
+    host: str | None = key(None, help="The Docker host or cluster to run on", check=keys.host)
     timezone: str | None = key(None, help="The time zone of the image, such as Europe/Berlin")
     ephemeral: bool = key(False, help="Do not write a Dockerfile to the project folder")
     dependencies: tuple[str, ...] | Packages = key(
@@ -669,15 +441,17 @@ class Project(ByValue):
     commands: tuple[str, ...] = key((), help="Shell lines to run when the image is built")
     jobs: tuple[Job, ...] = key((), help="The project's jobs")
     params: tuple[Param, ...] = key((), help="Options of every job whose source is a script")
-    ports: tuple[str, ...] = key((), help="Published ports of every job", check=_port)
+    ports: tuple[str, ...] = key((), help="Published ports of every job", check=keys.ports)
     primary_job: str | None = key(None, help="The job that the image runs without Skelebot")
     primary_exe: Literal["CMD", "ENTRYPOINT"] = key("CMD", help="How the image runs its primary job")
     gpu: bool = key(False, help="Give the containers all GPUs, as `resources: {gpus: all}` does")
     resources: Resources = key(Resources(), help="What every job needs")
-    user: str | None = key(None, help="The user of the jobs: caller, root, a name or UID[:GID]", check=_user)
+    user: str | None = key(
+        None, help="The user of the jobs: caller, root, a name or UID[:GID]", check=keys.user
+    )
     build: Build = key(Build(), help="What else the image needs")
     dockerfile: str | None = key(None, help="A custom Dockerfile to build instead", check=not_blank)
-    environment: Environment = key((), help="Environment variables of every job", check=variable_name)
+    environment: Environment = key((), help="Environment variables of every job", check=keys.variable_name)
     env_file: str | None = key(None, help="A file of NAME=VALUE lines for every job", check=not_blank)
     dotenv: bool = key(False, help="Whether the file .env holds variables for every job")
     components: Sections = key((), help="Settings of the components, by name")
@@ -690,11 +464,11 @@ class Project(ByValue):
     @property
     def image(self) -> str:
         """The name of the project's image, without a registry or a tag."""
-        name = image_name(self.name)
+        name = keys.image_name(self.name)
         if self.env is None:
             return name
         # An environment may have a name that leaves nothing; it is not to share the others' image.
-        return f"{name}-{image_name(self.env) or format(zlib.crc32(self.env.encode()), 'x')}"
+        return f"{name}-{keys.image_name(self.env) or format(zlib.crc32(self.env.encode()), 'x')}"
 
     def entries(self, language: Language) -> tuple[str, ...]:
         """The dependencies that are Python's, or R's."""
@@ -729,7 +503,7 @@ class Place(NamedTuple):
     @classmethod
     def at(cls, host: str | None) -> "Place":
         """Return the place that `host` or `-d` means."""
-        return cls("cluster" if host and host.startswith(CLUSTER) else "docker", host)
+        return cls("cluster" if host and host.startswith(keys.CLUSTER) else "docker", host)
 
     @property
     def is_native(self) -> bool:

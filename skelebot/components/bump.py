@@ -11,7 +11,8 @@ from skelebot import console
 from skelebot.component import Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.files import whole_file
-from skelebot.model import Arg, Param, Project, key, pattern
+from skelebot.keys import key, pattern
+from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 from skelebot.project import read
 

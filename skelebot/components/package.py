@@ -11,7 +11,8 @@ from skelebot import console, launch
 from skelebot.component import Command, Component, Session
 from skelebot.errors import SkelebotError
 from skelebot.files import reason
-from skelebot.model import Param, Project, image_name, key, not_blank, one_line
+from skelebot.keys import image_name, key, not_blank, one_line
+from skelebot.model import Param, Project
 from skelebot.options import Values
 from skelebot.project.plan import at_home
 

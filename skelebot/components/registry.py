@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from skelebot import console, files, launch
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import Flags, Image, Param, Place, Project, Task, key, pattern, port_number
+from skelebot.keys import key, pattern, port_number
+from skelebot.model import Flags, Image, Param, Place, Project, Task
 from skelebot.model import Registry as ImageRegistry
 from skelebot.options import Values
 from skelebot.project.read import parsed_version

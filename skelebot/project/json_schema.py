@@ -6,7 +6,8 @@ import typing
 from dataclasses import MISSING, is_dataclass
 from typing import Any
 
-from skelebot.model import Environment, Json, Pattern, Sections
+from skelebot.keys import Pattern
+from skelebot.model import Environment, Json, Sections
 from skelebot.project.schema import FORMER, keys, of_mapping
 
 

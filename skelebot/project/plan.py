@@ -9,6 +9,7 @@ from collections.abc import Mapping as Mapped
 
 from skelebot import units
 from skelebot.errors import UsageError
+from skelebot.keys import seconds
 from skelebot.model import (
     ALL_GPUS,
     NATIVE,
@@ -23,7 +24,6 @@ from skelebot.model import (
     Project,
     Task,
     place_of,
-    seconds,
 )
 from skelebot.options import Value, Values
 from skelebot.project.needs import needed

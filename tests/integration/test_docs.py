@@ -13,7 +13,7 @@ import pytest
 import registry_server
 from harness import BASE, R_BASE, SCIENCE, Sandbox, docker, with_skelebot
 
-from skelebot.model import image_name
+from skelebot.keys import image_name
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -24,7 +24,7 @@ NOTES = """
 import os
 from dataclasses import dataclass, replace
 from skelebot.component import Activation, Check, Command, Component
-from skelebot.model import key
+from skelebot.keys import key
 
 with open(os.environ.get("NOTES_LOG", os.devnull), "a") as log:
     log.write("imported ")

@@ -6,7 +6,7 @@ import pytest
 
 from skelebot.errors import ConfigError
 from skelebot.image import dependencies, dependencies_r, dockerfile
-from skelebot.model import cran_mirror
+from skelebot.keys import cran_mirror
 
 from .helpers import load, problems, run_cli, write
 

@@ -21,6 +21,7 @@ ORDER = (
         "secret",
         "units",
         "cron",
+        "keys",
         "model",
         "json_form",
         "process",

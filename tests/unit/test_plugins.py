@@ -20,7 +20,8 @@ import pytest
 from skelebot.component import Check, Command, Component, Link, Session
 from skelebot.components.plugin import package
 from skelebot.errors import Interrupted, SkelebotError, UsageError
-from skelebot.model import Arg, Environment, Flags, Image, Mount, Param, Project, Task, key
+from skelebot.keys import key
+from skelebot.model import Arg, Environment, Flags, Image, Mount, Param, Project, Task
 from skelebot.options import Values
 from skelebot.plugins import find, idle
 from skelebot.plugins.find import Plugin

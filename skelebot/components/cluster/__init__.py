@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from skelebot.component import Check, Command, Component, Link, Session
-from skelebot.model import CLUSTER, Cluster, Json, Place, Project, Task
+from skelebot.keys import CLUSTER
+from skelebot.model import Cluster, Json, Place, Project, Task
 from skelebot.options import Values
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from skelebot import console, launch
 from skelebot.component import Check, Link, Session
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import CLUSTER, Claim, Cluster, Place
+from skelebot.keys import CLUSTER
+from skelebot.model import Claim, Cluster, Place
 from skelebot.project import plan
 from skelebot.runners.kubernetes import Kubernetes
 from skelebot.runners.kubernetes.manifest import yaml_text

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from skelebot.component import CheckLinks, Command, Component, Link, Session
-from skelebot.model import CLUSTER, Arg, Job, Param, Project
+from skelebot.keys import CLUSTER
+from skelebot.model import Arg, Job, Param, Project
 from skelebot.options import Values
 from skelebot.project.sources import class_source, job_params
 

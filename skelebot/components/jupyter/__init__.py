@@ -5,17 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skelebot.component import Command, Component, Link, Session
-from skelebot.model import (
-    WORKDIR,
-    Environment,
-    Mapping,
-    Param,
-    Project,
-    key,
-    mapping_text,
-    port_number,
-    variable_name,
-)
+from skelebot.keys import key, port_number, variable_name
+from skelebot.model import WORKDIR, Environment, Mapping, Param, Project, mapping_text
 from skelebot.options import Values
 
 

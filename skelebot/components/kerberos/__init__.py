@@ -8,7 +8,8 @@ from skelebot.component import Check, Component, Session
 from skelebot.components.kerberos import krb5_conf
 from skelebot.errors import ConfigError, SkelebotError
 from skelebot.files import open_regular, reason
-from skelebot.model import Image, Mount, Project, Task, key, not_blank, pattern
+from skelebot.keys import key, not_blank, pattern
+from skelebot.model import Image, Mount, Project, Task
 from skelebot.project import plan
 
 KEYTAB = "/run/secrets/krb5.keytab"  # where the image expects it

@@ -9,7 +9,8 @@ from skelebot.component import Check, Command, Component, Session
 from skelebot.components.repository.settings import S3, Artifact, Artifactory, Local
 from skelebot.components.repository.store import Store
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.model import Arg, Param, Project, key
+from skelebot.keys import key
+from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 
 ALL = "ALL"

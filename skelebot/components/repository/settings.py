@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from skelebot.model import key, not_blank, pattern
+from skelebot.keys import key, not_blank, pattern
 
 _name = pattern(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*", "a name of letters, digits, dots, dashes and underscores")
 

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from skelebot.component import Command, Component, Session
-from skelebot.model import Arg, Param, Project, key, pattern, size_pattern
+from skelebot.keys import key, pattern, size_pattern
+from skelebot.model import Arg, Param, Project
 from skelebot.options import Values
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from skelebot import console, git
 from skelebot.components.scaffold.render import Renderer
 from skelebot.components.scaffold.templates import ABOUT, LANGUAGES, Prompt
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
-from skelebot.model import Project, Validator, one_line
+from skelebot.keys import Validator, one_line
+from skelebot.model import Project
 from skelebot.options import Values
 
 

@@ -15,7 +15,7 @@ from skelebot.components.scaffold.generate import SCHEMA, Files, NewFile, schema
 from skelebot.components.scaffold.gitignore import GITIGNORE, with_own_lines
 from skelebot.components.scaffold.render import Answers
 from skelebot.errors import SkelebotError
-from skelebot.model import image_name
+from skelebot.keys import image_name
 from skelebot.project import read
 from skelebot.project.read import FILE
 

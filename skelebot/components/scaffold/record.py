@@ -10,7 +10,8 @@ import skelebot
 from skelebot.components.scaffold.location import Location
 from skelebot.components.scaffold.templates import variable
 from skelebot.errors import UsageError
-from skelebot.model import Environment, key, not_blank, pattern
+from skelebot.keys import key, not_blank, pattern
+from skelebot.model import Environment
 from skelebot.project import nodes, schema
 from skelebot.project.read import read_file
 

@@ -9,7 +9,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from skelebot.components.scaffold.limits import within_limits
 from skelebot.errors import ConfigError
-from skelebot.model import image_name
+from skelebot.keys import image_name
 
 Answers = Mapping[str, str]
 

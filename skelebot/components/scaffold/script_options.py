@@ -3,7 +3,7 @@
 import ast
 from typing import Any, NamedTuple
 
-from skelebot.model import one_line
+from skelebot.keys import one_line
 
 _UNKNOWN = object()  # a value that is only known when the script runs
 

@@ -11,7 +11,7 @@ from typing import Any
 from skelebot.components.scaffold.script_options import Options, runs_at_import
 from skelebot.components.scaffold.script_options import options as read_options
 from skelebot.files import open_regular
-from skelebot.model import image_name
+from skelebot.keys import image_name
 
 _SCRIPTS = (".py", ".r", ".sh")
 SHARED = ("data", "models", "output", "outputs", "results")  # folders that hold what jobs read and write

@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 
 from skelebot.errors import UsageError
-from skelebot.model import key, not_blank, one_line, pattern
+from skelebot.keys import key, not_blank, one_line, pattern
 from skelebot.project import nodes, schema
 from skelebot.project.read import read_file
 

@@ -20,7 +20,8 @@ from typing import IO, Any
 from skelebot import console, process
 from skelebot.errors import SkelebotError
 from skelebot.files import PART, locked, reason
-from skelebot.model import Mount, image_name
+from skelebot.keys import image_name
+from skelebot.model import Mount
 from skelebot.project.state import FOLDER, checkout_id, own_folder
 from skelebot.runners.docker import sync
 from skelebot.runners.docker.client import Client, csv, explained

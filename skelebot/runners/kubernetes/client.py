@@ -17,7 +17,8 @@ from urllib.parse import quote, unquote, urlencode
 from skelebot import process
 from skelebot.errors import ProgramMissing, SkelebotError, UsageError
 from skelebot.files import private_folder
-from skelebot.model import CLUSTER, Place, Step
+from skelebot.keys import CLUSTER
+from skelebot.model import Place, Step
 from skelebot.runners.attempts import Unreachable
 
 PATIENCE = 10.0  # seconds for a first answer

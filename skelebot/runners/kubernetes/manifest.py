@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from skelebot.model import WORKDIR, Claim, Mount, Task, seconds
+from skelebot.keys import seconds
+from skelebot.model import WORKDIR, Claim, Mount, Task
 from skelebot.project.state import FOLDER
 from skelebot.runners.attempts import METRICS
 from skelebot.secret import Secret, Word, reveal, reveal_all

@@ -13,7 +13,8 @@ from typing import IO, NamedTuple
 from skelebot import process
 from skelebot.errors import SkelebotError
 from skelebot.files import open_lock, replace_file, try_lock
-from skelebot.model import NATIVE, Run, Task, image_name
+from skelebot.keys import image_name
+from skelebot.model import NATIVE, Run, Task
 from skelebot.process import OWN, Streams
 from skelebot.project.state import folder_in_cache
 from skelebot.runners import attempts
