@@ -101,7 +101,7 @@ def published_image(
 
     It is this one, or one that differs in its commit alone. Where the login may not pull, a warning says so,
     and the name counts as free. Raises SkelebotError where it is another one or the registry cannot be
-    reached, and Refused where it demands a login.
+    reached.
     """
     try:
         with _name_restored(client, reference, task):
@@ -146,17 +146,18 @@ def _pull(client: Client, server: str, reference: str, env: Env) -> str | None:
     said = "\n".join(lines)
     if digest := re.search(r"^Digest: (sha256:[0-9a-f]{64})", said, re.MULTILINE):
         return digest[1]
-    if code != 0 and _is_missing(said):
+    if code == 0 or _is_missing(said):
         return None
     error = explained(lines, server, reference, "{server} could not be asked for {reference}")
-    if isinstance(error, Refused) and (env or _has_login(client, server)):
-        # Many registries answer the same for a repository that the push will create.
+    if not isinstance(error, Refused):
+        raise error
+    # Many registries answer the same for a repository that the push will create; without a login, it fails.
+    if env or _has_login(client, server):
         console.warn(
             f"{server} does not let this login see whether {reference} is already published "
             f"({_last_line(lines)}); it is pushed unseen"
         )
-        return None
-    raise error
+    return None
 
 
 def _has_login(client: Client, server: str) -> bool:
