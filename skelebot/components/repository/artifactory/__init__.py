@@ -125,7 +125,7 @@ class ArtifactoryStore:
         if sha256 and self._deploy_by_sum(url, sha256):
             on_bytes(upload.size)
             return Pushed(sha256, 0)
-        with open(upload.path, "rb") as file, Body(file, upload, on_bytes) as body:
+        with open(upload.path, "rb", buffering=0) as file, Body(file, upload, on_bytes) as body:
             with self._server.retried(lambda: self._deploy(url, upload, sha256, body)) as answer:
                 if answer.status_code == 404:
                     self.check()
