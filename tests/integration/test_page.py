@@ -341,8 +341,8 @@ def test_a_port_can_be_chosen_and_must_be_free(project: Sandbox) -> None:
         taken = project.run("ui", "--port", port)
         assert taken.code == 1
         assert taken.errors == [
-            f"ERROR | ui: --port: {port} is not available: address already in use; name another, or none for "
-            "a free one"
+            f"ERROR | ui: --port: {port} is not available: address already in use; choose another, or leave "
+            "out --port"
         ]
     with serving(project, "--port", port) as page:
         assert urlsplit(page.url).port == int(port)
