@@ -97,6 +97,22 @@ ordinary = pytest.mark.parametrize("anyone", ["ordinary"], indirect=True)
 
 
 @ordinary
+def test_what_uv_installs_is_compiled(machine: Sandbox) -> None:
+    """Whoever may not write there, or has Python not compile, would compile it at each start."""
+    uv = shutil.which("uv")
+    if not uv:
+        pytest.skip("needs uv")
+    (machine.root.parent / "bin/uv").symlink_to(os.path.realpath(uv))
+    machine = machine.with_env(PYTHONDONTWRITEBYTECODE="1")
+    result = install(machine)
+    assert result.code == 0, result
+    (package,) = Path(machine.env["HOME"]).glob(".local/share/uv/tools/skelebot/lib/python*/*/skelebot")
+    sources = {path.with_suffix("") for path in package.rglob("*.py")}
+    compiled = {path.parent.parent / path.name.split(".")[0] for path in package.rglob("*.pyc")}
+    assert compiled == sources
+
+
+@ordinary
 def test_the_example_natively(machine: Sandbox) -> None:
     machine = machine.with_env(SKELEBOT_DOCKER="/nowhere/docker", DOCKER_HOST="unix:///nowhere.sock")
     result = install(machine, "--example")
