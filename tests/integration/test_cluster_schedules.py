@@ -110,6 +110,19 @@ def test_a_run_of_a_schedule_is_followed_and_stopped(space: Namespace, name: str
     ok(space, "undeploy", "report")
 
 
+def test_the_output_of_a_run_is_there_at_each_moment_of_its_end(space: Namespace, name: str) -> None:
+    write(space, name, job("echo out; sleep 1", "report", schedule=f'"{NEVER}"'))
+    deployed = ok(space, "deploy", "report").strip()
+    begin_run(space, deployed, "one")
+    wait_for(lambda: [row["status"] for row in runs(space)] == ["exited"])
+    given = []
+    while space.state("keeper") != "terminated":  # the cluster says so a moment after it has
+        given.append(ok(space, "logs", "report"))
+        given.append(ok(space, "logs", "-f", "report"))
+    assert set(given) == {"out\n"}, given
+    ok(space, "undeploy", "report")
+
+
 def test_another_checkout_updates_the_same_schedule(space: Namespace, name: str) -> None:
     write(space, name, job("echo 1", "report", schedule=f'"{NEVER}"'))
     first = ok(space, "deploy", "report")

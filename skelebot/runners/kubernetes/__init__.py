@@ -373,7 +373,7 @@ class Kubernetes:
     def logs(self, run: Run, follow: bool = False, streams: Streams = OWN) -> int:
         other = self._found(run)
         other.output = OutputCopy(streams)
-        if other.known.is_scheduled and self._give_log(other):
+        if other.give_log():
             return 0
         if follow:
             self._await_begin(other)
@@ -383,24 +383,10 @@ class Kubernetes:
                 return self.wait(run)
             other.wait()
             return 0
-        if (known := other.read_notes()) is None:
-            return 0  # it has not begun
-        with suppress(Broken):
-            other.output.catch_up(self.client, other.pod, known)
-        if known.code is not None and run.checkout == checkout_id(run.root):
+        known = other.give_written()
+        if known and known.code is not None and run.checkout == checkout_id(run.root):
             other.bring_back()
         return 0
-
-    def _give_log(self, other: ClusterRun) -> bool:
-        """Give what the cluster has of a schedule's run whose own files have gone; tell whether they have."""
-        now = other.look()
-        if now.name not in ("ended", "failed") or other.is_keeper_up():
-            return False
-        if now.code is None:
-            raise SkelebotError(f"{other.known.job} has no output: {now.why}")
-        assert other.output
-        other.output.give(1, self.client.log(other.pod))
-        return True
 
     def send(self, run: Run, source: bytes | int, has_end: bool) -> None:
         other = self._found(run)

@@ -339,7 +339,8 @@ class ClusterRun:
             if not self.asked:
                 self._check_pod()
             self._report_memory(state)
-            if known is None or not (self.output and self.output.is_complete(known)):
+            is_complete = known and self.output and self.output.is_complete(known)
+            if not is_complete and not self.give_log():
                 console.warn(f"the last output of {self.known.task} was lost with its pod")
             return state.code
         if state.is_final and not state.has_begun:
@@ -348,18 +349,41 @@ class ClusterRun:
             raise Gone(f"{self.known.task} was ended at {self.client.place}: {state.why}")
         return None
 
-    def read_notes(self) -> Noted | None:
-        """Read what stands beside the job; None where it has not begun. Raises SkelebotError."""
+    def give_written(self) -> Noted | None:
+        """Give on what the job has written until now; None where it has not begun. Raises SkelebotError."""
+        assert self.output
         until = time.monotonic() + GRACE
         while (state := self.look()).name not in WAITING:
-            if found := noted(self.client, self.pod):
-                return found
-            # The keeper begins a moment after the gate was opened.
-            if state.name != "running" or time.monotonic() > until:
+            if known := noted(self.client, self.pod):
+                with suppress(Broken, Answer):
+                    self.output.catch_up(self.client, self.pod, known)
+                    return known
+                until = time.monotonic() + GRACE
+            if self.give_log():
+                return None
+            # The keeper begins a moment after the gate was opened, and ends one before the cluster knows it.
+            is_up = state.name == "running" or self.is_keeper_up()
+            if not is_up or time.monotonic() > until:
                 where = f"its pod at {self.client.place} has ended"
                 raise SkelebotError(f"the output of {self.known.task} cannot be read; {where}")
             time.sleep(0.2)
         return None
+
+    def give_log(self) -> bool:
+        """Give what the cluster has of a schedule's run whose own files have gone; tell whether that was all.
+
+        Raises SkelebotError where there is none.
+        """
+        assert self.output
+        if not self.known.is_scheduled or self.output.has_begun:
+            return False
+        now = self.look()
+        if now.name not in ("ended", "failed") or self.is_keeper_up():
+            return False
+        if now.code is None:
+            raise SkelebotError(f"{self.known.job} has no output: {now.why}")
+        self.output.give(1, self.client.log(self.pod))
+        return True
 
     def is_keeper_up(self) -> bool:
         found = self.find_pod() or {}
