@@ -54,6 +54,7 @@ def work(store: Store, plan: Plan, flags: Flags) -> int:
 def _load() -> None:
     """Import what every run needs, once for all processes that are forked."""
     import hashlib  # noqa: F401 - takes a tenth of a short run's time
+    import queue  # noqa: F401 - with which code is read
 
     process.load()
     runners.at(NATIVE, Flags())
