@@ -108,12 +108,14 @@ def _before_chain(
     """Return the command that stands before a chain, with its own options, and the chain without it."""
     loaded = loader.load(flags, words[0]) if words else None
     command = loaded.commands.get(words[0]) if loaded else None
-    if loaded is None or command is None or command.queue is None or words[1:2] in (["-h"], ["--help"]):
+    if loaded is None or command is None or command.queue is None:
         return None, chain
     try:
         own, rest = options.parse_options(command.params, words[1:])
+    except HelpWanted:
+        return None, chain
     except UsageError as error:
-        raise UsageError(_with_usage(error, command)) from None
+        raise _refused(error, command) from None
     chain_of_its_own = command.default_chain(loaded.session, own) if command.default_chain else ()
     if rest and chain_of_its_own:
         raise UsageError(f"{command.name}: the sweep has a chain of its own; leave out {rest[0]}")
@@ -443,13 +445,11 @@ def _link(
         values = options.parse(args, command.params, rest[1:])
     except HelpWanted:
         return command
-    except UnknownOption as error:
-        misplaced = help.misplaced(error.typed, command, OPTIONS)
-        raise UsageError(misplaced or _with_usage(error, command)) from None
     except UsageError as error:
         swept = " and ".join(arg.name for arg in command.args if arg not in args)
-        without = f", beside the values of {swept} that are swept" if swept else ""
-        raise UsageError(_with_usage(UsageError(f"{error}{without}"), command)) from None
+        raise _refused(
+            error, command, f", beside the values of {swept} that are swept" if swept else ""
+        ) from None
     return Link(command, loaded.session, values, tuple(rest))
 
 
@@ -469,5 +469,8 @@ def _bound(
     return link if isinstance(link, Command) else Link(bind(link), session, {}, tuple(words))
 
 
-def _with_usage(error: UsageError, command: Command) -> str:
-    return f"{command.name}: {error}; usage: skelebot {help.usage(command)}"
+def _refused(error: UsageError, command: Command, more: str = "") -> UsageError:
+    """Return the error for a command's words, which says where an option of Skelebot's own belongs."""
+    if isinstance(error, UnknownOption) and (text := help.misplaced(error.typed, command, OPTIONS)):
+        return UsageError(text)
+    return UsageError(f"{command.name}: {error}{more}; usage: skelebot {help.usage(command)}")

@@ -92,8 +92,21 @@ def test_an_option_after_the_job_is_told_its_place(
     assert error(failing, "fail", "+", "fail", *argv) == expected
 
 
-def test_an_option_after_a_command_is_told_its_place(failing: Path, error: Callable[..., str]) -> None:
-    assert error(failing, "config", "-e", "prod") == "-e goes before the command: skelebot -e prod config"
+@pytest.mark.parametrize("command", [("config",), ("queue",), ("queue", "--now")])
+def test_an_option_after_a_command_is_told_its_place(
+    failing: Path, error: Callable[..., str], command: tuple[str, ...]
+) -> None:
+    told = f"-e goes before the command: skelebot -e prod {command[0]}"
+    assert error(failing, *command, "-e", "prod", "fail") == told
+
+
+@pytest.mark.parametrize("words", [("-h",), ("--help",), ("--now", "-h", "fail"), ("--name", "x", "--help")])
+def test_the_help_of_queue_among_its_options(
+    failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(failing)
+    assert run_cli(["queue", *words]) == 0
+    assert capsys.readouterr().out.startswith("usage: skelebot queue ")
 
 
 @pytest.mark.parametrize(
