@@ -473,9 +473,11 @@ def test_the_role_that_is_printed_is_enough_and_each_right_is_needed(space: Name
 
 
 def test_kubectl_takes_the_manifest_and_the_job_runs_by_itself(space: Namespace, name: str) -> None:
-    write(space, name, job("echo by-itself; exit 0"))
-    assert run(space, "run").code == 0  # the image has been pushed
-    shown = run(space, "cluster", "manifest", "run")
+    # To kubectl's parser, the first is a number without quotes, and the second is true.
+    values = ("12e3", "y")
+    write(space, name, job(f'[ "$*" = "{" ".join(values)}" ]', args="[{name: a}, {name: b}]"))
+    assert run(space, "run", *values).code == 0  # the image has been pushed
+    shown = run(space, "cluster", "manifest", "run", *values)
     assert shown.code == 0, shown
     assert re.search(r"image: \S+@sha256:[0-9a-f]{64}", shown.out)
     apply = ("kubectl", "apply", "-n", space.name, "-f", "-")

@@ -86,6 +86,7 @@ def test_a_job_ends_its_proxy_so_that_its_pod_ends(space: Namespace, name: str, 
         "kubectl", "apply", "-n", space.name, "-f", "-", stdin=subprocess.PIPE
     ) as applied:
         applied.communicate(shown.encode(), timeout=60)
+    assert applied.returncode == 0
     which = "failed" if code else "succeeded"
     wait_for(lambda: space.all("jobs")[0]["status"].get(which) == 1, 120)
     space.delete("jobs", space.all("jobs")[0]["metadata"]["name"])

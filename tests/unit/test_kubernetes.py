@@ -337,6 +337,13 @@ def test_parts_of_a_pod_are_merged_by_name() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text", ["789e3949", "12e-3", "+1e5", ".5", "1_0", "0o17", "0b1", "1:30", "y", "N", "-"]
+)
+def test_text_that_another_parser_takes_for_something_else_is_quoted(text: str) -> None:
+    assert manifest.yaml_text({"a": text, text: "b"}) == f"a: '{text}'\n'{text}': b\n"
+
+
 def test_the_yaml_is_read_as_it_was_meant() -> None:
     made = manifest.job(TASKS["full"], WHERE)
     assert yaml.safe_load(manifest.yaml_text(made)) == made

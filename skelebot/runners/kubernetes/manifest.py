@@ -474,7 +474,10 @@ def yaml_text(manifest: Manifest) -> str:
             return True
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+        # kubectl's parser takes 12e3 for a number, and y for true; this one's does neither.
+        is_doubtful = re.fullmatch(r"[-+.\d][-+.:_\da-foxA-FOX]*|[yYnN]", data)
+        style = "|" if "\n" in data else "'" if is_doubtful else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     Dumper.add_representer(str, text)
     return str(yaml.dump(manifest, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=200))
