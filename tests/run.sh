@@ -296,6 +296,15 @@ run_pytest() {
     return "$code"
 }
 
+# Also for the oldest Python, which need not be here.
+check_types() {
+    mypy --python-version "$OLDEST" &
+    local oldest=$! code=0
+    mypy || code=$?
+    wait "$oldest" || code=$?
+    return "$code"
+}
+
 names_tests() {
     local word
     for word in ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"}; do
@@ -316,8 +325,7 @@ run_parts() {
     fi
     part lint ruff check
     part format ruff format --check
-    part types mypy
-    part "types $OLDEST" mypy --python-version "$OLDEST"    # for which that Python need not be here
+    part types check_types
     part unit run_pytest tests/unit -n auto
     other_parts
     if "$UNIT_ONLY"; then return; fi
