@@ -15,6 +15,7 @@ from skelebot.errors import did_you_mean
 from skelebot.model import Arg, Param
 
 MOST = 100_000  # runs of a sweep, beyond which it is a slip of the pen
+_NUMBERS = 10**15  # of a range with a step, which a draw can tell apart
 _TRIES = 20  # draws for each trial, where the same values come again and again
 
 _NUMBER = r"([+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3})?)"
@@ -143,7 +144,7 @@ def _range(item: tuple[str, bool]) -> Range | None:
     is_log = match[3] == "log"
     if high < low:
         raise ValueError(f"{text} ends below its start; write {match[2]}..{match[1]}")
-    if is_log and low <= 0:
+    if is_log and float(low) <= 0:
         raise ValueError(f"{text} has to begin above 0")
     if match[4] is not None:
         step: Decimal | None = Decimal(match[4])
@@ -151,6 +152,8 @@ def _range(item: tuple[str, bool]) -> Range | None:
             raise ValueError(f"{text} needs a step above 0")
     else:
         step = Decimal(1) if not is_log and _is_whole(low) and _is_whole(high) else None
+    if not math.isfinite(float(high) - float(low)) or (step and (high - low) / step > _NUMBERS):
+        raise ValueError(f"{text} is too wide; write ends that are closer together, or a larger step")
     return Range(low, high, step, is_log)
 
 
@@ -310,12 +313,11 @@ def number_text(of: Range, number: float) -> str:
 
 def part(trials: Sequence[Trial], text: str) -> list[Trial]:
     """Return the trials of a part such as `1/3`, which takes each third one. Raises ValueError."""
-    which, _, of = text.partition("/")
-    if not (which.isascii() and which.isdigit() and of.isascii() and of.isdigit()):
-        raise ValueError(f"expected a part such as 1/3; found {text!r}")
-    if not 1 <= int(which) <= int(of):
-        raise ValueError(f"expected a part from 1/{of} to {of}/{of}; found {text!r}")
-    return list(trials[int(which) - 1 :: int(of)])
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    which, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= which <= of:
+        raise ValueError(f"expected a part such as 1/3, 2/3 or 3/3; found {text!r}")
+    return list(trials[which - 1 :: of])
 
 
 def default_name(params: Sequence[str], taken: Iterable[str]) -> str:

@@ -253,7 +253,7 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
         (("--trials", "3"), ["--trials needs --sweep"]),
         (("--sweep", "rate=1", "--prune", "median"), ["add --goal min:METRIC"]),
         (("--sweep", "rate=1", "--goal", "loss"), ["expected min:METRIC or max:METRIC"]),
-        (("--sweep", "rate=1", "--part", "4/3"), ["expected a part from 1/3 to 3/3"]),
+        (("--sweep", "rate=1", "--part", "4/3"), ["expected a part such as 1/3, 2/3 or 3/3; found '4/3'"]),
     ],
 )
 def test_wrong_sweep_queues_nothing(sandbox: Sandbox, words: tuple[str, ...], problems: list[str]) -> None:
@@ -264,6 +264,14 @@ def test_wrong_sweep_queues_nothing(sandbox: Sandbox, words: tuple[str, ...], pr
     for line, problem in zip(done.errors, problems, strict=True):
         assert problem in line
     assert runs_of(own) == {}
+
+
+def test_part_without_runs(sandbox: Sandbox) -> None:
+    own = training(sandbox)
+    done = own.run("queue", "--sweep", "rate=0.1,0.2", "--part", "3/3", "train")
+    assert (done.code, done.out, done.errors) == (0, "", [])
+    assert "nothing was queued" in done.err
+    assert own.run("queue", "--sweep", "rate=0.1,0.2", "--part", "3/3", "train", "--depth", "x").code == 2
 
 
 def test_value_that_is_swept_and_typed(sandbox: Sandbox) -> None:

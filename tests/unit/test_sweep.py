@@ -58,6 +58,10 @@ def test_values(text: str, expected: tuple[str, ...]) -> None:
         ("1..2:0", "needs a step above 0"),
         ("1..9:-1", "needs a step above 0"),
         ("0..1:log", "has to begin above 0"),
+        ("1e-400..1:log", "has to begin above 0"),
+        ("0..1:1e-400", "0..1:1e-400 is too wide; write ends that are closer together, or a larger step"),
+        (f"1..{'9' * 5000}", "is too wide"),
+        ("-1.7e308..1.7e308", "is too wide"),
         ("0.1..1:log", "0.1..1:log is a range to draw from; add --trials N"),
         ("1..1000000", "a sweep has at most 100000 runs"),
     ],
@@ -233,7 +237,7 @@ def test_parts_share_out_all_trials() -> None:
     parts = [sweep.part(trials, f"{i}/3") for i in (1, 2, 3)]
     assert [len(part) for part in parts] == [3, 2, 2]
     assert sorted(t["x"] for part in parts for t in part) == [t["x"] for t in trials]
-    for wrong in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
+    for wrong in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3", f"1/{'9' * 5000}"):
         with pytest.raises(ValueError, match="expected a part"):
             sweep.part(trials, wrong)
 

@@ -51,6 +51,9 @@ def queue(
     check(chains[0], chains[1:])
     if session.flags.dry_run:
         return _describe(plan)
+    if not plan.trials:
+        _report(())
+        return 0
     base = described(freeze.freeze(store, session, chains[0], plan.params))
     name = str(values.get("name", "")) or plan.sweep.name
     base = replace(base, sweep=replace(plan.sweep, name=name, trials=len(plan.trials)), kept_as=base.uid)
@@ -367,8 +370,8 @@ class _Reader:
 def _planned(sweep: Sweep, reader: _Reader, part: str) -> _Plan:
     """Return the sweep with its trials. Raises UsageError and ConfigError."""
     try:
-        trials = _trials(sweep, reader)
-        trials = values_of.part(trials, part) if part else trials
+        every = _trials(sweep, reader)
+        trials = values_of.part(every, part) if part else every
     except ValueError as error:
         raise UsageError(f"queue: {error}") from None
     params = tuple(reader.domains)
@@ -379,7 +382,7 @@ def _planned(sweep: Sweep, reader: _Reader, part: str) -> _Plan:
         return _Plan(sweep, swept, trials, values_of.drawn(reader.domains, 1, sweep.seed))
     if problems := list(dict.fromkeys(_unfit(swept, trials))):
         raise ConfigError(problems)
-    return _Plan(sweep, swept, trials, trials)
+    return _Plan(sweep, swept, trials, trials or every[:1])
 
 
 def _trials(sweep: Sweep, reader: _Reader) -> list[Trial]:
