@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -334,7 +335,7 @@ class Store(NamedTuple):
         given = {text: value for text, value in conditions.items() if value is not None}
         texts = [*given, *([f"state in ({', '.join('?' * len(states))})"] if states else [])]
         where = f"where {' and '.join(texts)}" if texts else ""
-        limit = f"limit {int(last)}" if last is not None else ""
+        limit = f"limit {min(int(last), sys.maxsize)}" if last is not None else ""
         query = f"select document, number from run {where} order by number desc {limit}"  # noqa: S608 - no values
         with self._reading() as database:
             rows = database.execute(query, (*given.values(), *states)).fetchall()

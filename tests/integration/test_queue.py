@@ -215,6 +215,9 @@ def test_mistakes(sandbox: Sandbox, chain: str, errors: list[str]) -> None:
         (["--after", "x", "run"], "--after: expected numbers of runs, such as 41,42; found 'x'"),
         (["--after", "7", "run"], "there is no run 7"),
         (["--after", "9" * 30, "run"], "there is no run"),
+        (["--after", "9" * 5000, "run"], "--after: expected numbers of runs"),
+        (["--after", "", "run"], "--after: expected numbers of runs, such as 41,42; found ''"),
+        (["--priority", "9" * 30, "run"], "--priority: expected a whole number from -1000000 to 1000000"),
         (["--priority", "high", "run"], "--priority"),
         (["--wrong", "run"], "--wrong"),
         ([], "a job is missing"),
@@ -430,6 +433,8 @@ def test_words_to_find_it_by(sandbox: Sandbox) -> None:
     assert len(own.ok("runs").splitlines()) == 2
     assert json.loads(own.ok("runs", "--tag", "c", "--json"))[0]["run"] == 1
     assert json.loads(own.ok("runs", "--name", "deep", "--json")) == []
+    assert "no such runs; `skelebot runs` lists the latest" in own.run("runs", "--name", "deep").err
+    assert "--csv and --json do not go together" in own.run("runs", "--csv", "--json").err
 
 
 def test_a_value_forges_no_line_of_what_is_shown(sandbox: Sandbox) -> None:

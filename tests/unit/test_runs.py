@@ -332,6 +332,7 @@ def test_store_of_an_earlier_version_is_migrated_with_its_runs(tmp_path: Path) -
     store.update(7, lambda run: replace(run, sweep=Sweep("rates")))
     assert [each.number for each in store.find(sweep="rates")] == [7]
     assert store.find(sweep="others") == []
+    assert [each.number for each in store.find(sweep="rates", last=10**30)] == [7]
 
 
 def test_rebuild(store: Store) -> None:

@@ -37,7 +37,15 @@ _OF_QUEUE = (
     Param("name", help="A name to find the run by"),
     Param("tag", is_repeated=True, help="A word to find the run by; each use adds one"),
     Param("note", placeholder="TEXT", help="What it is about"),
-    Param("priority", default="0", type="int", placeholder="N", help="Runs with a higher one go first"),
+    Param(
+        "priority",
+        default="0",
+        type="int",
+        min="-1000000",
+        max="1000000",
+        placeholder="N",
+        help="Runs with a higher one go first",
+    ),
     Param("after", placeholder="RUN,...", help="Start once these runs are done; if one fails, do not"),
     Param(
         "take-over",

@@ -20,6 +20,7 @@ from skelebot.runs import store as stores
 from skelebot.runs import supervise, workspace
 from skelebot.runs.record import RunRecord, TaskRecord
 from skelebot.runs.store import Store
+from skelebot.value_types import is_of
 
 
 def queue(session: Session, values: Values, links: Sequence[Link], check: CheckLinks) -> int:
@@ -29,7 +30,7 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
             raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
     store = stores.opened()
     store.check_writable()
-    after = _numbers(store, str(values.get("after", "")))
+    after = _numbers(store, str(values["after"])) if "after" in values else ()
     if sweeps.is_meant(values):
         return sweeps.queue(store, session, values, links, check, partial(_described, values, after))
     check(links, ())
@@ -73,9 +74,9 @@ def _described(values: Values, after: tuple[int, ...], run: RunRecord) -> RunRec
 
 def _numbers(store: Store, text: str) -> tuple[int, ...]:
     """Return the runs to come after. Raises UsageError for one that there is not."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = [word.strip() for word in text.split(",")]
     for word in words:
-        if not word.isdecimal():
+        if not is_of("int", word):
             raise UsageError(
                 f"--after: expected numbers of runs, such as 41,42; found {console.one_line(word)!r}"
             )

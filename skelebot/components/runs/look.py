@@ -38,6 +38,8 @@ _SHORTEST = 8  # that stay in any case
 
 def table(session: Session, values: Values) -> int:
     """List the latest runs, with the parameters that differ among them; of a sweep, the best first."""
+    if values.get("csv") and values.get("json"):
+        raise UsageError("runs: --csv and --json do not go together; leave out one of them")
     store = stores.opened()
     root = checkout_or_all(session, bool(values.get("all")))
     states = (str(values["state"]),) if values.get("state") else ()
@@ -64,7 +66,11 @@ def table(session: Session, values: Values) -> int:
         _show(kept)
         if left_out := len(columns) - len(kept):
             console.info(f"{console.counted(left_out, 'column')} left out to fit the terminal; --csv has all")
-    report(store, root, left, bool(found))
+    elif any(name in values for name in ("name", "tag", "sweep", "state")):
+        console.info("no such runs; `skelebot runs` lists the latest")
+    else:
+        console.info("no runs; `skelebot queue JOB` queues one")
+    report(store, root, left)
     return 0
 
 
@@ -195,15 +201,13 @@ def _write_csv(columns: Sequence[_Column]) -> None:
     console.out(text.getvalue().rstrip("\n"))
 
 
-def report(store: Store, root: str | None, left: Estimate, any_shown: bool = True) -> None:
+def report(store: Store, root: str | None, left: Estimate) -> None:
     """Say how many run and wait, for how long, and whether nobody works them off."""
     counts = store.counts(root)
     running, waiting = counts.get("running", 0), counts.get("queued", 0)
     if running or waiting:
         console.info(f"{running} running, {waiting} waiting")
         console.info(f"time left: {estimate.describe(left)}")
-    elif not any_shown:
-        console.info("no runs; `skelebot queue JOB` queues one")
     if why := hold_up(store, root, waiting):
         (console.warn if store.setting(worker.PAUSED) else console.info)(why)
     for number in store.numbers("running", root):
