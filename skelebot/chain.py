@@ -7,10 +7,10 @@ from typing import Any
 
 from skelebot import console, help, options
 from skelebot.component import Command, Link, Session
-from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError
+from skelebot.errors import ConfigError, Interrupted, SkelebotError, UsageError, did_you_mean
 from skelebot.loader import Loader
 from skelebot.model import Arg, Flags, Param
-from skelebot.options import HelpWanted, UnknownOption, Values
+from skelebot.options import HelpWanted, UnexpectedArgument, UnknownOption, Values
 
 OPTIONS = (
     Param("help", "h", accepts="boolean", help="Show this help, or a command's after its name"),
@@ -473,4 +473,9 @@ def _refused(error: UsageError, command: Command, more: str = "") -> UsageError:
     """Return the error for a command's words, which says where an option of Skelebot's own belongs."""
     if isinstance(error, UnknownOption) and (text := help.misplaced(error.typed, command, OPTIONS)):
         return UsageError(text)
+    verbs = [verb.name.partition(" ")[2] for verb in command.verbs()]
+    if isinstance(error, UnexpectedArgument) and error.word in verbs:
+        return UsageError(f"{error.word} goes before the options: skelebot {command.name} {error.word}")
+    if isinstance(error, UnexpectedArgument) and verbs:
+        return UsageError(f"{command.name}: {error}{did_you_mean(error.word, verbs)}")
     return UsageError(f"{command.name}: {error}{more}; usage: skelebot {help.usage(command)}")

@@ -48,7 +48,7 @@ def parse(args: Sequence[Arg], params: Sequence[Param], words: Sequence[str]) ->
         what = "argument" if len(missing) == 1 else "arguments"
         raise UsageError(f"missing {what}: {', '.join(missing)}")
     if len(rest) > len(args) and not (args and args[-1].is_rest):
-        raise UsageError(f"unexpected argument {one_line(rest[len(args)])!r}")
+        raise UnexpectedArgument(rest[len(args)])
     for arg, word in zip(args, rest, strict=False):
         _check(arg.name, arg, word)
         values[arg.key] = word
@@ -123,6 +123,14 @@ class UnknownOption(UsageError):
     def __init__(self, message: str, typed: list[str]) -> None:
         super().__init__(message)
         self.typed = typed
+
+
+class UnexpectedArgument(UsageError):
+    """An argument more than a command takes."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"unexpected argument {one_line(word)!r}")
+        self.word = word
 
 
 _HELP = ("-h", "--help")

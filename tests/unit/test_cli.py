@@ -100,6 +100,20 @@ def test_an_option_after_a_command_is_told_its_place(
     assert error(failing, *command, "-e", "prod", "fail") == told
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["shw", "1"], "runs: unexpected argument 'shw'; did you mean `show`?"),
+        (["1"], "runs: unexpected argument '1'; known: best, "),
+        (["--json", "show", "1"], "show goes before the options: skelebot runs show"),
+    ],
+)
+def test_a_wrong_verb_names_the_right_one(
+    failing: Path, error: Callable[..., str], words: list[str], expected: str
+) -> None:
+    assert error(failing, "runs", *words).startswith(expected)
+
+
 @pytest.mark.parametrize("words", [("-h",), ("--help",), ("--now", "-h", "fail"), ("--name", "x", "--help")])
 def test_the_help_of_queue_among_its_options(
     failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: tuple[str, ...]
