@@ -114,6 +114,13 @@ def test_a_wrong_verb_names_the_right_one(
     assert error(failing, "runs", *words).startswith(expected)
 
 
+def test_a_list_of_workers_does_not_hide_that_none_is_stopped(
+    failing: Path, error: Callable[..., str]
+) -> None:
+    expected = "worker: --list and --stop do not go together; leave out one of them"
+    assert error(failing, "worker", "--list", "--stop") == expected
+
+
 @pytest.mark.parametrize("words", [("-h",), ("--help",), ("--now", "-h", "fail"), ("--name", "x", "--help")])
 def test_the_help_of_queue_among_its_options(
     failing: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: tuple[str, ...]

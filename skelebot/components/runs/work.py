@@ -24,6 +24,8 @@ from skelebot.runs.worker import Plan
 
 
 def work(session: Session, values: Values) -> int:
+    if values.get("list") and values.get("stop"):
+        raise UsageError("worker: --list and --stop do not go together; leave out one of them")
     store = stores.opened()
     if values.get("list"):
         return _list(store, bool(values.get("json")))
