@@ -521,9 +521,15 @@ def test_python_gives_what_json_gives(demo: Sandbox) -> None:
 
 def test_a_dry_run_changes_nothing(demo: Sandbox) -> None:
     first = str(queued(demo, *CHAIN))
+    shown = demo.ok("runs", "show", first, "--json")
     before = sorted(os.listdir(store(demo)))
     for words in (
         ("rerun", first),
+        ("retry", first, "--from", CHAIN[0]),
+        ("tag", first, "best"),
+        ("note", first, "another"),
+        ("rebuild",),
+        ("pause",),
         ("checkout", first, "../copy"),
         ("checkout", first, "--branch", "b"),
         ("get", first),
@@ -535,4 +541,6 @@ def test_a_dry_run_changes_nothing(demo: Sandbox) -> None:
     assert not {"copy", "runs.tar"} & set(os.listdir(demo.root.parent))
     assert not (demo.root / "models").exists()
     assert git(demo, "branch", "--format=%(refname:short)") == "main"
+    assert demo.ok("runs", "show", first, "--json") == shown
+    assert "paused" not in demo.run("runs").err
     assert len(json.loads(demo.ok("runs", "--json"))) == 1

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -125,6 +126,10 @@ def _retry(session: Session, store: Store, number: int, values: Values) -> int:
     _check_own(store.get(number))
     if values.get("code"):
         return _with_todays_code(session, store.get(number), values)
+    if session.flags.dry_run:
+        names = (task.job for task in again(store.get(number)).tasks if task.state != "done")
+        console.out(f"retry run {number} from {next(names, 'its end')}")
+        return 0
     if values.get("clean"):
         _clean(store, again(store.get(number)))  # before a worker can take it
     store.update(number, again)
@@ -157,7 +162,10 @@ def _with_todays_code(session: Session, run: RunRecord, values: Values) -> int:
     kept = [*(("--name", run.name) if run.name else ()), *tags, *(("--note", run.note) if run.note else ())]
     own = [f"--{name}" for name in ("anyway", "now") if values.get(name)]
     kept += ("--priority", str(run.priority)) if run.priority else ()
-    return session.main([*_flags(run), "queue", *kept, *own, "--take-over", str(run.number), *run.chain])
+    dry = ["--dry-run"] if session.flags.dry_run else []
+    return session.main(
+        [*dry, *_flags(run), "queue", *kept, *own, "--take-over", str(run.number), *run.chain]
+    )
 
 
 def _flags(run: RunRecord) -> list[str]:
@@ -238,12 +246,19 @@ def tag(session: Session, values: Values) -> int:
             return replace(run, tags=tuple(tag for tag in run.tags if tag not in given))
         return replace(run, tags=tuple(dict.fromkeys((*run.tags, *given))))
 
-    stores.opened().update(number_of(values), change)
-    return 0
+    return _described(session, values, change)
 
 
 def note(session: Session, values: Values) -> int:
-    stores.opened().update(number_of(values), lambda run: replace(run, note=str(values["<text>"])))
+    return _described(session, values, lambda run: replace(run, note=str(values["<text>"])))
+
+
+def _described(session: Session, values: Values, change: Callable[[RunRecord], RunRecord]) -> int:
+    store, number = stores.opened(), number_of(values)
+    if session.flags.dry_run:
+        console.out(f"change run {store.get(number).number}")
+    else:
+        store.update(number, change)
     return 0
 
 
@@ -266,12 +281,18 @@ def remove(session: Session, values: Values) -> int:
 
 
 def pause(session: Session, values: Values) -> int:
+    if session.flags.dry_run:
+        console.out("pause the queue")
+        return 0
     stores.opened().set(worker.PAUSED, "somebody has paused it")
     console.info("the queue is paused; `skelebot runs resume` resumes it")
     return 0
 
 
 def resume(session: Session, values: Values) -> int:
+    if session.flags.dry_run:
+        console.out("resume the queue")
+        return 0
     stores.opened().set(worker.PAUSED, "")
     return 0
 
@@ -281,6 +302,9 @@ def rebuild(session: Session, values: Values) -> int:
         raise SkelebotError(
             f"the worker {working[0]['pid']} uses the store; stop it first: `skelebot worker --stop --all`"
         )
+    if session.flags.dry_run:
+        console.out("rebuild the database")
+        return 0
     count = stores.rebuild()
     console.info(f"the database was rebuilt from {console.counted(count, 'run')}")
     return 0

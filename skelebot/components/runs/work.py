@@ -33,7 +33,7 @@ def work(session: Session, values: Values) -> int:
         raise UsageError("worker: --json is for the list; add --list")
     root = checkout(session, bool(values.get("all")))
     if values.get("stop"):
-        return _stop(store, root)
+        return _stop(store, root, session.flags.dry_run)
     plan = Plan(root, _slots(values), bool(values.get("drain")), _keep_free(session))
     if session.flags.dry_run:
         waiting = store.counts(root).get("queued", 0)
@@ -132,9 +132,12 @@ def _ago(began: object) -> str:
     return console.duration(max(time.time() - float(str(began)), 0))
 
 
-def _stop(store: Store, root: str | None) -> int:
+def _stop(store: Store, root: str | None, dry_run: bool) -> int:
     """Ask the workers of a checkout, or all, to end once their runs have."""
     asked = [each for each in worker.workers(store) if root is None or each["root"] == root]
+    if dry_run:
+        console.out(f"stop {console.counted(len(asked), 'worker')}")
+        return 0
     for each in asked:
         with suppress(ProcessLookupError, ValueError):
             os.kill(int(str(each["pid"])), signal.SIGTERM)
