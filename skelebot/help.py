@@ -69,7 +69,8 @@ def misplaced(typed: Sequence[str], command: Command, params: Iterable[Param]) -
     if flag not in flags:
         return None
     takes_next = flags[flag].accepts == "value" and word == flag
-    option = " ".join(map(console.one_line, typed[: 2 if takes_next else 1]))
+    value = [*typed[1:2], options.value_shown(flags[flag])][:1] if takes_next else []
+    option = " ".join(map(console.one_line, (word, *value)))
     return f"{flag} goes before the {'job' if command.job else 'command'}: skelebot {option} {command.name}"
 
 

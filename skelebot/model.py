@@ -197,6 +197,8 @@ class Output(NamedTuple):
         expected = "a folder of the project such as models/, or a file in one such as models/model.pkl"
         path = project_path(text)
         output = cls(path, text.endswith("/") or "." not in path.rpartition("/")[2])
+        if "*" in path or "?" in path:
+            raise ValueError(f"{expected}, without a pattern")
         if not output.folder or path.partition("/")[0] in (".git", ".skelebot"):
             raise ValueError(expected)
         return output

@@ -252,8 +252,13 @@ def _spelling(param: Param) -> str:
     flags = ", ".join(dict.fromkeys(param.flags))
     if param.off:
         return f"{flags}, {param.off}"
-    value = param.placeholder or _placeholder(param.name, ())
+    value = value_shown(param)
     return flags + {"boolean": "", "list": f" [{value} ...]", "value": f" {value}"}[param.accepts]
+
+
+def value_shown(param: Param) -> str:
+    """What stands for the value of an option in help."""
+    return param.placeholder or _placeholder(param.name, ())
 
 
 def _placeholder(name: str, choices: tuple[str, ...]) -> str:

@@ -89,6 +89,12 @@ def test_what_a_needed_job_lacks_is_found_before_anything_runs(box: Sandbox) -> 
     assert ran(box, "c", code=2) == []
     (error,) = box.run("-n", "c").errors
     assert "jobs[1].inputs[0]: nosuch/ does not exist and no job makes it" in error
+    project(box, job("true", "a", inputs="['*.csv']", outputs="[data/]"))
+    (error,) = box.run("-n", "a").errors
+    assert "jobs[0].inputs[0]: *.csv does not exist and no job makes it" in error
+    project(box, job("true", "a", inputs="['**/*.csv']"), job("true", "b", outputs="[data/]"))
+    (error,) = box.run("-n", "a").errors
+    assert "a reads **/*.csv, which b makes; run b first, or add it to the needs of a" in error
     project(box, job("true", "a"), any_job("b.py", "b"), jobs[2])
     assert ran(box, "c", code=2) == []
 
@@ -741,7 +747,7 @@ def test_a_dry_run_says_why(rain: Sandbox) -> None:
     ]
     assert ran(rain, "score") == ["load"]
     assert "because  --force\n" in rain.ok("-n", "--dry-run", "--force", "score")
-    assert rain.ok("-n", "--dry-run", "--force-all", "score").count("because  --force-all") == 1
+    assert rain.ok("-n", "--dry-run", "--force-all", "score").count("because  --force-all") == 3
 
 
 def test_why(rain: Sandbox) -> None:

@@ -145,7 +145,13 @@ def test_an_output(text: str, path: str, is_folder: bool, folder: str) -> None:
     assert Output.parse(str(output)) == output
 
 
-@given(st.text("ab./~ *", max_size=12))
+@pytest.mark.parametrize("text", ["models/*.pkl", "models/**", "run?/", "*/model.pkl"])
+def test_an_output_is_no_pattern(text: str) -> None:
+    with pytest.raises(ValueError, match="without a pattern"):
+        Output.parse(text)
+
+
+@given(st.text("ab./~ []", max_size=12))
 def test_no_output_is_outside_the_project(text: str) -> None:
     try:
         output = Output.parse(text)

@@ -54,7 +54,7 @@ def reasons_to_run(session: Session, job: Job, values: Values) -> list[str]:
 
     # They may make the same as before; then this job does not run.
     if before := [need.name for need in needed(session.project, job) if need.name in session.outdated]:
-        return [f"{' and '.join(before)} may change what it reads"]
+        return up_to_date.always(session, job) or [f"{' and '.join(before)} may change what it reads"]
     prepared = prepare(session, job, values)
     return up_to_date.reasons_to_run(session, job, prepared.image, prepared.task)
 
@@ -127,7 +127,8 @@ def check(session: Session, job: Job, values: Values, earlier: Sequence[Link]) -
     image, _, task = prepare(session, job, values)
     for mount in () if session.flags.dry_run else task.mounts:
         if is_missing(mount) and not any(may_write(link, mount.source) for link in earlier):
-            raise _unmade(session.project, job, mount.source) or missing(mount)
+            shown = os.path.relpath(mount.source, session.project.root)
+            raise _unmade(session.project, job, mount.source, shown) or missing(mount)
     launch.check(session, image, task)
 
 
@@ -142,19 +143,18 @@ def _check_inputs(session: Session, job: Job, earlier: Sequence[Link]) -> None:
         path = os.path.join(project.root, contents.fixed_part(project_path(text)))
         if contents.matching(project.root, job, text) or any(may_write(link, path) for link in earlier):
             continue
-        raise _unmade(project, job, path) or UsageError(
+        raise _unmade(project, job, path, text) or UsageError(
             f"{place_of(job, 'inputs')}[{number}]: {text} does not exist and no job makes it; "
             "create or correct it"
         )
 
 
-def _unmade(project: Project, job: Job, path: str) -> UsageError | None:
-    """Return the error for something that a job makes and has not made, or None if no job makes it."""
-    for each in project.jobs:
+def _unmade(project: Project, job: Job, path: str, shown: str) -> UsageError | None:
+    """Return the error for something that another job makes and has not made, or None if none makes it."""
+    for each in (each for each in project.jobs if each.name != job.name):
         for output in each.results:
             made = os.path.join(project.root, output.path)
             if is_below(path, made) or is_below(made, path):
-                shown = os.path.relpath(path, project.root)
                 remedy = (
                     "leave out --no-needs" if each.name in job.needs else f"add it to the needs of {job.name}"
                 )

@@ -29,6 +29,16 @@ def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list
 
     task: before components amend it.
     """
+    if certain := always(session, job):
+        return certain
+    try:
+        return _changes(session.project.root, job, _state(session, job, image, task))
+    except SkelebotError as error:
+        return [str(error)]
+
+
+def always(session: Session, job: Job) -> list[str]:
+    """Return why the job runs whatever its files hold; nothing where they decide."""
     flags = session.flags
     if not job.outputs:
         return [f"{job.name} has no outputs, so it always runs"]
@@ -38,10 +48,7 @@ def reasons_to_run(session: Session, job: Job, image: Image, task: Task) -> list
         return ["--rehearse runs every job"]
     if flags.skip_build:
         return ["-s runs the last image, whatever it holds"]
-    try:
-        return _changes(session.project.root, job, _state(session, job, image, task))
-    except SkelebotError as error:
-        return [str(error)]
+    return []
 
 
 def run(session: Session, job: Job, image: Image, task: Task, start: Callable[[], int]) -> int:
