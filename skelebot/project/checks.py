@@ -235,9 +235,11 @@ def _check_param(param: Param) -> Iterator[str]:
 
 def _unfit(of: Arg | Param, text: str, secret: str) -> str | None:
     """Return what is wrong with a value in the configuration; `secret` stands for that of a secret."""
+    shown = secret if isinstance(of, Param) and of.secret else repr(text)
+    if isinstance(of, Param) and of.accepts == "boolean":
+        return None if text.lower() in _BOOLEANS else f"{shown} is not true or false"
     if not mismatch(of, text):
         return None
-    shown = secret if isinstance(of, Param) and of.secret else repr(text)
     if not of.choices:
         return f"{shown} is not {expectation(of)}"
     some = ", ".join((*of.choices[:20], *(["..."] if len(of.choices) > 20 else [])))

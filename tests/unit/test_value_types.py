@@ -238,6 +238,15 @@ def test_values_for_a_rehearsal_are_checked(tmp_path: Path) -> None:
     assert len(problems(tmp_path, text % ("x", 4, 1))) == 1
 
 
+def test_a_boolean_of_a_rehearsal_is_true_or_false(tmp_path: Path) -> None:
+    text = "name: demo\njobs: [{name: a, source: a.py, help: A, params: [{name: fast, accepts: boolean}], "
+    text += "rehearse: {fast: %s}}]\n"
+    assert problems(tmp_path, text % "true") == problems(tmp_path, text % "No") == []
+    assert problems(tmp_path, text % 1) == [
+        "skelebot.yaml:2:8: jobs[0].rehearse.fast: '1' is not true or false"
+    ]
+
+
 def test_a_pattern_that_python_warns_of_is_silent(tmp_path: Path, capfd: Any) -> None:
     load(tmp_path, PARAM + "{name: x, pattern: '[[a]'}\n")
     assert capfd.readouterr().err == ""
