@@ -173,8 +173,9 @@ def _field_named(
     if name.value in FORMER.get(cls, ()):
         report.warning(name, join(path, name.value), FORMER[cls][name.value])
         return None
-    text = _MISPLACED.get(cls, {}).get(name.value) or f"unknown key{report.hint(name.value, known)}"
-    report.problem(name, join(path, name.value), text)
+    misplaced = _MISPLACED.get(cls, {})
+    hint = report.hint(name.value, (*known, *misplaced))
+    report.problem(name, join(path, name.value), misplaced.get(name.value) or f"unknown key{hint}")
     return None
 
 

@@ -253,6 +253,13 @@ def test_merge_is_a_key_of_environments_alone(tmp_path: Path) -> None:
     assert problems(tmp_path, "name: demo\nmerge: true\n", env="dev") == [expected]
 
 
+@pytest.mark.parametrize("key", ["Merge", "mrege", "merges"])
+def test_a_merge_with_a_typing_error_is_recognised(tmp_path: Path, key: str) -> None:
+    write(tmp_path, f"{key}: true\n", "skelebot-dev.yaml")
+    (problem,) = problems(tmp_path, "name: demo\n", env="dev")
+    assert problem == f"skelebot-dev.yaml:1:1: {key}: unknown key; did you mean `merge`?"
+
+
 def test_merge_is_true_or_false(tmp_path: Path) -> None:
     write(tmp_path, "gpu: no\nmerge: deep\n", "skelebot-dev.yaml")
     (problem,) = problems(tmp_path, "name: demo\n", env="dev")
