@@ -50,12 +50,17 @@ def _detail(then: Any, today: Any) -> str:
     if isinstance(then, dict) and isinstance(today, dict):
         return differences(then, today)
     if isinstance(then, list) and isinstance(today, list):
-        return f"{_words(today)}; before: {_words(then)}"
+        before, now = _words(then), _words(today)
+        return f"{now}; before: {before}" if before != now else f"another secret in {now}"
     return ""
+
+
+def _mapping(source: str, target: str, is_read_only: bool) -> str:
+    return f"{source}:{target}{':ro' if is_read_only else ''}"
 
 
 def _words(words: list[Any]) -> str:
     import shlex
 
-    flat = (":".join(map(str, word)) if isinstance(word, list) else str(word) for word in words)
+    flat = (_mapping(*word) if isinstance(word, list) else str(word) for word in words)
     return shlex.join("***" if word.startswith(HASHED) else word for word in flat) or "none"

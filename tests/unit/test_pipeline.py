@@ -716,7 +716,14 @@ def test_reasons_name_what_changed_but_no_secret() -> None:
     assert described(before, {**now, "arguments": []})[2] == "arguments: none; before: --rate 0.1 '***'"
     assert described({"arguments": ["--rate"]}, {}) == ["arguments: changed"]
     mapped = {"mappings": [["data", "/app/data", True]]}, {"mappings": [["data", "/app/data", False]]}
-    assert described(*mapped) == ["mappings: data:/app/data:False; before: data:/app/data:True"]
+    assert described(*mapped) == ["mappings: data:/app/data; before: data:/app/data:ro"]
+
+
+def test_a_secret_that_changed_alone_is_said_to_have() -> None:
+    before, now = (["--key", f"{key.HASHED}{digest}"] for digest in ("0123", "4567"))
+    assert described({"arguments": before}, {"arguments": now}) == [
+        "arguments: another secret in --key '***'"
+    ]
 
 
 def test_a_base_image_of_which_the_engine_says_nothing_has_not_changed() -> None:
