@@ -226,6 +226,8 @@ def project_path(text: str) -> str:
 
 
 def _input(text: str) -> None:
+    if text.startswith("!"):
+        raise ValueError("what the job reads, as nothing can be left out with `!` here")
     if not project_path(text):
         raise ValueError("files, folders or patterns below the project's root")
 

@@ -87,6 +87,7 @@ def jobs_yaml(*jobs: str) -> str:
         (["name: a, outputs: [.git/x/]"], "jobs[0].outputs[0]", "expected a folder"),
         (["name: a, outputs: [.skelebot/]"], "jobs[0].outputs[0]", "expected a folder"),
         (["name: a, inputs: [../x]"], "jobs[0].inputs[0]", "a path in the project"),
+        (["name: a, inputs: [x, '!x/y']"], "jobs[0].inputs[1]", "nothing can be left out with `!` here"),
         (["name: a, inputs: [.]"], "jobs[0].inputs[0]", "below the project's root"),
         (["name: a, inputs: [x/y], outputs: [x/]"], "jobs[0].inputs[0]", "x/y is an output of the same job"),
         (["name: a, inputs: ['x/*.csv'], outputs: [x/]"], "jobs[0].inputs[0]", "same job"),
