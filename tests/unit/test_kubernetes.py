@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skelebot.components.cluster import ClusterSettings
-from skelebot.errors import UsageError
+from skelebot.errors import SkelebotError, UsageError
 from skelebot.json_form import from_json, to_json
 from skelebot.model import Attempt, Claim, Cluster, Flags, Job, Json, Limits, Mount, Place, Project, Task
 from skelebot.options import parse_options
 from skelebot.process import Streams
 from skelebot.project import plan
 from skelebot.runners.kubernetes import files, manifest, pod, turn
-from skelebot.runners.kubernetes.client import Broken, Client
+from skelebot.runners.kubernetes.client import Broken, Client, Ended
 from skelebot.runners.kubernetes.logs import Noted, OutputCopy
 from skelebot.runners.kubernetes.manifest import Claimed, Where, dns, literal, merged
-from skelebot.runners.kubernetes.run import missing
+from skelebot.runners.kubernetes.run import ClusterRun, Known, missing
 from skelebot.secret import Secret, typed_secret
 
 from .helpers import problems
@@ -606,6 +606,65 @@ def test_what_a_server_has_dropped_is_named() -> None:
     made = {"a": {"b": [{"c": 1}], "more": 1}, "x": "0.5"}
     assert sorted(missing(sent, made)) == ["a.b[0].d", "suspend"]
     assert missing(sent, {**sent, "uid": "u"}) == []
+
+
+class FakePod:
+    """A pod whose job has written something, over connections that break after so many bytes each."""
+
+    place = Place.at("k8s://gpu/ml")
+
+    def __init__(self, written: bytes, piece: int, keeper: str, log: bytes = b"") -> None:
+        states = {"job": {"terminated": {"exitCode": 0}}, "keeper": {keeper: {}}}
+        statuses = [{"name": name, "state": state} for name, state in states.items()]
+        about = {"name": "p", "uid": "u", "creationTimestamp": ""}
+        self._pod = {"metadata": about, "status": {"containerStatuses": statuses}}
+        self._written, self._piece, self._log = written, piece, log
+
+    def list(self, kind: str, **options: Any) -> Any:
+        return [self._pod]
+
+    def get(self, kind: str, name: str) -> Any:
+        return self._pod
+
+    def log(self, pod: str) -> bytes:
+        return self._log
+
+    def run(self, pod: str, container: str, *words: str) -> Ended:
+        if not self._written:
+            raise Broken("the keeper has gone")
+        return Ended(0, f"0 {len(self._written)} 0\n".encode(), b"")
+
+    @contextlib.contextmanager
+    def connected(self, pod: str, container: str, *words: str) -> Iterator["FakePod"]:
+        self._at = int(words[-4])
+        yield self
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        yield 1, self._written[self._at : self._at + self._piece]
+        raise Broken("the line is cut")
+
+
+def written(pod: FakePod, is_scheduled: bool = False) -> bytes:
+    known = Known("demo-1", "train", "/home/me/demo", (), is_scheduled=is_scheduled)
+    run, found = ClusterRun(pod, known), bytearray()  # type: ignore[arg-type]
+    run.output = OutputCopy(Streams(b"", found.extend, found.extend))
+    run.give_written()
+    return bytes(found)
+
+
+def test_what_was_written_arrives_whole_over_a_line_that_is_cut() -> None:
+    assert written(FakePod(b"0123456789", 4, "running")) == b"0123456789"
+
+
+def test_what_cannot_be_read_is_an_error_and_no_success() -> None:
+    with pytest.raises(SkelebotError, match="of train cannot be read; its pod at k8s://gpu/ml has ended"):
+        written(FakePod(b"0123456789", 0, "terminated"))
+
+
+def test_the_clusters_log_takes_the_place_of_a_scheduled_runs_own() -> None:
+    assert written(FakePod(b"", 0, "terminated", b"logged\n"), is_scheduled=True) == b"logged\n"
+    with pytest.raises(SkelebotError, match="cannot be read"):
+        written(FakePod(b"", 0, "terminated", b"logged\n"))
 
 
 class Wire:

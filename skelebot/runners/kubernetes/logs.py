@@ -86,9 +86,9 @@ class OutputCopy:
             os.pwrite(self._file, f"{self.out:20} {self.err:20}\n".encode(), 0)
 
     @property
-    def has_begun(self) -> bool:
-        """Whether anything has been given on."""
-        return self.out + self.err > 0
+    def given(self) -> int:
+        """How many bytes of both have been given on."""
+        return self.out + self.err
 
     def is_far_behind(self, noted: Noted) -> bool:
         return noted.out - self.out + noted.err - self.err > _AT_ONCE

@@ -355,10 +355,12 @@ class ClusterRun:
         until = time.monotonic() + GRACE
         while (state := self.look()).name not in WAITING:
             if known := noted(self.client, self.pod):
+                before = self.output.given
                 with suppress(Broken, Answer):
                     self.output.catch_up(self.client, self.pod, known)
                     return known
-                until = time.monotonic() + GRACE
+                if self.output.given > before:  # a connection that breaks again and again still serves
+                    until = time.monotonic() + GRACE
             if self.give_log():
                 return None
             # The keeper begins a moment after the gate was opened, and ends one before the cluster knows it.
@@ -375,7 +377,7 @@ class ClusterRun:
         Raises SkelebotError where there is none.
         """
         assert self.output
-        if not self.known.is_scheduled or self.output.has_begun:
+        if not self.known.is_scheduled or self.output.given:
             return False
         now = self.look()
         if now.name not in ("ended", "failed") or self.is_keeper_up():
