@@ -206,6 +206,8 @@ def failed(pipeline: Sandbox) -> Sandbox:
 
 def test_todays_code_goes_on_with_what_is_finished(failed: Sandbox) -> None:
     failed.write("train.sh", "cp data/x models/m\n")
+    failed.ok("--dry-run", "runs", "retry", "1", "--code", "now")
+    assert len(json.loads(failed.ok("runs", "--json"))) == 1
     result = failed.run("runs", "retry", "1", "--code", "now")
     assert (result.code, result.out) == (0, "2\n")
     assert "load is taken over from run 1; changed since: train.sh" in result.err

@@ -232,6 +232,7 @@ def test_worker_in_the_background(sandbox: Sandbox) -> None:
     (facts,) = json.loads(own.ok("worker", "--list", "--json"))
     assert (facts["pid"], facts["slots"], facts["root"]) == (pid, 3, str(own.root))
     assert own.run("worker", "--json").code == 2
+    assert own.ok("--dry-run", "worker", "--stop") == "stop 1 worker\n"
     queue(own, "a")
     wait_for(begun(own, "a").exists)
     own.ok("worker", "--stop")
@@ -261,6 +262,7 @@ def test_pause_and_resume(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("true"))
     own.ok("queue", "run")
     own.ok("runs", "pause")
+    own.ok("--dry-run", "runs", "resume")
     said = drain(own, code=1)
     assert said == "WARN  | the queue is paused: somebody has paused it; `skelebot runs resume` resumes it\n"
     assert states(own) == "queued"
