@@ -146,8 +146,9 @@ def _write(block: Block) -> str:
 
 def _shell(sandbox: Sandbox, script: str) -> str:
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    # In the order in which a reader's terminal shows it, and as wide as the pages.
-    env = {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    # In the order in which a reader's terminal shows it, and as wide as the pages. A page's own pytest
+    # would otherwise clear away what earlier runs of these tests have left.
+    env = {"PYTHONUNBUFFERED": "1", "COLUMNS": "100", "PYTEST_DEBUG_TEMPROOT": str(sandbox.root.parent)}
     with with_skelebot(sandbox).with_env(**env).popen("bash", "-c", script, **streams) as shell:
         output, _ = shell.communicate(timeout=900)
     return str(output.decode())
