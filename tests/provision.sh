@@ -102,6 +102,8 @@ start_engine() {
     (
         close_inherited_files
         cd /
+        # Each container starts dockerd twice more, which collects garbage half of its time without this.
+        export GOGC=400
         exec setsid dockerd --config-file "$ENGINE/daemon.json" --data-root "$ENGINE/data" \
             --exec-root "$ENGINE/exec" -p "$ENGINE/pid" -H "unix://$SOCKET" </dev/null >"$ENGINE/log" 2>&1
     ) &

@@ -289,12 +289,17 @@ has_failed() { [[ " ${FAILED[*]-} " == *" $1 "* ]]; }
 NO_NETWORK='error sending request for url|operation timed out|Temporary failure re|Could not connect to|Connection timed out'
 
 run_pytest() {
-    pytest --reruns 1 --only-rerun "$NO_NETWORK" "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
+    pytest "$@" ${PYTEST_ARGS[@]+"${PYTEST_ARGS[@]}"} </dev/null
     local code=$?
     # With a choice of tests (-k, -m), a part in which none was chosen has not failed.
     if [ "$code" = 5 ] && [ "${#PYTEST_ARGS[@]}" -gt 0 ]; then return 0; fi
     return "$code"
 }
+
+# Unit tests use no network; with --reruns, each would ask the main process first, which answers after 40 ms.
+run_unit() { run_pytest tests/unit -n 4; }
+
+run_others() { run_pytest --reruns 1 --only-rerun "$NO_NETWORK" -rs --no-fold-skipped "$@"; }
 
 # Also for the oldest Python, which need not be here.
 check_types() {
@@ -320,13 +325,13 @@ run_parts() {
     part browser unless_unit provide_browser
     if runs_all; then part cluster unless_unit provide_cluster; fi
     if names_tests; then
-        part tests run_pytest -n 4 -rs --no-fold-skipped
+        part tests run_others -n 4
         return
     fi
     part lint ruff check
     part format ruff format --check
     part types check_types
-    part unit run_pytest tests/unit -n auto
+    part unit run_unit
     other_parts
     if "$UNIT_ONLY"; then return; fi
     if has_failed engine; then
@@ -334,11 +339,11 @@ run_parts() {
         return
     fi
     # Not beside the others: Chromium gives up a page (ERR_NETWORK_CHANGED) whenever a container comes or goes.
-    part notebook run_pytest tests/integration -m browser -rs --no-fold-skipped
+    part notebook run_others tests/integration -m browser
     if runs_all; then
-        part integration run_pytest tests/integration -m "not browser" -n 6 -rs --no-fold-skipped --durations=15
+        part integration run_others tests/integration -m "not browser" -n 6 --durations=15
     else
-        part integration run_pytest tests/integration -m "not browser and not kubernetes" -n 6 -rs --no-fold-skipped --durations=15
+        part integration run_others tests/integration -m "not browser and not kubernetes" -n 6 --durations=15
         cluster_parts
     fi
 }
@@ -352,7 +357,7 @@ cluster_parts() {
         return
     fi
     part cluster provide_cluster
-    part "on cluster" run_pytest tests/integration -m kubernetes -n 6 -rs --no-fold-skipped
+    part "on cluster" run_others tests/integration -m kubernetes -n 6
 }
 
 other_parts() {
@@ -361,7 +366,7 @@ other_parts() {
     for python in $pythons; do
         version=$(minor_version "$python")
         part "types $version" with_python "$python" mypy
-        part "unit $version" with_python "$python" run_pytest tests/unit -n auto
+        part "unit $version" with_python "$python" run_unit
     done
 }
 
