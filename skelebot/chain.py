@@ -86,15 +86,12 @@ def run(chain: list[list[str]], words: list[str], flags: Flags, loader: Loader) 
     words: of the first link, from its command on; flags: from the options before that.
     """
     queue, chain = _before_chain(chain, words, flags, loader)
-    given = (
-        queue.command.given_args(queue.session, queue.values) if queue and queue.command.given_args else ()
-    )
-    links = _links(chain, flags, loader, given)
+    links = _links(chain, flags, loader, queue)
     if isinstance(links, Command):  # its help is wanted
         console.out("\n".join(help.of_command(links)))
         return 0
     if queue:
-        return _queue(queue, links, chain, flags, loader, given)
+        return _queue(queue, links, chain, flags, loader)
     if flags.rehearse:
         return _rehearse(links, chain, flags, loader)
     if flags.watch:
@@ -126,20 +123,13 @@ def _before_chain(
     return Link(command, loaded.session, own, tuple(words)), [*split([*before, *rest]), *chain[1:]]
 
 
-def _queue(
-    queue: Link,
-    links: list[Link],
-    chain: list[list[str]],
-    flags: Flags,
-    loader: Loader,
-    given: Collection[str],
-) -> int:
+def _queue(queue: Link, links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader) -> int:
     """Check all links, rehearse them if that is wanted, and hand them to the command before the chain."""
     if flags.watch:
         raise UsageError(f"{queue.command.name} and --watch do not go together; leave out one of them")
     _check_attended(links, queue.command.name)
     if flags.rehearse:
-        if code := _rehearse(links, chain, flags, loader, given):
+        if code := _rehearse(links, chain, flags, loader, queue):
             return code
         links = [link._replace(session=_not_rehearsing(link.session)) for link in links]
     assert queue.command.queue
@@ -151,7 +141,7 @@ def _not_rehearsing(session: Session) -> Session:
 
 
 def _rehearse(
-    links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader, given: Collection[str] = ()
+    links: list[Link], chain: list[list[str]], flags: Flags, loader: Loader, queue: Link | None = None
 ) -> int:
     """Run the chain in a copy of the project, with the values that its jobs name for that."""
     from skelebot.components.jobs import rehearsal
@@ -166,7 +156,7 @@ def _rehearse(
         return _run_links([link._replace(values=rehearsal.values(link)) for link in links], loader)
     with rehearsal.workspace(links) as root:
         loader = loader.at(root)
-        copies = _links(chain, flags, loader, given)
+        copies = _links(chain, flags, loader, queue)
         assert not isinstance(copies, Command)  # nobody has asked for help before
         code = _run_links([link._replace(values=rehearsal.values(link)) for link in copies], loader)
     if code == 0:
@@ -290,15 +280,15 @@ def _depends_on_values(command: Command) -> bool:
 
 
 def _links(
-    chain: list[list[str]], flags: Flags, loader: Loader, given: Collection[str] = ()
+    chain: list[list[str]], flags: Flags, loader: Loader, queue: Link | None = None
 ) -> list[Link] | Command:
     """Return the links of a chain with those that they need, or the command whose help is wanted.
 
-    given: the args that the chain lacks, as in `Command.given_args`.
+    queue: the command before the chain, which may give args that the chain lacks.
     """
     links: list[Link] = []
     for words in chain:
-        link = _link(words, flags, loader, not links, given)
+        link = _link(words, flags, loader, not links, queue)
         if isinstance(link, Command):
             return link
         links += [*_needed(link, links, loader), link]
@@ -422,14 +412,14 @@ def _announced(link: Link, at: int, count: int) -> Iterator[None]:
 
 
 def _link(
-    words: list[str], flags: Flags, loader: Loader, first: bool, given_args: Collection[str] = ()
+    words: list[str], flags: Flags, loader: Loader, first: bool, queue: Link | None = None
 ) -> Link | Command:
     """Return a link with the values of its arguments, or the command alone if its help is wanted."""
-    given, rest = options.parse_options(OPTIONS, words)
+    flagged, rest = options.parse_options(OPTIONS, words)
     for name in ("help", "version", "contact", "rehearse", "watch"):
-        if not first and name in given:
+        if not first and name in flagged:
             raise UsageError(f"--{name} goes before the first command of a chain")
-    loaded = loader.load(with_options(flags, given), rest[0] if rest else "")
+    loaded = loader.load(with_options(flags, flagged), rest[0] if rest else "")
     if not rest:
         raise UsageError("a command is missing; see skelebot -h")
     command = loaded.commands.get(rest[0])
@@ -440,16 +430,18 @@ def _link(
     own = ("-h", "--help", *(flag for param in command.params for flag in param.flags))
     if command.bind and not (rest[1:2] and rest[1] in own):
         return _bound(command.bind, rest, loaded.session, loader)
-    args = [arg for arg in command.args if not (given_args and _is_given(command, arg, given_args))]
+    given = (
+        queue.command.given_args(queue.session, queue.values) if queue and queue.command.given_args else ()
+    )
+    args = [arg for arg in command.args if not (given and _is_given(command, arg, given))]
     try:
         values = options.parse(args, command.params, rest[1:])
     except HelpWanted:
         return command
     except UsageError as error:
         swept = " and ".join(arg.name for arg in command.args if arg not in args)
-        raise _refused(
-            error, command, f", beside the values of {swept} that are swept" if swept else ""
-        ) from None
+        more = f", beside the values of {swept} that are swept" if swept else ""
+        raise _refused(error, command, more, queue) from None
     return Link(command, loaded.session, values, tuple(rest))
 
 
@@ -469,9 +461,9 @@ def _bound(
     return link if isinstance(link, Command) else Link(bind(link), session, {}, tuple(words))
 
 
-def _refused(error: UsageError, command: Command, more: str = "") -> UsageError:
+def _refused(error: UsageError, command: Command, more: str = "", queue: Link | None = None) -> UsageError:
     """Return the error for a command's words, which says where an option of Skelebot's own belongs."""
-    if isinstance(error, UnknownOption) and (text := help.misplaced(error.typed, command, OPTIONS)):
+    if isinstance(error, UnknownOption) and (text := _misplaced(error.typed, command, queue)):
         return UsageError(text)
     verbs = [verb.name.partition(" ")[2] for verb in command.verbs()]
     if isinstance(error, UnexpectedArgument) and error.word in verbs:
@@ -479,3 +471,15 @@ def _refused(error: UsageError, command: Command, more: str = "") -> UsageError:
     if isinstance(error, UnexpectedArgument) and verbs:
         return UsageError(f"{command.name}: {error}{did_you_mean(error.word, verbs)}")
     return UsageError(f"{command.name}: {error}{more}; usage: skelebot {help.usage(command)}")
+
+
+def _misplaced(typed: Sequence[str], command: Command, queue: Link | None) -> str | None:
+    """Say where an option goes that stands after a command and belongs before it; None for any other."""
+    kind = "job" if command.job else "command"
+    before = queue.command.name if queue else ""
+    if queue and (own := help.one_of(queue.command.params, typed)):
+        return f"{own[0]} goes before the {kind}: skelebot {before} {own[1]} {command.name}"
+    if found := help.one_of(OPTIONS, typed):
+        words = " ".join(filter(None, (found[1], before, command.name)))
+        return f"{found[0]} goes before the {kind}: skelebot {words}"
+    return None

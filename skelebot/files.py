@@ -100,6 +100,8 @@ def output_path(text: str) -> str:
 
     Raises UsageError if no file can be written there.
     """
+    if text == "-":  # elsewhere the standard output
+        raise UsageError("only a file can be written here; name one, or ./- for a file of that name")
     path = os.path.realpath(text)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):

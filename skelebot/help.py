@@ -61,8 +61,8 @@ def unknown(word: str, session: Session, commands: Mapping[str, Command]) -> Usa
     return UsageError(f"unknown command {name!r}{hint}")
 
 
-def misplaced(typed: Sequence[str], command: Command, params: Iterable[Param]) -> str | None:
-    """What to say where one of Skelebot's own options stands after the command, or None."""
+def one_of(params: Iterable[Param], typed: Sequence[str]) -> tuple[str, str] | None:
+    """The flag that the first argument is, and how to type it with its value; None for none of these."""
     flags = {flag: param for param in params for flag in (*param.flags, *param.also)}
     word = typed[0]
     flag = word.partition("=")[0] if word.startswith("--") else word[:2]
@@ -70,8 +70,7 @@ def misplaced(typed: Sequence[str], command: Command, params: Iterable[Param]) -
         return None
     takes_next = flags[flag].accepts == "value" and word == flag
     value = [*typed[1:2], options.value_shown(flags[flag])][:1] if takes_next else []
-    option = " ".join(map(console.one_line, (word, *value)))
-    return f"{flag} goes before the {'job' if command.job else 'command'}: skelebot {option} {command.name}"
+    return flag, " ".join(map(console.one_line, (word, *value)))
 
 
 def overview(session: Session, commands: Mapping[str, Command], params: Sequence[Param]) -> Iterator[str]:

@@ -372,7 +372,7 @@ class Job(ByValue):
 def _sweep_name(text: str) -> str | None:
     if problem := not_blank(text):
         return problem
-    is_other = "=" in text or text.endswith(".csv")
+    is_other = "=" in text or text.lower().endswith(".csv")
     return "a name without `=` that does not end in .csv" if is_other else None
 
 

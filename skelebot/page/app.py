@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -15,6 +16,15 @@ from skelebot.page import compare_page, queue_page, run_page, runs_page, sweep_p
 from skelebot.page.pages import HERE, Pages, html, templates
 from skelebot.page.rows import Rows
 from skelebot.runs.store import Store
+
+
+class _Number(IntegerConvertor):
+    """Of a run, task or attempt; one of more digits is no page, before anybody reads or looks for it."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", _Number())
 
 
 def application(store: Store, root: str | None, rows: Rows) -> Starlette:
@@ -28,10 +38,10 @@ def application(store: Store, root: str | None, rows: Rows) -> Starlette:
         "/{scope}/compare": compare_page.show,
         "/{scope}/compare/figures": compare_page.values,
         "/{scope}/curves": compare_page.curves,
-        "/{scope}/run/{number:int}": run_page.show,
-        "/{scope}/run/{number:int}/log/{task:int}/{attempt:int}": run_page.log,
-        "/{scope}/run/{number:int}/whole-log/{task:int}/{attempt:int}": run_page.whole_log,
-        "/{scope}/run/{number:int}/files/{path:path}": run_page.file,
+        "/{scope}/run/{number:number}": run_page.show,
+        "/{scope}/run/{number:number}/log/{task:number}/{attempt:number}": run_page.log,
+        "/{scope}/run/{number:number}/whole-log/{task:number}/{attempt:number}": run_page.whole_log,
+        "/{scope}/run/{number:number}/files/{path:path}": run_page.file,
         "/{scope}/sweeps": sweep_page.listing,
         "/{scope}/sweep": sweep_page.show,
         "/{scope}/sweep/figures": sweep_page.trials,

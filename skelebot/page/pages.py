@@ -13,11 +13,10 @@ from skelebot import console
 from skelebot.page import facts, text
 from skelebot.page.figures import Figure
 from skelebot.page.rows import Rows, shown
-from skelebot.runs.record import RunRecord
+from skelebot.runs.record import STATES, RunRecord
 from skelebot.runs.store import Store
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-STATES = ("queued", "running", "done", "failed", "stopped", "pruned")
 
 
 class Pages(NamedTuple):

@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from skelebot.page import figures, text
 from skelebot.page.figures import Case
-from skelebot.page.pages import STATES, Pages, as_figures, for_table, html, root_of, whole_number
+from skelebot.page.pages import Pages, as_figures, for_table, html, root_of, whole_number
 from skelebot.page.rows import Query, Row, matching, ordered, table
 from skelebot.runs import sampler
-from skelebot.runs.record import Sweep
+from skelebot.runs.record import STATES, Sweep
 from skelebot.runs.trial import Goal
 
 _MOST_TRIALS = 2000  # whose records are read at once

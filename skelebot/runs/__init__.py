@@ -21,11 +21,14 @@ def find(
 ) -> list[dict[str, Any]]:
     """Return the runs of all projects that meet the conditions, the latest first, as `runs --json` does.
 
-    Raises SkelebotError.
+    Raises SkelebotError, and UsageError for a state that there is not.
     """
-    from skelebot.runs.record import view
+    from skelebot.errors import UsageError
+    from skelebot.runs.record import STATES, view
     from skelebot.runs.store import opened
 
+    if state is not None and state not in STATES:
+        raise UsageError(f"there is no state {state!r} of a run; the states are {', '.join(STATES)}")
     states = (state,) if state is not None else ()
     return [view(run) for run in opened().find(project, None, name, tag, states, last)]
 

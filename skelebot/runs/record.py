@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from skelebot.model import NATIVE, Image, Param, Place, Task
 
 State = Literal["queued", "running", "done", "failed", "stopped", "pruned"]
+STATES: tuple[str, ...] = get_args(State)
 
 # What a run may become. A running one is queued again if its processes died.
 NEXT: dict[State, tuple[State, ...]] = {

@@ -517,6 +517,11 @@ def test_python_gives_what_json_gives(demo: Sandbox) -> None:
     one, found, none = json.loads(out)
     shown = json.loads(demo.ok("runs", "show", str(first), "--json"))
     assert (one, found, none) == (shown, [shown], [])
+    with demo.popen(
+        program, "-c", "from skelebot import runs; runs.find(state='bad')", stderr=subprocess.PIPE
+    ) as child:
+        _, said = child.communicate(timeout=60)
+    assert "there is no state 'bad' of a run; the states are queued, running, done" in said.decode()
 
 
 def test_a_dry_run_changes_nothing(demo: Sandbox) -> None:

@@ -136,6 +136,8 @@ def test_only_who_has_the_address_sees_the_page(project: Sandbox) -> None:
         for method in ("POST", "PUT", "DELETE", "OPTIONS"):
             assert page.get("/project/queue", method).status == 405
         assert page.get("/project/queue", Host="localhost:9999").status == 200
+        far = ("run/9", f"run/{'9' * 18}", f"run/{'9' * 5000}", f"run/1/log/{'1' * 5000}/1", "run/1/log/9/9")
+        assert [page.get(f"/project/{path}").status for path in far] == [404] * len(far)
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port or 0))
 

@@ -247,7 +247,9 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
         (("--sweep", "rate=0.1..2:log", "--trials", "4"), ["expected a number of at most 1; found '2'"]),
         (("--sweep", "rates"), ["there is no sweep 'rates'"]),
         (("--sweep", "no.csv"), ["no.csv cannot be read"]),
+        (("--sweep", "NO.CSV"), ["NO.CSV cannot be read"]),
         (("--sweep", "rate=0.1..0.2"), ["write one, as in 0.1..0.2:0.1, or add --trials N"]),
+        (("--anyway",), ["--anyway is for --take-over RUN"]),
         (("--sweep", "rate=1", "--now"), ["--sweep and --now do not go together"]),
         (("--sweep", "rate=1", "--seed", "1"), ["--seed draws values; add --trials N"]),
         (("--trials", "3"), ["--trials needs --sweep"]),
@@ -342,6 +344,7 @@ def test_what_has_failed_is_not_skipped(sandbox: Sandbox) -> None:
 
 def test_others_go_on_after_a_failure(sandbox: Sandbox) -> None:
     own = training(sandbox, "exit $(( $4 == 2 ))")
+    assert "there is no sweep 'a'; no run here is of one yet" in own.run("runs", "best", "a").err
     queued(own, "--sweep", "depth=1..4", "--name", "a", "train")
     assert own.run("worker", "--drain").code == 1
     assert [run["state"] for _, run in sorted(runs_of(own).items())] == ["done", "failed", "done", "done"]

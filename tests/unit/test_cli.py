@@ -95,6 +95,23 @@ def test_an_option_after_the_job_is_told_its_place(
     assert error(failing, "fail", "+", "fail", *argv) == expected
 
 
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--now"], "--now goes before the job: skelebot queue --now fail"),
+        (["--name", "a"], "--name goes before the job: skelebot queue --name a fail"),
+        (["--name=a"], "--name goes before the job: skelebot queue --name=a fail"),
+        (["-n"], "-n goes before the job: skelebot -n queue fail"),
+        (["--env", "prod"], "--env goes before the job: skelebot --env prod queue fail"),
+        (["-x"], "fail: unknown option -x; usage: skelebot fail"),
+    ],
+)
+def test_an_option_after_a_queued_job_is_told_its_place(
+    failing: Path, error: Callable[..., str], argv: list[str], expected: str
+) -> None:
+    assert error(failing, "queue", "fail", *argv) == expected
+
+
 @pytest.mark.parametrize("command", [("config",), ("queue",), ("queue", "--now")])
 def test_an_option_after_a_command_is_told_its_place(
     failing: Path, error: Callable[..., str], command: tuple[str, ...]

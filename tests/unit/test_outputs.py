@@ -116,6 +116,7 @@ def test_a_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("folder", "folder is a folder"),
         ("new/", "new/ is a folder"),
         ("/dev/null", "/dev/null is not an ordinary file"),
+        ("-", "only a file can be written here"),
     ],
 )
 def test_a_path_that_cannot_be_written(

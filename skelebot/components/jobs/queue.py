@@ -25,9 +25,7 @@ from skelebot.value_types import is_of
 
 def queue(session: Session, values: Values, links: Sequence[Link], check: CheckLinks) -> int:
     """Freeze the chain and put it into the queue; with --now run it, with --wait see it to its end."""
-    for other in ("wait", "after"):
-        if values.get("now") and values.get(other):
-            raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
+    _check_together(values)
     store = stores.opened()
     store.check_writable()
     after = _numbers(store, str(values["after"])) if "after" in values else ()
@@ -58,6 +56,15 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
         return _wait(store, run.number)
     console.out(str(run.number))
     return 0
+
+
+def _check_together(values: Values) -> None:
+    """Raise UsageError for options that mean nothing together, or without another one."""
+    for other in ("wait", "after"):
+        if values.get("now") and values.get(other):
+            raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
+    if values.get("anyway") and "take-over" not in values:
+        raise UsageError("queue: --anyway is for --take-over RUN; add that, or leave it out")
 
 
 def _described(values: Values, after: tuple[int, ...], run: RunRecord) -> RunRecord:

@@ -166,7 +166,7 @@ def names(project: Project, values: Values) -> frozenset[str]:
 
 
 def _is_file(text: str) -> bool:
-    return "=" not in text and text.endswith(".csv")
+    return "=" not in text and text.lower().endswith(".csv")
 
 
 def _content(file: str) -> str:

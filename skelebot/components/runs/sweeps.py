@@ -47,7 +47,8 @@ def check_known(store: Store, root: str | None, name: str) -> None:
     """Raise UsageError for a sweep that there is not."""
     known = {run.sweep.name for run in store.find(root=root) if run.sweep}
     if name not in known:
-        raise UsageError(f"there is no sweep {console.one_line(name)!r}{did_you_mean(name, known)}")
+        hint = did_you_mean(name, known) or ("" if known else "; no run here is of one yet")
+        raise UsageError(f"there is no sweep {console.one_line(name)!r}{hint}")
 
 
 def best(session: Session, values: Values) -> int:
