@@ -430,10 +430,7 @@ def _link(
     own = ("-h", "--help", *(flag for param in command.params for flag in param.flags))
     if command.bind and not (rest[1:2] and rest[1] in own):
         return _bound(command.bind, rest, loaded.session, loader)
-    given = (
-        queue.command.given_args(queue.session, queue.values) if queue and queue.command.given_args else ()
-    )
-    args = [arg for arg in command.args if not (given and _is_given(command, arg, given))]
+    args = _args(command, queue)
     try:
         values = options.parse(args, command.params, rest[1:])
     except HelpWanted:
@@ -443,6 +440,14 @@ def _link(
         more = f", beside the values of {swept} that are swept" if swept else ""
         raise _refused(error, command, more, queue) from None
     return Link(command, loaded.session, values, tuple(rest))
+
+
+def _args(command: Command, queue: Link | None) -> list[Arg]:
+    """Return the args that a command takes, without those that a sweep before the chain gives."""
+    if queue is None or queue.command.given_args is None:
+        return list(command.args)
+    given = queue.command.given_args(queue.session, queue.values)
+    return [arg for arg in command.args if not _is_given(command, arg, given)]
 
 
 def _is_given(command: Command, arg: Arg, names: Collection[str]) -> bool:
