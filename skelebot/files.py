@@ -143,6 +143,29 @@ def locked(
         yield file
 
 
+@contextmanager
+def temporary_lock(path: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a file that is removed with it; on_wait as in `locked`. Raises OSError."""
+    while True:
+        with locked(path, on_wait=on_wait) as lock:
+            if not _is_at(lock.fileno(), path):
+                continue  # the former holder removed the file that this call waited for
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    os.unlink(path)
+            return
+
+
+def _is_at(number: int, path: str) -> bool:
+    """Whether an open file is the one with that name."""
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def open_lock(path: str) -> IO[str]:
     """Open the file of a lock, which somebody else may have made. Raises OSError."""
 

@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import locked, reason
+from skelebot.files import reason, temporary_lock
 from skelebot.json_form import to_json
 from skelebot.model import Mount
 from skelebot.pipeline.key import keyed_hash
@@ -59,14 +59,10 @@ def alone(store: Store, key: str) -> Iterator[None]:
     path = os.path.join(store.folder, f"made-{key[:16]}.lock")
     with ExitStack() as held:
         try:
-            held.enter_context(locked(path, on_wait=_say_waiting))
+            held.enter_context(temporary_lock(path, _say_waiting))
         except OSError as error:
             raise SkelebotError(f"{path} cannot be locked: {reason(error)}") from None
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.unlink(path)  # whoever waits for it has it open
+        yield
 
 
 def _say_waiting() -> None:

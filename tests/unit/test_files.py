@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -56,6 +57,27 @@ def test_a_lock_shuts_others_out(tmp_path: Path) -> None:
     with files.locked(path, shared=True), files.open_lock(path) as other:
         assert not files.try_lock(other)
         assert files.try_lock(other, shared=True)
+
+
+def test_a_lock_that_is_removed_shuts_others_out_too(tmp_path: Path) -> None:
+    """The second waits for the file that the first removes, and holds a new one after that."""
+    path, waits, holds, leave = str(tmp_path / "lock"), Event(), Event(), Event()
+
+    def second() -> None:
+        with files.temporary_lock(path, waits.set):
+            holds.set()
+            leave.wait()
+
+    with files.temporary_lock(path, waits.set):
+        other = Thread(target=second, daemon=True)
+        other.start()
+        waits.wait()
+    holds.wait()
+    with files.open_lock(path) as third:
+        assert not files.try_lock(third)
+    leave.set()
+    other.join()
+    assert os.listdir(tmp_path) == []
 
 
 def test_whoever_has_to_wait_for_a_lock_is_told_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from skelebot import console, files
 from skelebot.components.repository.store import Stored, Unusable
@@ -17,7 +17,7 @@ _KEEP_SECONDS = 7 * 24 * 3600  # for which an interrupted download is kept
 @contextmanager
 def target_lock(root: str, target: str) -> Iterator[None]:
     """Hold the right to replace a file or folder of the project. Raises OSError."""
-    with _temporary_lock(os.path.join(_folder(root), _digest(target)), f"to {target}"):
+    with _locked(os.path.join(_folder(root), _digest(target)), f"to {target}"):
         yield
 
 
@@ -29,7 +29,7 @@ def partial_file(root: str, key: str, stored: Stored) -> Iterator[str]:
     """
     parts = _folder(root)
     folder = os.path.join(parts, _digest(f"{key}\0{stored.size}\0{stored.sha256 or stored.tag}"))
-    with _temporary_lock(folder, f"of {key}"):
+    with _locked(folder, f"of {key}"):
         os.makedirs(folder, exist_ok=True)
         os.utime(folder)
         _remove_outdated(parts)
@@ -60,24 +60,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-@contextmanager
-def _temporary_lock(path: str, what: str) -> Iterator[None]:
-    """Hold a lock whose file is removed with it. Raises OSError."""
-    path = f"{path}.lock"
-    while True:
-        with files.locked(path, on_wait=lambda: console.info(f"waiting for another pull {what}")) as lock:
-            if not _is_at(lock.fileno(), path):
-                continue  # the former holder removed the file that this call waited for
-            try:
-                yield
-            finally:
-                remove(path)
-            return
-
-
-def _is_at(number: int, path: str) -> bool:
-    """Whether an open file is the one with that name."""
-    try:
-        return os.path.samestat(os.fstat(number), os.stat(path))
-    except FileNotFoundError:
-        return False
+def _locked(path: str, what: str) -> AbstractContextManager[None]:
+    """Hold the lock of a partial file. Raises OSError."""
+    return files.temporary_lock(f"{path}.lock", lambda: console.info(f"waiting for another pull {what}"))
