@@ -473,6 +473,19 @@ def test_stop_ends_what_does_not_end_by_itself(sandbox: Sandbox) -> None:
     assert states(own) == "stopped"
 
 
+def test_stop_runs_of_which_one_waits_for_another_to_end(sandbox: Sandbox) -> None:
+    """The worker does not start it in the place of the one that is ended before it."""
+    own = held(sandbox, "trap 'sleep 1; exit 1' TERM; " + HELD)
+    for name in ("a", "b", "c"):
+        queue(own, name)
+    worker = own.start("worker", "--drain", stderr=subprocess.DEVNULL)
+    wait_for(begun(own, "a").exists)
+    stopped = own.run("runs", "stop", "1", "2", "3").err.splitlines()
+    assert stopped == [f"INFO  | run {number} is stopped" for number in (1, 2, 3)]
+    assert worker.wait(60) == 0
+    assert not begun(own, "b").exists()
+
+
 def killed_with_its_worker(own: Sandbox) -> int:
     """A run whose worker and supervisor were killed; the process of its job."""
     queue(own, "a")

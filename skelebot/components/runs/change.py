@@ -34,30 +34,35 @@ def numbers_of(values: Values) -> list[int]:
 def stop(session: Session, values: Values) -> int:
     """Stop runs: those that wait at once; those that run are asked to end, and ended after ten seconds."""
     store = stores.opened()
-    for number in [store.get(number).number for number in numbers_of(values)]:
-        if session.flags.dry_run:
+    numbers = [store.get(number).number for number in numbers_of(values)]
+    if session.flags.dry_run:
+        for number in numbers:
             console.out(f"stop run {number}")
-            continue
-        _stop(store, number, session.flags)
+        return 0
+    # All are asked before the first is waited for: a worker would start the next of them in its place.
+    for run in [_ask(store, number) for number in numbers]:
+        if run.state == "running":
+            _end(store, run.number, session.flags)
+            run = store.get(run.number)
+        console.info(f"run {run.number} is {run.state}")
     return 0
 
 
-def _stop(store: Store, number: int, flags: Flags) -> None:
-    def ask(run: RunRecord) -> RunRecord:
+def _ask(store: Store, number: int) -> RunRecord:
+    """Stop a run that waits, and let the supervisor of one that runs end it."""
+
+    def stopped(run: RunRecord) -> RunRecord:
         return run.becoming("stopped", "it was stopped") if run.state == "queued" else run.asked_to("stop")
 
-    run = store.update(number, ask)
-    if run.state == "running":
-        _end(store, number, flags)
-        run = store.get(number)
-    console.info(f"run {number} is {run.state}")
+    run = store.update(number, stopped)
+    if run.state == "running" and (who := supervise.supervisor(store, number)):
+        with suppress(OSError):
+            os.kill(int(who.own.partition("-")[0]), signal.SIGTERM)
+    return run
 
 
 def _end(store: Store, number: int, flags: Flags) -> None:
-    """Let the supervisor of a run end it; where that was killed, take its place."""
-    if who := supervise.supervisor(store, number):
-        with suppress(OSError):
-            os.kill(int(who.own.partition("-")[0]), signal.SIGTERM)
+    """Wait until a run's supervisor has ended it; where that was killed, take its place."""
     until = time.monotonic() + 2 * foreground.GRACE  # it kills the job after half of that
     while (lock := supervise.take(store, number)) is None and time.monotonic() < until:
         time.sleep(0.05)
