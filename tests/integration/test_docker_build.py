@@ -294,14 +294,14 @@ def test_a_file_that_cannot_be_read(anyone: Sandbox, name: str) -> None:
 @engine
 @pytest.mark.parametrize("signum", [2, 15])
 def test_a_build_can_be_stopped(sandbox: Sandbox, name: str, signum: int) -> None:
-    project(sandbox, name, job("true"), commands="['echo building; sleep 30']")
+    project(sandbox, name, job("true"), commands="['echo building; sleep 600']")
     child = sandbox.start("run", stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stderr
     for line in child.stderr:
-        if b"sleep 30" in line:
+        if b"sleep 600" in line:
             break
     child.send_signal(signum)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=120)
     assert child.returncode == 128 + signum
     assert b"ERROR | interrupted" in err
 

@@ -39,13 +39,13 @@ def test_a_script_runs_in_the_project_root(sandbox: Sandbox) -> None:
 
 
 def test_python_is_unbuffered(sandbox: Sandbox) -> None:
-    sandbox.write("slow.py", "import time\nprint(1)\ntime.sleep(30)\n")
+    sandbox.write("slow.py", "import time\nprint(1)\ntime.sleep(600)\n")
     project(sandbox, "n", job("slow.py"))
     child = sandbox.start("-n", "run", stdout=subprocess.PIPE)
     assert child.stdout
     assert child.stdout.readline() == b"1\n"
     child.terminate()
-    assert child.wait(30) == 143
+    assert child.wait(120) == 143
 
 
 def test_a_missing_program_is_127(sandbox: Sandbox) -> None:

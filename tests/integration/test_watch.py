@@ -43,7 +43,7 @@ def test_it_runs_again_when_an_input_changes(sandbox: Sandbox) -> None:
         assert "INFO  | src/b.txt changed" in err()
         assert "notes.txt" not in err()
         child.send_signal(signal.SIGINT)
-        assert child.wait(30) == 130
+        assert child.wait(120) == 130
     assert "Traceback" not in err()
 
 
@@ -103,7 +103,7 @@ def test_a_signal_ends_it_with_its_own_exit_code(
     with watching(sandbox, "run") as (child, err):
         wait_for(lambda: WAITING in err() if source == "true" else (sandbox.root / "out/begun").exists())
         child.send_signal(signum)
-        assert child.wait(30) == 128 + signum
+        assert child.wait(120) == 128 + signum
     assert "Traceback" not in err()
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,12 +133,10 @@ def test_a_listing_of_many_files(server: Server) -> None:
     files = [row | {"uri": f"/model_v1.{n}.0.pkl"} for n in range(60_000)]
     others = [row | {"uri": f"/other_v1.{n}.0.pkl"} for n in range(60_000)]
     server.faults.page = json.dumps({"files": [*files, *others]}).encode()
-    before = time.process_time()
     artifact = Artifact("model", "m.pkl")
     listed = find.list_versions(store(server), "/", artifact, "")
     item = find.latest_key(listed, Project(name="a", root="/", version="1.99999999.0"))
     assert item == "model_v1.59999.0.pkl"
-    assert time.process_time() - before < 10
     assert listed[0][0].modified == "2026-01-02T02:04:05+00:00"
 
 

@@ -9,7 +9,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -311,9 +310,7 @@ def test_whoever_has_tidied_up_or_tried_to_keeps_the_lock_with_others(fake: Fake
     flag(image).touch()
     with cleanup.images_in_use(client, image) as first:
         assert not flag(image).exists()
-        began = time.monotonic()
-        with cleanup.images_in_use(client, image):
-            assert time.monotonic() - began < 5
+        with cleanup.images_in_use(client, image):  # it would wait for ever
             first.mark_untidy()
             with first.alone() as alone:
                 assert not alone

@@ -176,7 +176,7 @@ def test_nothing_that_a_repository_names_is_run(
         run_cli([*first, "scaffold", "-y", "--template", str(root)])
     assert not ran.exists()
     # The trap is one: whoever calls git there steps into it.
-    subprocess.run(["git", *words], cwd=root, capture_output=True, timeout=20)
+    subprocess.run(["git", *words], cwd=root, capture_output=True, timeout=60)
     assert ran.exists()
 
 
@@ -186,7 +186,7 @@ def test_a_question_reaches_no_transport_and_no_hook(root: Path, trap: Path, tmp
     hooked(root, trap)
     assert git.ask(str(root), "update-index", "--force-remove", "--", "a.txt")[0] == 0
     assert not (tmp_path / "ran").exists()
-    subprocess.run(["git", "ls-remote", "origin"], cwd=root, capture_output=True, timeout=20)
+    subprocess.run(["git", "ls-remote", "origin"], cwd=root, capture_output=True, timeout=60)
     assert (tmp_path / "ran").exists()
 
 

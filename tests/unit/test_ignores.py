@@ -1,7 +1,6 @@
 """The patterns of files that an image leaves out mean what they mean in a .dockerignore."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -75,11 +74,10 @@ def test_the_patterns_mean_what_they_mean_to_docker(
 @pytest.mark.parametrize("pattern", ["**/a" * 40 + "/b", "*a" * 40 + "b", "**/*a*/" * 20 + "b"])
 @pytest.mark.parametrize("exception", [(), ("!x",)])
 def test_many_stars_do_not_take_forever(pattern: str, exception: tuple[str, ...]) -> None:
-    started = time.monotonic()
+    """With a regular expression they would take years."""
     for path in ("a" * 200 + "c", "a/" * 100 + "c"):
         assert not Ignores((pattern, *exception)).excludes(path)
         assert not Ignores((pattern, *exception)).excludes_entry(path, path.rpartition("/")[2])
-    assert time.monotonic() - started < 30  # a regular expression would take years
 
 
 @pytest.mark.parametrize("pattern", ["[", "a[b", "[b-a]", "*a*b*["])

@@ -327,7 +327,7 @@ def test_the_script_reports_where_the_server_listens(tmp_path: Path) -> None:
         assert child.stdout.readline() == "abc ['--ip=::1', '--IdentityProvider.token=abc']\n"
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "stopped\n"
-        assert (child.wait(10), child.stderr.read()) == (3, "")
+        assert (child.wait(60), child.stderr.read()) == (3, "")
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def problem(status: Status, location: str = "http://0.0.0.0:8888/", patience: fl
     """Why a server that answers so is asked to stop."""
     with asked_to_stop() as asked, answering("127.0.0.1", status) as port:
         server = started(port, location, patience=patience)
-        assert asked.wait(10)
+        assert asked.wait(60)
         server.end()
     assert server.problem
     return server.problem

@@ -108,7 +108,7 @@ def test_times_of_a_run_are_those_of_its_last_start() -> None:
 
 def test_seconds_of_a_run_are_counted_to_its_end_or_to_now() -> None:
     assert view(run(started=100.0, ended=103.5))["seconds"] == 3.5
-    assert view(run(started=time.time() - 5))["seconds"] == pytest.approx(5, abs=1)
+    assert view(run(started=time.time() - 5))["seconds"] >= 5
 
 
 def test_only_a_running_run_is_asked_for_something() -> None:
