@@ -55,12 +55,15 @@ def _detail(then: Any, today: Any) -> str:
     return ""
 
 
-def _mapping(source: str, target: str, is_read_only: bool) -> str:
-    return f"{source}:{target}{':ro' if is_read_only else ''}"
+def _text(word: Any) -> str:
+    """Return a word of a command line, or a mapping as it is written."""
+    if isinstance(word, list) and len(word) == 3:  # not in a damaged record
+        return f"{word[0]}:{word[1]}{':ro' if word[2] else ''}"
+    return str(word)
 
 
 def _words(words: list[Any]) -> str:
     import shlex
 
-    flat = (_mapping(*word) if isinstance(word, list) else str(word) for word in words)
+    flat = map(_text, words)
     return shlex.join("***" if word.startswith(HASHED) else word for word in flat) or "none"

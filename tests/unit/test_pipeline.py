@@ -717,6 +717,7 @@ def test_reasons_name_what_changed_but_no_secret() -> None:
     assert described({"arguments": ["--rate"]}, {}) == ["arguments: changed"]
     mapped = {"mappings": [["data", "/app/data", True]]}, {"mappings": [["data", "/app/data", False]]}
     assert described(*mapped) == ["mappings: data:/app/data; before: data:/app/data:ro"]
+    assert described({"mappings": [[], 1]}, {"mappings": []}) == ["mappings: none; before: '[]' 1"]  # damaged
 
 
 def test_a_secret_that_changed_alone_is_said_to_have() -> None:

@@ -679,7 +679,8 @@ def test_a_kill_at_any_moment(store: Store, tmp_path: Path, root: Path, action: 
         if not store.unfinished():
             break
         time.sleep(0.1)
-    assert store.unfinished() == []
+    # The latter go when they are old.
+    assert [name for name in store.unfinished() if not name.startswith("snapshot.hashes.")] == []
     assert len(store.packs()) == 1
     assert len(os.listdir(f"{store.path}/code.git/objects/pack")) == 2
     assert state(store.restore(first)) == state(root)

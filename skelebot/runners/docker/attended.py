@@ -183,7 +183,7 @@ class Attended:
             return
         patience = time.monotonic() + 10
         while time.monotonic() < patience and not (self.program and self.program.has_ended()):
-            code, _, said = self.client.capture("kill", "--signal", str(signum), self.container.name)
+            code, _, said = self.client.capture("kill", "--signal", f"{int(signum)}", self.container.name)
             if code == 0 or not re.search("is not running|no such container", said.lower()):
                 break
             time.sleep(0.1)
