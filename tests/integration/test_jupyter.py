@@ -257,7 +257,7 @@ def test_natively_in_an_environment_of_its_own(native: Sandbox) -> None:
     assert servers(native) == []
     assert not os.path.exists(native.read("opened").strip().removeprefix("file://"))
     assert native.run("-n", "run").err == ""
-    environments = {path.name for path in (native.root / ".skelebot").glob("venv*/")}
+    environments = {path.name for path in (native.root / ".skelebot").glob("venv*") if path.is_dir()}
     assert environments == {"venv", "venv-jupyter"}
 
 
