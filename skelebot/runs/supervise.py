@@ -378,7 +378,7 @@ class _Supervision:
             os.write(self._log, f"WARN  | {text}\n".encode("utf-8", "replace"))
 
     def _checked(self, run: RunRecord, code: int, key: str = "") -> tuple[int, str]:
-        """Return the code, or 1 where a task that ended with 0 has not made what it declares.
+        """Return the code, or another where a task that ended with 0 has not made what it declares.
 
         key: by which other runs find what it has made.
         """
@@ -386,12 +386,17 @@ class _Supervision:
         if code:
             return code, f"it ended with exit code {code}"
         top = workspace.outputs_folder(self._store, run)
-        if lacking := contents.missing(top, workspace.results(task)):
+        try:
+            lacking = contents.missing(top, workspace.results(task))
+            made = workspace.made(self._store, run, self._at) if key and not lacking else ""
+        except SkelebotError as error:  # of what the job has left
+            self._report(f"{task.job}: {error}")
+            return error.code, str(error)
+        if lacking:
             why = f"it ended with 0 but left nothing in {', '.join(map(str, lacking))}"
             self._report(f"{task.job}: {why}")
             return 1, why
         if key:
-            made = workspace.made(self._store, run, self._at)
             self._store.update(self._number, lambda run: run.with_task(self._at, key=key, made=made))
             self._store.note_made(key, self._number, self._at)
         return 0, ""

@@ -335,6 +335,15 @@ def test_now_logs_what_skelebot_itself_reports(sandbox: Sandbox) -> None:
     assert own.ok("runs", "logs", "1").splitlines() == done.errors
 
 
+def test_an_output_that_cannot_be_read_fails_the_run(sandbox: Sandbox) -> None:
+    """It does not keep the run running, which no worker could end."""
+    own = queueing(sandbox, job("ln -s m.bin out/m.bin", outputs="[out/m.bin]"))
+    own.ok("queue", "run")
+    assert "run 1: failed" in drain(own, code=1)
+    assert own.ok("runs", "logs", "1").startswith("ERROR | run: out/m.bin cannot be read: ")
+    assert runs_of(own)[1]["state"] == "failed"
+
+
 def test_now_interrupted_is_stopped(sandbox: Sandbox) -> None:
     """It does not go into the queue, where a worker would go on with it."""
     own = queueing(sandbox, job("trap 'echo cleaned; exit 5' INT; echo ready; while :; do sleep 0.1; done"))
