@@ -1,5 +1,6 @@
 """The frozen values of the model as JSON, and back: the same values, by their types alone."""
 
+import math
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -36,7 +37,7 @@ def from_json(kind: type[T], data: Any) -> T:
     """The value of that type that `to_json` made the data of. Raises ValueError for any other data."""
     try:
         return typing.cast(T, _decoded(kind, data))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a {kind.__name__}: {error}") from None
 
 
@@ -60,7 +61,7 @@ def _decoded(kind: Any, data: Any) -> Any:
         return _record(kind, data)
     if kind is float and type(data) is int:
         return float(data)
-    if type(data) is not kind:
+    if type(data) is not kind or (kind is float and not math.isfinite(data)):
         raise TypeError(f"expected {kind.__name__}, found {data!r}")
     return data
 

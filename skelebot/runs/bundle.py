@@ -25,13 +25,14 @@ from skelebot.json_form import UnknownField, from_json, to_json
 from skelebot.model import Output
 from skelebot.runs import snapshot, workspace
 from skelebot.runs.record import RunRecord
-from skelebot.runs.store import Store
+from skelebot.runs.store import Store, slots_of
 
 _FORMAT = 1
 _INDEX = "skelebot-runs.json"
 _OF_RUN = ("tasks", "outputs")  # the folders of a run that go along
 _TOP = re.compile(r"code|packages|[0-9a-f]{32}", re.ASCII)
 _MOST_JSON = 100_000_000  # bytes
+_YEAR_10000 = 253_402_300_800  # in seconds since 1970; no text of a time goes further
 
 
 # --- writing ---
@@ -315,6 +316,7 @@ def _check_record(run: RunRecord, uid: str) -> None:
     """Raise ValueError for what no store of Skelebot has written."""
     places = [run.root, *(task.task.root for task in run.tasks), *(task.image.context for task in run.tasks)]
     places += [mount.source for task in run.tasks for mount in task.task.mounts]
+    times = [time for each in (run, *run.tasks) for time in (each.started, each.ended)]
     checks = {
         "uid": run.uid == uid,
         "state": run.has_ended and all(task.state != "running" for task in run.tasks),
@@ -323,6 +325,9 @@ def _check_record(run: RunRecord, uid: str) -> None:
         "attempts": all(0 <= task.attempt < 1_000_000 for task in run.tasks),
         "packages": all(re.fullmatch(r"sha256:[0-9a-f]{64}", ident) for ident in run.packages),
         "paths": all(os.path.isabs(each) and os.path.normpath(each) == each for each in places if each),
+        "times": all(0 <= time < _YEAR_10000 for time in (run.created, *times)),
+        "jobs": all(task.job.isprintable() for task in run.tasks),
+        "numbers": all(abs(number) < 1 << 53 for number in (run.priority, *slots_of(run))),
         "root": run.root not in ("", "/"),
     }
     if wrong := next((name for name, holds in checks.items() if not holds), None):

@@ -197,6 +197,10 @@ def test_a_forged_file_adds_nothing(
         {"packages": ["../../x"]},
         {"number": "1"},
         {"unknown": 1},
+        {"created": 1e300},
+        {"created": float("nan")},
+        {"ended": 10**400},
+        {"priority": 10**30},
     ],
 )
 def test_a_record_that_no_store_writes_adds_nothing(
@@ -215,6 +219,15 @@ def test_a_record_that_no_store_writes_adds_nothing(
     with pytest.raises(SkelebotError, match="nothing was added"):
         bundle.read(other, fresh, None)
     assert other.find() == []
+
+
+def test_a_job_that_no_configuration_has_adds_nothing(
+    store: Store, other: Store, one: RunRecord, tmp_path: Path
+) -> None:
+    store.update(one.number, lambda run: run.with_task(0, job="\ud800"))
+    path = exported(store, store.get(one.number), tmp_path)
+    with pytest.raises(SkelebotError, match="nothing was added"):
+        bundle.read(other, path, None)
 
 
 def test_damaged_code_adds_nothing(store: Store, other: Store, one: RunRecord, tmp_path: Path) -> None:
