@@ -59,6 +59,8 @@ def write(store: Store, runs: Sequence[RunRecord], path: str) -> list[str]:
         except OSError:  # a file system without links
             os.rename(fresh, path)
     except OSError as error:
+        if error.filename not in (None, fresh):
+            raise SkelebotError(f"{error.filename} cannot be read: {reason(error)}") from None
         raise SkelebotError(f"{path} cannot be written: {reason(error)}") from None
     finally:
         if os.path.lexists(fresh):
@@ -316,7 +318,8 @@ def _check_record(run: RunRecord, uid: str) -> None:
     """Raise ValueError for what no store of Skelebot has written."""
     places = [run.root, *(task.task.root for task in run.tasks), *(task.image.context for task in run.tasks)]
     places += [mount.source for task in run.tasks for mount in task.task.mounts]
-    times = [time for each in (run, *run.tasks) for time in (each.started, each.ended)]
+    times = [run.created, run.started, run.ended]
+    times += [time for task in run.tasks for time in (task.started, task.ended)]
     checks = {
         "uid": run.uid == uid,
         "state": run.has_ended and all(task.state != "running" for task in run.tasks),
@@ -325,7 +328,7 @@ def _check_record(run: RunRecord, uid: str) -> None:
         "attempts": all(0 <= task.attempt < 1_000_000 for task in run.tasks),
         "packages": all(re.fullmatch(r"sha256:[0-9a-f]{64}", ident) for ident in run.packages),
         "paths": all(os.path.isabs(each) and os.path.normpath(each) == each for each in places if each),
-        "times": all(0 <= time < _YEAR_10000 for time in (run.created, *times)),
+        "times": all(0 <= time < _YEAR_10000 for time in times),
         "jobs": all(task.job.isprintable() for task in run.tasks),
         "numbers": all(abs(number) < 1 << 53 for number in (run.priority, *slots_of(run))),
         "root": run.root not in ("", "/"),

@@ -488,6 +488,17 @@ def test_runs_move_to_another_store_and_can_be_repeated_there(demo: Sandbox) -> 
     assert other.ok("runs", "logs", "3") == demo.ok("runs", "logs", str(second))
 
 
+def test_an_export_names_the_output_that_cannot_be_read(anyone: Sandbox) -> None:
+    project(anyone, "demo", job("echo >out/m; chmod 0 out/m", native="always", outputs="[out/]"))
+    anyone.ok("queue", "--now", "run")
+    result = anyone.run("runs", "export", "runs.tar", "1")
+    if anyone.uid:
+        assert result.code == 1
+        assert "/outputs/out/m cannot be read: permission denied" in result.err
+    else:
+        assert result.code == 0
+
+
 def test_a_waiting_run_is_not_exported(demo: Sandbox) -> None:
     demo.ok("queue", *CHAIN)
     assert demo.run("runs", "export", "x.tar", "1").code == 2
