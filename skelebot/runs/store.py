@@ -123,6 +123,26 @@ class Candidate(NamedTuple):
     is_movable: bool = False
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that also takes text with bytes that are not UTF-8, as paths and arguments may have."""
+
+    def execute(self, query: str, values: Any = (), /) -> sqlite3.Cursor:
+        return super().execute(query, [_stored(each) if isinstance(each, str) else each for each in values])
+
+
+# Such bytes, which SQLite refuses, as characters for private use.
+_BYTES = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+_BACK = {stored: byte for byte, stored in _BYTES.items()}
+
+
+def _stored(text: str) -> str:
+    return text if text.isascii() else text.translate(_BYTES)
+
+
+def _restored(text: str) -> str:
+    return text if text.isascii() else text.translate(_BACK)
+
+
 class Store(NamedTuple):
     """A store, by its folder."""
 
@@ -417,7 +437,8 @@ class Store(NamedTuple):
         order = "order by priority desc, number"
         query = f"select number, root, todo from run where state = 'queued' and {_OF_ROOT} {order}"  # noqa: S608
         with self._reading() as database:
-            return database.execute(query, (root,)).fetchall()
+            rows = database.execute(query, (root,)).fetchall()
+        return [(number, _restored(root), text) for number, root, text in rows]
 
     def durations(self, project: str, job: str) -> list[Duration]:
         """Return how long a job took here, the latest first, whether or not these runs are still there."""
@@ -459,7 +480,7 @@ class Store(NamedTuple):
         """Return the names of the settings that begin so."""
         query = "select name from setting where substr(name, 1, ?) = ? order by name"
         with self._reading() as database:
-            return [name for (name,) in database.execute(query, (len(prefix), prefix))]
+            return [_restored(name) for (name,) in database.execute(query, (len(prefix), prefix))]
 
     def has_failed(self, root: str, since: float) -> bool:
         """Tell whether a run of a checkout has failed since a time, in seconds since 1970."""
@@ -507,8 +528,10 @@ class Store(NamedTuple):
         from urllib.parse import quote
 
         try:
-            address = f"file:{quote(self._database)}?mode={mode}"
-            database = sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
+            address = f"file:{quote(os.fsencode(self._database))}?mode={mode}"
+            database = sqlite3.connect(
+                address, timeout=_PATIENCE, isolation_level=None, uri=True, factory=_Connection
+            )
             try:
                 # What has ended well is on the disk when it is reported.
                 database.execute("pragma synchronous = full")
@@ -686,7 +709,10 @@ def _ensure_tables(store: Store, fill: Callable[[sqlite3.Connection], None] | No
     Without it, a database that is gone is an error, as new runs would take the numbers of those.
     """
     try:
-        with closing(sqlite3.connect(store._database, timeout=_PATIENCE, isolation_level=None)) as database:
+        opened = sqlite3.connect(
+            store._database, timeout=_PATIENCE, isolation_level=None, factory=_Connection
+        )
+        with closing(opened) as database:
             version = _version(store, database)
             if version == len(_VERSIONS) and not fill:
                 return

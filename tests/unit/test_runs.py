@@ -237,6 +237,16 @@ def test_find_and_counts(store: Store) -> None:
     assert store.states([1, 2, 99]) == {1: "queued", 2: "running"}
 
 
+def test_paths_and_names_may_have_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
+    store = stores.opened(str(tmp_path / "store \udcff"))
+    add(store, root="/p\udcff", name="\udc80")
+    store.set("busy:/p\udcff", "x")
+    assert [each.root for each in store.find(root="/p\udcff", name="\udc80")] == ["/p\udcff"]
+    assert [root for _, root, _ in store.queued("/p\udcff")] == ["/p\udcff"]
+    assert store.settings("busy:") == ["busy:/p\udcff"]
+    assert stores.rebuild(store.folder) == 1
+
+
 def test_every_run_is_a_file_too(store: Store) -> None:
     add(store)
     become(store, 1, "running", "failed")
