@@ -58,6 +58,7 @@ create index lasted on duration(project, job, id);
 """,
 )
 _OF_DURATION = "project, job, fixed, seconds, number"
+_PARTS = ("", "-wal", "-shm")  # the ends of the names of a database's files
 _KEPT = 1000  # so many of the latest durations of each job
 
 # The rest is written with the document.
@@ -702,15 +703,18 @@ def _ensure_folder(store: Store) -> None:
         os.chmod(store.folder, 0o700)
 
 
-def _ensure_tables(store: Store, fill: Callable[[sqlite3.Connection], None] | None = None) -> None:
+def _ensure_tables(
+    store: Store, fill: Callable[[sqlite3.Connection], None] | None = None, path: str = ""
+) -> None:
     """Make the tables where there are none, and migrate earlier ones. Raises SkelebotError for later ones.
 
     fill: puts the runs that there are into a new database, which is there with all of them or not at all.
-    Without it, a database that is gone is an error, as new runs would take the numbers of those.
+    Without it, a database that is gone is an error, as new runs would take the numbers of those. path: of
+    the database, if not the store's own.
     """
     try:
         opened = sqlite3.connect(
-            store._database, timeout=_PATIENCE, isolation_level=None, factory=_Connection
+            path or store._database, timeout=_PATIENCE, isolation_level=None, factory=_Connection
         )
         with closing(opened) as database:
             version = _version(store, database)
@@ -813,11 +817,17 @@ def rebuild(folder: str | None = None) -> int:
         _version(store, database)
         durations = database.execute(f"select {_OF_DURATION} from duration order by id").fetchall()  # noqa: S608
     found = list(_documents(store))
-    aside = f"{store._database}.damaged"
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            os.replace(store._database + suffix, aside + suffix)
-    _ensure_tables(store, partial(_restore, store, found, durations))
+    fresh, aside = f"{store._database}.new", f"{store._database}.damaged"
+    try:
+        _ensure_tables(store, partial(_restore, store, found, durations), fresh)
+        for suffix in _PARTS:
+            with suppress(FileNotFoundError):
+                os.replace(store._database + suffix, aside + suffix)
+        os.replace(fresh, store._database)
+    finally:
+        for suffix in _PARTS:
+            with suppress(FileNotFoundError):
+                os.unlink(fresh + suffix)
     return len(found)
 
 

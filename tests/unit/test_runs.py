@@ -362,6 +362,18 @@ def test_rebuild(store: Store) -> None:
     assert store.abandoned() == [f"{store.run_folder(4)}{files.PART}"]  # there is more than a record of 3
 
 
+def test_a_rebuild_that_fails_leaves_the_database_as_it_was(store: Store) -> None:
+    add(store, 2)
+    text = Path(store.run_folder(2), "run.json").read_text()
+    before = store.find()
+    Path(store.run_folder(2), "run.json").write_text(text.replace(before[0].uid, before[1].uid))
+    files_before = sorted(os.listdir(store.folder))
+    with pytest.raises(SkelebotError):
+        stores.rebuild(store.folder)
+    assert stores.opened(store.folder).find() == before
+    assert sorted(os.listdir(store.folder)) == files_before
+
+
 def test_a_field_of_a_later_version_is_neither_damage_nor_lost(store: Store) -> None:
     add(store)
     path = Path(store.run_folder(1), "run.json")
