@@ -631,7 +631,7 @@ def slots_of(run: RunRecord) -> Slots:
 
 def _explained(folder: str, error: sqlite3.Error) -> SkelebotError:
     text = str(error)
-    if "malformed" in text or "not a database" in text:
+    if any(sign in text for sign in ("malformed", "not a database", "no such table", "no such column")):
         return SkelebotError(
             f"the database of the store {folder} is damaged; `skelebot runs rebuild` rebuilds it"
         )

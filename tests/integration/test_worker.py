@@ -316,6 +316,15 @@ def test_retries(sandbox: Sandbox) -> None:
     assert (task["attempt"], task["code"]) == (3, 0)
 
 
+@pytest.mark.parametrize("options", [(), ("-f",)])
+def test_a_log_that_is_gone(sandbox: Sandbox, options: tuple[str, ...]) -> None:
+    own = queueing(sandbox, job("echo hi"))
+    own.ok("queue", "--now", "run")
+    (run_folder(own, 1) / "tasks/1-run.1/log").unlink()
+    result = own.run("runs", "logs", *options, "1", timeout=20)
+    assert (result.code, result.err.endswith("/log cannot be read: no such file or directory\n")) == (1, True)
+
+
 def test_timeout(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("sleep 60", timeout="1s"))
     own.ok("queue", "run")

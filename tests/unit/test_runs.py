@@ -362,6 +362,13 @@ def test_rebuild(store: Store) -> None:
     assert store.abandoned() == [f"{store.run_folder(4)}{files.PART}"]  # there is more than a record of 3
 
 
+def test_a_database_without_a_table_is_damaged(store: Store) -> None:
+    with contextlib.closing(sqlite3.connect(f"{store.folder}/runs.db")) as database:
+        database.execute("drop table run")
+    with pytest.raises(SkelebotError, match="damaged; `skelebot runs rebuild` rebuilds it"):
+        store.find()
+
+
 def test_a_rebuild_that_fails_leaves_the_database_as_it_was(store: Store) -> None:
     add(store, 2)
     text = Path(store.run_folder(2), "run.json").read_text()

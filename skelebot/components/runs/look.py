@@ -17,6 +17,7 @@ from skelebot.component import Session
 from skelebot.components.runs import sweeps
 from skelebot.components.runs.work import checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
+from skelebot.files import reason
 from skelebot.model import Step
 from skelebot.options import Values
 from skelebot.runs import difference, estimate, provenance, supervise, worker, workspace
@@ -326,15 +327,17 @@ def _show_task(store: Store, number: int, at: int, attempt: int, follow: bool, a
 
 def _show_attempt(store: Store, run: RunRecord, at: int, attempt: int, follow: bool) -> None:
     path = os.path.join(workspace.attempt_folder(store, run, at, attempt), "log")
-    while follow and attempt <= run.tasks[at].attempt and not os.path.exists(path):
+    task = run.tasks[at]
+    if attempt > task.attempt:
+        raise UsageError(
+            f"{task.job} of run {run.number} has no attempt {attempt}; the last is {task.attempt}"
+        )
+    while follow and not os.path.exists(path) and not _is_over(store, run.number, at, attempt):
         time.sleep(0.05)  # it is about to begin
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below
-    except FileNotFoundError:
-        task = run.tasks[at]
-        raise UsageError(
-            f"{task.job} of run {run.number} has no attempt {attempt}; the last is {task.attempt}"
-        ) from None
+    except OSError as error:
+        raise SkelebotError(f"{path} cannot be read: {reason(error)}") from None
     with file:
         while True:
             is_over = not follow or _is_over(store, run.number, at, attempt)
