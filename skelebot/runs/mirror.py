@@ -32,6 +32,7 @@ _QUICK, _PATIENT = (1.0, 5.0), (3.0, 30.0)  # seconds to connect, and to wait fo
 _PAUSE = 60  # seconds for which a server is left alone, at the beginning of runs, that has not answered
 _MOST_METRICS, _MOST_OTHERS = 1000, 100  # in a request
 _LONGEST_NAME, _LONGEST_VALUE = 250, 5000
+_FARTHEST = 2.0**53  # step, which the server keeps in 64 bits
 _STATES = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OF_CONTAINERS = "host.docker.internal"  # how a container calls this machine
@@ -136,9 +137,9 @@ def _ensure_run(store: Store, run: RunRecord, server: "_Server") -> RunRecord:
     experiment = server.experiment(run.project)
     # The answer to an earlier request may have been lost.
     where = {"experiment_ids": [experiment], "filter": f"tags.`skelebot.uid` = '{run.uid}'"}
-    known = server.post("runs/search", {**where, "max_results": 1}).get("runs")
-    if known:
-        id = str(known[0]["info"]["run_id"])
+    known = server.post("runs/search", {**where, "max_results": 1})
+    if known.get("runs"):
+        id = server.text(known, "runs", 0, "info", "run_id")
     else:
         made = {
             "experiment_id": experiment,
@@ -146,7 +147,7 @@ def _ensure_run(store: Store, run: RunRecord, server: "_Server") -> RunRecord:
             "start_time": _milliseconds(run.started or run.created),
             "tags": [{"key": "skelebot.uid", "value": run.uid}],
         }
-        id = str(server.post("runs/create", made)["run"]["info"]["run_id"])
+        id = server.text(server.post("runs/create", made), "run", "info", "run_id")
     return store.update(run.number, lambda run: replace(run, mlflow_run=id))
 
 
@@ -190,13 +191,18 @@ def _points(store: Store, run: RunRecord) -> Iterator[dict[str, Any]]:
                 if not math.isfinite(value):  # which JSON cannot hold
                     continue
                 count = counts[name] = counts.get(name, -1) + 1
-                step = round(count if point.step is None else point.step)
+                step = count if point.step is None else _step(point.step)
                 yield {"key": _name(name), "value": value, "timestamp": when, "step": step}
 
 
+def _step(number: float) -> int:
+    return round(max(-_FARTHEST, min(number, _FARTHEST)))
+
+
 def _name(name: str) -> str:
-    """Return a name that MLflow takes."""
-    return re.sub(r"[^\w. :/-]", "_", name).strip("/.")[:_LONGEST_NAME] or "_"
+    """Return a name that MLflow takes, which could be a path without dots in place of a folder."""
+    parts = re.sub(r"[^\w. :/-]", "_", name)[:_LONGEST_NAME].split("/")
+    return "/".join(part for part in parts if part.strip(".")) or "_"
 
 
 def _milliseconds(seconds: float) -> int:
@@ -258,8 +264,19 @@ class _Server(NamedTuple):
             "GET", "experiments/get-by-name", params={"experiment_name": name}, or_none=True
         )
         if found is None:
-            return str(self.post("experiments/create", {"name": name})["experiment_id"])
-        return str(found["experiment"]["experiment_id"])
+            return self.text(self.post("experiments/create", {"name": name}), "experiment_id")
+        return self.text(found, "experiment", "experiment_id")
+
+    def text(self, answer: Any, *where: str | int) -> str:
+        """Return a text in an answer. Raises SkelebotError if another kind of server gave it."""
+        try:
+            for each in where:
+                answer = answer[each]
+        except (KeyError, IndexError, TypeError):
+            answer = None
+        if not isinstance(answer, str) or not answer:
+            raise SkelebotError(f"{self.address} does not answer as an MLflow server does")
+        return answer
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._request("POST", path, json=body) or {}
@@ -275,16 +292,26 @@ class _Server(NamedTuple):
             answer = requests.request(
                 method, url, timeout=self.patience, auth=_credentials, allow_redirects=False, **options
             )
-            found = answer.json() if answer.content else {}
         except (requests.RequestException, ValueError) as error:
             raise SkelebotError(f"no MLflow server answers at {self.address}: {_reason(error)}") from None
-        if answer.ok and isinstance(found, dict):
+        code, found = answer.status_code, _object(answer)
+        if found is None and code not in (401, 403):  # a proxy's page, or another program's
+            raise SkelebotError(f"{self.address} answers {code}, but not as an MLflow server does")
+        if found is not None and code < 300:
             return found
-        code, said = answer.status_code, found.get("message", "") if isinstance(found, dict) else ""
         if code == 404 and or_none:
             return None
-        text = f"the MLflow server {self.address} answered {code} {console.one_line(str(said)[:200])}".strip()
+        said = console.one_line(str((found or {}).get("message", ""))[:200])
+        text = f"the MLflow server {self.address} answered {code} {said}".strip()
         raise (Refused if code in (400, 404) else SkelebotError)(text)
+
+
+def _object(answer: "requests.Response") -> dict[str, Any] | None:
+    """Return the JSON object of an answer; None if it has none."""
+    with suppress(ValueError):
+        found = answer.json() if answer.content or answer.status_code >= 300 else {}
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def _credentials(request: "requests.PreparedRequest") -> "requests.PreparedRequest":

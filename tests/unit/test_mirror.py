@@ -1,9 +1,15 @@
 """What of a run an MLflow server gets, and what its job does, by value."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
+from skelebot.errors import SkelebotError
 from skelebot.model import NATIVE, Image, Place, Task
-from skelebot.runs.mirror import _name, _params, variables
+from skelebot.runs.mirror import _QUICK, Refused, _name, _params, _Server, _step, variables
 from skelebot.runs.record import RunRecord, TaskRecord
 
 IMAGE = Image("demo:latest", "demo", "x", "/p")
@@ -48,7 +54,77 @@ def test_params() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("valid.f1", "valid.f1"), ("x@y%", "x_y_"), ("/a/b", "a/b"), ("..", "_"), ("é" * 300, "é" * 250)],
+    [
+        ("valid.f1", "valid.f1"),
+        ("x@y%", "x_y_"),
+        ("/a/b", "a/b"),
+        ("..", "_"),
+        ("é" * 300, "é" * 250),
+        ("a//b", "a/b"),
+        ("./a/../../b.c/.", "a/b.c"),
+        ("a/" * 200, "/".join("a" * 125)),
+    ],
 )
 def test_names(name: str, expected: str) -> None:
     assert _name(name) == expected
+
+
+@pytest.mark.parametrize(("number", "expected"), [(2.0, 2), (-0.6, -1), (1e300, 2**53), (-1e300, -(2**53))])
+def test_steps(number: float, expected: int) -> None:
+    assert _step(number) == expected
+
+
+@contextmanager
+def server(status: int, body: bytes) -> Iterator[_Server]:
+    """Serve one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815 - the library's names
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield _Server(f"http://127.0.0.1:{served.server_address[1]}", _QUICK)
+        finally:
+            served.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b""),
+        (200, b"{}"),
+        (200, b"[]"),
+        (200, b'{"experiment": "1"}'),
+        (200, b'{"experiment": {"experiment_id": null}}'),
+        (200, b"<html>"),
+        (200, b"\xff"),
+        (302, b""),
+        (404, b"no backend"),
+    ],
+)
+def test_answers_of_other_servers(status: int, body: bytes) -> None:
+    with server(status, body) as other, pytest.raises(SkelebotError) as caught:
+        other.experiment("demo")
+    assert not isinstance(caught.value, Refused)  # it may be an MLflow server again later
+    assert "as an MLflow server does" in str(caught.value)
+
+
+def test_refusal_of_an_mlflow_server() -> None:
+    with (
+        server(400, b'{"error_code": "BAD_REQUEST", "message": "no"}') as other,
+        pytest.raises(Refused) as caught,
+    ):
+        other.experiment("demo")
+    assert str(caught.value) == f"the MLflow server {other.address} answered 400 no"
