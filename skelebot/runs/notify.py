@@ -16,6 +16,8 @@ from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
 
 LIMIT = 10.0  # seconds
+# Keeps no more of what a command writes than the end of its errors: ten seconds of `yes` are gigabytes.
+_SHELL = ("bash", "-c", 'set -o pipefail; bash -c "$1" 2>&1 >/dev/null | tail -c 4000', "notify")
 BUSY = "busy "  # begins the name of a setting: for the checkout of that root, the end of the queue is due
 
 
@@ -30,7 +32,7 @@ def _call(command: str, root: str, number: str, state: str, code: int, name: str
     env = tuple((f"SKELEBOT_{each}", value) for each, value in facts.items())
     folder = root if os.path.isdir(root) else "/"
     try:
-        ended, _, err = process.capture(Step(("bash", "-c", command), env=env, cwd=folder), LIMIT)
+        ended, err, _ = process.capture(Step((*_SHELL, command), env=env, cwd=folder), LIMIT)
     except TimeoutError:
         console.warn(f"notify: the command took longer than {LIMIT:.0f} seconds and was killed")
     except SkelebotError as error:

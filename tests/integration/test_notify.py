@@ -143,6 +143,15 @@ def test_a_missing_program_is_a_warning(sandbox: Sandbox) -> None:
     assert states(own) == ["done"]
 
 
+def test_a_command_that_writes_without_end_takes_no_memory(sandbox: Sandbox) -> None:
+    own = noting(sandbox, "head -c 500M /dev/zero; head -c 500M /dev/zero >&2; echo; echo no >&2; exit 5")
+    own.ok("queue", "run", "true")
+    limited = f"ulimit -v 700000; exec {SKELEBOT} worker --drain"
+    done = subprocess.run(["bash", "-c", limited], cwd=own.root, env=own.env, capture_output=True)
+    assert b"notify: the command ended with exit code 5: " in done.stderr, done.stderr
+    assert done.stderr.rstrip().endswith(b"no")
+
+
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(sandbox: Sandbox) -> None:
     own = noting(sandbox, '[ "$SKELEBOT_RUN" ] || exit 0; echo $$ >../pid; sleep 600 & sleep 600')
     own.ok("queue", "run", "true")
