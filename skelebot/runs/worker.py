@@ -71,6 +71,7 @@ class _Worker:
         self._store, self._plan, self._flags = store, plan, flags
         self._children: dict[int, _Child] = {}
         self._notifiers: set[int] = set()  # processes
+        self._sender, self._is_sending_due = 0, False
         self._adopted: dict[int, Place] = {}
         self._machines = Machines(flags)
         self._who = process.identity(os.getpid())
@@ -208,6 +209,8 @@ class _Worker:
                 break
             any_ended = True
             self._notifiers.discard(pid)
+            if pid == self._sender and self._is_sending_due:
+                self._mirror()
             if child := self._children.pop(pid, None):
                 self._note(child, os.waitstatus_to_exitcode(status))
         return any_ended
@@ -250,8 +253,10 @@ class _Worker:
         self._mirror()
 
     def _mirror(self) -> None:
-        if mirror.has_pending(self._store):
-            self._run_aside(partial(mirror.send_pending, self._store))
+        """Send what servers have not got yet, in one process at a time: each waits long for a silent one."""
+        self._is_sending_due = self._sender in self._notifiers
+        if not self._is_sending_due and mirror.has_pending(self._store):
+            self._sender = self._run_aside(partial(mirror.send_pending, self._store))
 
     def _report_empty_queues(self) -> None:
         """Do so once all runs have been reported."""
@@ -260,13 +265,14 @@ class _Worker:
         if queues := notify.take_ended_queues(self._store, self._plan.root):
             self._run_aside(partial(notify.queues_ended, queues))
 
-    def _run_aside(self, command: Callable[[], None]) -> None:
-        """Run a project's command in a process of its own, as it may take its time."""
+    def _run_aside(self, command: Callable[[], None]) -> int:
+        """Run a project's command in a process of its own, as it may take its time; return its pid."""
         with foreground.uninterrupted():
             pid = os.fork()
             if pid == 0:
                 os._exit(_in_fork(command))
         self._notifiers.add(pid)
+        return pid
 
     # --- ending ---
 

@@ -5,9 +5,11 @@ import os
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,27 @@ def test_one_that_never_answers_costs_a_run_little(sandbox: Sandbox, name: str) 
         own.ok("worker", "--drain")
         assert runs_of(own)[1]["state"] == "done"
         assert runs_of(own)[1]["seconds"] < 60
+
+
+def test_slow_one_is_not_asked_after_each_run(sandbox: Sandbox, name: str) -> None:
+    asked = []
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            time.sleep(2)
+            self.send_error(503)
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        own = queueing_to(sandbox, name, f"http://127.0.0.1:{server.server_address[1]}", job("true"))
+        for _ in range(6):
+            own.ok("queue", "run")
+        own.ok("worker", "--drain")
+        server.shutdown()
+    assert len(asked) <= 4, asked  # at the beginning of the first run, then while others end, and for those
 
 
 def test_what_it_refuses_is_not_tried_again(sandbox: Sandbox, name: str) -> None:
