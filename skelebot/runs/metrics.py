@@ -47,8 +47,12 @@ def _is_allowed(name: str, number: float | None) -> bool:
 
 
 def of_file(text: str | bytes) -> str:
-    """Return the numbers of a JSON file as a line of metrics. Raises ValueError where there are none."""
-    numbers = _read(text, lenient=True)
+    """Return the numbers of a JSON file as a line of metrics. Raises ValueError where there are none.
+
+    A step or a progress that is none is left out.
+    """
+    found = _read(text, lenient=True)
+    numbers = {name: number for name, number in found.items() if _is_allowed(name, number)}
     if not numbers:
         raise ValueError("expected a JSON object with numbers")
     return json.dumps(numbers)
@@ -78,6 +82,8 @@ def _read(text: str | bytes, lenient: bool = False) -> dict[str, float]:
         numbers = dict(_numbers(found, "", lenient))
         "".join(numbers).encode("utf-8")  # what cannot be text could be neither shown nor sent
         return numbers
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
     except UnicodeEncodeError:
         raise ValueError("a name has half of a surrogate pair") from None
     except RecursionError:

@@ -142,6 +142,8 @@ def test_output_is_not_searched_for_ever_when_the_task_has_ended(tmp_path: Path)
         ('{"loss": 1, "valid": {"f1": 0.5}}', '{"loss": 1.0, "valid.f1": 0.5}'),
         ('{"model": "forest", "depth": 3, "is_good": true, "all": [1]}', '{"depth": 3.0}'),
         (f'{{"huge": {"9" * 400}, "depth": 3}}', '{"depth": 3.0}'),
+        ('{"progress": 7, "step": NaN, "depth": 3}', '{"depth": 3.0}'),
+        ('{"progress": 0.5, "step": 4, "loss": NaN}', '{"progress": 0.5, "step": 4.0, "loss": NaN}'),
     ],
 )
 def test_numbers_of_a_file(text: str, line: str) -> None:
@@ -160,6 +162,12 @@ NESTED = '{"a": ' * 990 + "1" + "}" * 990
 )
 def test_file_without_numbers(text: str | bytes) -> None:
     with pytest.raises(ValueError):
+        of_file(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff\xfe{"])
+def test_file_that_is_not_json(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match="it is not JSON: "):
         of_file(text)
 
 
