@@ -316,7 +316,7 @@ def part(trials: Sequence[Trial], text: str) -> list[Trial]:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     which, of = map(int, match.groups()) if match else (0, 0)
     if not 1 <= which <= of:
-        raise ValueError(f"expected a part such as 1/3, 2/3 or 3/3; found {text!r}")
+        raise ValueError(f"--part: expected a part such as 1/3, 2/3 or 3/3; found {text!r}")
     return list(trials[which - 1 :: of])
 
 

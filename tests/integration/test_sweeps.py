@@ -255,7 +255,10 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
         (("--trials", "3"), ["--trials needs --sweep"]),
         (("--sweep", "rate=1", "--prune", "median"), ["add --goal min:METRIC"]),
         (("--sweep", "rate=1", "--goal", "loss"), ["expected min:METRIC or max:METRIC"]),
-        (("--sweep", "rate=1", "--part", "4/3"), ["expected a part such as 1/3, 2/3 or 3/3; found '4/3'"]),
+        (
+            ("--sweep", "rate=1", "--part", "4/3"),
+            ["queue: --part: expected a part such as 1/3, 2/3 or 3/3; found '4/3'"],
+        ),
     ],
 )
 def test_wrong_sweep_queues_nothing(sandbox: Sandbox, words: tuple[str, ...], problems: list[str]) -> None:
@@ -291,6 +294,13 @@ def test_lines_of_a_file_that_are_wrong(sandbox: Sandbox) -> None:
         "ERROR | grid.csv:3: train.rate: expected a number of at most 1; found '2'",
         "ERROR | grid.csv:4: train.depth: expected a whole number; found 'x'",
     ]
+
+
+def test_file_that_is_not_utf8(sandbox: Sandbox) -> None:
+    own = training(sandbox)
+    (own.root / "grid.csv").write_bytes(b"rate\n\xff\n")
+    done = own.run("queue", "--sweep", "grid.csv", "train")
+    assert done.errors == ["ERROR | --sweep: grid.csv is not UTF-8; save it as UTF-8"]
 
 
 def test_each_combination_is_validated_once(sandbox: Sandbox) -> None:

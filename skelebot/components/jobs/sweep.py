@@ -173,7 +173,9 @@ def _content(file: str) -> str:
     try:
         with open_regular(file) as opened:
             return opened.read().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"--sweep: {file} is not UTF-8; save it as UTF-8") from None
+    except OSError as error:
         raise UsageError(f"--sweep: {file} cannot be read: {reason(error)}") from None
 
 
