@@ -813,13 +813,15 @@ def rebuild(folder: str | None = None) -> int:
     _ensure_folder(store)
     store.check_writable()
     durations: list[tuple[object, ...]] = []
+    last = 0  # the number of a run that was removed is not used again either
     with suppress(sqlite3.Error), closing(sqlite3.connect(store._database)) as database:
         _version(store, database)
+        (last,) = database.execute("select coalesce(max(seq), 0) from sqlite_sequence").fetchone()
         durations = database.execute(f"select {_OF_DURATION} from duration order by id").fetchall()  # noqa: S608
     found = list(_documents(store))
     fresh, aside = f"{store._database}.new", f"{store._database}.damaged"
     try:
-        _ensure_tables(store, partial(_restore, store, found, durations), fresh)
+        _ensure_tables(store, partial(_restore, store, found, durations, last), fresh)
         for suffix in _PARTS:
             with suppress(FileNotFoundError):
                 os.replace(store._database + suffix, aside + suffix)
@@ -835,6 +837,7 @@ def _restore(
     store: Store,
     found: Sequence[RunRecord],
     durations: Sequence[tuple[object, ...]],
+    last: int,
     database: sqlite3.Connection,
 ) -> None:
     """Put the runs of all folders into a new database."""
@@ -847,7 +850,7 @@ def _restore(
             _note_durations(database, run, ["queued"] * len(run.tasks))
     database.executemany(f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)", durations)  # noqa: S608
     # The number of a run that was left out is not used again, so its files stay.
-    last = max(map(int, _folders(store)), default=0)
+    last = max([last, *map(int, _folders(store))])
     database.execute("delete from sqlite_sequence where name = 'run'")
     database.execute("insert into sqlite_sequence values ('run', ?)", (last,))
 

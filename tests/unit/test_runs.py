@@ -404,6 +404,14 @@ def test_a_process_that_has_opened_the_store_notices_that_a_later_version_has_mi
         become(store, 1, "running")
 
 
+def test_rebuild_keeps_the_numbers_of_removed_runs(store: Store) -> None:
+    add(store, 2)
+    store.remove(1)
+    store.remove(2)
+    assert stores.rebuild(store.folder) == 0
+    assert add(store) == [3]
+
+
 def test_rebuild_without_a_database(store: Store) -> None:
     add(store)
     for path in Path(store.folder).glob("runs.db*"):
