@@ -751,6 +751,16 @@ def test_a_dry_run_says_why(rain: Sandbox) -> None:
     assert rain.ok("-n", "--dry-run", "--force-all", "score").count("because  --force-all") == 3
 
 
+def test_a_files_name_forges_no_line_of_why(box: Sandbox) -> None:
+    project(box, job("echo > data/x", "load", inputs="[in/]", outputs="[data/]"))
+    box.write("in/a", "1")
+    ran(box, "load")
+    box.write("in/b\nnothing changed: \x1b[2J", "2")
+    line = r"inputs: in/b\nnothing changed: \x1b[2J new"
+    assert box.run("-n", "why", "load").out == f"{line}\n"
+    assert box.run("-n", "--dry-run", "load").out.splitlines()[-1] == f"  because  {line}"
+
+
 def test_why(rain: Sandbox) -> None:
     assert rain.ok("-n", "why", "train") == "nothing changed: train is up to date\n"
     assert rain.ok("-n", "--force", "why", "train") == "--force\n"

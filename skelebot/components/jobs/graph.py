@@ -18,7 +18,7 @@ def why(link: Link) -> int:
         raise UsageError(f"{link.command.name} is not a job; name one, as in `skelebot why JOB`")
     reasons = run.reasons_to_run(link.session, job, link.values)
     for line in reasons or [f"nothing changed: {job.name} is up to date"]:
-        console.out(line)
+        console.out(console.one_line(line))
     return 0
 
 

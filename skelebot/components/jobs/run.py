@@ -68,7 +68,7 @@ def _describe(session: Session, job: Job, prepared: "Prepared", values: Values) 
     session.outdated.add(job.name)
     code = launch.start(session, prepared.image, prepared.amended)
     for reason in reasons if job.outputs else ():
-        console.out(f"  because  {reason}")
+        console.out(f"  because  {console.one_line(reason)}")
     return code
 
 
