@@ -23,8 +23,9 @@ from skelebot.model import Attempt, Claim, Cluster, Flags, Job, Json, Limits, Mo
 from skelebot.options import parse_options
 from skelebot.process import Streams
 from skelebot.project import plan
+from skelebot.runners.attempts import Unreachable
 from skelebot.runners.kubernetes import files, manifest, pod, turn
-from skelebot.runners.kubernetes.client import Broken, Client, Ended
+from skelebot.runners.kubernetes.client import Answer, Broken, Client, Ended
 from skelebot.runners.kubernetes.logs import Noted, OutputCopy
 from skelebot.runners.kubernetes.manifest import Claimed, Where, dns, literal, merged
 from skelebot.runners.kubernetes.run import ClusterRun, Known, missing
@@ -81,6 +82,25 @@ def test_a_context_is_percent_encoded() -> None:
     assert (client.context, client.namespace) == ("arn:aws/x", "ml")
     with pytest.raises(UsageError, match="expected k8s://CONTEXT/NAMESPACE; write / and : as %2F and %3A"):
         Client(Place.at("k8s://a/b/c"))
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (500, "dial tcp 10.0.0.1:443: connect: connection refused", Unreachable),  # of kubectl's proxy
+        (500, "getting credentials: exec: executable aws failed with exit code 255", Unreachable),
+        (502, "EOF", Unreachable),
+        (503, '{"message": "apiserver is shutting down"}', Unreachable),
+        (500, '{"message": "etcdserver: mvcc: database space exceeded"}', Answer),
+        (404, '{"message": "namespaces \\"x\\" not found"}', Answer),
+    ],
+)
+def test_what_kubectl_says_itself_means_that_the_cluster_cannot_be_reached(
+    status: int, text: str, kind: type[SkelebotError]
+) -> None:
+    error = Client(Place.at("k8s://gpu/ml"))._refused(status, text)
+    assert type(error) is kind
+    assert ("cannot be reached" in str(error)) == (kind is Unreachable)
 
 
 # --- the settings ---

@@ -58,6 +58,7 @@ class Client:
         self._namespace = unquote(namespace)
         self._socket = ""
         self._said = ""
+        self.has_answered = False
         self._lock = threading.RLock()  # a signal may come while it is held
         self._open = ExitStack()
 
@@ -113,7 +114,8 @@ class Client:
             text = _text_of(said)
             if text.endswith("ended\n") or time.monotonic() > until:
                 why = _last(text.removesuffix("ended\n")) or "it does not answer"
-                raise SkelebotError(f"{self.place}: `kubectl proxy` could not be started: {why}")
+                raise SkelebotError(f"{self.place}: `kubectl proxy` could not be started: {why}; "
+                                    "check kubectl's configuration")  # fmt: skip
             time.sleep(0.01)
         self._socket, self._said = path, said
 
@@ -129,13 +131,14 @@ class Client:
         return dict(json.loads(self._answer(method, path, body, lasting)))
 
     def _answer(self, method: str, path: str, body: Json | None, lasting: float) -> bytes:
-        until = time.monotonic() + lasting
+        until = time.monotonic() + (lasting if self.has_answered else min(lasting, PATIENCE))
         data = None if body is None else json.dumps(body).encode()
         while True:
             try:
                 status, answer = self._once(method, path, data)
             except OSError as error:
                 status, answer = 502, str(error).encode()
+            self.has_answered |= status < 500
             if status < 300:
                 return answer
             if status not in (429, 500, 502, 503, 504) or time.monotonic() > until:
@@ -159,8 +162,8 @@ class Client:
         with suppress(ValueError, TypeError):
             told = dict(json.loads(text))
         said = str(told.get("message") or _last(text)).strip()
-        if status in (502, 503, 504):
-            return Unreachable(f"{self.place} cannot be reached ({said}); check the network")
+        if status in (502, 503, 504) or (status == 500 and not told):  # which kubectl's proxy gives, as text
+            return Unreachable(f"{self.place} cannot be reached ({said}); check the network and your login")
         if status == 401:
             return Answer(f"{self.place} does not accept your login ({said}); log in again", status)
         if status == 403 and "cannot" in said:

@@ -100,7 +100,8 @@ class ClusterRun:
                 secret["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
                 client.create("secrets", secret)
         except BaseException as error:
-            if not isinstance(error, Answer) or made:
+            # A refusal has made nothing; a cluster that has never answered would not answer now, either.
+            if made or not isinstance(error, Answer if client.has_answered else SkelebotError):
                 run.abandon()
             raise
         return run
