@@ -4,13 +4,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from skelebot.errors import SkelebotError
+from skelebot.errors import ConfigError, SkelebotError
 from skelebot.model import NATIVE, Image, Place, Task
 from skelebot.runs.mirror import _QUICK, Refused, _name, _params, _Server, _step, variables
 from skelebot.runs.record import RunRecord, TaskRecord
+
+from .helpers import load
 
 IMAGE = Image("demo:latest", "demo", "x", "/p")
 
@@ -43,6 +46,17 @@ def test_variables_of_the_job(address: str, place: Place, is_far: bool, expected
 
 def test_run_without_a_counterpart_gives_its_job_none() -> None:
     assert variables(run(FAR, ""), Task("train", (), "/p"), False) == ()
+
+
+@pytest.mark.parametrize("host", ["[::1", "h:abc", "h#f", "h?x", "u@h", "a b", "[x]", ""])
+def test_address_that_is_none(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="expected an address such as"):
+        load(tmp_path, f'name: demo\ncomponents: {{experiments: {{mlflow: "http://{host}"}}}}\n')
+
+
+@pytest.mark.parametrize("host", ["[::1]:5000", "ml.example.com:80/a/", "ü.example"])
+def test_address(tmp_path: Path, host: str) -> None:
+    load(tmp_path, f'name: demo\ncomponents: {{experiments: {{mlflow: "http://{host}"}}}}\n')
 
 
 def test_params() -> None:

@@ -81,7 +81,7 @@ class Runs(Component):
         help="Mirror each run to the MLflow server at this address",
         name="mlflow",
         check=pattern(
-            r"https?://[^\s@/]+(/[^\s?#]*)?",
+            r"https?://([^\s@/?#:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?",
             "an address such as https://mlflow.example.com, without a user "
             "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD hold one)",
         ),
