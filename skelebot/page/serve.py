@@ -72,6 +72,7 @@ def _config(application: guard.App) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         log_config=None,
+        log_level="error",  # what is no request is answered, and not reported
         access_log=False,
         lifespan="off",
         loop="asyncio",

@@ -79,6 +79,14 @@ def serving(sandbox: Sandbox, *words: str, **options: Path) -> Iterator[Page]:
             assert [line for line in said if not line.startswith(("INFO  | ", "WARN  | "))] == []
 
 
+def test_what_is_no_request_is_not_reported(sandbox: Sandbox) -> None:
+    with serving(sandbox) as page:
+        place = urlsplit(page.url)
+        with socket.create_connection((str(place.hostname), place.port or 0), timeout=60) as client:
+            client.sendall(b"\x16\x03\x01\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
 @pytest.fixture
 def project(sandbox: Sandbox) -> Sandbox:
     """Two runs that are done, which differ in a parameter and in their code, and have outputs."""
