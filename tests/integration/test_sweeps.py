@@ -296,6 +296,17 @@ def test_lines_of_a_file_that_are_wrong(sandbox: Sandbox) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", ["--tag", "--name", "--sweep"])
+def test_runs_by_an_empty_text_are_neither_listed_nor_retried(sandbox: Sandbox, option: str) -> None:
+    own = training(sandbox)
+    for words in (("runs",), ("runs", "retry", "--failed")):
+        done = own.run(*words, option, "")
+        assert (done.code, done.errors) == (
+            2,
+            [f"ERROR | {option} is empty; write a value, or leave out the option"],
+        )
+
+
 def test_file_that_is_not_utf8(sandbox: Sandbox) -> None:
     own = training(sandbox)
     (own.root / "grid.csv").write_bytes(b"rate\n\xff\n")

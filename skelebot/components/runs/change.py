@@ -10,7 +10,7 @@ from functools import partial
 
 from skelebot import console, foreground
 from skelebot.component import Session
-from skelebot.components.runs import sweeps
+from skelebot.components.runs import look, sweeps
 from skelebot.components.runs.look import number_of
 from skelebot.components.runs.work import check_project, checkout_or_all
 from skelebot.errors import SkelebotError, UsageError, did_you_mean
@@ -110,7 +110,7 @@ def _check_options(values: Values) -> None:
 def _failed(session: Session, store: Store, values: Values) -> list[int]:
     """Return the runs that have failed, the oldest first; not those that wrote to the checkout."""
     root = checkout_or_all(session, every=False)
-    name, tag, sweep = (str(values[n]) if values.get(n) else None for n in ("name", "tag", "sweep"))
+    name, tag, sweep = (look.text(values, option) for option in ("name", "tag", "sweep"))
     found = store.find(root=root, name=name, tag=tag, sweep=sweep, states=("failed",))
     if sweep and not found:
         sweeps.check_known(store, root, sweep)

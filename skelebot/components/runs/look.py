@@ -46,11 +46,11 @@ def table(session: Session, values: Values) -> int:
     states = (str(values["state"]),) if values.get("state") else ()
     found = store.find(
         root=root,
-        name=_text(values, "name"),
-        tag=_text(values, "tag"),
+        name=text(values, "name"),
+        tag=text(values, "tag"),
         states=states,
         last=int(str(values.get("last", "20"))) if "sweep" not in values else None,
-        sweep=_text(values, "sweep"),
+        sweep=text(values, "sweep"),
     )
     found, first = sweeps.ranked(store, root, values, found)
     if values.get("json"):
@@ -81,9 +81,11 @@ def time_left(left: Estimate, run: RunRecord) -> str:
     return "" if seconds is None else console.duration(seconds)
 
 
-def _text(values: Values, name: str) -> str | None:
-    value = values.get(name)
-    return None if value is None else str(value)
+def text(values: Values, name: str) -> str | None:
+    """Return the text by which runs are chosen. Raises UsageError for an empty one: an unset variable's."""
+    if values.get(name) == "":
+        raise UsageError(f"--{name} is empty; write a value, or leave out the option")
+    return str(values[name]) if name in values else None
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ def _of_task(name: str, task: TaskRecord) -> Iterator[tuple[str, str]]:
 
 def logs(session: Session, values: Values) -> int:
     """Write the logs of a run's tasks as they are, one after the other; with -f until it ends."""
-    store, job = stores.opened(), _text(values, "<job>")
+    store, job = stores.opened(), str(values["<job>"]) if "<job>" in values else None
     run = store.get(number_of(values))
     jobs = run.names
     if job is not None and job not in jobs:
