@@ -218,7 +218,8 @@ def test_numbers_in_a_file_that_the_job_leaves(sandbox: Sandbox) -> None:
     assert {name: each["last"] for name, each in measured(own).items()} == {"valid.f1": 0.5, "depth": 3}
     assert own.ok("runs", "logs", "1").splitlines() == [
         "WARN  | none.json: there is no such file, so no metrics were read from it",
-        "WARN  | m.json: no metrics could be read from it: Expecting value: line 1 column 1 (char 0)",
+        "WARN  | m.json: no metrics could be read from it: it is not JSON: "
+        "Expecting value: line 1 column 1 (char 0)",
     ]
 
 
