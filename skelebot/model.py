@@ -331,8 +331,8 @@ class Job(ByValue):
     stdin: bool = key(False, help="Whether a job in the background takes records from `skelebot send`")
     dependencies: bool = key(True, help="Whether a native run needs the project's Python packages")
     needs: tuple[str, ...] = key((), help="Jobs that run before, where they are not up to date")
-    inputs: tuple[str, ...] = key(
-        (),
+    inputs: tuple[str, ...] | None = key(
+        None,
         help="Files, folders and patterns that the job reads; by default all of the image",
         check=keys.read_by(_input),
     )

@@ -111,7 +111,7 @@ def inputs(root: str, job: Job, left_out: tuple[str, ...]) -> Contents:
 
     Folders do not count: git does not keep empty ones, and those above outputs are made by the first run.
     """
-    if not job.inputs:
+    if job.inputs is None:
         return Contents(root, _all_files(root, left_out, _generation), _label("all", *left_out))
     entries = {entry.path: entry for text in job.inputs for entry in matching(root, job, text)}
     own = tuple(str(output) for output in job.results)
@@ -135,7 +135,7 @@ def matching(root: str, job: Job, text: str) -> tuple[ContextEntry, ...]:
     try:
         return _matching(root, path, own, _generation)
     except UsageError:
-        place = f"{place_of(job, 'inputs')}[{job.inputs.index(text)}]"
+        place = f"{place_of(job, 'inputs')}[{(job.inputs or ()).index(text)}]"
         raise UsageError(f"{place}: {text!r} is not a pattern; close the bracket, or write \\[") from None
 
 

@@ -58,7 +58,7 @@ def _wrong_needs(job: Job, by_name: dict[str, Job]) -> Iterator[str]:
 
 
 def _wrong_inputs(job: Job) -> Iterator[str]:
-    for number, text in enumerate(job.inputs):
+    for number, text in enumerate(job.inputs or ()):
         for output in job.results:
             if output.holds(project_path(text)):
                 at = f"{place_of(job, 'inputs')}[{number}]"

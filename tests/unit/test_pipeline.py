@@ -52,12 +52,25 @@ def inputs(
 ) -> set[str]:
     """The paths of a job's inputs."""
     contents.forget()
-    the_job = job(inputs=declared, outputs=outputs)
+    the_job = job(inputs=declared or None, outputs=outputs)
     patterns = left_out(project(root, the_job, ignores=ignores), the_job)
     return {entry.path for entry in contents.inputs(str(root), the_job, patterns).entries}
 
 
 # --- inputs ---
+
+
+def test_a_job_without_the_key_reads_all_and_one_with_an_empty_list_none(tmp_path: Path) -> None:
+    write(tmp_path, "1", "data/x")
+    contents.forget()
+    found = {
+        declared: len(contents.inputs(str(tmp_path), job(inputs=declared), ()).entries)
+        for declared in (None, (), ("data/",))
+    }
+    assert found == {None: 1, (): 0, ("data/",): 1}
+    text = "name: d\njobs:\n- {name: a, source: 'true', help: h%s}\n"
+    read = [load(tmp_path, text % more).jobs[0].inputs for more in ("", ", inputs: []", ", inputs: [x]")]
+    assert read == [None, (), ("x",)]
 
 
 @pytest.fixture
@@ -107,7 +120,7 @@ def test_what_the_job_makes_is_no_input(tree: Path) -> None:
 
 def hashed(root: Path, *declared: str) -> str:
     contents.forget()
-    the_job = job(inputs=declared)
+    the_job = job(inputs=declared or None)
     patterns = left_out(project(root, the_job), the_job)
     return contents.inputs(str(root), the_job, patterns).fingerprint()
 

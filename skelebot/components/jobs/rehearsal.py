@@ -138,7 +138,7 @@ def _mapped(copy: "_Copy", link: Link, job: Job, read_only: bool) -> Iterator[st
 def _read(copy: "_Copy", link: Link, job: Job) -> Iterator[str]:
     """Yield what the job only reads, and images may leave out."""
     project, root = link.session.project, copy.root
-    for text in job.inputs:
+    for text in job.inputs or ():
         fixed = contents.fixed_part(project_path(text))
         found = (entry.file for entry in contents.matching(root, job, text))
         yield from (os.path.join(root, fixed),) if fixed else found

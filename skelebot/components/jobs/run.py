@@ -106,7 +106,7 @@ def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Itera
 
     patterns = ignores.Ignores(image.ignores)
     targets = {mount.target for mount in task.mounts}
-    for text in job.inputs:
+    for text in job.inputs or ():
         absent = [e.path for e in contents.matching(project.root, job, text) if patterns.excludes(e.path)]
         folder = contents.fixed_part(project_path(text))
         is_made = any(output.holds(folder) for each in project.jobs for output in each.results)

@@ -96,7 +96,8 @@ def _changed_beside(run: RunRecord, earlier: RunRecord, at: int) -> Iterator[str
 def _reads(project: Project, job: Job, path: str) -> bool:
     """Tell whether a file is one that a job names: its script or one of its inputs."""
     source = script(project.root, job.source)
-    named = (*map(project_path, job.inputs), *([ignores.literal(os.path.normpath(source))] if source else []))
+    scripts = [ignores.literal(os.path.normpath(source))] if source else []
+    named = (*map(project_path, job.inputs or ()), *scripts)
     return Ignores(named).excludes(path)
 
 

@@ -79,7 +79,7 @@ def check_outputs(root: str, job: Job) -> None:
 def _state(session: Session, job: Job, image: Image, task: Task) -> State:
     """Raise SkelebotError for files that cannot be read."""
     project = session.project
-    left_out = () if job.inputs else _left_out(project, job, image)
+    left_out = _left_out(project, job, image) if job.inputs is None else ()
     read = contents.read_by(project, job, left_out)
     surroundings = runners.at(task.place, session.flags).surroundings(image, task)
     return State(key.key(project, job, task, read, surroundings), read, task.place.kind)

@@ -129,7 +129,7 @@ class _Files:
 
     def _rule(self, project: Project, job: Job) -> tuple[Ignores | None, Ignores]:
         """Return the patterns of what a job reads, None for everything, and of what it does not."""
-        if not job.inputs:
+        if job.inputs is None:
             return None, Ignores(launch.left_out(project, job))
         made = [output for each in (*needs.needed(project, job), job) for output in each.results]
         scripts = (script(project.root, source) for source in (job.source, job.validate or ""))
