@@ -327,14 +327,17 @@ def _supervise(store: Store, number: int, flags: Flags, lock: int, worker: str) 
 
 
 def _in_fork(tell: Callable[[], None]) -> int:
-    """Run a project's command in a forked process."""
-    with suppress(BaseException):  # nothing may unwind into the worker's own code
+    """Tell others of runs in a forked process; return the exit code."""
+    try:
         _lead_session()
         for signum in STOPPING:
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         tell()
-    return 0
+        return 0
+    except BaseException as error:  # nothing may unwind into the worker's own code
+        console.error(f"nobody was told of runs: {type(error).__name__}: {error}")
+        return 1
 
 
 def _lead_session(*keep: int) -> None:
