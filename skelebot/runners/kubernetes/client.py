@@ -114,8 +114,8 @@ class Client:
             text = _text_of(said)
             if text.endswith("ended\n") or time.monotonic() > until:
                 why = _last(text.removesuffix("ended\n")) or "it does not answer"
-                raise SkelebotError(f"{self.place}: `kubectl proxy` could not be started: {why}; "
-                                    "check kubectl's configuration")  # fmt: skip
+                what = f"`kubectl proxy` could not be started: {why}; check kubectl's configuration"
+                raise SkelebotError(f"{self.place}: {what}")
             time.sleep(0.01)
         self._socket, self._said = path, said
 
