@@ -482,9 +482,9 @@ def _misplaced(typed: Sequence[str], command: Command, queue: Link | None) -> st
     """Say where an option goes that stands after a command and belongs before it; None for any other."""
     kind = "job" if command.job else "command"
     before = queue.command.name if queue else ""
-    if queue and (own := help.one_of(queue.command.params, typed)):
+    if queue and (own := help.flag_of(queue.command.params, typed)):
         return f"{own[0]} goes before the {kind}: skelebot {before} {own[1]} {command.name}"
-    if found := help.one_of(OPTIONS, typed):
+    if found := help.flag_of(OPTIONS, typed):
         words = " ".join(filter(None, (found[1], before, command.name)))
         return f"{found[0]} goes before the {kind}: skelebot {words}"
     return None

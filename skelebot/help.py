@@ -61,7 +61,7 @@ def unknown(word: str, session: Session, commands: Mapping[str, Command]) -> Usa
     return UsageError(f"unknown command {name!r}{hint}")
 
 
-def one_of(params: Iterable[Param], typed: Sequence[str]) -> tuple[str, str] | None:
+def flag_of(params: Iterable[Param], typed: Sequence[str]) -> tuple[str, str] | None:
     """The flag that the first argument is, and how to type it with its value; None for none of these."""
     flags = {flag: param for param in params for flag in (*param.flags, *param.also)}
     word = typed[0]
