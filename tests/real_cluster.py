@@ -114,6 +114,10 @@ class Namespace:
         with self.sandbox.popen(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as done:
             return done.wait(60)
 
+    def touch(self, path: str) -> None:
+        """Make an empty file that the running job waits for; it may end at once, and `touch` with it."""
+        wait_for(lambda: self.run_in_job("touch", path) == 0 or self.state("job") != "running")
+
     def has(self, path: str) -> bool:
         """Whether the job has made a file in its folder."""
         return bool(self.all("pods")) and self.run_in_job("test", "-e", path) == 0

@@ -135,7 +135,7 @@ def test_output_is_there_while_the_job_runs(space: Namespace, name: str) -> None
     with start(space, "run") as child:
         assert child.stdout
         assert child.stdout.readline() == b"first\n"
-        assert space.run_in_job("touch", "/tmp/go") == 0
+        space.touch("/tmp/go")
         assert child.stdout.read() == b"last\n"
     assert child.returncode == 0
 
@@ -190,7 +190,7 @@ def test_the_clusters_own_log_has_the_lines_too(space: Namespace, name: str) -> 
             return done.communicate(timeout=60)[0]
 
     wait_for(lambda: b"to-the-log" in log())
-    assert space.run_in_job("touch", "/tmp/go") == 0
+    space.touch("/tmp/go")
     assert run(space, "wait", "run").code == 0
     run(space, "clean")
 
@@ -254,7 +254,7 @@ def test_a_secret_is_seen_by_the_job_alone(space: Namespace, name: str) -> None:
         (secret,) = (each for each in space.all("secrets") if each["type"] == "Opaque")
         (owner,) = secret["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["name"]) == ("Job", space.all("jobs")[0]["metadata"]["name"])
-        assert space.run_in_job("touch", "/tmp/go") == 0
+        space.touch("/tmp/go")
         out, err = child.communicate(timeout=300)
     assert out == b"depyt-2retnuh\n"
     assert b"hunter2" not in err
@@ -303,7 +303,7 @@ def test_a_detached_job_is_listed_followed_and_waited_for(space: Namespace, name
     with start(space, "logs", "-f", "bg") as follower:
         assert follower.stdout
         assert follower.stdout.readline() == b"out\n"
-        assert space.run_in_job("touch", "/tmp/go") == 0
+        space.touch("/tmp/go")
         follower.communicate(timeout=120)
     again = run(space, "wait", "bg")
     assert again.code == 3, again

@@ -168,7 +168,7 @@ def test_a_run_that_writes_waits_for_one_that_does(kept: Disk) -> None:
         while f"waits for {name}".encode() not in said:
             said = child.stderr.readline()
             assert said
-        assert kept.space.run_in_job("touch", "/tmp/go") == 0
+        kept.space.touch("/tmp/go")
         _, err = child.communicate(timeout=180)
     assert child.returncode == 0, err
     assert kept.space.sandbox.read("out/done") == "slow\nquick\n"
@@ -194,7 +194,7 @@ def test_runs_that_only_read_run_at_once(kept: Disk) -> None:
     assert kept.run("bg", "slow").code == 0
     result = kept.run("run", "quick")
     assert (result.code, result.out) == (0, "x"), result
-    assert kept.space.run_in_job("touch", "/tmp/go") == 0
+    kept.space.touch("/tmp/go")
     assert kept.run("wait", "bg").code == 0
     kept.clean()
 

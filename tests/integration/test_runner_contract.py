@@ -47,7 +47,7 @@ class Place:
     def make(self, path: str) -> None:
         """An empty file in a mapped folder, for the running job to see."""
         if self.space:
-            assert self.space.run_in_job("touch", path) == 0
+            self.space.touch(path)
         else:
             self.sandbox.write(path, "")
 
