@@ -1,6 +1,7 @@
 """Programs that are started, waited for and signalled from any thread."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -139,6 +140,21 @@ def test_lines_of_a_stream() -> None:
 
 
 # --- what cannot be started ---
+
+
+@pytest.mark.parametrize("name", ["tool", "text", "folder", "second", "nowhere", ""])
+@pytest.mark.parametrize("path", ["a:b", "b:a", ":a", "missing:b", "", None])
+def test_a_program_is_found_where_the_standard_library_finds_it(
+    name: str, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "b")
+    for place in ("a/tool", "b/tool", "b/second", "tool"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch(0o755)
+    (tmp_path / "a/text").touch(0o644)
+    (tmp_path / "a/folder").mkdir()
+    assert process.find_program(name, path) == shutil.which(name, path=path)
 
 
 def test_a_missing_program() -> None:

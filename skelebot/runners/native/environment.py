@@ -1,8 +1,6 @@
 """The Python environment of native jobs: the caller's own, or one that is made for the project."""
 
-import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,7 +72,7 @@ def _python_environment(task: Task, verbose: bool) -> Iterator[Environment]:
             folder = os.path.dirname(venv)
             is_shared = bool(task.environments) and os.path.dirname(folder) == task.environments
             yield Environment(variables, (lock.fileno(),), folder if is_shared else "")
-    elif shutil.which("python", path=path) is None:
+    elif process.find_program("python", path=path) is None:
         yield Environment((("PATH", f"{_python_link(task.root, path)}{os.pathsep}{path}"),))
     else:
         yield Environment()
@@ -82,7 +80,7 @@ def _python_environment(task: Task, verbose: bool) -> Iterator[Environment]:
 
 def _is_worth_an_environment(task: Task) -> bool:
     """Whether the job waits for its environment: a command line does without a Python that is missing."""
-    if task.argv[:1] != ("bash",) or shutil.which("uv"):
+    if task.argv[:1] != ("bash",) or process.find_program("uv"):
         return True
     try:
         _python(task.python_version)
@@ -110,7 +108,7 @@ def _active() -> str | None:
 
 def _python_link(root: str, path: str) -> str:
     """A folder with a `python` for machines that have just `python3`."""
-    target = shutil.which("python3", path=path) or sys.executable
+    target = process.find_program("python3", path=path) or sys.executable
     try:
         return _link(os.path.join(own_folder(root), "bin"), target)
     except PermissionError:  # root has run a job here
@@ -186,11 +184,11 @@ def digest(task: Task) -> str:
         path = reveal(dict(task.env).get("PATH", os.environ.get("PATH", os.defpath)), os.environ)
         program = "python" if task.argv[:1] == ("bash",) else str(task.argv[0])
         # A program of the project's own is a part of the source.
-        found = shutil.which(program, path=path) if "/" not in program else None
+        found = process.find_program(program, path=path) if "/" not in program else None
         if task.dependencies:
             facts = [_fingerprint(task, _wanted(task))]
         else:
-            facts = _packages(found or shutil.which("python3", path=path) or sys.executable)
+            facts = _packages(found or process.find_program("python3", path=path) or sys.executable)
         facts += [os.path.realpath(found), *_stamp(found)] if found else []
     return hashlib.sha256("\0".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -212,7 +210,7 @@ def _packages(python: str) -> list[str]:
 def packages(prepared: Environment) -> list[str]:
     """Return what is installed for the `python` of an environment, each as NAME==VERSION."""
     path = dict(prepared.variables).get("PATH", os.environ.get("PATH", os.defpath))
-    python = shutil.which("python", path=path) or sys.executable
+    python = process.find_program("python", path=path) or sys.executable
     infos = (info.rpartition(".")[0].partition("-") for info in _packages(python))
     return sorted({f"{name}=={version.removesuffix('-info')}" for name, _, version in infos})
 
@@ -253,6 +251,8 @@ def _replace(
     venv: str, task: Task, wanted: "tuple[Dependency, ...]", mark: str, verbose: bool, lock: IO[str]
 ) -> None:
     """Install the environment at its place; if that fails, the old one is restored."""
+    import shutil
+
     before = f"{venv}.before"
     shutil.rmtree(before, ignore_errors=True)
     if _mark_of(venv) is not None:
@@ -273,6 +273,8 @@ def _replace(
 
 def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: bool, lock: IO[str]) -> None:
     """Run the installers, which hold the lock too: one that outlives a killed Skelebot is waited for."""
+    from importlib.util import find_spec
+
     from skelebot.image import installer
     from skelebot.runners.docker.inherited import pip_settings
 
@@ -281,18 +283,18 @@ def _install(venv: str, task: Task, wanted: "tuple[Dependency, ...]", verbose: b
     reason = installer.only_pip(wanted)
     # uv does not read pip's settings; where they name an index, pip serves.
     named = {"index-url", "extra-index-url", "find-links"} & pip_settings().keys()
-    uv = None if reason or named else shutil.which("uv")
+    uv = None if reason or named else process.find_program("uv")
     pip: tuple[str, ...] = ()
     if uv:
         make: tuple[str, ...] = (uv, "venv", "--quiet")
         make += ("--python", task.python_version or sys.executable, venv)
     else:
         make = (_python(task.python_version), "-m", "venv", venv)
-        if importlib.util.find_spec("pip"):
+        if find_spec("pip"):
             # Skelebot's own serves the environment: Debian's Python has none to put into it.
             make = (*make[:-1], "--without-pip", venv)
             pip = (sys.executable, "-m", "pip", "--python", python)
-    if reason and shutil.which("uv"):
+    if reason and process.find_program("uv"):
         console.info(f"pip installs them, as uv does not read this as pip does: {reason}")
     for step, failure in (
         (make, "the environment could not be created; install uv or another Python"),
@@ -311,7 +313,7 @@ def _python(version: str | None) -> str:
     """The Python for an environment without uv. Raises SkelebotError where there is none of a version."""
     if version is None or _is_version(sys.version_info[:3], version):
         return sys.executable
-    found = shutil.which("python" + ".".join(version.split(".")[:2]))
+    found = process.find_program("python" + ".".join(version.split(".")[:2]))
     if found is None:
         raise SkelebotError(
             f"Python {version} (pythonVersion) is not on this machine; install it, or uv, which downloads it"

@@ -2,12 +2,12 @@
 
 import math
 import os
-import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from skelebot import console
 from skelebot.errors import ProgramMissing
 from skelebot.model import Step, Task
+from skelebot.process import find_program
 from skelebot.runners.attempts import METRICS, noting_words
 from skelebot.runners.native.environment import Environment
 from skelebot.secret import Word, reveal, reveal_all
@@ -105,5 +105,5 @@ def _threads(task: Task) -> tuple[tuple[str, str], ...]:
 def _check_program(argv: tuple[Word, ...], env: dict[str, str]) -> None:
     """Raise ProgramMissing as for a program that is started without a shell before it."""
     name = reveal(argv[0], env)
-    if "/" not in name and shutil.which(name, path=env.get("PATH", os.defpath)) is None:
+    if "/" not in name and find_program(name, path=env.get("PATH", os.defpath)) is None:
         raise ProgramMissing(f"{name} is not installed, or not on PATH")

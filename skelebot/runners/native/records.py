@@ -5,7 +5,6 @@ its starter has ended. A run that is not kept takes its folder with it.
 """
 
 import os
-import shutil
 import time
 from contextlib import suppress
 from typing import IO, NamedTuple
@@ -139,12 +138,15 @@ def _make_folder(path: str, names: tuple[str, ...]) -> IO[str]:
 
 
 def _remove_folder(path: str) -> None:
-    """Remove a run's folder, and those above it once they are empty."""
-    shutil.rmtree(path, ignore_errors=True)
-    for _ in ("runs", "the checkout", "checkouts"):
-        path = os.path.dirname(path)
+    """Remove a run's folder, which holds no other, and those above it once they are empty."""
+    with suppress(OSError):
+        for name in os.listdir(path):
+            with suppress(OSError):
+                os.unlink(os.path.join(path, name))
+    for _ in ("the run", "runs", "the checkout", "checkouts"):
         with suppress(OSError):
             os.rmdir(path)
+        path = os.path.dirname(path)
 
 
 def _runs_folder(root: str) -> str:
