@@ -150,6 +150,15 @@ def test_the_help_of_queue_among_its_options(
     assert capsys.readouterr().out.startswith("usage: skelebot queue ")
 
 
+@pytest.mark.parametrize("words", [("--name=",), ("--tag", "a", "--tag", "")])
+def test_a_word_to_find_a_run_by_is_not_empty(
+    failing: Path, error: Callable[..., str], words: tuple[str, ...]
+) -> None:
+    name = words[-1].strip("=") or words[-2]
+    expected = f"queue: {name} is empty; write a word, or leave out the option"
+    assert error(failing, "-n", "queue", *words, "fail") == expected
+
+
 @pytest.mark.parametrize(
     ("word", "component"),
     [("push", "repository"), ("pull", "repository"), ("artifacts", "repository"), ("publish", "registry")],

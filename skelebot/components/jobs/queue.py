@@ -25,7 +25,7 @@ from skelebot.value_types import is_of
 
 def queue(session: Session, values: Values, links: Sequence[Link], check: CheckLinks) -> int:
     """Freeze the chain and put it into the queue; with --now run it, with --wait see it to its end."""
-    _check_together(values)
+    _check_options(values)
     store = stores.opened()
     store.check_writable()
     after = _numbers(store, str(values["after"])) if "after" in values else ()
@@ -58,8 +58,12 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
     return 0
 
 
-def _check_together(values: Values) -> None:
-    """Raise UsageError for options that mean nothing together, or without another one."""
+def _check_options(values: Values) -> None:
+    """Raise UsageError for options that mean nothing together, without another one, or without a word."""
+    for name in ("name", "tag"):
+        given = values.get(name)
+        if given == "" or (isinstance(given, tuple) and "" in given):
+            raise UsageError(f"queue: --{name} is empty; write a word, or leave out the option")
     for other in ("wait", "after"):
         if values.get("now") and values.get(other):
             raise UsageError(f"queue: --now and --{other} do not go together; leave out one of them")
@@ -72,7 +76,7 @@ def _described(values: Values, after: tuple[int, ...], run: RunRecord) -> RunRec
     return replace(
         run,
         name=str(values.get("name", "")),
-        tags=tuple(filter(None, dict.fromkeys(values.get("tag", ()) or ()))),  # type: ignore[arg-type]
+        tags=tuple(dict.fromkeys(values.get("tag", ()) or ())),  # type: ignore[arg-type]
         note=str(values.get("note", "")),
         priority=int(str(values.get("priority", "0"))),
         after=after,
