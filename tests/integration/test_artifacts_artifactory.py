@@ -633,12 +633,12 @@ def test_a_prompt_that_does_not_show_what_is_typed(sandbox: Sandbox, server: Ser
     project(sandbox, server.url, MODEL, "{name: second, file: second.csv}")
     sandbox.write("models/m.pkl", b"mine")
     sandbox.write("second.csv", b"1,2")
-    screen = Terminal(sandbox, f"{SKELEBOT} -V push ALL; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} -V push ALL; echo status $?")
     screen.expect("Artifactory user: ")
     screen.send(f"{USER}\r".encode())
     _asked(screen, "Artifactory password")
     screen.send(f"{PASSWORD}\r".encode())
-    screen.expect("code 0")
+    screen.expect("status 0")
     assert screen.output.count(b"Artifactory password") == 1
     assert USER.encode() in screen.output  # the terminal shows the one and not the other
     assert PASSWORD.encode() not in screen.output
@@ -651,10 +651,10 @@ def test_a_prompt_for_a_token(sandbox: Sandbox, server: Server, kind: str, label
     project(sandbox, server.url, auth=f"{{authType: {kind}}}")
     sandbox.write("models/m.pkl", b"mine")
     secret = AUTHENTICATIONS[kind]["SKELEBOT_ARTIFACTORY_TOKEN"]
-    screen = Terminal(sandbox, f"{SKELEBOT} push model; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} push model; echo status $?")
     _asked(screen, f"Artifactory {label}")
     screen.send(f"{secret}\r".encode())
-    screen.expect("code 0")
+    screen.expect("status 0")
     assert secret.encode() not in screen.output
     screen.close()
 
@@ -663,10 +663,10 @@ def test_a_prompt_for_a_token(sandbox: Sandbox, server: Server, kind: str, label
 def test_a_prompt_that_gets_no_answer(sandbox: Sandbox, server: Server, typed: bytes) -> None:
     project(sandbox, server.url, auth="{authType: token}")
     sandbox.write("models/m.pkl", b"mine")
-    screen = Terminal(sandbox, f"{SKELEBOT} push model; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} push model; echo status $?")
     _asked(screen, "Artifactory token")
     screen.send(typed)
-    screen.expect("code 1")
+    screen.expect("status 1")
     assert b"no Artifactory token was given" in screen.output
     assert b"Traceback" not in screen.output
     screen.close()
@@ -676,10 +676,10 @@ def test_a_prompt_that_gets_no_answer(sandbox: Sandbox, server: Server, typed: b
 def test_ctrl_c_at_a_prompt(sandbox: Sandbox, server: Server) -> None:
     project(sandbox, server.url, auth="{authType: token}")
     sandbox.write("models/m.pkl", b"mine")
-    screen = Terminal(sandbox, f"trap : INT; {SKELEBOT} push model; echo code $?; stty -a")
+    screen = Terminal(sandbox, f"trap : INT; {SKELEBOT} push model; echo status $?; stty -a")
     _asked(screen, "Artifactory token")
     screen.send(b"\x03")
-    screen.expect("code 130")
+    screen.expect("status 130")
     screen.expect(" echo ")  # the terminal shows what is typed again
     screen.close()
 

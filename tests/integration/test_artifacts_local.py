@@ -509,8 +509,8 @@ def test_plain_lines_and_a_bar_on_a_terminal(sandbox: Sandbox) -> None:
     plain = sandbox.run("push", "model")
     assert f"INFO  | pushing model_v1.4.0.pkl ({size / 1e6:.1f} MB)" in plain.err.splitlines()
     assert "%|" not in plain.err
-    screen = Terminal(sandbox, f"stty rows 30 cols 100; {SKELEBOT} pull model LATEST; echo code $?")
-    screen.expect("code 0")
+    screen = Terminal(sandbox, f"stty rows 30 cols 100; {SKELEBOT} pull model LATEST; echo status $?")
+    screen.expect("status 0")
     screen.close()
     assert b"pulling model_v1.4.0.pkl" in screen.output
     assert b"%|" in screen.output

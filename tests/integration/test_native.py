@@ -92,15 +92,15 @@ def test_ctrl_c_on_a_terminal_reaches_the_job_once(sandbox: Sandbox) -> None:
         print("hits", len(hits), flush=True)
     """)  # fmt: skip
     project(sandbox, "n", job("count.py"))
-    screen = Terminal(sandbox, f"{SKELEBOT} -n run; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} -n run; echo status $?")
     screen.expect("ready")
     screen.send(b"\x03")
     screen.expect("hits 1")
     screen.close()
-    quiet = Terminal(sandbox, f"trap : INT; {SKELEBOT} -n run + run; echo code $?")
+    quiet = Terminal(sandbox, f"trap : INT; {SKELEBOT} -n run + run; echo status $?")
     quiet.expect("ready")
     quiet.send(b"\x03")
-    quiet.expect("code 130")
+    quiet.expect("status 130")
     assert quiet.output.count(b"ready") == 1
     quiet.close()
 

@@ -657,10 +657,10 @@ def test_a_signal_reaches_all_and_leaves_nothing_running(box: Sandbox, signum: s
 
 def test_ctrl_c_reaches_all(box: Sandbox) -> None:
     project(box, job(SLEEP, "a"), job(SLEEP, "b"), job("true", "z", needs="[a, b]"))
-    terminal = Terminal(box, f"{SKELEBOT} -n -j2 z; echo code $?")
+    terminal = Terminal(box, f"{SKELEBOT} -n -j2 z; echo status $?")
     wait_for(lambda: all((box.root.parent / name).exists() for name in "ab"))
     terminal.send(b"\x03")
-    terminal.expect("code 130")
+    terminal.expect("status 130")
     terminal.close()
     shown = terminal.output.decode()
     assert "a got it" in shown

@@ -54,7 +54,7 @@ def working(sandbox: Sandbox, id: str, *words: str) -> "Iterator[subprocess.Pope
 
 def watching(sandbox: Sandbox, columns: int = 100, lines: int = 24) -> Terminal:
     size = f"stty cols {columns} rows {lines}; "
-    return Terminal(sandbox, f"{size}{SKELEBOT} runs --watch; echo code $?")
+    return Terminal(sandbox, f"{size}{SKELEBOT} runs --watch; echo status $?")
 
 
 def screen(terminal: Terminal) -> str:
@@ -78,8 +78,8 @@ def test_it_shows_the_queue_and_q_leaves_it_alone(own: Sandbox) -> None:
         assert "time left: unknown: run has never ended here" in shown
         assert re.search(r"^2 +later +waiting *$", shown, re.MULTILINE)
         terminal.send(b"q")
-        terminal.expect("code 0")
-        assert terminal.output.index(b"\x1b[?1049l") < terminal.output.index(b"code 0")
+        terminal.expect("status 0")
+        assert terminal.output.index(b"\x1b[?1049l") < terminal.output.index(b"status 0")
         assert b"INFO" in terminal.output.partition(b"\x1b[?1049l")[2]
         assert terminal.close() == 0
         assert [runs_of(own)[number]["state"] for number in (1, 2)] == ["running", "queued"]
@@ -100,7 +100,7 @@ def test_it_follows_changes(own: Sandbox) -> None:
         queue(own, "c")
         terminal.expect("no worker is running")
         terminal.send(b"q")
-        terminal.expect("code 0")
+        terminal.expect("status 0")
         terminal.close()
 
 
@@ -108,13 +108,13 @@ def test_it_follows_changes(own: Sandbox) -> None:
 def test_a_signal_leaves_the_terminal_as_it_was(own: Sandbox, signum: int, code: int) -> None:
     queue(own, "a")
     with working(own, "a"):
-        terminal = Terminal(own, f"set -m; {SKELEBOT} runs --watch; echo code $?; read -r wait")
+        terminal = Terminal(own, f"set -m; {SKELEBOT} runs --watch; echo status $?; read -r wait")
         terminal.expect(LEAVE)
         if signum == signal.SIGINT:
             terminal.send(b"\x03")
         else:
             os.kill(os.tcgetpgrp(terminal.fd), signum)
-        terminal.expect(f"code {code}")
+        terminal.expect(f"status {code}")
         assert terminal.output.rindex(b"\x1b[?25h") < terminal.output.rindex(b"code")  # the cursor is back
         flags = termios.tcgetattr(terminal.fd)[3]
         assert flags & termios.ICANON
@@ -148,7 +148,7 @@ def test_another_size(own: Sandbox) -> None:
             assert max(widths) == columns
             assert "PROGRESS" in screen(terminal) or columns == 30
         terminal.send(b"q")
-        terminal.expect("code 0")
+        terminal.expect("status 0")
         terminal.close()
 
 
@@ -161,7 +161,7 @@ def test_no_color(own: Sandbox) -> None:
             terminal.expect(LEAVE)
             assert bool(colour.search(terminal.output)) == is_coloured
             terminal.send(b"q")
-            terminal.expect("code 0")
+            terminal.expect("status 0")
             terminal.close()
 
 
@@ -172,17 +172,17 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(own: Sandbox) -> None
         terminal.expect("1 running, 0 waiting; time left: unknown: run has never ended here")
         end(own, "a")
         terminal.expect("the queue is empty: 1 done")
-        terminal.expect("code 0")
+        terminal.expect("status 0")
         assert b"\x1b" not in terminal.output
         terminal.close()
 
 
 def test_without_keys(own: Sandbox) -> None:
     queue(own, "a")
-    terminal = Terminal(own, f"{SKELEBOT} runs --watch </dev/null; echo code $?")
+    terminal = Terminal(own, f"{SKELEBOT} runs --watch </dev/null; echo status $?")
     terminal.expect(LEAVE)
     terminal.send(b"\x03")
-    terminal.expect("code 130")
+    terminal.expect("status 130")
     terminal.close()
 
 
@@ -200,7 +200,7 @@ def test_it_waits_without_working(own: Sandbox) -> None:
 
     wait_for(is_still)  # once it is drawn, it is not drawn again
     terminal.send(b"q")
-    terminal.expect("code 0")
+    terminal.expect("status 0")
     terminal.close()
 
 

@@ -40,7 +40,7 @@ def answered(screen: Terminal, *answers: str) -> None:
 
 
 def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None:
-    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo status $?")
     answered(screen, "Zoë's {{ rain }}", "How much?", "", "", "Ruby")
     screen.expect("expected Python or R or R+Python")
     screen.send(b"\n")
@@ -56,7 +56,7 @@ def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None
     screen.send(b"maybe\n")
     screen.expect("expected yes or y or no or n")
     screen.send(b"y\n")
-    screen.expect("code 0")
+    screen.expect("status 0")
     assert screen.close() == 0
     help = sandbox.ok("-h")
     assert help.startswith("Zoë's {{ rain }} · 0.1.0\nHow much?\n")
@@ -65,22 +65,22 @@ def test_the_questions_are_asked_and_the_answers_taken(sandbox: Sandbox) -> None
 
 def test_what_an_option_answers_is_not_asked(sandbox: Sandbox) -> None:
     given = "--name x --description=d --maintainer m --contact c --language R --template r"
-    screen = Terminal(sandbox, f"{SKELEBOT} scaffold {given}; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold {given}; echo status $?")
     screen.expect("Continue?")
     assert not any(question.encode() in screen.output for question in QUESTIONS)
     screen.send(b"no\n")
     screen.expect("nothing was written")
-    screen.expect("code 1")
+    screen.expect("status 1")
     screen.close()
     assert names(sandbox.root) == set()
 
 
 def test_a_template_for_another_language(sandbox: Sandbox) -> None:
     sandbox.write("../own/template.yaml", "languages: [R]\n")
-    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo status $?")
     answered(screen, "", "", "", "", "Python", "../own")
     screen.expect(f"the template {sandbox.root.parent}/own is for R, not Python")
-    screen.expect("code 2")
+    screen.expect("status 2")
     screen.close()
 
 
@@ -88,9 +88,9 @@ def test_git_asks_nobody_for_a_password(sandbox: Sandbox) -> None:
     """Not even on a terminal, where it could."""
     with locked_server() as port:
         url = f"http://127.0.0.1:{port}/t"
-        screen = Terminal(sandbox, f"{SKELEBOT} scaffold --template {url}; echo code $?")
+        screen = Terminal(sandbox, f"{SKELEBOT} scaffold --template {url}; echo status $?")
         screen.expect(f"{url} could not be fetched: could not read Username")
-        screen.expect("code 1")
+        screen.expect("status 1")
         screen.close()
     assert list(sandbox.root.iterdir()) == []
 
@@ -116,24 +116,24 @@ def locked_server() -> Iterator[int]:
 
 @pytest.mark.parametrize("count", [0, 3, 6])
 def test_ctrl_c_at_a_question(sandbox: Sandbox, count: int) -> None:
-    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo status $?")
     answered(screen, *[""] * count)
     screen.expect([*QUESTIONS, "Continue?"][count])
     screen.send(b"\x03")
     screen.expect("\r\n\x1b[31mERROR\x1b[0m | interrupted\r\n")
-    screen.expect("code 130")
+    screen.expect("status 130")
     screen.close()
     assert list(sandbox.root.iterdir()) == []
 
 
 def test_the_end_of_the_input_and_odd_bytes(sandbox: Sandbox) -> None:
-    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo code $?")
+    screen = Terminal(sandbox, f"{SKELEBOT} scaffold; echo status $?")
     screen.expect("Project name")
     screen.send(b"\xff\xfe\n")
     screen.expect("expected text on one line, without control characters")
     screen.send(b"\x04")
     screen.expect("the input ended before all questions were answered; nothing was written")
-    screen.expect("code 1")
+    screen.expect("status 1")
     screen.close()
     assert list(sandbox.root.iterdir()) == []
 
