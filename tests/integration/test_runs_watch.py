@@ -115,7 +115,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(own: Sandbox, signum: int, code:
         else:
             os.kill(os.tcgetpgrp(terminal.fd), signum)
         terminal.expect(f"status {code}")
-        assert terminal.output.rindex(b"\x1b[?25h") < terminal.output.rindex(b"code")  # the cursor is back
+        assert terminal.output.rindex(b"\x1b[?25h") < terminal.output.rindex(b"status")  # the cursor is back
         flags = termios.tcgetattr(terminal.fd)[3]
         assert flags & termios.ICANON
         assert flags & termios.ECHO
