@@ -134,15 +134,16 @@ CORE_OF_CLUSTER = frozenset(
 
 
 def beyond_the_core(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests of a cluster that are not run each time; of several cases all but the first."""
+    """Return what is not run each time: most tests of a cluster, and all but the first case of slow ones."""
     seen: set[str] = set()
     left_out = []
     for item in items:
-        name = item.name.partition("[")[0]
-        if item.get_closest_marker("kubernetes") and (name in seen or name not in CORE_OF_CLUSTER):
+        name, is_of_cluster = item.name.partition("[")[0], item.get_closest_marker("kubernetes")
+        if not is_of_cluster and not item.get_closest_marker("slow"):
+            continue
+        if name in seen or (is_of_cluster and name not in CORE_OF_CLUSTER):
             left_out.append(item)
-        elif item.get_closest_marker("kubernetes"):
-            seen.add(name)
+        seen.add(name)
     return left_out
 
 
@@ -194,7 +195,7 @@ def classic(sandbox: Sandbox) -> Sandbox:
     return sandbox.with_env(DOCKER_BUILDKIT="0")
 
 
-@pytest.fixture(params=["classic", "buildkit"])
+@pytest.fixture(params=["buildkit", "classic"])
 def builder(request: pytest.FixtureRequest) -> Sandbox:
     """With either builder."""
     sandbox: Sandbox = request.getfixturevalue(request.param)

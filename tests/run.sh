@@ -11,7 +11,8 @@ usage: tests/run.sh [--provision] [--unit] [--all] [-- PYTEST-ARGS…]
   --provision   start a Docker engine where none answers, an S3 and an MLflow server and a Kubernetes cluster, and
                 install a browser (root, Debian or Ubuntu; implied by CI=true)
   --unit        no integration tests, hence no engine
-  --all         all tests of the cluster, for ten minutes more; otherwise one of each kind; implied by PYTEST-ARGS
+  --all         all tests of the cluster, and all cases of slow tests, for twelve minutes more; otherwise one of each
+                kind; implied by PYTEST-ARGS
   --            the rest goes to pytest: `-- -k chain`, or `-- tests/unit/test_plan.py::test_words`, which runs that alone
 
 Makes its own environment, in /var/cache/skelebot-tests (root) or ~/.cache/skelebot-tests, from $SKELEBOT_PYTHON or

@@ -41,6 +41,7 @@ def shows(module: str) -> str:
 # --- the kinds of entries ---
 
 
+@pytest.mark.slow
 def test_files_projects_and_requirements(builder: Sandbox, name: str) -> None:
     builder.write("libs/mine-1.0-py3-none-any.whl", wheel("mine", "1.0"))
     builder.write("req/all.txt", "six==1.16.0\n-r more.txt\n")
@@ -86,6 +87,7 @@ def codeartifact(data: bytes, checksum: str) -> dict[str, bytes]:
     return {"/v1/package/version/assets": json.dumps(assets).encode(), "/v1/package/version/asset": data}
 
 
+@pytest.mark.slow
 def test_codeartifact(builder: Sandbox, name: str, serve: Any) -> None:
     data = wheel("priv", "2.0")
     server = serve("127.0.0.1", codeartifact(data, hashlib.sha256(data).hexdigest()))
@@ -249,6 +251,7 @@ def test_an_unknown_word_of_inherit(sandbox: Sandbox, name: str) -> None:
     assert "'cq'" in result.errors[0]
 
 
+@pytest.mark.slow
 def test_the_proxy_is_lent(builder: Sandbox, name: str, gateway: str, serve: Any) -> None:
     server = serve(gateway, {"http://only.proxy.invalid/x": b"through"})
     proxy = f"http://user:{PASSWORD}@{server.host}"

@@ -66,6 +66,7 @@ def engine() -> Iterator[Engine]:
         subprocess.run(("ip", "link", "del", _BRIDGE), check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_attended", [True, False])
 def test_a_restarted_engine_repeats_what_it_has_killed_once(
     sandbox: Sandbox, name: str, engine: Engine, is_attended: bool

@@ -37,6 +37,7 @@ def builds(sandbox: Sandbox, *words: str) -> bool:
 # --- when ---
 
 
+@pytest.mark.slow
 def test_unchanged_means_no_build(builder: Sandbox, name: str) -> None:
     builder.write("a.txt", "1")
     project(builder, name, job("cat a.txt"))
@@ -111,6 +112,7 @@ def test_the_same_tree_elsewhere_has_the_same_fingerprint(sandbox: Sandbox, name
     assert labels(name)["skelebot.context"] == first
 
 
+@pytest.mark.slow
 def test_a_jobs_own_mapped_folder_does_not_make_it_rebuild(builder: Sandbox, name: str) -> None:
     project(
         builder, name,
@@ -184,6 +186,7 @@ def test_a_project_that_cannot_be_written_runs(anyone: Sandbox, name: str) -> No
 # --- what is left behind ---
 
 
+@pytest.mark.slow
 def test_repeated_builds_leave_nothing(builder: Sandbox, name: str) -> None:
     for i in range(3):
         builder.write("f", str(i))
@@ -244,6 +247,7 @@ def layers(name: str) -> list[str]:
     return list(json.loads(docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", name)))
 
 
+@pytest.mark.slow
 def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, name: str) -> None:
     for i in range(15):
         builder.write(f"data/many/{i}", os.urandom(1_000_000))
@@ -275,6 +279,7 @@ def test_a_heavy_folder_keeps_its_layer_when_a_script_changes(builder: Sandbox, 
     assert builder.ok("-n", "run") == builder.ok("run")
 
 
+@pytest.mark.slow
 def test_a_changed_requirements_file_counts_beside_a_heavy_one(builder: Sandbox, name: str) -> None:
     builder.write("big", os.urandom(11_000_000))
     show = job("python -c 'import six; print(six.__version__)'")
@@ -505,6 +510,7 @@ def test_jobs_that_look_alike_as_tags_have_images_of_their_own(sandbox: Sandbox,
     assert sandbox.ok("-s", "a-b") == "skelebot.yaml\nx\n"
 
 
+@pytest.mark.slow
 def test_as_many_heavy_files_as_have_layers_of_their_own(builder: Sandbox, name: str) -> None:
     for i in range(20):
         path = builder.write(f"data/f{i}", b"")

@@ -44,6 +44,7 @@ def installed(machine: Sandbox) -> Path:
     return Path(machine.env["HOME"]) / ".local/bin/skelebot"
 
 
+@pytest.mark.slow
 def test_install_twice_and_uninstall(machine: Sandbox) -> None:
     before = sorted(p.name for p in machine.root.iterdir())
     for _ in range(2):

@@ -415,8 +415,9 @@ def test_whoever_the_job_runs_as_in_a_container(anyone: Sandbox, name: str, user
     assert path.stat().st_uid == anyone.uid
 
 
+@pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("kill", ["nothing", "the client", "the supervisor"])
+@pytest.mark.parametrize("kill", ["the supervisor", "the client", "nothing"])
 def test_in_a_container_they_are_seen_while_it_runs(sandbox: Sandbox, name: str, kill: str) -> None:
     own = of_container(sandbox, name, *beginning(4))
     with own.start("worker", "--drain") as worker:
@@ -444,8 +445,9 @@ def test_output_and_files_of_a_container(sandbox: Sandbox, name: str) -> None:
     assert {key: each["last"] for key, each in measured(own).items()} == {"f1": 0.5, "loss": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("kill", ["nothing", "the connection", "the supervisor"])
+@pytest.mark.parametrize("kill", ["the supervisor", "the connection", "nothing"])
 def test_on_another_machine_they_are_seen_while_it_runs(sandbox: Sandbox, name: str, kill: str) -> None:
     with by_tcp(sandbox, name) as far:
         own = of_container(far, name, *beginning(20), user="caller")

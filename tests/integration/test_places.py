@@ -137,6 +137,7 @@ def test_this_machine_and_another_at_once(far: Sandbox, name: str) -> None:
         assert (run_folder(own, number) / "outputs/out/y").read_text() == "y\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_over", [False, True])
 def test_a_job_outlives_worker_and_supervisor(far: Sandbox, name: str, is_over: bool) -> None:
     """The next worker goes on with it, even one without slots there."""

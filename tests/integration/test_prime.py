@@ -88,6 +88,7 @@ def test_prime_builds_all_that_runs_need(sandbox: Sandbox, name: str) -> None:
     assert {image_id(f"{name}:{tag}") for tag in tags(name)} == ids
 
 
+@pytest.mark.slow
 def test_a_saved_image_can_be_loaded_and_run(builder: Sandbox, name: str) -> None:
     project(builder, name)
     revision = commit(builder)
