@@ -53,8 +53,6 @@ def mismatch(of: Arg | Param, text: str) -> str | None:
 
 
 def _fits(of: Arg | Param, text: str) -> bool:
-    if of.type == "text":
-        return not (of.choices and text not in of.choices) and _matches(of, text)
     if not is_of(of.type, text):
         return False
     # 0.10 is the choice 0.1.
