@@ -94,7 +94,7 @@ def read_env_file(path: str, shown: str) -> Iterator[tuple[str, str | None]]:
         raise UsageError(f"{shown} cannot be read: {reason(error)}") from None
     except ValueError:
         raise UsageError(f"{shown!r} is not the name of a file") from None
-    for binding in parse_stream(io.StringIO(text)):
+    for binding in parse_stream(io.StringIO(text, newline=None)):
         is_name = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", binding.key or "_", re.ASCII)
         if binding.error or not is_name or "\0" in (binding.value or ""):
             above = binding.original.string[: -len(binding.original.string.lstrip())].count("\n")

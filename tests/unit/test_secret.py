@@ -64,6 +64,7 @@ def test_what_was_typed_elsewhere_is_not_known_here() -> None:
         (b"A=b=c\n", [("A", "b=c")]),
         (b"A='two words' # here\nB=\"a\\nb\"\n", [("A", "two words"), ("B", "a\nb")]),
         (b"A='two\nlines'\n", [("A", "two\nlines")]),
+        (b"A='two\r\nlines'\r\n", [("A", "two\nlines")]),
         (b"export A=1\nA = 2\n", [("A", "1"), ("A", "2")]),
         (b"A=$HOME\nB=${HOME}\n", [("A", "$HOME"), ("B", "${HOME}")]),
         ("A=\u00e9\u2603\n".encode(), [("A", "\u00e9\u2603")]),
