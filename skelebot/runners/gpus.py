@@ -154,7 +154,7 @@ def _query(what: str, asking: Asking = _here) -> Iterator[list[str]]:
             f"{error}, so this machine's GPUs are not known; install its driver, or remove resources.gpus"
         ) from None
     if code != 0:
-        said = " ".join((err.strip() or out.strip()).split())
+        said = " ".join((err.strip() or out.strip()).split()) or f"exit code {code}"
         raise SkelebotError(f"nvidia-smi failed: {said}; run it to see why")
     rows = ([field.strip() for field in line.split(",")] for line in out.splitlines())
     return (row for row in rows if len(row) == 2)

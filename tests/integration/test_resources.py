@@ -374,10 +374,11 @@ def test_without_nvidia_smi_there_is_a_clear_error(place: Place) -> None:
     ]
 
 
-def test_an_nvidia_smi_that_fails_is_named(gpus: Place) -> None:
+@pytest.mark.parametrize(("says", "shown"), [("echo 'no driver' >&2", "no driver"), ("", "exit code 9")])
+def test_an_nvidia_smi_that_fails_is_named(gpus: Place, says: str, shown: str) -> None:
     write_jobs(gpus)
-    gpus.sandbox.write("../bin/nvidia-smi", "#!/bin/sh\necho 'no driver' >&2\nexit 9\n", 0o755)
-    assert gpus.run("one").errors == ["ERROR | nvidia-smi failed: no driver; run it to see why"]
+    gpus.sandbox.write("../bin/nvidia-smi", f"#!/bin/sh\n{says}\nexit 9\n", 0o755)
+    assert gpus.run("one").errors == [f"ERROR | nvidia-smi failed: {shown}; run it to see why"]
 
 
 # --- another attempt ---
