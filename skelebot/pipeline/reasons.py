@@ -21,13 +21,15 @@ def _is_same(part: str, before: Key, now: Key) -> bool:
     return then == today or (part == "base image" and not (then and today))
 
 
-def describe(parts: list[str], before: Key, now: Key, then: Hashes, today: Hashes) -> Iterator[str]:
-    """Yield a line for each changed part. then, today: the hashes of the inputs by path."""
+def describe(
+    parts: list[str], before: Key, now: Key, then: Mapping[str, Hashes], today: Mapping[str, Hashes]
+) -> Iterator[str]:
+    """Yield a line for each changed part.
+
+    then, today: the hashes of the files of some parts by path; those of then may be lost.
+    """
     for part in parts:
-        known = then and today
-        detail = (
-            _detail(then, today) if part == "inputs" and known else _detail(before.get(part), now.get(part))
-        )
+        detail = _detail(*(each.get(part) for each in ((then, today) if part in today else (before, now))))
         yield f"{part}: {detail or 'changed'}"
 
 

@@ -687,8 +687,8 @@ def test_a_damaged_record_costs_a_run(data: st.DataObject) -> None:
         if found:
             parts = reasons.changed_parts(found.key, KEY)
             then = record.files(str(root), job(), "native")
-            list(reasons.describe(parts, found.key, KEY, then.get("inputs", {}), {"a": "2"}))
-            reasons.differences(then.get("outputs", {}), {"m": "3"})
+            today = {"inputs": {"a": "2"}, "outputs": {"m": "3"}}
+            list(reasons.describe([*parts, "outputs"], found.key, KEY, then, today))
 
 
 # --- reasons ---
@@ -712,7 +712,8 @@ def test_differences(then: dict[str, str], now: dict[str, str], expected: str) -
 
 def described(before: Key, now: Key, then: dict[str, str] | None = None) -> list[str]:
     parts = reasons.changed_parts(before, now)
-    return list(reasons.describe(parts, before, now, then or {}, {"a": "2"}))
+    files = {} if then is None else {"inputs": then}
+    return list(reasons.describe(parts, before, now, files, {"inputs": {"a": "2"}}))
 
 
 def test_reasons_name_what_changed_but_no_secret() -> None:
@@ -725,7 +726,8 @@ def test_reasons_name_what_changed_but_no_secret() -> None:
         "arguments: --rate 'a b'; before: --rate 0.1 '***'",
         "variables: A changed; B new",
     ]
-    assert described(before, now)[1] == "inputs: changed"
+    assert described(before, now, {})[1] == "inputs: a new"
+    assert described(before, now)[1] == "inputs: changed"  # those of before are lost
     assert described(before, {**now, "arguments": []})[2] == "arguments: none; before: --rate 0.1 '***'"
     assert described({"arguments": ["--rate"]}, {}) == ["arguments: changed"]
     mapped = {"mappings": [["data", "/app/data", True]]}, {"mappings": [["data", "/app/data", False]]}

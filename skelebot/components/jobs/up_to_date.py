@@ -99,12 +99,12 @@ def _changes(root: str, job: Job, now: State) -> list[str]:
     is_intact = made.fingerprint() == before.outputs
     if not parts and is_intact:
         return []
-    then = record.files(root, job, now.place)
-    inputs = now.read.inputs.by_file() if "inputs" in parts else {}
-    lines = list(reasons.describe(parts, before.key, now.key, then.get("inputs", {}), inputs))
+    today = {"inputs": now.read.inputs.by_file()} if "inputs" in parts else {}
     if not is_intact:
-        lines.append(f"outputs: {reasons.differences(then.get('outputs', {}), made.by_file()) or 'changed'}")
-    return lines
+        parts.append("outputs")
+        today["outputs"] = made.by_file()
+    then = record.files(root, job, now.place)
+    return list(reasons.describe(parts, before.key, now.key, then, today))
 
 
 def _remember(job: Job, before: State, look: Callable[[], State], attempt: Unfinished) -> None:
