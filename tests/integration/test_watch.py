@@ -60,6 +60,22 @@ def test_a_change_of_what_a_needed_job_reads_runs_both(sandbox: Sandbox) -> None
     assert sandbox.read("out/log") == "12\n"
 
 
+def test_a_folder_that_is_moved_changes_what_is_below_it(sandbox: Sandbox) -> None:
+    sandbox.write("src/a.txt", "1")
+    sandbox.write("src/deep/b.txt", "2")
+    project(
+        sandbox, "w", job("cat $(find src -type f) >> out/log", outputs="[out/]", inputs="['src/**/*.txt']")
+    )
+    moves = [("src/deep", "../away"), ("../away", "src/new"), ("src", "../away"), ("../away", "src")]
+    with watching(sandbox, "run") as (_, err):
+        for count, (source, target) in enumerate(moves, 1):
+            wait_for(lambda: err().count(WAITING) == count)  # noqa: B023
+            (sandbox.root / source).rename(sandbox.root / target)
+        wait_for(lambda: err().count(WAITING) == len(moves) + 1)
+    for folder in ("src/deep", "src/new", "src"):
+        assert f"INFO  | {folder} changed" in err()
+
+
 def test_a_failure_and_a_wrong_file_wait_for_their_remedy(sandbox: Sandbox) -> None:
     sandbox.write("code", "3")
     project(sandbox, "w", job("echo >> out/log; exit $(cat code)", outputs="[out/]"))

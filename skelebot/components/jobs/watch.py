@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import PurePosixPath
 from types import FrameType
 from typing import NoReturn
 
@@ -13,9 +14,10 @@ from skelebot.component import Link
 from skelebot.components.jobs.files import named as named_files
 from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
 from skelebot.files import reason
-from skelebot.image import ignores
+from skelebot.image import context, ignores
 from skelebot.image.ignores import Ignores
 from skelebot.model import Job, Project, project_path
+from skelebot.pipeline import contents
 from skelebot.project import needs
 from skelebot.project.read import env_files
 from skelebot.project.sources import script
@@ -110,6 +112,7 @@ class _Files:
     def __init__(self, root: str) -> None:
         self._root = root
         self._rules: list[tuple[Ignores | None, Ignores]] = []
+        self._folders: set[str] = set()  # of what the jobs declare that they read
 
     def follow(self, links: Sequence[Link]) -> None:
         """Watch for what the jobs of these links read, and the jobs that they need."""
@@ -119,6 +122,9 @@ class _Files:
                 jobs[link.command.name] = (link.session.project, link.command.job)
         named = Ignores([ignores.literal(path) for path in self._named(links)])
         self._rules = [(named, Ignores(())), *(self._rule(*each) for each in jobs.values())]
+        inputs = [(job, text) for _, job in jobs.values() for text in job.inputs or ()]
+        read = (entry.path for each in inputs for entry in contents.matching(self._root, *each))
+        self._folders = {str(folder) for path in read for folder in PurePosixPath(path).parents}
 
     def _named(self, links: Sequence[Link]) -> Iterator[str]:
         """Yield the files of variables, and those that the links' values name."""
@@ -141,7 +147,19 @@ class _Files:
         inside = os.path.relpath(path, self._root)
         if re.fullmatch(r"skelebot(-.+)?\.yaml", inside):
             return True
+        if change == watchfiles.Change.deleted and inside in self._folders:  # it was moved as a whole
+            return True
         return any(
-            (read is None or read.excludes(inside)) and not left_out.excludes(inside)
+            not left_out.excludes(inside)
+            and (read is None or read.excludes(inside) or self._holds(change, inside, read, left_out))
             for read, left_out in self._rules
         )
+
+    def _holds(self, change: watchfiles.Change, folder: str, read: Ignores, left_out: Ignores) -> bool:
+        """Tell whether a path is that of a folder that was moved here with something that is read."""
+        if change != watchfiles.Change.added or not os.path.isdir(os.path.join(self._root, folder)):
+            return False
+        try:
+            return any(read.excludes(e.path) for e in context.walk(self._root, left_out, below=folder))
+        except SkelebotError:  # what cannot be read is no input
+            return False
