@@ -1,11 +1,12 @@
 """Which files a job reads and which it makes, and what is in them."""
 
+import itertools
 import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from skelebot.errors import SkelebotError, UsageError
@@ -131,9 +132,9 @@ def named(root: str, job: Job, words: Iterable[str]) -> Contents:
 def matching(root: str, job: Job, text: str) -> tuple[ContextEntry, ...]:
     """Return the files and folders that one of the job's inputs names. Raises UsageError for no pattern."""
     own = tuple(literal(output.path) for output in job.results)
-    path = project_path(text)
+    named = tuple(map(project_path, job.inputs or ()))
     try:
-        return _matching(root, path, own, _generation)
+        return _matching(root, project_path(text), named, own, _generation)
     except UsageError:
         place = f"{place_of(job, 'inputs')}[{(job.inputs or ()).index(text)}]"
         raise UsageError(f"{place}: {text!r} is not a pattern; close the bracket, or write \\[") from None
@@ -149,12 +150,15 @@ def fixed_part(path: str) -> str:
 @cache
 def _all_files(root: str, left_out: tuple[str, ...], generation: int) -> tuple[ContextEntry, ...]:
     ignores = Ignores(left_out)
-    entries = _with_targets(root, context.walk(root, ignores), ignores, os.path.realpath(root))
+    refuse = partial(_refuse, remedy=", or name the link in `inputs` or `ignores`")
+    entries = _with_targets(root, context.walk(root, ignores), ignores, os.path.realpath(root), refuse)
     return tuple(entry for entry in entries if not _is_folder(entry))
 
 
 @cache
-def _matching(root: str, path: str, own: tuple[str, ...], generation: int) -> tuple[ContextEntry, ...]:
+def _matching(
+    root: str, path: str, named: tuple[str, ...], own: tuple[str, ...], generation: int
+) -> tuple[ContextEntry, ...]:
     fixed = fixed_part(path)
     pattern = Ignores((path,)) if path != fixed else None
     top = os.path.join(root, fixed)
@@ -168,9 +172,16 @@ def _matching(root: str, path: str, own: tuple[str, ...], generation: int) -> tu
     if os.path.isdir(top):
         found += context.walk(root, ignores, below=fixed)
     if pattern:
-        found = [entry for entry in found if pattern.excludes(entry.path)]
+        links = [e for e in found if stat.S_ISLNK(e.stat.st_mode) and not pattern.excludes(e.path)]
+        behind = (_with_targets(root, [link], ignores, None, lambda _: None) for link in links)
+        found = [e for e in itertools.chain(found, *behind) if pattern.excludes(e.path)]
+
+    def refuse(link: str) -> None:
+        if link not in named:  # then it counts by itself
+            _refuse(link, ", or name the link in `inputs`, too")
+
     walked = os.path.realpath(top) if not pattern and os.path.isdir(top) else None
-    return tuple(_with_targets(root, found, ignores, walked))
+    return tuple(_with_targets(root, found, ignores, walked, refuse))
 
 
 def _with_targets(
@@ -178,12 +189,13 @@ def _with_targets(
     entries: Iterable[ContextEntry],
     ignores: Ignores,
     walked: str | None,
+    outside: Callable[[str], None],
     seen: set[str] | None = None,
 ) -> Iterator[ContextEntry]:
     """Yield the entries, each link followed by what it leads to, which a native job reads through it.
 
-    walked: the folder whose files are among the entries, each once. Raises SkelebotError for a link to a
-    folder outside the project, which may be a whole disk.
+    walked: the folder whose files are among the entries, each once. outside: gets each link to a folder
+    outside the project, which is not followed, as it may be a whole disk.
     """
     seen = set() if seen is None else seen
     for entry in entries:
@@ -193,10 +205,13 @@ def _with_targets(
         target = os.path.realpath(entry.file)
         if target not in seen and not (walked and context.is_below(target, (walked,))):
             seen.add(target)
-            yield from _with_targets(root, _behind(root, entry.path, target, ignores), ignores, walked, seen)
+            behind = _behind(root, entry.path, target, ignores, outside)
+            yield from _with_targets(root, behind, ignores, walked, outside, seen)
 
 
-def _behind(root: str, link: str, target: str, ignores: Ignores) -> list[ContextEntry]:
+def _behind(
+    root: str, link: str, target: str, ignores: Ignores, outside: Callable[[str], None]
+) -> list[ContextEntry]:
     """Return what a link leads to, less what is ignored; nothing for one that leads nowhere."""
     try:
         entry = ContextEntry(f"{link}/", target, os.stat(target))
@@ -209,13 +224,17 @@ def _behind(root: str, link: str, target: str, ignores: Ignores) -> list[Context
     if not _is_folder(entry):
         return [entry]
     if not is_inside:
-        raise SkelebotError(
-            f"the link {link} leads to a folder outside the project; move that into the project, or name the "
-            "link in `inputs` or `ignores`"
-        )
+        outside(link)
+        return []
     path = "" if inside == "." else inside
     below = context.walk(root, ignores, below=path)
     return [entry, *(e._replace(path=f"{link}/{e.path[len(path) :].lstrip('/')}") for e in below)]
+
+
+def _refuse(link: str, remedy: str = "") -> None:
+    raise SkelebotError(
+        f"the link {link} leads to a folder outside the project; move that into the project{remedy}"
+    )
 
 
 # --- what a job makes ---
@@ -226,7 +245,7 @@ def outputs(root: str, results: Sequence[Output]) -> Contents:
     entries: list[ContextEntry] = []
     for output in results:
         top = os.path.realpath(os.path.join(root, output.path))
-        entries += _with_targets(root, made(root, output), Ignores(DEFAULTS), top)
+        entries += _with_targets(root, made(root, output), Ignores(DEFAULTS), top, _refuse)
     return Contents(root, tuple(entries), _label("made", *map(str, results)))
 
 

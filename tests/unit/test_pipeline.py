@@ -156,6 +156,17 @@ def test_links_in_circles_and_to_nowhere(tmp_path: Path) -> None:
     assert hashed(tmp_path, "gone") != before
 
 
+def test_a_pattern_looks_through_links_in_the_project(tmp_path: Path) -> None:
+    write(tmp_path, "1", "other/deep/x.yaml")
+    write(tmp_path, "1", "conf/a.yaml")
+    (tmp_path / "conf/sub").symlink_to("../other")
+    for pattern in ("conf/**/*.yaml", "conf/*/deep/*.yaml", "**/*.yaml"):
+        assert "conf/sub/deep/x.yaml" in inputs(tmp_path, pattern)
+        before = hashed(tmp_path, pattern)
+        write(tmp_path, before, "other/deep/x.yaml")
+        assert hashed(tmp_path, pattern) != before
+
+
 def test_a_link_to_an_output_is_no_input(tmp_path: Path) -> None:
     write(tmp_path, "1", "models/m")
     (tmp_path / "latest").symlink_to("models")
@@ -176,6 +187,8 @@ def test_a_link_out_of_the_project(tmp_path: Path) -> None:
         inputs(root)
     assert inputs(root, ignores=("src/link",)) == {"src/a.py"}
     assert inputs(root, "src/link") == {"src/link", "src/link/big/file"}
+    assert inputs(root, "src", "src/link") == {"src/a.py", "src/link", "src/link/big/file"}
+    assert inputs(root, "**/*.py") == {"src/a.py"}
     before = hashed(root, "src/link")
     write(tmp_path, "2", "disk/big/file")
     assert hashed(root, "src/link") != before
