@@ -271,7 +271,7 @@ def test_two_checkouts_know_nothing_of_each_other(rain: Sandbox) -> None:
 
 def test_what_is_remembered_may_be_deleted(rain: Sandbox) -> None:
     shutil.rmtree(rain.root / ".skelebot")
-    assert rain.ok("-n", "why", "train") == "train has not run here yet, or its last run failed\n"
+    assert rain.ok("-n", "why", "train") == "train has no success on record here\n"
     assert ran(rain, "score") == ["load", "train", "score"]
     for path in (rain.root / ".skelebot/jobs").iterdir():
         path.write_bytes(b"\xff{")
@@ -307,7 +307,7 @@ def test_an_interrupted_run_leaves_the_job_outdated(box: Sandbox, signum: int) -
     assert child.wait() in (-9, 128 + signum)
     if signum == signal.SIGKILL:
         os.killpg(child.pid, signal.SIGKILL)
-    assert box.ok("-n", "why", "run").startswith("run has not run here yet, or its last run failed")
+    assert box.ok("-n", "why", "run").startswith("run has no success on record here")
     assert ran(box, "run") == ["run"]
     assert ran(box, "run") == []
 
@@ -349,7 +349,7 @@ def test_files_that_change_while_the_job_runs(box: Sandbox) -> None:
         result = box.with_env(DO=does).run("-n", "--force", "run")
         assert result.code == 0, result
         assert f"run will run again, because this changed while it ran: {shown}" in result.err
-        assert box.ok("-n", "why", "run").startswith("run has not run here yet")
+        assert box.ok("-n", "why", "run").startswith("run has no success on record here")
     quiet = box.with_env(DO="touch out/more undeclared")
     assert quiet.run("-n", "run").err == ""
     assert "run is up to date" in quiet.run("-n", "run").err
@@ -376,7 +376,7 @@ def test_two_runs_at_once_make_nothing_up_to_date(box: Sandbox) -> None:
     for shown in (second.err, err.decode()):
         assert "could not be recorded: another run of it went on at the same time" in shown
     for value in "12":
-        assert "has not run here yet" in box.ok("-n", "why", "run", value)
+        assert "has no success on record here" in box.ok("-n", "why", "run", value)
     assert ran(box, "run", "1") == ["run"]
     assert ran(box, "run", "1") == []
 
@@ -489,7 +489,7 @@ def test_a_full_disk_costs_a_run(box: Sandbox, tiny: Path) -> None:
     assert (
         "WARN  | run will run again, because its success could not be recorded: no space left" in result.err
     )
-    assert box.ok("-n", "why", "run").startswith("run has not run here yet")
+    assert box.ok("-n", "why", "run").startswith("run has no success on record here")
     (tiny / "fill").unlink()
     (tiny / "more").unlink()
     assert ran(box, "run") == ["run"]
@@ -908,7 +908,7 @@ def test_ctrl_c_leaves_no_container(sandbox: Sandbox, name: str) -> None:
     assert child.returncode == 143, err
     assert docker("ps", "-aq", "--filter", f"label=skelebot.project={name}") == ""
     for n in "ab":
-        assert "has not run here yet" in sandbox.ok("why", n)
+        assert "has no success on record here" in sandbox.ok("why", n)
 
 
 @pytest.mark.engine

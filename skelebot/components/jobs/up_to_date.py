@@ -93,7 +93,7 @@ def _changes(root: str, job: Job, now: State) -> list[str]:
     """Return what has changed since the job's last success, a line for each part of its key."""
     before = record.last_success(root, job, now.place)
     if before is None:
-        return [f"{job.name} has not run here yet, or its last run failed"]
+        return [f"{job.name} has no success on record here"]
     parts = reasons.changed_parts(before.key, now.key)
     made = contents.outputs(root, job.results)
     is_intact = made.fingerprint() == before.outputs
