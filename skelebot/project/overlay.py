@@ -155,8 +155,9 @@ def _referring(project: Project, variable: str, has_value: bool) -> Job | None:
     for job in () if project.env_file or project.dotenv else project.jobs:
         if job.env_file or variable in dict(job.environment):
             continue
-        text = job.source if script(project.root, job.source) is None else ""
-        names = [m[1] or m[2] for m in re.finditer(rf"(?<!\\){REFERENCE}", text, re.ASCII)]
+        sources = (source for source in (job.source, job.validate) if source)
+        lines = "\n".join(source for source in sources if script(project.root, source) is None)
+        names = [m[1] or m[2] for m in re.finditer(rf"(?<!\\){REFERENCE}", lines, re.ASCII)]
         names += [p.reference for p in job_params(project, job) if has_value and p.reference]
         if variable in names:
             return job

@@ -361,6 +361,15 @@ def test_variables_that_are_replaced_away_and_referred_to_are_a_warning(tmp_path
     ]
 
 
+def test_a_validation_refers_to_a_variable_as_a_source_does(tmp_path: Path) -> None:
+    base = (
+        "name: demo\nenvironment: {TOKEN: 1}\n"
+        "jobs: [{name: a, source: a.py, help: h, validate: 'test -n $TOKEN'}]\n"
+    )
+    (warning,) = lost(tmp_path, "environment: {X: 1}\n", base)
+    assert "TOKEN is no longer set, but a refers to it" in warning
+
+
 @pytest.mark.parametrize(
     "over",
     [
