@@ -310,7 +310,7 @@ def _record(path: str, folder: str, uid: str) -> RunRecord:
         after=(),
         asked="",
         variables=tuple((variable, "") for variable, _ in run.variables),  # hashed with another key
-        tasks=tuple(replace(task, taken_from=0) for task in run.tasks),
+        tasks=tuple(replace(task, taken_from=0, key="") for task in run.tasks),
     )
 
 

@@ -15,14 +15,14 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import PART, reason, remove_tree, replace_file
+from skelebot.files import PART, locked, reason, remove_tree, replace_file
 from skelebot.json_form import UnknownField, from_json, to_json
 from skelebot.model import NATIVE, Place
 from skelebot.runs.record import RunRecord, State
@@ -525,7 +525,20 @@ class Store(NamedTuple):
             yield database
 
     @contextmanager
+    def _in_place(self, shared: bool = True) -> Iterator[None]:
+        """Keep the database's files where they are meanwhile; not shared: to replace them alone."""
+        with ExitStack() as held:
+            with suppress(OSError):  # where it cannot be made, nobody can replace anything either
+                held.enter_context(locked(os.path.join(self.folder, "runs.lock"), shared=shared))
+            yield
+
+    @contextmanager
     def _connection(self, mode: str) -> Iterator[sqlite3.Connection]:
+        with self._in_place(), self._open(mode) as database:
+            yield database
+
+    @contextmanager
+    def _open(self, mode: str) -> Iterator[sqlite3.Connection]:
         from urllib.parse import quote
 
         try:
@@ -682,7 +695,8 @@ def opened(folder: str | None = None) -> Store:
     _ensure_folder(store)
     if not os.path.exists(store._database):
         _check_place(store.folder)
-    _ensure_tables(store)
+    with store._in_place():
+        _ensure_tables(store)
     return store
 
 
@@ -812,16 +826,23 @@ def rebuild(folder: str | None = None) -> int:
     store = Store(folder or default_folder())
     _ensure_folder(store)
     store.check_writable()
+    with store._in_place(shared=False):
+        return _rebuild(store)
+
+
+def _rebuild(store: Store) -> int:
     durations: list[tuple[object, ...]] = []
+    settings: list[tuple[object, ...]] = []
     last = 0  # the number of a run that was removed is not used again either
     with suppress(sqlite3.Error), closing(sqlite3.connect(store._database)) as database:
         _version(store, database)
         (last,) = database.execute("select coalesce(max(seq), 0) from sqlite_sequence").fetchone()
+        settings = database.execute("select name, value from setting").fetchall()
         durations = database.execute(f"select {_OF_DURATION} from duration order by id").fetchall()  # noqa: S608
     found = list(_documents(store))
     fresh, aside = f"{store._database}.new", f"{store._database}.damaged"
     try:
-        _ensure_tables(store, partial(_restore, store, found, durations, last), fresh)
+        _ensure_tables(store, partial(_restore, store, found, durations, settings, last), fresh)
         for suffix in _PARTS:
             with suppress(FileNotFoundError):
                 os.replace(store._database + suffix, aside + suffix)
@@ -837,6 +858,7 @@ def _restore(
     store: Store,
     found: Sequence[RunRecord],
     durations: Sequence[tuple[object, ...]],
+    settings: Sequence[tuple[object, ...]],
     last: int,
     database: sqlite3.Connection,
 ) -> None:
@@ -848,7 +870,10 @@ def _restore(
         store._write(database, run)
         if not durations:  # they could not be read
             _note_durations(database, run, ["queued"] * len(run.tasks))
+        made = ((task.key, run.number, at) for at, task in enumerate(run.tasks) if task.key)
+        database.executemany("replace into made values (?, ?, ?)", made)
     database.executemany(f"insert into duration({_OF_DURATION}) values (?, ?, ?, ?, ?)", durations)  # noqa: S608
+    database.executemany("insert into setting values (?, ?)", settings)
     # The number of a run that was left out is not used again, so its files stay.
     last = max([last, *map(int, _folders(store))])
     database.execute("delete from sqlite_sequence where name = 'run'")

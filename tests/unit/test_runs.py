@@ -362,6 +362,17 @@ def test_rebuild(store: Store) -> None:
     assert store.abandoned() == [f"{store.run_folder(4)}{files.PART}"]  # there is more than a record of 3
 
 
+def test_rebuild_keeps_what_tasks_have_made_and_the_pause(store: Store) -> None:
+    add(store, 2)
+    for number in (1, 2):
+        store.update(number, lambda run: run.with_task(0, key="k"))
+        store.note_made("k", number, 0)
+    store.set("paused", "lunch")
+    assert stores.rebuild(store.folder) == 2
+    assert store.made("k") == (2, 0)
+    assert store.setting("paused") == "lunch"
+
+
 def test_a_database_without_a_table_is_damaged(store: Store) -> None:
     with contextlib.closing(sqlite3.connect(f"{store.folder}/runs.db")) as database:
         database.execute("drop table run")
@@ -511,6 +522,20 @@ def test_writers_at_once(tmp_path: Path) -> None:
     store = stores.opened(folder)
     assert [each.number for each in store.find()] == list(range(30, 0, -1))
     assert store.get(1).priority == 30
+
+
+def test_a_rebuild_beside_writers_loses_nothing(store: Store) -> None:
+    """Also no number is given twice."""
+    add(store)
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write_many, args=(store.folder, 40)) for _ in range(2)]
+    for each in writers:
+        each.start()
+    while any(each.is_alive() for each in writers):
+        stores.rebuild(store.folder)
+    assert [each.exitcode for each in writers] == [0, 0]
+    assert [each.number for each in store.find()] == list(range(81, 0, -1))
+    assert store.get(1).priority == 80
 
 
 def test_store_that_another_is_making(tmp_path: Path) -> None:

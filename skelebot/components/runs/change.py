@@ -303,10 +303,6 @@ def resume(session: Session, values: Values) -> int:
 
 
 def rebuild(session: Session, values: Values) -> int:
-    if working := worker.workers(Store(stores.default_folder())):
-        raise SkelebotError(
-            f"the worker {working[0]['pid']} uses the store; stop it first: `skelebot worker --stop --all`"
-        )
     if session.flags.dry_run:
         console.out("rebuild the database")
         return 0
