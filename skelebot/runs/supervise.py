@@ -42,10 +42,12 @@ class Asked(Exception):
 
 
 def take(store: Store, number: int) -> IO[str] | None:
-    """Return the lock of a run, held; None if somebody supervises it. Raises SkelebotError."""
+    """Return the lock of a run, held; None if somebody supervises or has removed it. Raises SkelebotError."""
     path = os.path.join(store.run_folder(number), "lock")
     try:
         lock = open_lock(path)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise SkelebotError(f"{path} cannot be opened: {reason(error)}") from None
     if try_lock(lock):

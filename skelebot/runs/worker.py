@@ -140,7 +140,7 @@ class _Worker:
                 continue
             console.info(f"going on with run {number}")
             self._start(number, lock)
-        orphans = map(self._store.get, _orphans(self._store, self._plan.root))
+        orphans = self._store.records(_orphans(self._store, self._plan.root))
         self._adopted = {run.number: places.home(run, self._plan.slots) for run in orphans}
         while free := self._free():
             if self._is_paused():
@@ -289,8 +289,8 @@ class _Worker:
             console.info(f"waiting for {runs}; Ctrl-C once more stops them and queues them again")
         else:
             for pid, child in self._children.items():
-                self._store.update(child.number, lambda run: run.asked_to("queue"))
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, UsageError):  # it has ended, and may have been removed
+                    self._store.update(child.number, lambda run: run.asked_to("queue"))
                     os.kill(pid, signal.SIGTERM)
 
 
@@ -367,7 +367,8 @@ def claim(
     for each in _waiting(store, root):
         if not _may_start(store, each.number, each.after, states) or not machines.answers(each.place):
             continue
-        image = store.get(each.number).tasks[0].image if each.slots.gpus else None
+        runs = store.records([each.number]) if each.slots.gpus else ()
+        image = next((run.tasks[0].image for run in runs), None)
         place, machine = places.choose(each, slots, free, taken, partial(machines.capacity, image=image))
         if machine:
             taken[machine] = taken.get(machine, Slots()).plus(each.slots)
@@ -420,8 +421,8 @@ def _unattended(store: Store, root: str | None) -> Iterator[tuple[int, IO[str]]]
         lock = take(store, number)
         if lock is None:
             continue
-        run = store.get(number)
-        if run.state != "running":
+        run = next(iter(store.records([number])), None)
+        if run is None or run.state != "running":
             lock.close()
         elif run.own:
             yield number, lock

@@ -6,13 +6,18 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from harness import SKELEBOT, Sandbox, Terminal, job, queueing, run_folder, runs_of, wait_for
+
+from skelebot.runs.record import RunRecord
+from skelebot.runs.store import Store
 
 ID = "[{name: id}]"
 # A job that says when it is there, and that ends when a file is.
@@ -783,6 +788,22 @@ def test_rm_removes_all_or_none(sandbox: Sandbox) -> None:
     assert states(own) == "done queued"
     own.ok("runs", "rm", "1")
     assert not run_folder(own, 1).exists()
+
+
+def test_rm_leaves_what_is_queued_again_meanwhile(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("false"))
+    own.ok("queue", "run")
+    drain(own, code=1)
+
+    def retry(run: RunRecord) -> RunRecord:
+        removing.append(own.start("runs", "rm", "1", stderr=subprocess.DEVNULL))
+        time.sleep(1)  # it has found that the run has ended
+        return replace(run, state="queued")
+
+    removing: list[subprocess.Popen[bytes]] = []
+    Store(own.env["SKELEBOT_STORE"]).update(1, retry)
+    assert removing[0].wait(60) in (1, 2)
+    assert states(own) == "queued"
 
 
 # --- the table ---

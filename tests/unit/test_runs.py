@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from skelebot import console, files, options
 from skelebot.errors import SkelebotError, UsageError
 from skelebot.json_form import from_json, to_json
-from skelebot.model import NATIVE, Arg, Image, Limits, Mount, Param, Place, Task
+from skelebot.model import NATIVE, Arg, Flags, Image, Limits, Mount, Param, Place, Task
+from skelebot.runs import collect, supervise, worker, workspace
 from skelebot.runs import store as stores
-from skelebot.runs import supervise, worker, workspace
 from skelebot.runs.record import NEXT, RunRecord, State, Sweep, TaskRecord, iso, view
 from skelebot.runs.store import Slots, Store, kind_of_file_system, slots_of
 from skelebot.secret import Secret
@@ -690,6 +690,14 @@ def test_a_run_whose_lock_is_held_is_passed_over(store: Store) -> None:
     assert supervise.is_supervised(store, 1)
     assert supervise.take(store, 1) is None
     assert claimed(store) == 2
+
+
+def test_a_run_that_somebody_has_removed_is_passed_over(store: Store) -> None:
+    add(store)
+    run = store.get(1)
+    store.remove(1)
+    assert supervise.take(store, 1) is None
+    assert not collect.remove(store, run, False, Flags())
 
 
 def test_after(store: Store) -> None:

@@ -280,8 +280,10 @@ def remove(session: Session, values: Values) -> int:
         if session.flags.dry_run:
             console.out(f"remove run {run.number}")
             continue
-        store.remove(run.number)
-        workspace.release(store, run, session.flags)
+        if store.remove(run.number, lambda run: run.has_ended):
+            workspace.release(store, run, session.flags)
+        elif store.states([run.number]):
+            raise SkelebotError(f"run {run.number} is in use again, so it stays")
     return 0
 
 

@@ -35,7 +35,7 @@ def gc(session: Session, values: Values) -> int:
     for run, size in sizes:
         if collect.remove(store, run, outputs_only, session.flags):
             removed += size
-        else:
+        elif store.states([run.number]):
             console.info(f"run {run.number} stays, as it is in use again")
     removed += sum(size for path, size in environments.items() if collect.remove_environment(store, path))
     freed = collect.sweep(store)
