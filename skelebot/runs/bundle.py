@@ -1,6 +1,6 @@
 """Runs as one tar file, to move them to another store. What comes out of such a file is not trusted.
 
-skelebot-runs.json      format, and the uids of the runs
+skelebot-runs.json      format, the uids of the runs, and those of their parents
 UID/run.json            the record
 UID/tasks/, outputs/    logs and outputs
 code/                   the snapshots, as snapshot.export_tree writes them
@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any
 
 from skelebot import console, files
@@ -70,7 +71,9 @@ def write(store: Store, runs: Sequence[RunRecord], path: str) -> list[str]:
 
 def _write(store: Store, runs: Sequence[RunRecord], archive: tarfile.TarFile) -> list[str]:
     left_out: list[str] = []
-    _add_data(archive, _INDEX, {"format": _FORMAT, "runs": [run.uid for run in runs]})
+    above = {run.number: run.uid for run in store.records({run.parent for run in runs})}
+    parents = {run.uid: above[run.parent] for run in runs if run.parent in above}
+    _add_data(archive, _INDEX, {"format": _FORMAT, "runs": [run.uid for run in runs], "parents": parents})
     for run in runs:
         _add_data(archive, f"{run.uid}/run.json", to_json(run))
         for name in _OF_RUN:
@@ -145,7 +148,8 @@ def read(store: Store, path: str, root: tuple[str, str] | None) -> tuple[list[Ru
     SkelebotError for anything that does not belong into such a file.
     """
     with _unpacked(store, path) as folder:
-        records = [_record(path, folder, uid) for uid in _uids(path, folder)]
+        uids, parents = _index(path, folder)
+        records = [_record(path, folder, uid) for uid in uids]
         known = store.uids()
         fresh = [run for run in records if run.uid not in known]
         fresh = [_of_checkout(run, root[1]) if root and root[0] == run.project else run for run in fresh]
@@ -161,19 +165,11 @@ def read(store: Store, path: str, root: tuple[str, str] | None) -> tuple[list[Ru
             workspace.keep(store, run.uid, run.tasks)
 
         added = store.add([replace(run, parent=0, kept_as="") for run in fresh], place=place)
-    return _with_parents(store, records, added), [run.uid for run in records if run.uid in known]
-
-
-def _with_parents(store: Store, records: Sequence[RunRecord], added: Sequence[RunRecord]) -> list[RunRecord]:
-    """Give the runs the numbers that their parents have here, as far as those came along."""
-    uids, here = {run.number: run.uid for run in records}, {run.uid: run.number for run in added}
-    parents = {run.uid: here.get(uids.get(run.parent, ""), 0) for run in records}
-    return [
-        store.update(run.number, lambda run: replace(run, parent=parents[run.uid]))
-        if parents[run.uid]
-        else run
-        for run in added
-    ]
+    here = store.uids()
+    for run in added:
+        if parent := here.get(parents.get(run.uid, "")):
+            store.update(run.number, partial(replace, parent=parent))
+    return added, [run.uid for run in records if run.uid in known]
 
 
 @contextmanager
@@ -281,16 +277,19 @@ def _json(path: str, folder: str, name: str) -> Any:
         raise _refused(path, name, "is missing or damaged") from None
 
 
-def _uids(path: str, folder: str) -> list[str]:
+def _index(path: str, folder: str) -> tuple[list[str], dict[str, str]]:
+    """Return the uids of the runs, and that of each one's parent."""
     index = _json(path, folder, _INDEX)
     if not isinstance(index, dict) or not isinstance(index.get("format"), int):
         raise _refused(path, _INDEX, "is damaged")
     if index["format"] > _FORMAT:
         raise _later_version(path)
-    uids = index.get("runs")
+    uids, parents = index.get("runs"), index.get("parents", {})
     if not isinstance(uids, list) or not all(re.fullmatch(r"[0-9a-f]{32}", str(uid)) for uid in uids):
         raise _refused(path, _INDEX, "is damaged")
-    return list(dict.fromkeys(uids))
+    if not isinstance(parents, dict) or not all(isinstance(uid, str) for uid in parents.values()):
+        raise _refused(path, _INDEX, "is damaged")
+    return list(dict.fromkeys(uids)), parents
 
 
 def _record(path: str, folder: str, uid: str) -> RunRecord:

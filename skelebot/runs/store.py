@@ -367,10 +367,10 @@ class Store(NamedTuple):
         with self._reading() as database:
             return database.execute("select number, document from run order by number desc").fetchall()
 
-    def uids(self) -> list[str]:
-        """Return the uids of all runs."""
+    def uids(self) -> dict[str, int]:
+        """Return the number of each run by its uid."""
         with self._reading() as database:
-            return [uid for (uid,) in database.execute("select uid from run")]
+            return dict(database.execute("select uid, number from run"))
 
     def names_kept(self) -> dict[int, str]:
         """Return by which name each run's code and images are kept, by its number."""

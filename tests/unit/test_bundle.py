@@ -82,6 +82,20 @@ def test_a_run_that_is_there_is_skipped(store: Store, one: RunRecord, tmp_path: 
     assert len(store.find()) == 1
 
 
+@pytest.mark.parametrize("with_parent", [True, False])
+def test_a_parent_that_is_there_is_found(
+    store: Store, other: Store, one: RunRecord, tmp_path: Path, with_parent: bool
+) -> None:
+    """Whether or not it is in the file, too."""
+    other.add([replace(one, uid="f" * 32)])
+    bundle.read(other, exported(store, one, tmp_path), None)
+    (child,) = store.add([replace(one, uid="e" * 32, parent=1)])
+    path = str(tmp_path / "child.tar")
+    bundle.write(store, [one, child] if with_parent else [child], path)
+    bundle.read(other, path, None)
+    assert [(run.uid, run.parent) for run in other.find(last=1)] == [(child.uid, 2)]
+
+
 def test_no_file_is_replaced(store: Store, one: RunRecord, tmp_path: Path) -> None:
     write(tmp_path, "mine", "runs.tar")
     with pytest.raises(UsageError, match="already exists"):
