@@ -147,7 +147,8 @@ def read(store: Store, path: str, root: tuple[str, str] | None) -> tuple[list[Ru
     root: a project and its checkout; runs of that project become runs of this checkout. Raises
     SkelebotError for anything that does not belong into such a file.
     """
-    with _unpacked(store, path) as folder:
+    # Two imports at once would both find that a run is new.
+    with _unpacked(store, path) as folder, files.locked(os.path.join(store.folder, "import.lock")):
         uids, parents = _index(path, folder)
         records = [_record(path, folder, uid) for uid in uids]
         known = store.uids()

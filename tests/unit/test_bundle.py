@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def test_a_run_arrives_with_code_outputs_and_uid(
 def test_a_run_that_is_there_is_skipped(store: Store, one: RunRecord, tmp_path: Path) -> None:
     assert bundle.read(store, exported(store, one, tmp_path), None) == ([], [UID])
     assert len(store.find()) == 1
+
+
+def test_of_many_imports_at_once_one_adds_the_run(
+    store: Store, other: Store, one: RunRecord, tmp_path: Path
+) -> None:
+    path = exported(store, one, tmp_path)
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda _: bundle.read(other, path, None), range(8)))
+    assert sorted(len(added) for added, _ in found) == [0] * 7 + [1]
 
 
 @pytest.mark.parametrize("with_parent", [True, False])
