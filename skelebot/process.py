@@ -60,8 +60,12 @@ def logged(streams: Streams, log: str) -> Iterator[Streams]:
         os.close(number)
 
 
+class ReaderGone(Exception):
+    """A sink's stream takes no more, so a program that writes on gets a SIGPIPE, as without Skelebot."""
+
+
 def with_log(streams: Streams, log: int) -> Streams:
-    """Return streams whose output goes to an open file as well."""
+    """Return streams whose output goes to an open file as well, as far as there is room for it."""
     return streams._replace(stdout=_both(streams.stdout, 1, log), stderr=_both(streams.stderr, 2, log))
 
 
@@ -80,10 +84,22 @@ def writer(sink: Sink, own: int) -> Callable[[bytes], object]:
 
 def _both(sink: Sink, own: int, log: int) -> Callable[[bytes], None]:
     to_log, to_sink = writer(log, log), writer(sink, own)
+    is_logged = True
 
     def write(data: bytes) -> None:
-        to_log(data)
-        to_sink(data)
+        nonlocal is_logged
+        try:
+            if is_logged:
+                to_log(data)
+        except OSError as error:
+            is_logged = False
+            console.warn(f"the rest of the output is missing in the log: {reason(error)}")
+        try:
+            to_sink(data)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                console.error(f"the output cannot be written: {reason(error)}")
+            raise ReaderGone from error
 
     return write
 
@@ -339,6 +355,8 @@ class _Pump:
                 try:
                     if self._error is None:
                         sink(data)
+                except ReaderGone:
+                    return
                 except BaseException as error:
                     self._error = error  # `finish` raises it, in the thread that waits
                 self._count, self._is_busy = self._count + 1, False

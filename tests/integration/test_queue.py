@@ -356,6 +356,18 @@ def test_now_interrupted_is_stopped(sandbox: Sandbox) -> None:
     assert runs_of(own)[1]["state"] == "stopped"
 
 
+@pytest.mark.parametrize("words", ["queue --now run", "run"])
+def test_a_job_whose_reader_is_gone_is_ended_as_without_a_record(sandbox: Sandbox, words: str) -> None:
+    own = queueing(sandbox, job("yes"), components="{experiments: {record: true}}")
+    with own.start(*words.split(), stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"y\n"
+        child.stdout.close()
+        assert child.wait(60) == 141
+    shown = runs_of(own)[1]
+    assert (shown["state"], shown["tasks"][0]["code"]) == ("failed", 141)
+
+
 def test_now_ended_by_sigterm_has_the_code_of_a_run_without_a_queue(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("echo ready; while :; do sleep 0.1; done"))
     with own.start("queue", "--now", "run", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:

@@ -259,6 +259,26 @@ def test_a_program_that_does_not_end_by_itself_is_killed() -> None:
         process.pipe(step, None, fail)
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_log_without_room_keeps_nothing_from_its_reader(stream: str) -> None:
+    got: list[bytes] = []
+    full = os.open("/dev/full", os.O_WRONLY)
+    streams = process.with_log(process.Streams(stdout=got.append, stderr=got.append), full)
+    step = Step(("sh", "-c", f"exec >/dev/{stream}; echo a; sleep 0.1; echo b"))
+    assert process.start(step, streams).wait() == 0
+    os.close(full)
+    assert b"".join(got) == b"a\nb\n"
+
+
+def test_a_logged_program_whose_reader_is_gone_is_ended() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(os.devnull, "wb") as log:
+        streams = process.with_log(process.Streams(stdout=writing, stderr=writing), log.fileno())
+        assert process.start(Step(("yes",)), streams).wait() == 141
+    os.close(writing)
+
+
 # --- which process is meant ---
 
 
