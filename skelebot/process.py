@@ -138,15 +138,16 @@ def load() -> None:
 # --- programs whose output Skelebot reads ---
 
 
-def capture(step: Step, timeout: float | None = None) -> tuple[int, str, str]:
+def capture(step: Step, timeout: float | None = None, alone: bool = False) -> tuple[int, str, str]:
     """Run a short program; returns exit code, stdout and stderr.
 
-    Raises ProgramMissing, and TimeoutError when it takes longer than `timeout` seconds; the program and
-    whatever it has started are ended then.
+    alone: without the terminal's Ctrl-C, which then comes to this process only. Raises ProgramMissing, and
+    TimeoutError when it takes longer than `timeout` seconds; the program and whatever it has started are
+    ended then.
     """
     import subprocess
 
-    alone = timeout is not None
+    alone = alone or timeout is not None
     with _running(step, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=alone) as child:
         try:
             out, err = child.communicate(step.stdin.encode() if step.stdin is not None else None, timeout)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import CLIENTS, Sandbox, containers, docker, job, project, wait_for
+from harness import CLIENTS, SKELEBOT, Sandbox, Terminal, containers, docker, job, project, wait_for
 from remote_engine import by_tcp, there
 
 pytestmark = pytest.mark.engine
@@ -182,18 +182,53 @@ def test_a_job_outlives_its_supervisor(sandbox: Sandbox, name: str, trace: Path,
     assert containers(name) == []
 
 
-@pytest.mark.parametrize("is_attended", [True, False])
-def test_a_run_is_stopped(sandbox: Sandbox, name: str, trace: Path, is_attended: bool) -> None:
+@pytest.mark.parametrize("killed", ["nothing", "client", "supervisor"])
+def test_a_run_is_stopped(sandbox: Sandbox, name: str, trace: Path, killed: str) -> None:
     slow(sandbox, name, trace)
     with sandbox.start("worker") as worker:
         wait_for((trace / "begun").exists)
-        if not is_attended:
+        if killed == "client":
+            client, *_ = psutil.Process(supervisor(sandbox)).children()
+            client.kill()
+            client.wait()
+            wait_for(lambda: psutil.Process(supervisor(sandbox)).children())  # it waits for the container
+        elif killed == "supervisor":
             worker.kill()
             os.kill(supervisor(sandbox), signal.SIGKILL)
         assert "run 1 is stopped" in sandbox.run("runs", "stop", "1").err
         worker.kill()
     assert containers(name) == []
     assert "stopped" in sandbox.ok("runs", "show", "1")
+
+
+def test_ctrl_c_while_a_run_without_supervisor_is_stopped(sandbox: Sandbox, name: str, trace: Path) -> None:
+    project(sandbox, name, job(f"trap '' INT TERM; {SLOW}", mappings=f"['{trace}:/trace:rw']"))
+    sandbox.ok("queue", "run")
+    with sandbox.start("worker") as worker:
+        wait_for((trace / "begun").exists)
+        worker.kill()
+        os.kill(supervisor(sandbox), signal.SIGKILL)
+    terminal = Terminal(sandbox, f"{SKELEBOT} runs stop 1")
+    wait_for(lambda: "wait" in [word for each in family(terminal.pid) for word in each.cmdline()])
+    terminal.send(b"\x03")
+    terminal.close()
+    assert containers(name) == []
+    assert "it was stopped" in sandbox.ok("runs", "show", "1")
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_a_run_in_front_whose_reader_is_gone_is_ended(sandbox: Sandbox, name: str) -> None:
+    project(sandbox, name, job("while echo on; do sleep 0.1; done"))
+    with sandbox.start("queue", "--now", "run", stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"on\n"
+        child.stdout.close()
+        assert child.wait(60) > 128
+    assert "failed: run failed" in sandbox.ok("runs", "show", "1")
+    assert containers(name) == []
 
 
 def test_clean_leaves_the_containers_of_runs(sandbox: Sandbox, name: str, trace: Path) -> None:

@@ -29,7 +29,8 @@ _BEING_REMOVED = "is already in progress"
 class Attended:
     """A container, and the client's program that is attached to it; a detached one has none.
 
-    asked: whether it was asked to end. devices: the GPUs that are its own.
+    asked: whether it was asked to end. is_alone: whether its client was killed, and it goes on. devices: the
+    GPUs that are its own.
     """
 
     client: Client
@@ -37,6 +38,7 @@ class Attended:
     volumes: "Volumes | None"
     program: Program | None = None
     asked: bool = False
+    is_alone: bool = False
     devices: Devices = Devices()
 
     @property
@@ -68,6 +70,9 @@ class Attended:
                 raise Lost("")
             has_begun = is_running = True
         if has_begun:
+            self.is_alone = is_running
+            if is_running and _nobody_reads(1):  # which has ended the client
+                self._stop()
             task, place = self.container.task, Place("docker", self.client.host)
             run = Run(name, name, self.container.project, task.name, place, root=task.root)
             is_log_complete = code < 128 and not is_running
@@ -115,10 +120,13 @@ class Attended:
             f"`skelebot logs -f {task.name}` follows it and brings back its results"
         )
 
-    def _end_alone(self) -> NoReturn:
-        """End a job that nobody attends any more, as its output could not be written."""
+    def _stop(self) -> None:
         with foreground.uninterrupted():
             self.client.capture("stop", "--time", f"{foreground.GRACE:.0f}", self.container.name)
+
+    def _end_alone(self) -> NoReturn:
+        """End a job that nobody attends any more, as its output could not be written."""
+        self._stop()
         self.remove()
         if _nobody_reads(1):
             raise BrokenPipeError
@@ -179,12 +187,13 @@ class Attended:
         The client would pass it on too, but only once, and the engine refuses it before the start.
         """
         self.asked = self.asked or signum in (*STOPPING, signal.SIGKILL)
-        if delivered:
+        if delivered and not self.is_alone:
             return
         patience = time.monotonic() + 10
-        while time.monotonic() < patience and not (self.program and self.program.has_ended()):
+        while self.is_alone or not (self.program and self.program.has_ended()):
             code, _, said = self.client.capture("kill", "--signal", f"{int(signum)}", self.container.name)
-            if code == 0 or not re.search("is not running|no such container", said.lower()):
+            is_missing = code != 0 and re.search("is not running|no such container", said.lower())
+            if not is_missing or self.is_alone or time.monotonic() >= patience:
                 break
             time.sleep(0.1)
         if signum == signal.SIGKILL and self.program:

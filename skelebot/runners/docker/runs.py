@@ -67,7 +67,9 @@ def read_run(found: dict[str, Any], place: Place) -> Run:
 
 def wait(client: Client, run: Run) -> int:
     """The exit code of a run that another process may have started, once its results are back."""
-    out = client.query("wait", run.id)
+    code, out, said = process.capture(client.step("wait", run.id), alone=True)  # a Ctrl-C is for the job
+    if code != 0:
+        raise explained(client, said, "`docker wait` failed")
     _bring_back(client, run)
     if not re.fullmatch(r"\d{1,3}", out.strip()):
         raise SkelebotError(f"`docker wait` gave no exit code for {run.name}: {console.one_line(out[:80])}")
