@@ -11,6 +11,7 @@ from itertools import product
 from typing import NamedTuple
 
 from skelebot import options
+from skelebot.console import counted
 from skelebot.errors import did_you_mean
 from skelebot.model import Arg, Param
 
@@ -172,14 +173,13 @@ def table(text: str, file: str) -> Axis:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     points, places = [], []
     try:
-        names = tuple(name.strip() for name in next(reader, ()))
-        for row in reader:
-            if not row:
-                continue
+        rows = filter(None, reader)  # without empty lines
+        names = tuple(name.strip() for name in next(rows, ()))
+        for row in rows:
             if len(row) != len(names):
                 raise ValueError(
-                    f"{file}:{reader.line_num}: expected {len(names)} values, as in the first line; "
-                    f"found {len(row)}"
+                    f"{file}:{reader.line_num}: expected {counted(len(names), 'value')}, as in "
+                    f"the first line; found {len(row)}"
                 )
             points.append(tuple(row))
             places.append(f"{file}:{reader.line_num}")

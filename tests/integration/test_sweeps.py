@@ -255,6 +255,16 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
         (("--trials", "3"), ["--trials needs --sweep"]),
         (("--sweep", "rate=1", "--prune", "median"), ["add --goal min:METRIC"]),
         (("--sweep", "rate=1", "--goal", "loss"), ["expected min:METRIC or max:METRIC"]),
+        (("--sweep", "rate=1", "--goal="), ["expected min:METRIC or max:METRIC, such as min:loss; found ''"]),
+        (("--sweep", "rate=1", "--part="), ["expected a part such as 1/3, 2/3 or 3/3; found ''"]),
+        (
+            ("--sweep", "rate=0.1..0.9", "--trials", "3", "--part", "1/3"),
+            ["--part of values that are drawn needs the same --seed N on each machine"],
+        ),
+        (
+            ("--sweep", "depth=1..5:0.5", "--trials", "3", "--sampler", "tpe", "--goal", "min:loss"),
+            ["--sweep train.depth: expected a whole number; found "],
+        ),
         (
             ("--sweep", "rate=1", "--part", "4/3"),
             ["queue: --part: expected a part such as 1/3, 2/3 or 3/3; found '4/3'"],

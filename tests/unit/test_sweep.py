@@ -186,10 +186,10 @@ def test_grid_has_each_combination_once(lists: list[list[str]]) -> None:
 
 
 def test_table() -> None:
-    found = sweep.table('train.rate, depth\n0.1,2\n\n"a,b",\n', "g.csv")
+    found = sweep.table('\ntrain.rate, depth\n0.1,2\n\n"a,b",\n', "g.csv")
     assert found.names == ("train.rate", "depth")
     assert found.points == (("0.1", "2"), ("a,b", ""))
-    assert [found.place(i) for i in range(2)] == ["g.csv:2", "g.csv:4"]
+    assert [found.place(i) for i in range(2)] == ["g.csv:3", "g.csv:5"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,7 @@ def test_table() -> None:
         ("", "g.csv: expected a line with the params' names"),
         ("a,b\n", "g.csv: expected a line"),
         ("a,b\n1\n", "g.csv:2: expected 2 values, as in the first line; found 1"),
+        ("a\n1,2\n", "g.csv:2: expected 1 value, as in the first line; found 2"),
         ('a\n"b\n', "g.csv:"),
     ],
 )

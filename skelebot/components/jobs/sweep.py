@@ -13,7 +13,7 @@ from skelebot.components.jobs import freeze
 from skelebot.errors import ConfigError, UsageError, did_you_mean
 from skelebot.files import open_regular, reason
 from skelebot.model import DeclaredSweep, Param, Project, place_of
-from skelebot.options import Values
+from skelebot.options import Value, Values
 from skelebot.project import sweep as values_of
 from skelebot.project.sweep import Axis, Domain, Range, Trial
 from skelebot.runs import trial as trials_of
@@ -244,7 +244,7 @@ class _Plan(NamedTuple):
                     reader.add(param, given, f"{place_of(own, 'values')}.{param}")
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
-        return _planned(replace(settings, name=name), reader, str(values.get("part", "")))
+        return _planned(replace(settings, name=name), reader, values.get("part"))
 
 
 def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
@@ -256,7 +256,7 @@ def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
     given = values.get("seed", own.seed if own else None)
     sweep = Sweep(
         "",
-        goal=str(values.get("goal") or (own and own.goal) or ""),
+        goal=str(values.get("goal", (own and own.goal) or "")),
         sampler=str(values.get("sampler") or (own.sampler if own else "random")) if trials else "",
         seed=int.from_bytes(os.urandom(2), "big") if given is None and trials else int(str(given or 0)),
         trials=trials,
@@ -264,11 +264,13 @@ def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
         fail_fast=bool(values.get("fail-fast") or (own and own.fail_fast)),
     )
     _check_settings(sweep, values)
+    if "part" in values and trials and given is None:
+        raise UsageError("queue: --part of values that are drawn needs the same --seed N on each machine")
     return sweep
 
 
 def _check_settings(sweep: Sweep, values: Values) -> None:
-    if sweep.goal:
+    if sweep.goal or "goal" in values:
         try:
             trials_of.Goal.parse(sweep.goal)
         except ValueError as error:
@@ -281,7 +283,7 @@ def _check_settings(sweep: Sweep, values: Values) -> None:
         from skelebot.runs import sampler
 
         sampler.check_installed()
-        if values.get("part"):
+        if "part" in values:
             raise UsageError("queue: --part does not go with --sampler tpe, whose runs learn from all others")
 
 
@@ -369,22 +371,22 @@ class _Reader:
         return full
 
 
-def _planned(sweep: Sweep, reader: _Reader, part: str) -> _Plan:
+def _planned(sweep: Sweep, reader: _Reader, part: Value | None) -> _Plan:
     """Return the sweep with its trials. Raises UsageError and ConfigError."""
     try:
         every = _trials(sweep, reader)
-        trials = values_of.part(every, part) if part else every
+        trials = every if part is None else values_of.part(every, str(part))
     except ValueError as error:
         raise UsageError(f"queue: {error}") from None
     params = tuple(reader.domains)
     texts = tuple(map(values_of.text, reader.domains.values())) if sweep.sampler else ()
     sweep = replace(sweep, params=params, values=texts)
     swept = {name: reader.known[name] for name in params}
-    if sweep.sampler == "tpe":
-        return _Plan(sweep, swept, trials, values_of.drawn(reader.domains, 1, sweep.seed))
-    if problems := list(dict.fromkeys(_unfit(swept, trials))):
+    is_open = sweep.sampler == "tpe"
+    samples = values_of.drawn(reader.domains, 1, sweep.seed) if is_open else trials or every[:1]
+    if problems := list(dict.fromkeys(_unfit(swept, samples))):
         raise ConfigError(problems)
-    return _Plan(sweep, swept, trials, trials or every[:1])
+    return _Plan(sweep, swept, trials, samples)
 
 
 def _trials(sweep: Sweep, reader: _Reader) -> list[Trial]:
