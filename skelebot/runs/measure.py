@@ -18,6 +18,7 @@ from skelebot.runs.search import Search
 from skelebot.runs.store import Store
 
 _BLOCK = 1 << 16
+_MARK = 64  # bytes before the place in a file by which it is known again
 _NAMES = 1000  # of metrics that a task may have
 _INTERVAL = 1.0  # seconds between two looks at a file
 _FAR = 3.0  # at one that has to be brought here first
@@ -37,13 +38,14 @@ class Tail:
 
     def rewind(self) -> None:
         """Begin at the file's beginning again."""
-        self._inode, self._at, self.rest = 0, 0, b""
+        self._inode, self._at, self._last, self.rest = 0, 0, b"", b""
 
     def is_another(self) -> bool:
-        """Whether the file has been replaced or cut since it was read."""
-        with suppress(OSError):
-            status = os.stat(self.path)
-            return self._inode not in (0, status.st_ino) or status.st_size < self._at
+        """Whether the file has been replaced, cut or written over since it was read."""
+        with suppress(OSError), open(self.path, "rb", opener=_open_anything) as file:
+            is_same = self._inode in (0, os.fstat(file.fileno()).st_ino)
+            last = os.pread(file.fileno(), len(self._last), self._at - len(self._last))
+            return not is_same or last != self._last
         return False
 
     def lines(self) -> Iterator[bytes]:
@@ -57,6 +59,7 @@ class Tail:
             file.seek(self._at)
             while self._at < status.st_size and (block := file.read(_BLOCK)):
                 self._at += len(block)
+                self._last = (self._last + block)[-_MARK:]
                 block = block.replace(b"\r", b"\n") if self._is_output else block
                 *lines, rest = (self.rest + block).split(b"\n")
                 self.rest = rest[: MOST + 1]
