@@ -87,7 +87,7 @@ def values_of(run: RunRecord) -> dict[str, str]:
     """Return the values of the swept params, as texts, of those that the run has."""
     assert run.sweep
     params = {f"{task.job}.{name}": value for task in run.tasks for name, value in task.params}
-    return {name: text(params[name]) for name in run.sweep.params if params.get(name, "") != ""}
+    return {name: text(params[name]) for name in run.sweep.params if name in params}
 
 
 def text(value: Value) -> str:

@@ -223,7 +223,14 @@ def test_dry_run_lists_the_runs(sandbox: Sandbox) -> None:
     done = own.run("--dry-run", "queue", "--sweep", "rate=0.1,0.2", "--sweep", "fast=true", "train")
     assert done.out == "train.rate=0.1 train.fast=true\ntrain.rate=0.2 train.fast=true\n"
     assert "2 runs would be queued; nothing was, because of --dry-run" in done.err
-    assert own.ok("--dry-run", "queue", "--sweep", "tags=a\nb", "train") == "train.tags=a\\nb\n"
+    assert own.ok("--dry-run", "queue", "--sweep", "tags='a\nb'", "train") == "train.tags='a\\nb'\n"
+    switches = ("--sweep", "fast=yes,true,No", "--sweep", "tags=a  b,'a' b")
+    assert own.ok("--dry-run", "queue", *switches, "train").splitlines() == [
+        "train.fast=true train.tags=a b",
+        "train.fast=false train.tags=a b",
+    ]
+    own.write("grid.csv", "fast\non\nTRUE\n")
+    assert own.ok("--dry-run", "queue", "--sweep", "grid.csv", "train") == "train.fast=true\n"
     assert runs_of(own) == {}
 
 

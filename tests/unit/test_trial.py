@@ -58,6 +58,11 @@ def blank_run(is_repeated: bool = False) -> RunRecord:
             ("--rate", "+", "--seed", "1", "--tags", "+"),
             ("--rate=+", "--tags=+"),
         ),
+        (
+            ("", "false", "a"),
+            ("--rate", "", "--seed", "1", "--tags", "a"),
+            ("--rate", "", "--tags=a"),
+        ),
     ],
 )
 def test_blanks_are_filled_in(

@@ -293,6 +293,13 @@ def _params(link: Link) -> dict[str, Param]:
     return {f"{link.command.name}.{name}": param for name, param in known.items()}
 
 
+def _stored(param: Param, text: str) -> str:
+    """Return a value as a run with it gives it back, such as `true` for `yes`; a wrong one as it is."""
+    with suppress(ValueError):
+        return trials_of.text(options.value(param, text))
+    return text
+
+
 class _Reader:
     """Reads what is swept, and notes all mistakes in it.
 
@@ -321,9 +328,12 @@ class _Reader:
             return
         for param in self.known[full]:
             self._problems += [f"{where}: {each}" for each in values_of.unfit(param, found, self._is_open)]
-        self.domains[full] = found
-        if not isinstance(found, Range):
-            self.axes.append(Axis((full,), tuple((value,) for value in found), where))
+        if isinstance(found, Range):
+            self.domains[full] = found
+            return
+        texts = dict.fromkeys(_stored(self.known[full][0], text) for text in found)
+        self.domains[full] = tuple(texts)
+        self.axes.append(Axis((full,), tuple((text,) for text in texts), where))
 
     def add_file(self, name: str) -> None:
         """Add the lines of a CSV file."""
@@ -343,9 +353,11 @@ class _Reader:
                 for param in self.known[full]:
                     wrong = values_of.unfit(param, (value,), False)
                     self._problems += [f"{axis.place(i)}: {full}: {each}" for each in wrong]
-        columns = zip(*axis.points, strict=True)
+        first = [self.known[full][0] for full in names]
+        points = tuple(tuple(map(_stored, first, point)) for point in axis.points)
+        columns = zip(*points, strict=True)
         self.domains |= {full: tuple(dict.fromkeys(c)) for full, c in zip(names, columns, strict=True)}
-        self.axes.append(axis._replace(names=names))
+        self.axes.append(axis._replace(names=names, points=points))
 
     def _named(self, name: str, where: str) -> str:
         try:
