@@ -60,7 +60,8 @@ def begin(store: Store, run: RunRecord) -> RunRecord:
     except (SkelebotError, OSError) as error:
         with suppress(SkelebotError):
             store.set(_setting(run.mlflow), str(time.time()))
-        console.warn(f"{error}; the run is mirrored later, and the job gets no MLFLOW_RUN_ID")
+        later = "" if isinstance(error, Refused) else "the run is mirrored later, and "
+        console.warn(f"{error}; {later}the job gets no MLFLOW_RUN_ID")
         return run
 
 
@@ -79,16 +80,20 @@ def variables(run: RunRecord, task: Task, is_far: bool) -> tuple[tuple[str, str]
     return ("MLFLOW_TRACKING_URI", urlunsplit(address)), ("MLFLOW_RUN_ID", run.mlflow_run)
 
 
-def send_pending(store: Store) -> None:
-    """Send what servers have not got yet of runs that have ended, as far as they answer."""
+def send_pending(store: Store, after: RunRecord | None = None) -> None:
+    """Send what servers have not got yet of runs that have ended, as far as they answer.
+
+    after: a run whose end somebody waits for. Its server alone is asked, and has to answer soon.
+    """
     if not _pending(store):
         return
     silent: set[str] = set()
     with locked(os.path.join(_folder(store), "lock")):  # what two send at once would be made twice
         for number in _pending(store):
             with suppress(SkelebotError):  # of a record that cannot be read
-                if (run := _ended(store, number)) and run.mlflow not in silent:
-                    silent |= _try_to_send(store, run)
+                run = _ended(store, number)
+                if run and run.mlflow not in silent and (not after or run.mlflow == after.mlflow):
+                    silent |= _try_to_send(store, run, _QUICK if after else _PATIENT)
 
 
 def _ended(store: Store, number: int) -> RunRecord | None:
@@ -101,10 +106,10 @@ def _ended(store: Store, number: int) -> RunRecord | None:
     return run if run.has_ended else None
 
 
-def _try_to_send(store: Store, run: RunRecord) -> set[str]:
+def _try_to_send(store: Store, run: RunRecord, patience: tuple[float, float]) -> set[str]:
     """Send all of a run; return its server's address if that does not answer."""
     try:
-        _send(store, run)
+        _send(store, run, patience)
     except Refused as error:
         console.warn(f"run {run.number} cannot be mirrored: {error}")
     except (SkelebotError, OSError) as error:
@@ -114,12 +119,13 @@ def _try_to_send(store: Store, run: RunRecord) -> set[str]:
     return set()
 
 
-def _send(store: Store, run: RunRecord) -> None:
-    """Send all of a run; what has been sent before changes nothing."""
-    server = _Server(run.mlflow, _PATIENT)
+def _send(store: Store, run: RunRecord, patience: tuple[float, float]) -> None:
+    """Send all of a run; what has been sent before changes nothing. patience: until the first answers."""
+    server = _Server(run.mlflow, patience)
     run = _ensure_run(store, run, server)
     tags = [{"key": key, "value": value[:_LONGEST_VALUE]} for key, value in _tags(store, run).items()]
     server.post("runs/log-batch", {"run_id": run.mlflow_run, "tags": tags})
+    server = server._replace(patience=_PATIENT)  # for as much as it has to write
     for some in _in_parts(_params(run), _MOST_OTHERS):
         server.post("runs/log-batch", {"run_id": run.mlflow_run, "params": some})
     for some in _in_parts(_points(store, run), _MOST_METRICS):

@@ -104,7 +104,7 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
         workspace.forget_elsewhere(store, run, flags)
     if run.has_ended and (in_front or not process.is_alive(worker)):  # otherwise that does it
         notify.run_ended(run, exit_code(run))
-        mirror.send_pending(store)
+        mirror.send_pending(store, run if in_front else None)
     return run
 
 

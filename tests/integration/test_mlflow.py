@@ -168,7 +168,12 @@ def test_one_that_never_answers_costs_a_run_little(sandbox: Sandbox, name: str) 
         own.ok("queue", "run")
         own.ok("worker", "--drain")
         assert runs_of(own)[1]["state"] == "done"
-        assert runs_of(own)[1]["seconds"] < 60
+        assert runs_of(own)[1]["seconds"] < 20
+        began = time.monotonic()
+        assert "mirrored later" in own.run("queue", "--now", "run").err
+        assert time.monotonic() - began < 20
+        queueing_to(sandbox, name, SERVER, job("true"))  # whose runs do not wait for the silent one
+        assert "mirrored" not in own.run("queue", "--now", "run").err
 
 
 def test_slow_one_is_not_asked_after_each_run(sandbox: Sandbox, name: str) -> None:

@@ -160,8 +160,7 @@ class _Recording:
 
     def _end(self) -> str:
         assert self._store
-        self._store.update(self._number, _ended)
-        mirror.send_pending(self._store)
+        mirror.send_pending(self._store, self._store.update(self._number, _ended))
         return ""
 
 
