@@ -85,8 +85,9 @@ def _open_in(above: int, name: str, flags: int) -> int:
         os.close(above)
 
 
-def blocks(number: int) -> Iterator[bytes]:
-    """Yield the content of an open file, and close it."""
+def blocks(number: int, size: int) -> Iterator[bytes]:
+    """Yield the first bytes of an open file, which may grow meanwhile, and close it."""
     with open(number, "rb") as file:
-        while data := file.read(1 << 18):
+        while data := file.read(min(1 << 18, size)):
+            size -= len(data)
             yield data

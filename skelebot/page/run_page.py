@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from skelebot import files
+from skelebot import console, files
 from skelebot.page import facts, outputs, text
 from skelebot.page.pages import Pages, html, whole_number
 from skelebot.runs import packages, workspace
@@ -16,6 +16,7 @@ from skelebot.runs.record import RunRecord
 from skelebot.runs.store import Store
 
 _FIRST, _BLOCK = 1 << 16, 1 << 18  # bytes of a log: what a page begins with, and reads at once
+_BEHIND = 1 << 21  # bytes that a page skips, as it would not catch up with a log that grows so fast
 
 
 def show(pages: Pages, request: Request) -> Response:
@@ -70,15 +71,19 @@ def log_path(store: Store, run: RunRecord, at: int, attempt: int) -> str:
 
 
 def read_log(store: Store, run: RunRecord, at: int, attempt: int, offset: int | None) -> text.Log:
-    """Return a piece of a log; without an offset its end."""
+    """Return a piece of a log; without an offset, or far behind, its end."""
     try:
         with files.open_regular(log_path(store, run, at, attempt)) as file:
             size = os.fstat(file.fileno()).st_size
-            begin = max(size - _FIRST, 0) if offset is None else min(offset, size)
+            is_end = offset is None or size - offset > _BEHIND
+            begin = max(size - _FIRST, 0) if is_end else min(offset or 0, size)
             file.seek(begin)
-            if offset is None and begin:
+            if is_end and begin:
                 begin += len(file.readline(_FIRST))
-            return text.log(file.read(_BLOCK), begin)
+            found = text.log(file.read(_BLOCK), begin)
+            if offset is not None and is_end:
+                found.lines.insert(0, f"[{console.size(begin - offset)} are left out here]")
+            return found
     except OSError:  # it has not begun, or was removed
         return text.Log([], "", 0)
 
@@ -113,10 +118,11 @@ def _download(opened: int | None, name: str, kind: str = "") -> Response:
     """Return a file. A picture is shown, but an SVG, which may hold scripts, only within a page."""
     if opened is None:
         raise HTTPException(404)
-    headers = {"content-length": str(os.fstat(opened).st_size)}
+    size = os.fstat(opened).st_size
+    headers = {"content-length": str(size)}
     headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
     if not kind or kind == "image/svg+xml":
         headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return StreamingResponse(
-        outputs.blocks(opened), media_type=kind or "application/octet-stream", headers=headers
+        outputs.blocks(opened, size), media_type=kind or "application/octet-stream", headers=headers
     )

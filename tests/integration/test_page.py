@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import browsing
-from harness import SCIENCE, Sandbox, job, queueing, wait_for
+from harness import SCIENCE, Sandbox, job, queueing, run_folder, wait_for
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -314,6 +314,11 @@ def test_a_log_is_read_from_where_a_reader_is(project: Sandbox) -> None:
         assert whole.headers["content-disposition"].startswith("attachment")
         for place in ("0/1", "2/1", "1/2", "1/0"):
             assert page.get(f"/project/run/1/log/{place}").status == 404
+        with next(run_folder(project, 1).glob("tasks/*/log")).open("w") as log:
+            log.writelines(f"{line:9}\n" for line in range(300_000))
+        far = json.loads(page.get("/project/run/1/log/1/1?from=20").body)
+        assert (far["lines"][0], far["lines"][-1]) == ("[2.9 MB are left out here]", f"{299_999:9}")
+        assert (len(far["lines"]), far["over"]) == (6554, True)
 
 
 def test_curves_that_are_found_in_the_output_grow(sandbox: Sandbox) -> None:
