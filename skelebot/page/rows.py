@@ -28,6 +28,7 @@ class Row(NamedTuple):
     params: dict[str, Any]
     metrics: dict[str, float | None]
     searched: str = ""
+    goal: str = ""
 
 
 class Query(NamedTuple):
@@ -79,13 +80,14 @@ def _row(number: int, document: dict[str, Any]) -> Row:
     params = {f"{of}.{name}": value for of, task in tasks for name, value in task.get("params", ())}
     metrics = {each["name"]: each["last"] for task in document["tasks"] for each in task.get("metrics", ())}
     started, ended = document.get("started", 0.0), document.get("ended", 0.0)
+    sweep = document.get("sweep") or {}
     row = Row(
         number,
         document["root"],
         document["project"],
         document.get("state", "queued"),
         document.get("name") or " ".join(document["chain"]),
-        (document.get("sweep") or {}).get("name", ""),
+        sweep.get("name", ""),
         document.get("created", 0.0),
         started,
         ended - started if started and ended else None,
@@ -98,7 +100,7 @@ def _row(number: int, document: dict[str, Any]) -> Row:
         *document.get("tags", ()),
         *(f"{name}={text.value(value)}" for name, value in params.items()),
     )
-    return row._replace(searched="\n".join(words).lower())
+    return row._replace(searched="\n".join(words).lower(), goal=sweep.get("goal", ""))
 
 
 class Rows:

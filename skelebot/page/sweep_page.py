@@ -37,8 +37,15 @@ def _trials(pages: Pages, request: Request) -> tuple[Sweep, list[Row]]:
     return sweep, rows
 
 
-def _goal(sweep: Sweep) -> Goal | None:
-    return Goal.parse(sweep.goal) if sweep.goal else None
+def _goal(rows: Sequence[Row]) -> Goal | None:
+    """Return the goal of a sweep, as `runs best` has it."""
+    return next((Goal.parse(row.goal) for row in rows if row.goal), None)
+
+
+def _best(rows: Sequence[Row], goal: Goal) -> Row | None:
+    """Return the best run of those that are done, as `runs best` does."""
+    done = [row for row in reversed(rows) if row.state == "done"]  # of equal ones, the first
+    return next((r for r in ordered(done, _sort(goal)) if r.metrics.get(goal.metric) is not None), None)
 
 
 def _sort(goal: Goal | None) -> str:
@@ -48,7 +55,7 @@ def _sort(goal: Goal | None) -> str:
 
 def show(pages: Pages, request: Request) -> Response:
     sweep, rows = _trials(pages, request)
-    goal = _goal(sweep)
+    goal = _goal(rows)
     query = Query(sweep=sweep.name, sort=_sort(goal), page=whole_number(request.query_params.get("page"), 1))
     return html(
         pages,
@@ -56,6 +63,7 @@ def show(pages: Pages, request: Request) -> Response:
         "sweep",
         sweep=sweep,
         goal=goal,
+        best=_best(rows, goal) if goal else None,
         table=table(rows, query, with_project=False),
         query=query,
         ended=sum(row.state not in ("queued", "running") for row in rows),
@@ -67,7 +75,7 @@ def show(pages: Pages, request: Request) -> Response:
 
 def trials(pages: Pages, request: Request) -> Response:
     sweep, rows = _trials(pages, request)
-    goal = _goal(sweep)
+    goal = _goal(rows)
     measured = [goal.metric] if goal else list(dict.fromkeys(n for row in rows for n in row.metrics))
     done = [row for row in rows if row.state == "done"]
     best = ordered(done, _sort(goal))
@@ -92,7 +100,7 @@ def _differing_params(rows: Sequence[Row]) -> list[str]:
 def importance(pages: Pages, request: Request) -> Response:
     """Answer with how much each parameter matters, where Optuna is there to say so. It is asked for once."""
     sweep, rows = _trials(pages, request)
-    goal = _goal(sweep)
+    goal = _goal(rows)
     if goal is None or len(rows) > _MOST_TRIALS or importlib.util.find_spec("optuna") is None:
         return as_figures([], is_live=False)
     runs = pages.store.find(root=root_of(pages, request), sweep=sweep.name, states=("done",))

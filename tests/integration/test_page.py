@@ -260,6 +260,19 @@ def test_the_address_of_a_table_says_what_it_shows(project: Sandbox) -> None:
         assert 'value="2" checked' in ticked
 
 
+def test_the_page_of_a_sweep_and_the_command_name_the_same_best_run(sandbox: Sandbox) -> None:
+    text = """echo '{"loss": '$2'}' >>$SKELEBOT_METRICS; test $2 -gt 0"""
+    own = queueing(sandbox, job(text, "train", params="[{name: loss, default: 0}, {name: seed, default: 0}]"))
+    swept = ("--name", "s", "--sweep", "loss=2,0,1", "--sweep", "seed=1,2", "train")
+    own.ok("queue", "--goal", "min:loss", *swept)
+    own.ok("queue", "--again", *swept)  # whose runs have no goal
+    own.run("worker", "--drain")
+    best = own.ok("runs", "best", "s").strip()  # neither one that has failed nor the later of two
+    with serving(own) as page:
+        shown = page.get("/project/sweep?name=s").body
+    assert re.findall(r"Best so far: <a [^>]*>run (\d+)</a> with loss (\S+),", shown) == [(best, "1")]
+
+
 @pytest.mark.parametrize("path", ["compare?run=1&run=x", "compare?run=1", "compare", "compare?run=-1"])
 def test_one_run_is_not_compared(project: Sandbox, path: str) -> None:
     with serving(project) as page:

@@ -150,7 +150,7 @@ def test_a_row_has_what_the_record_has(
         created=1.0,
         started=2.0,
         ended=5.5,
-        sweep=Sweep(sweep) if sweep else None,
+        sweep=Sweep(sweep, goal="min:loss") if sweep else None,
     )
     shown = rows.parse(7, json.dumps(to_json(found)))
     assert shown.params == difference.params(found)
@@ -158,6 +158,7 @@ def test_a_row_has_what_the_record_has(
     for name, last in difference.metrics(found).items():
         assert rows.shown(shown, Column("metric", name)) == text.value(last)
     assert (shown.number, shown.state, shown.title, shown.sweep) == (7, "done", "train", sweep)
+    assert shown.goal == ("min:loss" if sweep else "")
     assert (shown.created, shown.started, shown.seconds) == (1.0, 2.0, 3.5)
 
 
