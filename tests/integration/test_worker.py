@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,11 @@ def test_whoever_reads_much_data_blocks_nobody(sandbox: Sandbox, who: str) -> No
 
 def readers(path: Path, starter: int) -> list[psutil.Process]:
     """The processes of a starter that read a file."""
-    family = [psutil.Process(starter), *psutil.Process(starter).children(recursive=True)]
-    return [each for each in family if str(path) in (file.path for file in each.open_files())]
+    found = []
+    for each in (psutil.Process(starter), *psutil.Process(starter).children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # others come and go
+            found += [each] * (str(path) in (file.path for file in each.open_files()))
+    return found
 
 
 def test_drain_waits_for_what_comes_after_runs_of_other_workers(sandbox: Sandbox) -> None:
