@@ -94,6 +94,21 @@ def test_choices_of_text_are_compared_as_text() -> None:
     assert mismatch(Arg("n", ("0.1",)), "0.10") == "0.1"
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "expected"),
+    [
+        ("int", "1", None, "a whole number of at least 1"),
+        ("int", None, "9", "a whole number of at most 9"),
+        ("float", "0", "1", "a number from 0 to 1"),
+        ("date", "2024-01-31", None, "a date as YYYY-MM-DD, from 2024-01-31 on"),
+        ("date", None, "2024-01-31", "a date as YYYY-MM-DD, up to 2024-01-31"),
+        ("date", "2024-01-01", "2024-01-31", "a date as YYYY-MM-DD, from 2024-01-01 to 2024-01-31"),
+    ],
+)
+def test_limits_are_described(kind: Any, low: str | None, high: str | None, expected: str) -> None:
+    assert expectation(Param("x", type=kind, min=low, max=high)) == expected
+
+
 def test_a_pattern_counts_for_the_whole_value() -> None:
     of = Param("tag", pattern="a|b+")
     assert [text for text in ("a", "bb", "ab", "xa", "a\n", "") if mismatch(of, text) is None] == ["a", "bb"]
