@@ -134,6 +134,19 @@ def test_what_is_beside_the_project_is_found_and_no_secret_stays(sandbox: Sandbo
     assert not [path for path in sandbox.root.rglob("*.env") if path.name != "Dockerfile.env"]
 
 
+@pytest.mark.parametrize("native", [True, pytest.param(False, marks=pytest.mark.engine)])
+def test_inputs_are_found_through_links_to_what_images_leave_out(sandbox: Sandbox, native: bool) -> None:
+    sandbox.write("large/x", "1\n")
+    sandbox.write("../disk/y", "2\n")
+    for link, target in (("link", "large"), ("far", "../disk"), ("file", "../disk/y")):
+        (sandbox.root / link).symlink_to(target)
+    the_job = job("cat link/x far/y file", inputs="[link, 'far/*', file]")
+    project(sandbox, "r-links", the_job, ignores="[large]")
+    for words in ((), ("--rehearse",)):
+        result = sandbox.run(*(["-n"] if native else []), *words, "run")
+        assert (result.code, result.out) == (0, "1\n2\n2\n"), result
+
+
 def test_outputs_in_a_folder_that_is_read_or_mapped_are_made_anew(sandbox: Sandbox) -> None:
     sandbox.write("data/raw.csv", "1\n")
     sandbox.write("data/features/f", "old\n")

@@ -219,8 +219,10 @@ class _Copy(NamedTuple):
             os.makedirs(target, exist_ok=True)
             for name in os.listdir(path):
                 self.link(os.path.join(path, name), whole=False)
-        elif not os.path.lexists(target):
+        elif not os.path.exists(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(target)  # a link to what is not copied
             if whole:
                 os.symlink(os.path.realpath(path), target)
             else:

@@ -110,11 +110,18 @@ def _input_mounts(project: Project, job: Job, task: Task, image: Image) -> Itera
         absent = [e.path for e in contents.matching(project.root, job, text) if patterns.excludes(e.path)]
         folder = contents.fixed_part(project_path(text))
         is_made = any(output.holds(folder) for each in project.jobs for output in each.results)
-        for path in [folder] if folder and (absent or is_made) else absent:
+        is_absent = absent or is_made or _leads_out_of_image(project.root, folder, patterns)
+        for path in [folder] if folder and is_absent else absent:
             mount = plan.mount_in_place(project.root, path, read_only=True)
             if not any(is_below(mount.target, target) for target in targets):
                 targets.add(mount.target)
                 yield mount
+
+
+def _leads_out_of_image(root: str, path: str, patterns: ignores.Ignores) -> bool:
+    """Whether a path goes through a link to something that the image leaves out."""
+    target = os.path.relpath(os.path.realpath(os.path.join(root, path)), os.path.realpath(root))
+    return target != path and (target.split(os.sep)[0] == os.pardir or patterns.excludes(target))
 
 
 # --- what can be known before anything runs ---
