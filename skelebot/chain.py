@@ -339,9 +339,10 @@ def _at_once(links: list[Link], at: int) -> int:
 def _run_at_once(links: list[Link], at: int, count: int) -> int:
     from skelebot.components.jobs import parallel
 
-    code = parallel.run(links[at : at + count], links[at].session.flags.jobs)
+    code, waiting = parallel.run(links[at : at + count], links[at].session.flags.jobs)
     if code:
-        console.error(f"not run: {', '.join(each.command.name for each in links[at + count :])}")
+        later = (each.command.name for each in links[at + count :])
+        console.error(f"not run: {', '.join((*waiting, *later))}")
     return code
 
 

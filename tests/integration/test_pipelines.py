@@ -600,7 +600,7 @@ def test_a_failure_lets_the_running_ones_end_and_starts_none(box: Sandbox) -> No
     result = box.run("-n", "-j2", "z")
     assert result.code == 5
     assert "bad ended with exit code 5" in result.errors[0]
-    assert result.errors[-1] == "ERROR | not run: z"
+    assert result.errors[-1] == "ERROR | not run: third, after, z"
 
 
 def test_at_most_so_many_run_at_once_and_a_diamond_waits(box: Sandbox) -> None:

@@ -17,13 +17,15 @@ from skelebot.process import GUARD, Streams
 _COLOURS = (36, 33, 32, 35, 34)
 
 
-def run(links: Sequence[Link], limit: int) -> int:
-    """Run the links, each once those have ended that it needs; return the exit code of the first failure.
+def run(links: Sequence[Link], limit: int) -> tuple[int, list[str]]:
+    """Run the links, each once those have ended that it needs.
 
-    limit: how many run at once. After a failure no other begins.
+    Return the exit code of the first failure, after which no other begins, and the names of those that did
+    not. limit: how many run at once.
     """
     group = _Group(links, limit)
-    return foreground.attend(lambda launch: group, _Group.run, _Group.send)
+    code = foreground.attend(lambda launch: group, _Group.run, _Group.send)
+    return code, group.waiting
 
 
 class _Group:
@@ -35,19 +37,20 @@ class _Group:
         self._ended: queue.SimpleQueue[tuple[str, int | BaseException]] = queue.SimpleQueue()
         self._live: dict[str, Callable[[int, bool], None]] = {}
         self._lock = threading.RLock()  # a handler may come while the main thread holds it
+        self.waiting = list(self._links)
         self._signum, self._stopped = 0, threading.Event()
         self._output = threading.Lock()
 
     def run(self) -> int:
         """Run all of them."""
         graph = {name: [n for n in _needs(link) if n in self._links] for name, link in self._links.items()}
-        waiting, running, code = list(graph), 0, 0
+        running, code = 0, 0
         broken: BaseException | None = None
         done: set[str] = set()
-        while waiting or running:
-            ready = [name for name in waiting if done.issuperset(graph[name])]
+        while self.waiting or running:
+            ready = [name for name in self.waiting if done.issuperset(graph[name])]
             for name in ready[: self._limit - running] if not (code or broken or self._signum) else ():
-                waiting.remove(name)
+                self.waiting.remove(name)
                 running += 1
                 threading.Thread(target=self._run, args=(name,), daemon=True).start()
             if not running:
