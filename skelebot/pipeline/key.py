@@ -71,7 +71,8 @@ def _files_of_values(
         for word in arguments
         if isinstance(word, Secret)
     ]
-    return {"files of values": ":".join((contents.named(project.root, job, plain).fingerprint(), *secret))}
+    found = (contents.named(project.root, job, plain).fingerprint(), *filter(None, secret))
+    return {"files of values": ":".join(found)}
 
 
 def _on_this_machine(project: Project, task: Task, text: str) -> str:

@@ -182,10 +182,12 @@ def test_the_content_of_a_file_with_a_secret_name_keeps_nothing_up_to_date(sandb
     sandbox.write("geheim.key", "1\n")
     project(
         sandbox, "n",
-        job('cat "$2" > out/y', params="[{name: key, type: file, secret: true}]", inputs="[skelebot.yaml]",
-            outputs="[out/]"),
+        job('cat "$2" > out/y', inputs="[skelebot.yaml]", outputs="[out/]",
+            params="[{name: key, type: file, secret: true}, {name: token, secret: true}]"),
     )  # fmt: skip
     sandbox.ok("-n", "run", "--key", "geheim.key")
+    why = sandbox.ok("-n", "why", "run", "--key", "geheim.key", "--token", "x")
+    assert why == "arguments: --key '***' --token '***'; before: --key '***'\n"
     assert "run is up to date" in sandbox.run("-n", "run", "--key", "geheim.key").err
     sandbox.write("geheim.key", "2\n")
     assert sandbox.ok("-n", "why", "run", "--key", "geheim.key") == "files of values: changed\n"
