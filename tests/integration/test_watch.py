@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,41 @@ def test_a_folder_that_is_moved_changes_what_is_below_it(sandbox: Sandbox) -> No
         wait_for(lambda: err().count(WAITING) == len(moves) + 1)
     for folder in ("src/deep", "src/new", "src"):
         assert f"INFO  | {folder} changed" in err()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "changed"),
+    [("[link]", "real/a"), ("[alias/]", "folder/b"), ("[folder/]", "folder/b"), ("[alias/*]", "folder/b")],
+)
+def test_a_file_may_have_several_paths(sandbox: Sandbox, inputs: str, changed: str) -> None:
+    for path, link, target in (("real/a", "link", "real/a"), ("folder/b", "alias", "folder")):
+        sandbox.write(path, "1")
+        (sandbox.root / link).symlink_to(target)
+    (sandbox.root / "another").symlink_to("folder")
+    project(sandbox, "w", job("echo >> out/log", outputs="[out/]", inputs=inputs))
+    with watching(sandbox, "run") as (_, err):
+        wait_for(lambda: WAITING in err())
+        sandbox.write(changed, "2")
+        wait_for(lambda: err().count(WAITING) == 2)
+    assert runs(sandbox) == 2
+
+
+def test_neither_its_own_messages_nor_outputs_behind_a_link_are_changes(sandbox: Sandbox) -> None:
+    (sandbox.root / "latest").symlink_to("out")
+    project(sandbox, "w", job("echo >> out/log", outputs="[out/]"))
+    log = sandbox.root / "watch.log"
+    with open(log, "wb") as stderr:
+        child = sandbox.start("-n", "--watch", "run", stderr=stderr, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: "watch.log: changes whenever the job runs" in log.read_text())
+        count = runs(sandbox)
+        time.sleep(2)
+        assert runs(sandbox) == count
+        sandbox.write("src/a.txt", "1")
+        wait_for(lambda: runs(sandbox) == count + 1)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_failure_and_a_wrong_file_wait_for_their_remedy(sandbox: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from types import FrameType
@@ -15,6 +16,7 @@ from skelebot.components.jobs.files import named as named_files
 from skelebot.errors import STOPPING, ConfigError, Interrupted, SkelebotError
 from skelebot.files import reason
 from skelebot.image import context, ignores
+from skelebot.image.context import ContextEntry
 from skelebot.image.ignores import Ignores
 from skelebot.model import Job, Project, project_path
 from skelebot.pipeline import contents
@@ -45,7 +47,8 @@ def watch(root: str, parse: Callable[[], Sequence[Link]], run: Callable[[Sequenc
         before, changed = during, during - before
         if not changed:
             console.info("waiting for a change; Ctrl-C ends")
-            changed = next(filter(None, changes))
+            # Where these messages go may be a file of the project, too.
+            changed = next(changes) - often or next(filter(None, changes))
         console.info(f"{_names(root, changed)} changed")
 
 
@@ -122,9 +125,12 @@ class _Files:
                 jobs[link.command.name] = (link.session.project, link.command.job)
         named = Ignores([ignores.literal(path) for path in self._named(links)])
         self._rules = [(named, Ignores(())), *(self._rule(*each) for each in jobs.values())]
-        inputs = [(job, text) for _, job in jobs.values() for text in job.inputs or ()]
-        read = (entry.path for each in inputs for entry in contents.matching(self._root, *each))
+        read = (entry.path for _, job in jobs.values() for entry in self._inputs(job))
         self._folders = {str(folder) for path in read for folder in PurePosixPath(path).parents}
+
+    def _inputs(self, job: Job) -> Iterator[ContextEntry]:
+        for text in job.inputs or ():
+            yield from contents.matching(self._root, job, text)
 
     def _named(self, links: Sequence[Link]) -> Iterator[str]:
         """Yield the files of variables, and those that the links' values name."""
@@ -139,8 +145,19 @@ class _Files:
             return None, Ignores(launch.left_out(project, job))
         made = [output for each in (*needs.needed(project, job), job) for output in each.results]
         scripts = (script(project.root, source) for source in (job.source, job.validate or ""))
-        read = (*map(project_path, job.inputs), *map(ignores.literal, filter(None, scripts)))
+        named = (*filter(None, scripts), *self._targets(job))
+        read = (*map(project_path, job.inputs), *map(ignores.literal, named))
         return Ignores(read), Ignores((*ignores.DEFAULTS, *(ignores.literal(output.path) for output in made)))
+
+    def _targets(self, job: Job) -> Iterator[str]:
+        """Yield what the job's inputs lead to, where they are links."""
+        yield from (self._real(e.path) for e in self._inputs(job) if stat.S_ISLNK(e.stat.st_mode))
+        fixed = (contents.fixed_part(project_path(text)) for text in job.inputs or ())
+        yield from (self._real(path) for path in fixed if path and self._real(path) != path)
+
+    def _real(self, path: str) -> str:
+        """Return a path from the project's root with its links followed."""
+        return os.path.relpath(os.path.realpath(os.path.join(self._root, path)), os.path.realpath(self._root))
 
     def is_read(self, change: watchfiles.Change, path: str) -> bool:
         """Tell whether a change of a path is a reason to run."""
@@ -149,11 +166,15 @@ class _Files:
             return True
         if change == watchfiles.Change.deleted and inside in self._folders:  # it was moved as a whole
             return True
+        names = {inside, self._real(inside)}  # the system may report a file by any link above it
         return any(
-            not left_out.excludes(inside)
-            and (read is None or read.excludes(inside) or self._holds(change, inside, read, left_out))
+            not any(map(left_out.excludes, names))
+            and (read is None or any(self._is_read(change, name, read, left_out) for name in names))
             for read, left_out in self._rules
         )
+
+    def _is_read(self, change: watchfiles.Change, inside: str, read: Ignores, left_out: Ignores) -> bool:
+        return read.excludes(inside) or self._holds(change, inside, read, left_out)
 
     def _holds(self, change: watchfiles.Change, folder: str, read: Ignores, left_out: Ignores) -> bool:
         """Tell whether a path is that of a folder that was moved here with something that is read."""
