@@ -492,6 +492,13 @@ def test_failed_rehearsal_queues_nothing(sandbox: Sandbox) -> None:
     assert runs_of(own) == {}
 
 
+def test_after_can_be_repeated(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("true"))
+    for words in ("run", "run", "run", "--after 1,2 --after 3 run"):
+        own.ok("queue", *words.split())
+    assert "\nafter      run 1, run 2, run 3\n" in own.ok("runs", "show", "4")
+
+
 @pytest.mark.parametrize("name", ["queue", "worker", "runs"])
 def test_a_job_of_that_name_hides_the_command(sandbox: Sandbox, name: str) -> None:
     own = queueing(sandbox, job("echo job", name))

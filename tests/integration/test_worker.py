@@ -720,6 +720,17 @@ def test_retry_from(sandbox: Sandbox) -> None:
     assert "no job 'trian'; did you mean `train`?" in own.run("runs", "retry", "--from", "trian", "1").err
 
 
+def test_retry_after_a_run_that_was_removed(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("exit $1", args=ID))
+    own.ok("queue", "run", "0")
+    own.ok("queue", "--after", "1", "run", "4")
+    drain(own, code=1)
+    own.ok("runs", "rm", "1")
+    own.ok("runs", "retry", "2")
+    drain(own, code=1)
+    assert runs_of(own)[2]["reason"] == "run failed: it ended with exit code 4"
+
+
 def test_retry_all_that_failed(sandbox: Sandbox) -> None:
     own = queueing(sandbox, job("exit $1", args=ID))
     own.ok("queue", "--tag", "x", "run", "1")

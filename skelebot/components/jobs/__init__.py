@@ -46,7 +46,12 @@ _OF_QUEUE = (
         placeholder="N",
         help="Runs with a higher one go first",
     ),
-    Param("after", placeholder="RUN,...", help="Start once these runs are done; if one fails, do not"),
+    Param(
+        "after",
+        is_repeated=True,
+        placeholder="RUN,...",
+        help="Start once these runs are done; if one fails, do not",
+    ),
     Param(
         "take-over",
         type="int",

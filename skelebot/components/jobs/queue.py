@@ -28,7 +28,7 @@ def queue(session: Session, values: Values, links: Sequence[Link], check: CheckL
     _check_options(values)
     store = stores.opened()
     store.check_writable()
-    after = _numbers(store, str(values["after"])) if "after" in values else ()
+    after = _numbers(store, ",".join(values["after"])) if "after" in values else ()  # type: ignore[arg-type]
     if sweeps.is_meant(values):
         return sweeps.queue(store, session, values, links, check, partial(_described, values, after))
     check(links, ())

@@ -201,7 +201,8 @@ def _again(store: Store, run: RunRecord, job: object, at_once: bool) -> RunRecor
         raise UsageError(
             f"the outputs of run {run.number} were removed; `skelebot runs rerun {run.number}` runs all of it"
         )
-    fresh = replace(run, tasks=tasks).at_home()
+    known = store.states(run.after)  # one that was removed would stop it
+    fresh = replace(run, tasks=tasks, after=tuple(filter(known.get, run.after))).at_home()
     fresh = replace(fresh, state="queued", reason="", started=0.0, ended=0.0, asked="")
     return fresh.becoming("running") if at_once else fresh
 
