@@ -27,7 +27,7 @@ def expired(
     found = []
     for run in sorted(runs, key=lambda run: run.number, reverse=True):
         kept[run.project] = kept.get(run.project, 0) + 1
-        is_old = now - (run.ended or run.created) >= older
+        is_old = max(now - (run.ended or run.created), 0) >= older  # the clock may have been set back
         if kept[run.project] > keep and is_old and may_go(run) and run.number not in needed:
             found.append(run)
     return found[::-1]

@@ -29,6 +29,11 @@ def test_runs_that_ended_long_ago_go_the_oldest_first() -> None:
     assert numbers([ended(3, 10), ended(1, 300), ended(2, 200, "failed")], older=100) == [1, 2]
 
 
+def test_a_run_that_ended_before_the_clock_was_set_back_has_no_age() -> None:
+    assert numbers([ended(1, age=-50)]) == [1]
+    assert numbers([ended(1, age=-50)], older=1) == []
+
+
 def test_the_latest_of_each_project_stay() -> None:
     runs = [ended(1), ended(2), ended(3), ended(4, project="other")]
     assert numbers(runs, keep=1) == [1, 2]
