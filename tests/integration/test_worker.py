@@ -1,6 +1,7 @@
 """`worker` and the verbs of `runs`: runs are worked off, looked at, stopped and tried again."""
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -707,6 +708,19 @@ def test_retry_clean(sandbox: Sandbox) -> None:
     own.write("../ok", "")
     assert own.run("runs", "retry", "--clean", "--now", "1").code == 0
     assert own.ok("runs", "logs", "1", "train") == "l\n"
+
+
+def test_retry_clean_removes_nothing_of_a_run_that_has_just_been_started(sandbox: Sandbox) -> None:
+    own = queueing(sandbox, job("touch out/x; false", outputs="[out/]"))
+    own.ok("queue", "run")
+    drain(own, code=1)
+    with open(run_folder(own, 1) / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as its supervisor would
+        done = own.run("runs", "retry", "1", "--clean")
+    assert (done.code, done.errors) == (1, ["ERROR | run 1 is in use again, so nothing was removed"])
+    assert (run_folder(own, 1) / "outputs/out/x").exists()
+    own.ok("runs", "retry", "1", "--clean")
+    assert not (run_folder(own, 1) / "outputs/out").exists()
 
 
 def test_retry_from(sandbox: Sandbox) -> None:

@@ -136,7 +136,7 @@ def _retry(session: Session, store: Store, number: int, values: Values) -> int:
         console.out(f"retry run {number} from {next(names, 'its end')}")
         return 0
     if values.get("clean"):
-        _clean(store, again(store.get(number)))  # before a worker can take it
+        _clean(store, number, again)  # before a worker can take it
     store.update(number, again)
     if values.get("now"):
         return run_now(store, number, session.flags)
@@ -211,7 +211,16 @@ def _fresh(task: TaskRecord) -> TaskRecord:
     return replace(task, state="queued", failures=0, lost=False, code=None)
 
 
-def _clean(store: Store, run: RunRecord) -> None:
+def _clean(store: Store, number: int, again: Callable[[RunRecord], RunRecord]) -> None:
+    """Remove the outputs of the tasks that will run, unless somebody has just queued and started them."""
+    lock = supervise.take(store, number)
+    if lock is None:
+        raise SkelebotError(f"run {number} is in use again, so nothing was removed")
+    with lock:
+        _remove_outputs(store, again(store.get(number)))
+
+
+def _remove_outputs(store: Store, run: RunRecord) -> None:
     """Remove the outputs of the tasks that are not done, as far as no task that is done has them too."""
     kept = {path for task in run.tasks if task.state == "done" for path in task.outputs}
     top = workspace.outputs_folder(store, run)
