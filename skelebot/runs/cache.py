@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from skelebot import console
 from skelebot.errors import SkelebotError, UsageError
-from skelebot.files import reason, temporary_lock
+from skelebot.files import reason, remove_tree, temporary_lock
 from skelebot.json_form import to_json
 from skelebot.model import Mount
 from skelebot.pipeline.key import keyed_hash
@@ -79,8 +79,26 @@ def take_over(store: Store, run: RunRecord, at: int, key: str) -> int:
         other = store.get(number)
     except UsageError:  # it was removed just now
         return 0
-    if not other.tasks[place].made or workspace.made(store, other, place) != other.tasks[place].made:
+    if not _is_whole(store, other, place):
         return 0  # a later task of that run has changed it
-    workspace.copy_outputs(store, other, place, workspace.outputs_folder(store, run))
-    workspace.copy_metrics(store, other, place, workspace.attempt_of(store, run, at).folder)
-    return number
+    top = workspace.outputs_folder(store, run)
+    try:
+        workspace.copy_outputs(store, other, place, top)
+        if _is_whole(store, other, place):
+            workspace.copy_metrics(store, other, place, workspace.attempt_of(store, run, at).folder)
+            return number
+        console.warn(f"the outputs of run {number} were removed while they were copied")
+    except SkelebotError as error:
+        console.warn(str(error))
+    for output in workspace.results(run.tasks[at]):
+        path = os.path.join(top, output.path)
+        remove_tree(path)
+        with suppress(OSError):
+            os.unlink(path)
+    return 0
+
+
+def _is_whole(store: Store, run: RunRecord, at: int) -> bool:
+    """Tell whether the outputs of a task are still what it has made."""
+    made = run.tasks[at].made
+    return made != "" and workspace.made(store, run, at) == made

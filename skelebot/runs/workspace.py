@@ -5,6 +5,7 @@ import json
 import os
 import posixpath
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -144,18 +145,29 @@ def made(store: Store, run: RunRecord, at: int) -> str:
 
 
 def copy_outputs(store: Store, run: RunRecord, at: int, top: str) -> None:
-    """Copy the outputs of a run's task below another folder. Raises SkelebotError."""
+    """Copy the outputs of a run's task below another folder, but for pipes. Raises SkelebotError."""
     for output in results(run.tasks[at]):
         source = os.path.join(outputs_folder(store, run), output.path)
         target = os.path.join(top, output.path)
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             if os.path.isdir(source):
-                shutil.copytree(source, target, symlinks=True, copy_function=copy_file, dirs_exist_ok=True)
+                shutil.copytree(source, target, True, _special, copy_file, dirs_exist_ok=True)
             else:
                 copy_file(source, target)
-        except (OSError, shutil.Error) as error:
-            raise SkelebotError(f"the outputs of run {run.number} cannot be copied: {error}") from None
+        except OSError as error:
+            first = (
+                error.args[0][0] if isinstance(error, shutil.Error) else (error.filename, 0, reason(error))
+            )
+            raise SkelebotError(
+                f"the outputs of run {run.number} cannot be copied: {first[0]}: {first[2]}"
+            ) from None
+
+
+def _special(folder: str, names: Sequence[str]) -> list[str]:
+    """Return which of these are neither files, folders nor links, so that they have no content to copy."""
+    modes = ((name, os.lstat(os.path.join(folder, name)).st_mode) for name in names)
+    return [n for n, mode in modes if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))]
 
 
 def copy_metrics(store: Store, run: RunRecord, at: int, folder: str) -> None:

@@ -1,5 +1,6 @@
 """What decides whether a run takes over what another has made."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,37 @@ def test_the_value_of_a_secret_is_in_the_key(store: Store, monkeypatch: pytest.M
         monkeypatch.setenv("TOKEN", value)
         keys.append(cache.key(store, run, 1))
     assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.fixture
+def pair(store: Store) -> list[RunRecord]:
+    """A run that has made something, and one that may take it over."""
+    both = store.add([replace(RUN, uid=uid) for uid in ("u1", "u2")])
+    data = Path(workspace.outputs_folder(store, both[0]), "data")
+    (data / "empty").mkdir(parents=True)
+    (data / "x").write_text("made")
+    (data / "link").symlink_to("/nowhere")
+    os.mkfifo(data / "pipe")
+    made = workspace.made(store, both[0], 0)
+    store.update(both[0].number, lambda run: run.with_task(0, made=made))
+    store.note_made("key", both[0].number, 0)
+    os.makedirs(workspace.attempt_of(store, both[1], 0).folder)
+    return both
+
+
+def test_what_is_taken_over_is_all_but_pipes(store: Store, pair: list[RunRecord]) -> None:
+    assert cache.take_over(store, pair[1], 0, "key") == pair[0].number
+    data = Path(workspace.outputs_folder(store, pair[1]), "data")
+    assert sorted(os.listdir(data)) == ["empty", "link", "x"]
+    assert (os.readlink(data / "link"), (data / "x").read_text()) == ("/nowhere", "made")
+
+
+def test_what_cannot_be_copied_is_made_again(
+    store: Store, pair: list[RunRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = Path(workspace.outputs_folder(store, pair[1]), "data")
+    in_the_way.parent.mkdir()
+    in_the_way.touch()
+    assert cache.take_over(store, pair[1], 0, "key") == 0
+    assert not in_the_way.exists()
+    assert f"the outputs of run 1 cannot be copied: {in_the_way}: file exists" in capsys.readouterr().err
