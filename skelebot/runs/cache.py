@@ -71,10 +71,9 @@ def _say_waiting() -> None:
 
 def take_over(store: Store, run: RunRecord, at: int, key: str) -> int:
     """Copy what another run has made for that key; return its number, or 0 if none has, or it has changed."""
-    found = store.made(key)
-    if found is None:
+    number, place = store.made(key) or (0, 0)
+    if number in (0, run.number):  # one that is to run again is not taken over from itself
         return 0
-    number, place = found
     try:
         other = store.get(number)
     except UsageError:  # it was removed just now

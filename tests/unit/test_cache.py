@@ -121,6 +121,10 @@ def test_what_is_taken_over_is_all_but_pipes(store: Store, pair: list[RunRecord]
     assert (os.readlink(data / "link"), (data / "x").read_text()) == ("/nowhere", "made")
 
 
+def test_a_run_takes_over_nothing_from_itself(store: Store, pair: list[RunRecord]) -> None:
+    assert cache.take_over(store, pair[0], 0, "key") == 0
+
+
 def test_what_cannot_be_copied_is_made_again(
     store: Store, pair: list[RunRecord], capsys: pytest.CaptureFixture[str]
 ) -> None:
