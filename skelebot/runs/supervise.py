@@ -222,7 +222,7 @@ class _Supervision:
         def begin(run: RunRecord) -> RunRecord:
             attempt = run.tasks[self._at].attempt + 1
             run = run.with_task(self._at, state="running", attempt=attempt, code=None, machine=here)
-            return run.with_task(self._at, started=time.time(), ended=0.0, **Measured().changes)
+            return run.with_task(self._at, taken_from=0, started=time.time(), ended=0.0, **Measured().changes)
 
         self._has_begun = self._was_away = False
         run = self._store.update(self._number, begin)

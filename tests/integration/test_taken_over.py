@@ -150,6 +150,16 @@ def test_what_another_run_has_made_from_the_same_is_taken_over(pipeline: Sandbox
     assert "taken from run 1" in pipeline.ok("runs", "show", "2")
 
 
+def test_what_is_made_after_all_is_not_said_to_be_taken_over(pipeline: Sandbox) -> None:
+    for _ in range(2):
+        pipeline.ok("queue", "load")
+    drain(pipeline)
+    pipeline.ok("runs", "rm", "1")
+    assert "taken from run 1" in pipeline.ok("runs", "show", "2")
+    pipeline.ok("runs", "retry", "2", "--from", "load", "--now")
+    assert "taken from" not in pipeline.ok("runs", "show", "2")
+
+
 def test_of_many_at_once_one_makes_it(pipeline: Sandbox) -> None:
     slow = pipeline.with_env(TOP=str(pipeline.root.parent))
     source = 'echo load >>"$TOP/trace"; sleep 1; date +%N >data/x'
