@@ -21,7 +21,7 @@ def find(
 ) -> list[dict[str, Any]]:
     """Return the runs of all projects that meet the conditions, the latest first, as `runs --json` does.
 
-    Raises SkelebotError, and UsageError for a state that there is not.
+    Raises SkelebotError, and UsageError for a state that there is not or a negative `last`.
     """
     from skelebot.errors import UsageError
     from skelebot.runs.record import STATES, view
@@ -29,6 +29,8 @@ def find(
 
     if state is not None and state not in STATES:
         raise UsageError(f"there is no state {state!r} of a run; the states are {', '.join(STATES)}")
+    if last is not None and last < 0:  # for which SQLite would give all
+        raise UsageError(f"last: expected how many runs, at least 0; found {last}")
     states = (state,) if state is not None else ()
     return [view(run) for run in opened().find(project, None, name, tag, states, last)]
 

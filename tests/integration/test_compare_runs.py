@@ -528,11 +528,20 @@ def test_python_gives_what_json_gives(demo: Sandbox) -> None:
     one, found, none = json.loads(out)
     shown = json.loads(demo.ok("runs", "show", str(first), "--json"))
     assert (one, found, none) == (shown, [shown], [])
-    with demo.popen(
-        program, "-c", "from skelebot import runs; runs.find(state='bad')", stderr=subprocess.PIPE
-    ) as child:
-        _, said = child.communicate(timeout=60)
-    assert "there is no state 'bad' of a run; the states are queued, running, done" in said.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("state='bad'", "there is no state 'bad' of a run; the states are queued, running, done"),
+        ("last=-1", "last: expected how many runs, at least 0; found -1"),
+    ],
+)
+def test_python_refuses_what_no_run_can_be(demo: Sandbox, wrong: str, said: str) -> None:
+    script = f"from skelebot import runs; runs.find({wrong})"
+    with demo.popen(SKELEBOT.split()[0], "-c", script, stderr=subprocess.PIPE) as child:
+        _, err = child.communicate(timeout=60)
+    assert said in err.decode()
 
 
 def test_a_dry_run_changes_nothing(demo: Sandbox) -> None:
