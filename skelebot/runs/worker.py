@@ -23,6 +23,7 @@ from skelebot.runs.store import Candidate, Slots, Store
 from skelebot.runs.supervise import exit_code, is_supervised, supervise, supervisor, take
 from skelebot.wake import Waiting, awake
 
+STOP = signal.SIGUSR1  # of `worker --stop`: however often it comes, runs go on to their end
 PAUSED = "paused"  # the setting that keeps all workers from taking a run: why
 
 _TICK = 0.1  # seconds between two looks at whether somebody has queued a run
@@ -82,7 +83,8 @@ class _Worker:
         self._looked = 0.0
 
     def run(self, waiting: Waiting) -> int:
-        with foreground.handled(self._on_signal, STOPPING):
+        on_stop = foreground.handled(self._on_stop, (STOP,))
+        with foreground.handled(self._on_signal, STOPPING), on_stop:
             self._mirror()
             for place in self._plan.slots:
                 if place != HERE:
@@ -278,6 +280,9 @@ class _Worker:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._requests += 1
+
+    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
+        self._requests = max(self._requests, 1)
 
     def _stop_if_asked(self) -> None:
         """At the second request, stop the runs and queue them again."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -140,7 +139,7 @@ def _stop(store: Store, root: str | None, dry_run: bool) -> int:
         return 0
     for each in asked:
         with suppress(ProcessLookupError, ValueError):
-            os.kill(int(str(each["pid"])), signal.SIGTERM)
+            os.kill(int(str(each["pid"])), worker.STOP)
     console.info(
         f"{console.counted(len(asked), 'worker')} asked to end; runs that have begun go on to their end"
     )
