@@ -271,7 +271,11 @@ def test_another_project_is_shown_with_all(own: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--json"], ["--csv"], ["--name", "x"], ["--state", "done"], ["--tag", "x"], ["--sweep", "x"]]
+    "words",
+    [
+        *(["--json"], ["--csv"], ["--name", "x"], ["--state", "done"], ["--tag", "x"], ["--sweep", "x"]),
+        *(["--last", "3"], ["--sweep", ""]),
+    ],
 )
 def test_what_chooses_or_formats_does_not_go_with_it(own: Sandbox, words: list[str]) -> None:
     done = own.run("runs", "--watch", *words)

@@ -25,8 +25,8 @@ def runs(session: Session, values: Values) -> int:
 
 def _watch(session: Session, values: Values) -> int:
     """Show the queue until somebody leaves, or, without a terminal, until it is empty."""
-    for name in ("name", "tag", "sweep", "goal", "state", "csv", "json"):
-        if values.get(name):
+    for name in ("last", "name", "tag", "sweep", "goal", "state", "csv", "json"):
+        if values.get(name, False) is not False:
             raise UsageError(f"runs: --watch and --{name} do not go together; leave out one of them")
     store = stores.opened()
     root = checkout_or_all(session, bool(values.get("all")))
