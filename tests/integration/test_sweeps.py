@@ -428,9 +428,13 @@ def test_declared_sweep_is_queued_by_its_name(sandbox: Sandbox) -> None:
 
 def test_declared_draws(sandbox: Sandbox) -> None:
     more = "sweeps:\n  r: {chain: train, values: {rate: 1e-3..1:log}, trials: 4, seed: 3, goal: 'min:loss'}\n"
+    more += "  t: {chain: train, values: {rate: [0.1]}, sampler: tpe, goal: 'min:loss'}\n"
     own = training(sandbox, more=more)
     assert queued(own, "--sweep", "r") == [1, 2, 3, 4]
     assert queued(own, "--sweep", "r", "--trials", "6") == [5, 6]
+    assert own.run("queue", "--sweep", "t").errors == [
+        "ERROR | queue: --sampler draws values; add --trials N"
+    ]
 
 
 # --- what belongs to all ---

@@ -250,8 +250,9 @@ class _Plan(NamedTuple):
 def _settings(values: Values, own: DeclaredSweep | None) -> Sweep:
     """Return the sweep by its options, which come before what is declared. Raises UsageError."""
     trials = int(str(values.get("trials") or (own and own.trials) or 0))
-    for name in ("sampler", "seed"):
-        if name in values and not trials:
+    is_tpe = bool(own and own.sampler == "tpe")
+    for name, is_given in (("sampler", is_tpe or "sampler" in values), ("seed", "seed" in values)):
+        if is_given and not trials:
             raise UsageError(f"queue: --{name} draws values; add --trials N")
     given = values.get("seed", own.seed if own else None)
     sweep = Sweep(
