@@ -175,6 +175,8 @@ def table(text: str, file: str) -> Axis:
     try:
         rows = filter(None, reader)  # without empty lines
         names = tuple(name.strip() for name in next(rows, ()))
+        if len(names) == 1 and re.search("[;\t]", names[0]):
+            raise ValueError(f"{file}:{reader.line_num}: expected commas between names; found {names[0]!r}")
         for row in rows:
             if len(row) != len(names):
                 raise ValueError(

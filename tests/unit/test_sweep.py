@@ -198,6 +198,7 @@ def test_table() -> None:
         ("", "g.csv: expected a line with the params' names"),
         ("a,b\n", "g.csv: expected a line"),
         ("a,b\n1\n", "g.csv:2: expected 2 values, as in the first line; found 1"),
+        ("a;b\n1;2\n", "g.csv:1: expected commas between names; found 'a;b'"),
         ("a\n1,2\n", "g.csv:2: expected 1 value, as in the first line; found 2"),
         ('a\n"b\n', "g.csv:"),
     ],
