@@ -165,7 +165,7 @@ def _regex(pattern: str) -> str:
 
 def _parts(pattern: str) -> list[str]:
     """Return the regular expression of a pattern in parts: `**` crosses folders, `*` and `?` do not."""
-    parts, i = [], 0
+    parts, i, is_in_class = [], 0, False
     while i < len(pattern):
         char = pattern[i]
         i += 1
@@ -182,7 +182,9 @@ def _parts(pattern: str) -> list[str]:
             parts.append(re.escape(pattern[i]))
             i += 1
         else:
-            parts.append(re.escape(char) if char in ".+()|{}$" else char)
+            is_literal = char in ".+()|{}$&~" or (is_in_class and char == "[")
+            parts.append(re.escape(char) if is_literal else char)
+            is_in_class = char == "[" or (is_in_class and char != "]")
     return parts
 
 
