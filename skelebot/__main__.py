@@ -4,9 +4,12 @@ import gc
 import os
 import signal
 import sys
+import warnings
 
 
 def run() -> None:
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # such as Python's of a pattern in the project, in lines of its own
     # Garbage collection takes a tenth of the time, and the program ends before it pays off.
     gc.disable()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

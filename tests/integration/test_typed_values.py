@@ -56,6 +56,12 @@ def test_defaults_and_lists_are_checked_and_secrets_kept(sandbox: Sandbox) -> No
     assert sandbox.ok("-n", "run", "--conf", "a", "--many", "a") == "--conf a --many a\n"
 
 
+def test_python_has_no_warnings_about_a_pattern_for_users(sandbox: Sandbox) -> None:
+    project(sandbox, "n", job("echo '[1'", metrics="{loss: '[[]([0-9]+)'}"))
+    result = sandbox.run("-n", "run")
+    assert (result.code, result.out, result.err) == (0, "[1\n", "")
+
+
 def test_the_folder_in_which_a_file_is_missing(sandbox: Sandbox) -> None:
     outside = sandbox.write("../outside/y.csv", "1\n").resolve().parent
     project(sandbox, "n", job("cat", args=FILE, mappings=json.dumps([f"{outside}:/srv:ro"])))
