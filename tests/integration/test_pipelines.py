@@ -295,6 +295,17 @@ def test_a_failed_run_leaves_the_job_outdated(box: Sandbox, source: str) -> None
     assert ran(box, "run") == []
 
 
+def test_a_run_that_saw_another_value_than_is_there_at_its_end_does_not_count(box: Sandbox) -> None:
+    box.write("../run.env", "A=1\n")
+    source = "echo $A > out/a; echo A=2 > ../run.env"
+    project(box, job(source, "run", inputs="[]", outputs="[out/]", envFile="../run.env"))
+    result = box.run("-n", "run")
+    assert "run will run again, because this changed while it ran: variables" in result.err
+    assert ran(box, "run") == ["run"]
+    assert box.read("out/a") == "2\n"
+    assert ran(box, "run") == []
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_leaves_the_job_outdated(box: Sandbox, signum: int) -> None:
     box.write("in/a", "1")
