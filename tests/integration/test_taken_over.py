@@ -243,6 +243,20 @@ def test_what_a_finished_job_reads_must_not_have_changed(failed: Sandbox) -> Non
     assert os.listdir(run_folder(failed, 3) / "outputs") == ["data"]
 
 
+@pytest.mark.parametrize("source", ["load.sh", "sh ./load.sh", 'cat "load.sh"|sh'])
+def test_the_script_of_a_finished_job_must_not_have_changed(sandbox: Sandbox, source: str) -> None:
+    sandbox.write("load.sh", "touch data/x")
+    sandbox.write("train.sh", "exit 3")
+    load = job(source, "load", native="always", outputs="[data/]")
+    project(sandbox, "taken", load, TRAIN)
+    sandbox.ok("queue", "load", "+", "train")
+    drain(sandbox, 1)
+    sandbox.write("load.sh", "touch data/x data/y")
+    refused = sandbox.run("runs", "retry", "1", "--code", "now")
+    assert "load of run 1 cannot be taken over, as this changed since: load.sh;" in refused.err
+    assert refused.code == 1
+
+
 @pytest.mark.parametrize(
     ("what", "change"),
     [

@@ -1,6 +1,7 @@
 """Take over the finished links of an earlier run, when a chain is queued again with other code."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -8,7 +9,6 @@ from skelebot import console
 from skelebot.component import Link
 from skelebot.errors import SkelebotError
 from skelebot.files import remove_tree
-from skelebot.image import ignores
 from skelebot.image.ignores import Ignores
 from skelebot.model import Job, Project, project_path
 from skelebot.project.sources import script
@@ -94,11 +94,12 @@ def _changed_beside(run: RunRecord, earlier: RunRecord, at: int) -> Iterator[str
 
 
 def _reads(project: Project, job: Job, path: str) -> bool:
-    """Tell whether a file is one that a job names: its script or one of its inputs."""
+    """Tell whether a file is one that a job names: in its command, as its script is, or in its inputs."""
     source = script(project.root, job.source)
-    scripts = [ignores.literal(os.path.normpath(source))] if source else []
-    named = (*map(project_path, job.inputs or ()), *scripts)
-    return Ignores(named).excludes(path)
+    words = [source] if source else re.split(r"[\s\"'`$(){};|&<>=]+", job.source)
+    named = {os.path.normpath(word) for word in words if word}
+    is_named = any(f"{path}/".startswith(f"{word}/") for word in named)
+    return is_named or Ignores(tuple(map(project_path, job.inputs or ()))).excludes(path)
 
 
 def _listed(paths: Sequence[str]) -> str:
