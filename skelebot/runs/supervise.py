@@ -79,6 +79,13 @@ def supervisor(store: Store, number: int) -> Supervisor | None:
     return None
 
 
+def note_supervisor(store: Store, number: int, worker: str = "") -> None:
+    """Note that this process supervises a run, and which one has started it."""
+    who = Supervisor(process.identity(os.getpid()), worker)
+    with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
+        replace_file(_note(store, number), "\n".join(who).encode("ascii"))
+
+
 def _note(store: Store, number: int) -> str:
     return os.path.join(store.run_folder(number), "supervisor")
 
@@ -89,9 +96,7 @@ def supervise(store: Store, number: int, flags: Flags, in_front: bool = False, w
     in_front: whether the output goes to this process's streams besides each attempt's own log; otherwise
     those streams become the log's. worker: the identity of the process that has started this one.
     """
-    who = Supervisor(process.identity(os.getpid()), worker)
-    with suppress(OSError):  # who is asked to end it; without it, it cannot be stopped
-        replace_file(_note(store, number), "\n".join(who).encode("ascii"))
+    note_supervisor(store, number, worker)
     try:
         run = _to_end(store, number, flags, in_front)
     except Interrupted:

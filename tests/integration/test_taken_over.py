@@ -118,6 +118,15 @@ def test_a_recorded_run_whose_skelebot_was_killed_has_failed(sandbox: Sandbox) -
     assert "was killed" in str(told(sandbox, 1)["reason"])
 
 
+def test_a_run_in_the_checkout_is_stopped(sandbox: Sandbox) -> None:
+    recording(sandbox, job("touch begun; sleep 60", native="always"))
+    with sandbox.start("run") as started:
+        wait_for((sandbox.root / "begun").exists)
+        assert sandbox.run("runs", "stop", "1").err == "INFO  | run 1 is stopped\n"
+        assert started.wait(60) == 143
+    assert told(sandbox, 1)["state"] == "stopped"
+
+
 def test_what_was_recorded_in_place_is_repeated_in_folders_of_its_own(sandbox: Sandbox) -> None:
     steady = job("cat in.txt >made/x", "steady", native="always", outputs="[made/]")
     random = job("date +%N >other/x", "random", native="always", outputs="[other/]")

@@ -104,6 +104,7 @@ class _Recording:
                 store = stores.opened()
                 (run,) = store.add([freeze.in_place(store, self._links).becoming("running")])
                 self._number, self._lock = run.number, supervise.take(store, run.number)
+                supervise.note_supervisor(store, run.number)
                 self._store = store
                 mirror.begin(store, run)
         run = self._store.update(
