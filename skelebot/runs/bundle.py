@@ -86,6 +86,7 @@ def _write(store: Store, runs: Sequence[RunRecord], archive: tarfile.TarFile) ->
         _add_tree(archive, os.path.join(folder, "code"), "code")
     for ident in dict.fromkeys(ident for run in runs for ident in run.packages):
         _add_tree(archive, store.packages_file(ident), f"packages/{_digest(ident)}")
+    store.check_unchanged(runs)
     return left_out
 
 

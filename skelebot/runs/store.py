@@ -430,6 +430,13 @@ class Store(NamedTuple):
             rows = {number: database.execute(query, (number,)).fetchone() for number in numbers}
         return [_read(row[0], str(number)) for number, row in rows.items() if row]
 
+    def check_unchanged(self, runs: Sequence[RunRecord]) -> None:
+        """Raise SkelebotError if one of these runs has changed or gone since it was read."""
+        now = self.records(run.number for run in runs)
+        for run in runs:
+            if run not in now:
+                raise SkelebotError(f"run {run.number} was changed or removed meanwhile; try again")
+
     def queued(self, root: str | None = None) -> list[tuple[int, str, str]]:
         """Return the number, the root and the `todo` of the queued runs, those that go first at the start.
 

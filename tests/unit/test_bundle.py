@@ -113,6 +113,16 @@ def test_no_file_is_replaced(store: Store, one: RunRecord, tmp_path: Path) -> No
     assert (tmp_path / "runs.tar").read_text() == "mine"
 
 
+def test_a_run_that_is_removed_meanwhile_is_not_exported(
+    store: Store, one: RunRecord, tmp_path: Path
+) -> None:
+    one = store.get(1)
+    store.remove(1)
+    with pytest.raises(SkelebotError, match="run 1 was changed or removed meanwhile; try again"):
+        exported(store, one, tmp_path)
+    assert not list(tmp_path.glob("runs.tar*"))
+
+
 def test_a_link_that_leads_out_is_left_out(
     store: Store, other: Store, one: RunRecord, tmp_path: Path
 ) -> None:

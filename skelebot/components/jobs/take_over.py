@@ -49,6 +49,8 @@ def take_over(
         for at in taken:
             workspace.copy_outputs(store, earlier, at, top)
             run = run.with_task(at, state="done", code=0, taken_from=earlier.number)
+        if earlier.has_ended:
+            store.check_unchanged([earlier])
     except BaseException:
         remove_tree(top)
         raise
