@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skelebot.errors import ConfigError
+from skelebot.runners.docker.metrics import _take
 from skelebot.runs.measure import Growing, Measured, Reading
 from skelebot.runs.metrics import Point, marks, of_file, parse, series, with_point
 from skelebot.runs.record import Metric
@@ -223,6 +225,17 @@ def test_file_that_is_cut_is_read_again(tmp_path: Path) -> None:
     for text in ('{"a": 5}\n', '{"a": 6}\n', '{"a": 4}\n{"a": 6}\n'):  # shorter, as long, longer
         path.write_text(text)
         assert reading.read() == Reading(str(tmp_path)).read() != Measured()
+
+
+@pytest.mark.parametrize("now", [b"a\nb\nc\n", b"a\n", b"", b"c\nd\n", b"c\nd\ne\n", b"x" * 200_000])
+def test_file_of_another_machine_is_here_as_it_is_there(tmp_path: Path, now: bytes) -> None:
+    (tmp_path / "there").write_bytes(now)
+    (tmp_path / "here").write_bytes(b"a\nb\n")
+    with tarfile.open(tmp_path / "tar", "w") as tar:
+        tar.add(tmp_path / "there", "metrics.jsonl")
+    with (tmp_path / "tar").open("rb") as stream, (tmp_path / "here").open("r+b") as file:
+        _take(stream, file)
+    assert (tmp_path / "here").read_bytes() == now
 
 
 def test_output_is_looked_through_once_whoever_reads_it(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What a job on another machine has measured: the file in its container, brought here as it grows."""
 
 import fcntl
-import os
-import shutil
 import tarfile
 from typing import IO
 
@@ -18,7 +16,7 @@ _BLOCK = 1 << 16
 
 
 def bring(client: Client, container: str, path: str) -> None:
-    """Append what the file in a container has more than its counterpart here. Raises SkelebotError.
+    """Bring the counterpart here of a file in a container up to date. Raises SkelebotError.
 
     `docker cp` needs no program in the image, and no container that runs.
     """
@@ -44,13 +42,14 @@ def _take(stream: IO[bytes], file: IO[bytes]) -> None:
         source = tar.extractfile(member) if member and member.isreg() else None
         if member is None or source is None:
             return  # the job has put something of another kind in its place
-        known = file.seek(0, os.SEEK_END)
-        if member.size < known:  # the job has replaced it
-            known = file.seek(0)
-            file.truncate()
-        while known and (block := source.read(min(known, _BLOCK))):  # a stream cannot be sought in
-            known -= len(block)
-        shutil.copyfileobj(source, file)
+        at = 0
+        while block := source.read(_BLOCK):
+            file.seek(at)
+            if file.read(len(block)) != block:  # it goes on here, or the job has written over it
+                file.seek(at)
+                file.write(block)
+            at += len(block)
+        file.truncate(at)
 
 
 def bring_last(client: Client, container: str, task: Task) -> None:
