@@ -5,7 +5,6 @@ groups to itself, it is asked for one.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -212,7 +211,7 @@ class Scope:
 
 def _scope(limit: int) -> Scope | None:
     """A scope; None where systemd does not give one, or one without a limit."""
-    program = shutil.which("systemd-run")
+    program = process.find_program("systemd-run")
     if program is None:
         return None
     page = os.sysconf("SC_PAGE_SIZE")
